@@ -1,0 +1,461 @@
+"""The ticket server's Lambda handler, and the one definition of the atomic write.
+
+The first half is pure: functions over plain dictionaries that build DynamoDB requests and read their
+answers. ``ticketctl`` mints straight from the table with those same functions. The second half speaks
+HTTP: Function URL events (payload format 2.0) in, JSON, plain text or problem details (RFC 9457) out.
+"""
+
+import base64
+import json
+import os
+import re
+import shlex
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlencode
+
+MAX_TICKET = 2**53 - 1  # the largest integer that JSON readers in every language keep exact
+MAX_COUNT = 10_000
+MAX_NAME_BYTES = 2_048  # DynamoDB's limit for a partition key
+WRITE_ATTEMPTS = 5
+THROTTLES = {"ThrottlingException", "ProvisionedThroughputExceededException", "RequestLimitExceeded"}
+
+STATUS = {
+    "bad_request": 400,
+    "unknown_counter": 404,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "counter_exhausted": 409,
+    "counter_invalid": 409,
+    "throttled": 429,
+    "unavailable": 503,
+    "outcome_unknown": 504,
+}
+NAMES = {
+    "#partition": "partition",
+    "#last": "hand_crafted_int",
+    "#increment": "increment",
+    "#ceiling": "ceiling",
+    "#minted_at": "minted_at",
+}
+
+Item = Mapping[str, Mapping[str, Any]]
+"""An item as DynamoDB's low-level API gives it: ``{"hand_crafted_int": {"N": "42"}}``."""
+
+
+class Lane(NamedTuple):
+    """How a counter moves: by ``increment`` (1 or more), never beyond ``ceiling``."""
+
+    increment: int = 1
+    ceiling: int = MAX_TICKET
+
+
+class ProblemError(Exception):
+    """What a caller is told instead of a ticket: a stable code, its HTTP status and one sentence."""
+
+    def __init__(self, code: str, detail: str, *, cause: str = "", headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.status = STATUS[code]
+        self.detail = detail
+        self.cause = cause  # for the log, never for the caller
+        self.headers = dict(headers or {})
+
+
+class ConditionFailedError(Exception):
+    """DynamoDB refused the write and handed back the item as it stands (``None``: there is none)."""
+
+    def __init__(self, item: Item | None) -> None:
+        super().__init__("the condition of the write does not hold")
+        self.item = item
+
+
+# --- the atomic write ------------------------------------------------------------------------------
+
+
+def mint_request(
+    table: str, partition: str, count: int, lane: Lane, *, offset: int | None, now_ms: int
+) -> dict[str, Any]:
+    """Build the UpdateItem that takes ``count`` tickets in one conditional write.
+
+    It holds only while the counter moves in ``lane`` and has room. With ``offset``, the first number of
+    the lane, a counter that is not there yet comes to life; with ``None`` it must exist.
+    """
+    fence = [
+        "attribute_exists(#last)",
+        "#last <= :room",
+        "#increment = :increment"
+        if lane.increment != 1
+        else "(attribute_not_exists(#increment) OR #increment = :increment)",
+        "#ceiling = :ceiling"
+        if lane.ceiling != MAX_TICKET
+        else "(attribute_not_exists(#ceiling) OR #ceiling >= :ceiling)",
+    ]
+    condition = " AND ".join(fence)
+    if offset is not None:
+        condition = f"attribute_not_exists(#partition) OR ({condition})"
+    update = "SET #last = if_not_exists(#last, :start) + :step, #minted_at = :now"
+    if lane.increment != 1:
+        update += ", #increment = :increment"
+    return {
+        "TableName": table,
+        "Key": {"partition": {"S": partition}},
+        "UpdateExpression": update,
+        "ConditionExpression": condition,
+        "ExpressionAttributeNames": {k: v for k, v in NAMES.items() if k in update or k in condition},
+        "ExpressionAttributeValues": {
+            ":start": _number((offset or lane.increment) - lane.increment),
+            ":step": _number(count * lane.increment),
+            ":room": _number(lane.ceiling - count * lane.increment),
+            ":increment": _number(lane.increment),
+            ":ceiling": _number(lane.ceiling),
+            ":now": _number(now_ms),
+        },
+        "ReturnValues": "UPDATED_NEW",
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    }
+
+
+def create_request(table: str, partition: str, lane: Lane, *, offset: int) -> dict[str, Any]:
+    """Build the UpdateItem that makes a counter whose first ticket is ``offset``, where there is none."""
+    update = "SET #last = :start"
+    values = {":start": _number(offset - lane.increment)}
+    if lane.increment != 1:
+        update += ", #increment = :increment"
+        values[":increment"] = _number(lane.increment)
+    return {
+        "TableName": table,
+        "Key": {"partition": {"S": partition}},
+        "UpdateExpression": update,
+        "ConditionExpression": "attribute_not_exists(#partition)",
+        "ExpressionAttributeNames": {k: v for k, v in NAMES.items() if k in update or k == "#partition"},
+        "ExpressionAttributeValues": values,
+        "ReturnValues": "ALL_NEW",
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    }
+
+
+def read_request(table: str, partition: str) -> dict[str, Any]:
+    """Build the consistent GetItem of one counter."""
+    return {"TableName": table, "Key": {"partition": {"S": partition}}, "ConsistentRead": True}
+
+
+def read_block(answer: Mapping[str, Any], partition: str, count: int, lane: Lane) -> dict[str, Any]:
+    """Read the tickets out of the answer to ``mint_request``: ``first, first + increment, …, last``."""
+    last = _integer(answer["Attributes"], "hand_crafted_int", partition)
+    return {
+        "partition": partition,
+        "hand_crafted_int": last,
+        "first": last - (count - 1) * lane.increment,
+        "last": last,
+        "count": count,
+        "increment": lane.increment,
+    }
+
+
+def read_counter(item: Item) -> dict[str, Any]:
+    """Read a counter: its name, last ticket, lane, when it last minted (epoch ms) and how many are left."""
+    partition = str(item["partition"]["S"])
+    last, lane = _integer(item, "hand_crafted_int", partition), read_lane(item)
+    return {
+        "partition": partition,
+        "hand_crafted_int": last,
+        "increment": lane.increment,
+        "ceiling": lane.ceiling,
+        "remaining": max(0, (lane.ceiling - last) // lane.increment),
+        "minted_at": _integer(item, "minted_at", partition) if "minted_at" in item else None,
+    }
+
+
+def read_lane(item: Item) -> Lane:
+    """Read the lane of a counter's item; the article's items have none and move by 1."""
+    partition = str(item["partition"]["S"])
+    increment = _integer(item, "increment", partition) if "increment" in item else 1
+    ceiling = _integer(item, "ceiling", partition) if "ceiling" in item else MAX_TICKET
+    if increment < 1:
+        raise ProblemError(
+            "counter_invalid", f"The counter {partition!r} has the increment {increment}; it must be 1 or more."
+        )
+    return Lane(increment, min(ceiling, MAX_TICKET))
+
+
+def mint(
+    send: Callable[[dict[str, Any]], Mapping[str, Any]],
+    table: str,
+    partition: str,
+    count: int,
+    *,
+    lane: Lane,
+    offset: int | None,
+    now_ms: int,
+) -> tuple[dict[str, Any], Lane]:
+    """Take ``count`` tickets; returns the block and the lane that the counter was found in.
+
+    ``send`` performs an UpdateItem and raises ``ConditionFailedError`` when its condition does not hold. A
+    caller that knows an old lane learns the new one from the refusal and goes on with it; a counter that
+    was seen once is never started again. Raises ``ProblemError`` where nothing can be minted.
+    """
+    for _ in range(WRITE_ATTEMPTS):
+        try:
+            answer = send(mint_request(table, partition, count, lane, offset=offset, now_ms=now_ms))
+        except ConditionFailedError as refusal:
+            lane, offset = lane_after_refusal(refusal.item, partition, count), None
+        else:
+            return read_block(answer, partition, count, lane), lane
+    raise ProblemError("throttled", "The counter's lane keeps changing.", headers={"Retry-After": "1"})
+
+
+def lane_after_refusal(item: Item | None, partition: str, count: int) -> Lane:
+    """The lane to try again with, after a refused write; raises ``ProblemError`` where trying again is no use."""
+    if item is None:
+        raise unknown_counter(partition)
+    counter, lane = read_counter(item), read_lane(item)
+    if counter["remaining"] < count:
+        raise ProblemError(
+            "counter_exhausted",
+            f"The counter {partition!r} has {counter['remaining']} tickets left below its ceiling "
+            f"{lane.ceiling}; {count} were asked for.",
+        )
+    return lane
+
+
+def unknown_counter(partition: str) -> ProblemError:
+    """The problem of a counter that is not there."""
+    return ProblemError(
+        "unknown_counter",
+        f"There is no counter {partition!r}. Create it with: ticketctl counter create {shlex.quote(partition)}",
+    )
+
+
+def check_name(partition: object) -> str:
+    """A counter's name: 1 to 2,048 bytes of UTF-8 without control characters; else a ``ProblemError``."""
+    if not isinstance(partition, str) or not partition:
+        raise ProblemError("bad_request", "partition must be a string that is not empty.")
+    try:
+        size = len(partition.encode())
+    except UnicodeEncodeError:
+        raise ProblemError("bad_request", "partition is not valid Unicode text.") from None
+    if size > MAX_NAME_BYTES:
+        raise ProblemError("bad_request", f"partition has {size} bytes; the limit is {MAX_NAME_BYTES}.")
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", partition):
+        raise ProblemError("bad_request", "partition must not have control characters.")
+    return partition
+
+
+def _number(value: int) -> dict[str, str]:
+    return {"N": str(value)}
+
+
+def _integer(item: Item, name: str, partition: str) -> int:
+    value = item.get(name, {}).get("N", "")
+    if not re.fullmatch(r"-?[0-9]+", value):
+        raise ProblemError("counter_invalid", f"The item of the counter {partition!r} has no whole number in {name!r}.")
+    return int(value)
+
+
+# --- HTTP ------------------------------------------------------------------------------------------
+
+LANES: dict[str, Lane] = {}  # what this execution environment has learned of each counter
+
+
+class Settings(NamedTuple):
+    """What the deployment decides and no request can change."""
+
+    table: str
+    default: str
+    offset: int
+    increment: int
+    max_count: int
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read the function's environment variables."""
+        return cls(
+            table=environ["TABLE_NAME"],
+            default=environ["DEFAULT_PARTITION"],
+            offset=int(environ["OFFSET"]),
+            increment=int(environ["INCREMENT"]),
+            max_count=int(environ["MAX_COUNT"]),
+        )
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """The Lambda entry point: answer one Function URL request."""
+    return respond(event, Settings.from_environment(os.environ), dynamodb(), getattr(context, "aws_request_id", ""))
+
+
+@cache
+def dynamodb() -> Any:
+    """One client for the life of the execution environment; the SDK sends each request once, at most."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client("dynamodb", config=Config(connect_timeout=1, read_timeout=3, retries={"total_max_attempts": 1}))
+
+
+def respond(event: Mapping[str, Any], settings: Settings, client: Any, request_id: str = "") -> dict[str, Any]:
+    """Answer one event; every failure becomes a problem document and one log line."""
+    http = event.get("requestContext", {}).get("http", {})
+    path, method = event.get("rawPath") or "/", http.get("method", "GET")
+    try:
+        answer, text = _route(path, method)(event, settings, client)
+    except ProblemError as problem:
+        return _refuse(problem, request_id, method, path)
+    except Exception as error:  # nothing of it may reach the caller, and a bare 502 would tell the caller nothing
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        cause = f"{type(error).__name__} in {where.name}, line {where.lineno}"
+        problem = ProblemError("outcome_unknown", "The request failed; a ticket may have been spent.", cause=cause)
+        return _refuse(problem, request_id, method, path)
+    if wants_text((event.get("headers") or {}).get("accept", "")):
+        return _response(200, "text/plain; charset=utf-8", text)
+    return _response(200, "application/json", json.dumps(answer))
+
+
+def _route(path: str, method: str) -> Callable[[Mapping[str, Any], Settings, Any], tuple[dict[str, Any], str]]:
+    methods, operation = {"/": (("GET", "POST"), _mint), "/status": (("GET",), _status)}.get(path, ((), None))
+    if operation is None:
+        raise ProblemError("not_found", "There is nothing here. Mint at / and read a counter at /status.")
+    if method not in methods:
+        allowed = ", ".join(methods)
+        raise ProblemError("method_not_allowed", f"Use {allowed}.", headers={"Allow": allowed})
+    return operation
+
+
+def _mint(event: Mapping[str, Any], settings: Settings, client: Any) -> tuple[dict[str, Any], str]:
+    fields = read_fields(event, {"partition", "count"})
+    partition = check_name(fields.get("partition", settings.default))
+    count = check_count(fields.get("count", 1), settings.max_count)
+    may_start = partition == settings.default and partition not in LANES
+    block, LANES[partition] = mint(
+        lambda request: _send(client.update_item, request),
+        settings.table,
+        partition,
+        count,
+        lane=LANES.get(partition, Lane(settings.increment)),
+        offset=settings.offset if may_start else None,
+        now_ms=time.time_ns() // 1_000_000,
+    )
+    tickets = range(block["first"], block["last"] + 1, block["increment"])
+    return block, "".join(f"{ticket}\n" for ticket in tickets)
+
+
+def _status(event: Mapping[str, Any], settings: Settings, client: Any) -> tuple[dict[str, Any], str]:
+    partition = check_name(read_fields(event, {"partition"}).get("partition", settings.default))
+    item = _send(client.get_item, read_request(settings.table, partition), spends=False).get("Item")
+    if item is None:
+        raise unknown_counter(partition)
+    counter = read_counter(item)
+    return counter, f"{counter['hand_crafted_int']}\n"
+
+
+def read_fields(event: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+    """The fields of a request, from its query string and its JSON body together.
+
+    An unknown field is refused, so that a mistyped ``partition`` never mints from another counter.
+    """
+    query = event.get("rawQueryString") or urlencode(event.get("queryStringParameters") or {})
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
+        pairs = [(k, v) for k, v in pairs if not k.lower().startswith("x-amz-")]  # a presigned URL's signature
+        pairs = [(k, _digits(v) if k == "count" else v) for k, v in pairs]
+        body = event.get("body") or ""
+        text = base64.b64decode(body, validate=True).decode() if event.get("isBase64Encoded") else body
+        document = json.loads(text, object_pairs_hook=_Pairs) if text.strip() else _Pairs()
+    except (ValueError, RecursionError):
+        raise ProblemError("bad_request", "The request is not UTF-8, or its body is not JSON.") from None
+    if not isinstance(document, _Pairs):
+        raise ProblemError("bad_request", "The body must be a JSON object.")
+    fields: dict[str, Any] = {}
+    for name, value in [*pairs, *document]:
+        if name not in known:
+            raise ProblemError("bad_request", f"Unknown field {name[:50]!r}; known here: {', '.join(sorted(known))}.")
+        if name in fields:
+            raise ProblemError("bad_request", f"The field {name!r} is given twice.")
+        fields[name] = value
+    return fields
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The members of a JSON object in order, repeated names included."""
+
+    def __init__(self, pairs: Iterable[tuple[str, Any]] = ()) -> None:
+        super().__init__(pairs)
+
+
+def _digits(text: str) -> int | str:
+    return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}", text) else text
+
+
+def check_count(count: object, most: int) -> int:
+    """A number of tickets: an integer from 1 to ``most``; else a ``ProblemError``."""
+    if type(count) is not int or not 1 <= count <= most:
+        raise ProblemError("bad_request", f"count must be an integer from 1 to {most}.")
+    return count
+
+
+def wants_text(accept: str) -> bool:
+    """Whether an Accept header prefers ``text/plain`` to JSON (RFC 9110, 12.5.1); on a tie the one it names wins."""
+    quality: dict[str, float] = {}
+    for part in accept.lower().split(","):
+        media, _, parameters = part.partition(";")
+        q = re.search(r"\bq=([01](?:\.\d{0,3})?)\s*(?:;|$)", parameters)
+        quality[media.strip()] = float(q[1]) if q else 1.0
+    text = quality.get("text/plain", 0.0)
+    if "application/json" in quality:
+        return text > quality["application/json"]
+    return text > 0.0 and text >= max(quality.get("application/*", 0.0), quality.get("*/*", 0.0))
+
+
+def _send(call: Callable[..., Mapping[str, Any]], request: dict[str, Any], *, spends: bool = True) -> Mapping[str, Any]:
+    """Send one request to DynamoDB and turn its failure into what is known of the outcome."""
+    from botocore import exceptions
+
+    try:
+        return call(**request)
+    except exceptions.ClientError as error:
+        name = error.response.get("Error", {}).get("Code", "")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if name == "ConditionalCheckFailedException":
+            raise ConditionFailedError(error.response.get("Item") or None) from None
+        if name in THROTTLES:
+            raise ProblemError(
+                "throttled", "DynamoDB is throttling; nothing was minted.", cause=name, headers={"Retry-After": "1"}
+            ) from None
+        sent, cause = status >= 500, name
+    except (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError, exceptions.SSLError) as error:
+        sent, cause = False, type(error).__name__
+    except exceptions.BotoCoreError as error:
+        sent, cause = isinstance(error, exceptions.HTTPClientError), type(error).__name__
+    if sent and spends:
+        raise ProblemError("outcome_unknown", "DynamoDB did not answer; a ticket may have been spent.", cause=cause)
+    raise ProblemError("unavailable", "DynamoDB is not available; nothing was minted.", cause=cause)
+
+
+def _refuse(problem: ProblemError, request_id: str, method: str, path: str) -> dict[str, Any]:
+    """Log a problem and make its answer (RFC 9457)."""
+    line = {
+        "level": "ERROR" if problem.status >= 500 else "WARNING",
+        "code": problem.code,
+        "status": problem.status,
+        "detail": problem.detail[:300],
+        "cause": problem.cause,
+        "request_id": request_id,
+        "method": method[:10],
+        "path": path[:100],
+    }
+    print(json.dumps(line), flush=True)  # noqa: T201 - Lambda takes log lines from stdout
+    title = problem.code.replace("_", " ").capitalize()
+    document = {"type": "about:blank", "title": title, "status": problem.status, "code": problem.code}
+    body = json.dumps({**document, "detail": problem.detail})
+    return _response(problem.status, "application/problem+json", body, problem.headers)
+
+
+def _response(status: int, content_type: str, body: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+    return {
+        "statusCode": status,
+        "headers": {"Content-Type": content_type, "Cache-Control": "no-store", **(headers or {})},
+        "body": body,
+    }

@@ -1,0 +1,164 @@
+"""The stack: its parameters, the table, the function with its role and log group, the Function URL."""
+
+from pathlib import Path
+from typing import Any, cast
+
+from aws_cdk import (
+    CfnCondition,
+    CfnOutput,
+    CfnParameter,
+    Duration,
+    Fn,
+    RemovalPolicy,
+    Stack,
+)
+from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+HANDLER = Path(__file__).parent.parent / "lambda" / "create_ticket.py"
+LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 180, 365, 731, 1827, 3653)
+
+
+class TicketsStack(Stack):
+    """A ticket server in one template: what varies between deployments is a CloudFormation parameter."""
+
+    def __init__(self, scope: Construct, construct_id: str, **kwargs: Any) -> None:
+        super().__init__(
+            scope, construct_id, description="Serverless integers: one table, one function, one URL.", **kwargs
+        )
+        self._parameters()
+        table = self._table()
+        function = self._function(table)
+        url = self._url(function)
+        self._outputs(table, url)
+
+    def _parameters(self) -> None:
+        self.auth = CfnParameter(
+            self,
+            "AuthType",
+            allowed_values=["AWS_IAM", "NONE"],
+            default="AWS_IAM",
+            description="Who may call the URL: callers that AWS IAM allows, or (NONE) anyone who has it.",
+        )
+        self.offset = self._number("Offset", 1, "The first ticket of a counter that starts here.", at_least=1)
+        self.increment = self._number("Increment", 1, "The step of a counter that starts here.", at_least=1)
+        self.max_count = self._number(
+            "MaxCount", 10_000, "The most tickets that one call may take.", at_least=1, at_most=10_000
+        )
+        self.concurrency = self._number(
+            "ReservedConcurrency", -1, "Executions reserved for the function; -1 reserves none.", at_least=-1
+        )
+        self.log_retention = CfnParameter(
+            self,
+            "LogRetentionDays",
+            type="Number",
+            default=30,
+            allowed_values=[str(days) for days in LOG_RETENTION_DAYS],
+            description="How many days the function's log lines are kept.",
+        )
+
+    def _number(
+        self, name: str, default: int, description: str, *, at_least: int, at_most: int | None = None
+    ) -> CfnParameter:
+        return CfnParameter(
+            self,
+            name,
+            type="Number",
+            default=default,
+            min_value=at_least,
+            max_value=at_most,
+            description=description,
+        )
+
+    def _table(self) -> dynamodb.Table:
+        return dynamodb.Table(
+            self,
+            "TicketsTable",
+            # A literal, because only a literal name lets CloudFormation take an existing table back.
+            table_name=self.stack_name,
+            partition_key=dynamodb.Attribute(name="partition", type=dynamodb.AttributeType.STRING),
+            billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
+            point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
+                point_in_time_recovery_enabled=True
+            ),
+            deletion_protection=True,
+            removal_policy=RemovalPolicy.RETAIN,
+        )
+
+    def _function(self, table: dynamodb.Table) -> lambda_.Function:
+        log_group = logs.LogGroup(self, "CreateTicketLogs", removal_policy=RemovalPolicy.DESTROY)
+        log_group_resource = cast(logs.CfnLogGroup, log_group.node.default_child)
+        log_group_resource.retention_in_days = self.log_retention.value_as_number
+        role = iam.Role(self, "CreateTicketRole", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        log_group.grant_write(role)
+        table.grant(role, "dynamodb:UpdateItem", "dynamodb:GetItem")
+        function = lambda_.Function(
+            self,
+            "CreateTicket",
+            description="Gives a new integer on every call.",
+            runtime=lambda_.Runtime.PYTHON_3_14,
+            architecture=lambda_.Architecture.ARM_64,
+            code=lambda_.Code.from_inline(HANDLER.read_text(encoding="utf-8")),
+            handler="index.handler",
+            memory_size=256,
+            timeout=Duration.seconds(10),
+            role=role,
+            log_group=log_group,
+            logging_format=lambda_.LoggingFormat.JSON,
+            environment={
+                "TABLE_NAME": table.table_name,
+                "DEFAULT_PARTITION": self.region,
+                "OFFSET": self.offset.value_as_string,
+                "INCREMENT": self.increment.value_as_string,
+                "MAX_COUNT": self.max_count.value_as_string,
+            },
+        )
+        reserves = CfnCondition(
+            self,
+            "ReservesConcurrency",
+            expression=Fn.condition_not(Fn.condition_equals(self.concurrency.value_as_string, "-1")),
+        )
+        resource = cast(lambda_.CfnFunction, function.node.default_child)
+        resource.add_property_override(
+            "ReservedConcurrentExecutions",
+            {"Fn::If": [reserves.logical_id, {"Ref": self.concurrency.logical_id}, {"Ref": "AWS::NoValue"}]},
+        )
+        return function
+
+    def _url(self, function: lambda_.Function) -> lambda_.CfnUrl:
+        """The Function URL; where it is public, callers need both permissions (AWS, since October 2025)."""
+        url = lambda_.CfnUrl(
+            self,
+            "CreateTicketUrl",
+            auth_type=self.auth.value_as_string,
+            target_function_arn=function.function_arn,
+        )
+        public = CfnCondition(self, "Public", expression=Fn.condition_equals(self.auth.value_as_string, "NONE"))
+        permissions = [
+            lambda_.CfnPermission(
+                self,
+                "AnyoneMayCallUrl",
+                action="lambda:InvokeFunctionUrl",
+                function_name=function.function_arn,
+                principal="*",
+                function_url_auth_type="NONE",
+            ),
+            lambda_.CfnPermission(
+                self,
+                "AnyoneMayInvokeThroughUrl",
+                action="lambda:InvokeFunction",
+                function_name=function.function_arn,
+                principal="*",
+                invoked_via_function_url=True,
+            ),
+        ]
+        for permission in permissions:
+            permission.cfn_options.condition = public
+        return url
+
+    def _outputs(self, table: dynamodb.Table, url: lambda_.CfnUrl) -> None:
+        CfnOutput(self, "Url", description="GET or POST it for a ticket.", value=url.attr_function_url)
+        CfnOutput(self, "TableName", description="The counters.", value=table.table_name)

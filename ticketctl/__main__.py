@@ -1,0 +1,5 @@
+"""``python -m ticketctl``."""
+
+from ticketctl.cli import run
+
+run()

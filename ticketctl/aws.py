@@ -1,0 +1,231 @@
+"""One AWS account and region: the session, its clients, its credentials, and its errors in our words."""
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ticketctl.errors import (
+    AccessError,
+    ExpiredCredentialsError,
+    NoCredentialsError,
+    NotDeployedError,
+    NotMintedError,
+    OutcomeUnknownError,
+    ProfileNotFoundError,
+    ThrottledError,
+    TicketctlError,
+    UnreachableError,
+    UsageError,
+)
+
+THROTTLES = {"ThrottlingException", "Throttling", "ProvisionedThroughputExceededException", "RequestLimitExceeded"}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
+_DENIED = {
+    "AccessDenied",
+    "AccessDeniedException",
+    "UnauthorizedOperation",
+    "UnrecognizedClientException",
+    "InvalidClientTokenId",
+    "SignatureDoesNotMatch",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "NotAuthorized",
+}
+EMBEDDED_KEY = "test"
+METADATA_ADDRESS = ("169.254.169.254", 80)
+METADATA_SECONDS = 0.25
+
+
+class Aws:
+    """AWS as one profile sees it in one region, or the embedded AWS at ``endpoint_url``.
+
+    ``embedded`` reads no credentials and no configuration of the user's.
+    """
+
+    def __init__(
+        self, region: str, *, profile: str | None = None, endpoint_url: str | None = None, embedded: bool = False
+    ) -> None:
+        self.region = region
+        self.profile = profile
+        self.endpoint_url = endpoint_url
+        self.embedded = embedded
+        self._session: Any = None
+
+    def client(self, service: str, *, timeout: float = 10.0, retries: int = 3) -> Any:
+        """A botocore client. ``timeout`` is in seconds, for each request; ``retries``: what the SDK may resend."""
+        from botocore.config import Config
+
+        config = Config(
+            connect_timeout=min(timeout, 3.0),
+            read_timeout=timeout,
+            retries={"total_max_attempts": 1 + retries, "mode": "standard"},
+            proxies={} if self.embedded else None,
+            user_agent_extra="ticketctl",
+        )
+        with errors_in_our_words(f"{service} in {self.region}", profile=self.profile):
+            return self._botocore().create_client(
+                service, region_name=self.region, endpoint_url=self.endpoint_url, config=config
+            )
+
+    def account(self) -> str:
+        """The account that the credentials belong to."""
+        with errors_in_our_words(f"sts in {self.region}", profile=self.profile):
+            return str(self.client("sts").get_caller_identity()["Account"])
+
+    def signed_headers(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
+        """The headers of a request to a Function URL, signed with SigV4 for the service ``lambda``."""
+        from botocore.auth import SigV4Auth
+        from botocore.awsrequest import AWSRequest
+
+        with errors_in_our_words("the credentials", profile=self.profile):
+            credentials = self._botocore().get_credentials()
+            if credentials is None:
+                raise _no_credentials(self.profile)
+            request = AWSRequest(method=method, url=url, data=body, headers=dict(headers))
+            SigV4Auth(credentials.get_frozen_credentials(), "lambda", self.region).add_auth(request)
+        return dict(request.headers.items())
+
+    def _botocore(self) -> Any:
+        if self._session is None:
+            self._session = _embedded_session() if self.embedded else _session(self.profile)
+        return self._session
+
+
+def profile_region(profile: str | None) -> str | None:
+    """The region that the AWS configuration names for a profile."""
+    with errors_in_our_words("the AWS configuration", profile=profile):
+        region: str | None = _session(profile).get_config_variable("region")
+        return region
+
+
+class _QuickMetadata:
+    """botocore's provider of instance roles behind a quick look whether the instance metadata answers at all.
+
+    Off EC2 nothing does, and botocore waits a second for each of two calls to find that out.
+    """
+
+    METHOD = "iam-role"
+    CANONICAL_NAME = "Ec2InstanceMetadata"
+
+    def __init__(self, provider: Any) -> None:
+        self._provider = provider
+
+    def load(self) -> Any:
+        """The instance's credentials, ``None`` where there is no instance."""
+        moved = ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE")
+        if not any(os.environ.get(name) for name in moved):
+            try:
+                socket.create_connection(METADATA_ADDRESS, timeout=METADATA_SECONDS).close()
+            except OSError:
+                return None
+        return self._provider.load()
+
+
+def _session(profile: str | None) -> Any:
+    from botocore.exceptions import ProfileNotFound
+    from botocore.session import Session
+
+    session = Session(profile=profile)
+    try:
+        resolver = session.get_component("credential_provider")
+    except ProfileNotFound:
+        known = ", ".join(session.available_profiles) or "none"
+        raise ProfileNotFoundError(
+            f"the AWS profile {profile!r} does not exist; there are: {known}", hint="aws configure sso"
+        ) from None
+    provider = resolver.get_provider(_QuickMetadata.METHOD)
+    resolver.insert_before(_QuickMetadata.METHOD, _QuickMetadata(provider))
+    resolver.providers.remove(provider)
+    return session
+
+
+def _embedded_session() -> Any:
+    from botocore.session import Session
+
+    nothing = {"profile": (None, None, None, None)}
+    files = dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
+    session = Session(session_vars=nothing | files)
+    session.set_credentials(EMBEDDED_KEY, EMBEDDED_KEY)
+    return session
+
+
+@contextmanager
+def errors_in_our_words(target: str, *, profile: str | None = None, spends: bool = False) -> Iterator[None]:
+    """Turn what botocore raises into an error of ours. ``spends``: the request may have minted.
+
+    Only what says that nothing was sent, or that AWS refused, counts as not minted.
+    """
+    from botocore import exceptions
+
+    try:
+        yield
+    except exceptions.ClientError as error:
+        raise _refused(error, target, profile, spends=spends) from error
+    except exceptions.ProfileNotFound as error:
+        raise ProfileNotFoundError(str(error)) from error
+    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
+        raise _no_credentials(profile) from error
+    except (
+        exceptions.TokenRetrievalError,
+        exceptions.SSOError,
+        exceptions.CredentialRetrievalError,
+    ) as error:
+        raise _expired(str(error), profile) from error
+    except (
+        exceptions.EndpointConnectionError,
+        exceptions.ConnectTimeoutError,
+        exceptions.SSLError,
+        exceptions.ProxyConnectionError,
+    ) as error:
+        raise UnreachableError(f"{target} cannot be reached: {error}{proxies_in_force()}", hint="try again") from error
+    except exceptions.HTTPClientError as error:
+        if spends:
+            raise OutcomeUnknownError(
+                f"{target} did not answer: {error}; a ticket may have been spent",
+                hint="ticketctl status shows where the counter stands",
+            ) from error
+        raise UnreachableError(f"{target} did not answer: {error}{proxies_in_force()}", hint="try again") from error
+    except (exceptions.InvalidRegionError, exceptions.InvalidEndpointConfigurationError) as error:
+        raise UsageError(str(error)) from error
+
+
+def _refused(error: Any, target: str, profile: str | None, *, spends: bool) -> TicketctlError:
+    code = error.response.get("Error", {}).get("Code", "")
+    message = error.response.get("Error", {}).get("Message", "") or str(error)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in _EXPIRED:
+        return _expired(message, profile)
+    if code in _DENIED:
+        return AccessError(f"{target}: {message}", hint="ask for this permission, or use another --profile")
+    if code == "ResourceNotFoundException":
+        return NotDeployedError(f"{target} does not exist", hint="ticketctl deploy")
+    if code in THROTTLES:
+        return ThrottledError(f"{target}: {code}; nothing was minted", hint="try again")
+    if status >= 500 and spends:
+        return OutcomeUnknownError(f"{target} failed with {code or status}; a ticket may have been spent")
+    return NotMintedError(f"{target}: {code}: {message}")
+
+
+def _no_credentials(profile: str | None) -> NoCredentialsError:
+    where = f"the profile {profile!r}" if profile else "the environment, ~/.aws, SSO, containers and instance roles"
+    return NoCredentialsError(
+        f"no AWS credentials; looked at {where}",
+        hint="aws configure sso, or aws login; or try it without AWS: ticketctl next --local",
+    )
+
+
+def _expired(message: str, profile: str | None) -> ExpiredCredentialsError:
+    return ExpiredCredentialsError(
+        f"the AWS credentials of the profile {profile or 'default'!r} are not valid any more: {message}",
+        hint=f"aws sso login --profile {profile or 'default'}",
+    )
+
+
+def proxies_in_force() -> str:
+    """The proxies that the environment sets, for an error about a connection; without their passwords."""
+    from urllib.request import getproxies
+
+    proxies = ", ".join(f"{scheme}={url.rpartition('@')[2]}" for scheme, url in sorted(getproxies().items()))
+    return f" (proxies in force: {proxies})" if proxies else ""

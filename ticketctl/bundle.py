@@ -1,0 +1,36 @@
+"""The files beside the package that travel with it: ``stack/`` and ``lambda/``."""
+
+import importlib.util
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import create_ticket
+
+
+def sources() -> Path:
+    """The folder that has ``stack/`` and ``lambda/``: inside the installed package, else the checkout."""
+    bundled = Path(__file__).parent / "bundled"
+    return bundled if bundled.is_dir() else Path(__file__).parent.parent
+
+
+if TYPE_CHECKING:
+    handler = create_ticket
+else:
+
+    @cache
+    def _handler():
+        """``lambda/create_ticket.py``, which no import statement can name: ``lambda`` is a keyword."""
+        path = sources() / "lambda" / "create_ticket.py"
+        spec = importlib.util.spec_from_file_location("create_ticket", path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    def __getattr__(name):
+        if name == "handler":
+            return _handler()
+        raise AttributeError(name)

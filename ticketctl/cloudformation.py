@@ -1,0 +1,325 @@
+"""CloudFormation stacks: change sets, live events, outcomes. The only module that talks to CloudFormation."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ticketctl.aws import errors_in_our_words
+from ticketctl.errors import NotDeployedError, RefusedError, StackFailedError
+from ticketctl.models import StackOutputs
+
+TABLE_TYPE = "AWS::DynamoDB::Table"
+_NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
+_NEVER_LIVED = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "REVIEW_IN_PROGRESS", "CREATE_FAILED", "DELETE_FAILED"}
+_CANCELLED = ("Resource creation cancelled", "Resource update cancelled")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack as CloudFormation describes it. ``parameters`` and ``outputs`` are by name."""
+
+    id: str
+    name: str
+    status: str
+    reason: str
+    parameters: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether somebody is deploying or deleting it now."""
+        return self.status.endswith("_IN_PROGRESS") and self.status != "REVIEW_IN_PROGRESS"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a change set would do to one resource. ``replacement`` is ``True``, ``False``, ``Conditional`` or empty."""
+
+    action: str
+    logical_id: str
+    type: str
+    replacement: str
+
+    def __str__(self) -> str:
+        replaced = {"True": " (replaced)", "Conditional": " (perhaps replaced)"}.get(self.replacement, "")
+        return f"{self.action.lower()} {self.type} {self.logical_id}{replaced}"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One step of a deployment."""
+
+    id: str
+    logical_id: str
+    type: str
+    status: str
+    reason: str
+    is_stack: bool
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.type} {self.logical_id}" + (f": {self.reason}" if self.reason else "")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A change set that waits to be executed; without ``changes`` the stack is up to date."""
+
+    change_set_id: str
+    stack_id: str
+    is_new: bool
+    changes: tuple[Change, ...]
+
+    @property
+    def endangers_table(self) -> tuple[Change, ...]:
+        """The changes that would replace or delete the table, or might."""
+        return tuple(
+            change
+            for change in self.changes
+            if change.type == TABLE_TYPE
+            and (change.action == "Remove" or change.replacement in ("True", "Conditional"))
+        )
+
+
+class CloudFormation:
+    """The stacks of one account and region. ``report`` is told of events and decisions, a line each."""
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        report: Callable[[str], None] = lambda line: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._client = client
+        self._report = report
+        self._sleep = sleep
+        self._target = f"CloudFormation in {client.meta.region_name}"
+
+    def find(self, stack: str) -> Stack | None:
+        """The stack of that name or id; ``None`` where there is none (or there was, and it is deleted)."""
+        try:
+            with self._errors():
+                (description,) = self._client.describe_stacks(StackName=stack)["Stacks"]
+        except NotDeployedError:
+            return None
+        if description["StackStatus"] == "DELETE_COMPLETE":
+            return None
+        return Stack(
+            id=description["StackId"],
+            name=description["StackName"],
+            status=description["StackStatus"],
+            reason=description.get("StackStatusReason", ""),
+            parameters={p["ParameterKey"]: p.get("ParameterValue", "") for p in description.get("Parameters", [])},
+            outputs={o["OutputKey"]: o["OutputValue"] for o in description.get("Outputs", [])},
+        )
+
+    def make_ready(self, stack: str) -> Stack | None:
+        """Wait for a deployment that is under way and clear away a stack that never lived; then the stack."""
+        found = self.find(stack)
+        if found is not None and found.in_progress:
+            self._report(f"{stack} is {found.status}: somebody else is deploying it; following")
+            self._await_others(found)
+            found = self.find(stack)
+        if found is not None and found.status == "UPDATE_ROLLBACK_FAILED":
+            raise StackFailedError(
+                f"the stack {stack} is UPDATE_ROLLBACK_FAILED: {self._first_cause(found.id) or found.reason}",
+                hint=f"aws cloudformation continue-update-rollback --stack-name {stack}",
+            )
+        if found is not None and found.status in _NEVER_LIVED:
+            why = self._first_cause(found.id) or found.reason or "its change set was never executed"
+            self._report(f"{stack} is {found.status} ({why}); deleting it, its table stays")
+            self.delete(found)
+            return None
+        return found
+
+    def plan(self, stack: str, template_body: str, parameters: Mapping[str, str]) -> Plan:
+        """Make a change set. Parameters that are not given keep their values, or take their defaults."""
+        current = self.find(stack)
+        is_new = current is None or current.status == "REVIEW_IN_PROGRESS"
+        kept = [] if current is None or is_new else [name for name in current.parameters if name not in parameters]
+        with self._errors():
+            made = self._client.create_change_set(
+                StackName=stack,
+                ChangeSetName=f"ticketctl-{time.time_ns()}",
+                ChangeSetType="CREATE" if is_new else "UPDATE",
+                TemplateBody=template_body,
+                Parameters=[
+                    *({"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()),
+                    *({"ParameterKey": name, "UsePreviousValue": True} for name in kept),
+                ],
+                Capabilities=["CAPABILITY_IAM"],
+                ImportExistingResources=True,
+            )
+        return self._planned(made["Id"], made["StackId"], is_new=is_new)
+
+    def discard(self, plan: Plan) -> None:
+        """Delete a change set, and the empty stack that came with it."""
+        with self._errors():
+            self._client.delete_change_set(ChangeSetName=plan.change_set_id)
+            if plan.is_new:
+                self._client.delete_stack(StackName=plan.stack_id)
+
+    def execute(self, plan: Plan) -> None:
+        """Carry a plan out and follow it to its end; ``StackFailedError`` names the first real cause."""
+        seen = {event.id for event in self._events(plan.stack_id)}
+        with self._errors():
+            self._client.execute_change_set(ChangeSetName=plan.change_set_id)
+        status, events = self._follow(plan.stack_id, seen)
+        if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"):
+            cause = first_cause(events) or "CloudFormation gave no reason"
+            raise StackFailedError(
+                f"the deployment failed and was rolled back ({status}): {cause}",
+                hint="mend the cause and run ticketctl deploy again",
+            )
+
+    def delete(self, stack: Stack) -> None:
+        """Delete a stack and follow it to its end. The table is retained by its own deletion policy."""
+        seen = {event.id for event in self._events(stack.id)}
+        with self._errors():
+            self._client.delete_stack(StackName=stack.id)
+        status, events = self._follow(stack.id, seen)
+        if status != "DELETE_COMPLETE":
+            raise StackFailedError(
+                f"the stack {stack.name} could not be deleted ({status}): {first_cause(events)}",
+                hint="mend the cause and run ticketctl destroy again",
+            )
+
+    def _planned(self, change_set_id: str, stack_id: str, *, is_new: bool) -> Plan:
+        for pause in _pauses():
+            with self._errors():
+                description = self._client.describe_change_set(ChangeSetName=change_set_id)
+            if description["Status"] not in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
+                break
+            self._sleep(pause)
+        plan = Plan(change_set_id, stack_id, is_new, tuple(self._changes(change_set_id, description)))
+        if description["Status"] == "CREATE_COMPLETE":
+            return plan
+        self.discard(plan)
+        reason = description.get("StatusReason", "")
+        if any(words in reason for words in _NO_CHANGES):
+            return Plan(change_set_id, stack_id, is_new, ())
+        raise StackFailedError(f"CloudFormation refused the change set: {reason}")
+
+    def _changes(self, change_set_id: str, description: Mapping[str, Any]) -> Iterator[Change]:
+        while True:
+            for change in description.get("Changes", []):
+                resource = change.get("ResourceChange", {})
+                yield Change(
+                    action=resource.get("Action", ""),
+                    logical_id=resource.get("LogicalResourceId", ""),
+                    type=resource.get("ResourceType", ""),
+                    replacement=resource.get("Replacement", ""),
+                )
+            if not (token := description.get("NextToken")):
+                return
+            with self._errors():
+                description = self._client.describe_change_set(ChangeSetName=change_set_id, NextToken=token)
+
+    def _follow(self, stack_id: str, seen: set[str]) -> tuple[str, list[Event]]:
+        """Report events until the stack itself has come to rest; its last status, and all that was reported."""
+        events: list[Event] = []
+        for pause in _pauses():
+            for event in reversed(self._events(stack_id, until=seen)):
+                seen.add(event.id)
+                events.append(event)
+                self._report(f"  {event}")
+                if event.is_stack and not event.status.endswith("_IN_PROGRESS"):
+                    return event.status, events
+            self._sleep(pause)
+        raise AssertionError("the pauses never end")
+
+    def _await_others(self, stack: Stack) -> None:
+        """Report the events of a deployment that somebody else started, until it is over."""
+        seen = {event.id for event in self._events(stack.id)}
+        for pause in _pauses():
+            current = self.find(stack.id)
+            for event in reversed(self._events(stack.id, until=seen)):
+                seen.add(event.id)
+                self._report(f"  {event}")
+            if current is None or not current.in_progress:
+                return
+            self._sleep(pause)
+
+    def _events(self, stack_id: str, until: set[str] | None = None) -> list[Event]:
+        """The events of a stack, newest first, down to the first that is in ``until``."""
+        events: list[Event] = []
+        with self._errors():
+            for page in self._client.get_paginator("describe_stack_events").paginate(StackName=stack_id):
+                for entry in page["StackEvents"]:
+                    if until and entry["EventId"] in until:
+                        return events
+                    events.append(
+                        Event(
+                            id=entry["EventId"],
+                            logical_id=entry["LogicalResourceId"],
+                            type=entry.get("ResourceType", ""),
+                            status=entry.get("ResourceStatus", ""),
+                            reason=entry.get("ResourceStatusReason", ""),
+                            is_stack=entry.get("PhysicalResourceId") == entry["StackId"],
+                        )
+                    )
+        return events
+
+    def _first_cause(self, stack_id: str) -> str:
+        return first_cause(list(reversed(self._events(stack_id))))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """AWS says "does not exist" with the code ValidationError, as it says everything else that is wrong."""
+        from botocore.exceptions import ClientError
+
+        with errors_in_our_words(self._target):
+            try:
+                yield
+            except ClientError as error:
+                details = error.response.get("Error", {})
+                message = details.get("Message", "")
+                if "does not exist" in message:
+                    raise NotDeployedError(message) from error
+                if details.get("Code") in (
+                    "ValidationError",
+                    "InsufficientCapabilitiesException",
+                    "LimitExceededException",
+                ):
+                    raise RefusedError(f"{self._target}: {message}") from error
+                raise
+
+
+def first_cause(events: list[Event]) -> str:
+    """The first resource that failed and why, from events in their order; not the cancellations after it."""
+    failures = [event for event in events if event.status.endswith("_FAILED")]
+    for event in failures:
+        if not event.is_stack and not event.reason.startswith(_CANCELLED):
+            return f"{event.logical_id} ({event.type}): {event.reason}"
+    return failures[0].reason if failures else ""
+
+
+def outputs_of(stack: Stack, region: str) -> StackOutputs:
+    """What ticketctl needs to know of a deployed stack; ``NotDeployedError`` where it is no ticket server."""
+    try:
+        return StackOutputs(
+            account=stack.id.split(":")[4],
+            region=region,
+            stack=stack.name,
+            url=stack.outputs["Url"],
+            table=stack.outputs["TableName"],
+            auth=stack.parameters["AuthType"],
+            offset=int(stack.parameters["Offset"]),
+            increment=int(stack.parameters["Increment"]),
+            max_count=int(stack.parameters["MaxCount"]),
+        )
+    except KeyError as missing:
+        raise NotDeployedError(
+            f"the stack {stack.name} in {region} ({stack.status}) is not a ticket server: it has no {missing}",
+            hint="deploy under another name: ticketctl deploy --stack NAME",
+        ) from None
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds between two looks: short at first, never more than three."""
+    pause = 0.1
+    while True:
+        yield pause
+        pause = min(pause * 1.3, 3.0)

@@ -1,0 +1,98 @@
+"""``local``: the embedded AWS by hand."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from ticketctl.aws import EMBEDDED_KEY
+from ticketctl.commands.options import Run, Yes, command
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    local = typer.Typer(help="The embedded AWS that --local uses.", no_args_is_help=True)
+    for name, function in {"up": up, "down": down, "status": status, "env": env, "logs": logs, "reset": reset}.items():
+        command(local, name, local=True)(function)
+    app.add_typer(local, name="local")
+
+
+def up(run: Run) -> None:
+    """Start it and deploy the stack; print its endpoint."""
+    run.connection.look_up()
+    engine = run.connection.local.ensure()
+    if run.output.as_json:
+        run.output.document({"endpoint_url": engine.endpoint_url, "pid": engine.pid, "port": engine.port})
+    else:
+        run.output.line(engine.endpoint_url)
+
+
+def down(run: Run) -> None:
+    """Stop it; what it knows is kept."""
+    stopped = run.connection.local.stop()
+    run.output.note("stopped; its state is kept" if stopped else "it was not running")
+    if run.output.as_json:
+        run.output.document({"stopped": stopped})
+
+
+def status(run: Run) -> None:
+    """Show whether it runs, and where."""
+    local = run.connection.local
+    engine = local.running()
+    if run.output.as_json:
+        run.output.document(
+            {
+                "running": engine is not None,
+                "endpoint_url": engine.endpoint_url if engine else None,
+                "pid": engine.pid if engine else None,
+                "log": str(local.log),
+                "state": str(local.state_folder),
+            }
+        )
+        return
+    run.output.line(f"running\t{engine.endpoint_url}\tpid {engine.pid}" if engine else "stopped")
+    run.output.line(f"log\t{local.log}")
+    run.output.line(f"state\t{local.state_folder}")
+
+
+def env(run: Run) -> None:
+    """Print the variables that point any AWS tool at it: eval "$(ticketctl local env)"."""
+    region = run.settings.require_region()
+    variables = {
+        "AWS_ENDPOINT_URL": run.connection.local.ensure().endpoint_url,
+        "AWS_ACCESS_KEY_ID": EMBEDDED_KEY,
+        "AWS_SECRET_ACCESS_KEY": EMBEDDED_KEY,
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+    }
+    if run.output.as_json:
+        run.output.document(variables)
+        return
+    for name, value in variables.items():
+        run.output.line(f"export {name}={value}")
+
+
+def logs(
+    run: Run, follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until Ctrl-C.")] = False
+) -> None:
+    """Print what it logged."""
+    path = run.connection.local.log
+    if not path.exists():
+        run.output.note("it has not run yet")
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        while True:
+            for line in file:
+                run.output.line(line.rstrip("\n"))
+            if not follow:
+                return
+            time.sleep(0.5)
+
+
+def reset(run: Run, yes: Yes = False) -> None:
+    """Stop it and forget everything it knows, counters included."""
+    run.confirm("Forget every stack and counter of the embedded AWS?", yes=yes)
+    run.connection.local.reset()
+    run.output.note("the embedded AWS is as new")
+    if run.output.as_json:
+        run.output.document({"reset": True})

@@ -1,0 +1,71 @@
+"""``next`` and ``fetch``: minting."""
+
+import errno
+from typing import Annotated
+
+import typer
+
+from ticketctl.commands.options import SOURCE, Run, command
+from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError
+from ticketctl.models import Block
+from ticketctl.render import UndeliveredError, block_lines
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    command(app, "next", shared=SOURCE)(next_ticket)
+    command(app, "fetch", shared=SOURCE)(fetch)
+
+
+def next_ticket(run: Run) -> None:
+    """Mint one ticket and print it."""
+    try:
+        deliver(run.connection.mint(1), run, ranges=False)
+    except KeyboardInterrupt:
+        raise InterruptedRunError("interrupted; a ticket may have been spent") from None
+
+
+def fetch(
+    run: Run,
+    count: Annotated[int, typer.Argument(min=1, help="How many tickets.")],
+    block: Annotated[
+        int | None, typer.Option("--block", min=1, max=10_000, help="Tickets a write. [default: as many as allowed]")
+    ] = None,
+    ranges: Annotated[
+        bool, typer.Option("--ranges", help="One block a line: first, last and step, tab-separated.")
+    ] = False,
+) -> None:
+    """Mint many tickets and print them, one a line, while the rest is being minted."""
+    printed, size = 0, block or 0
+    try:
+        with run.output.progress("minting", count) as advance:
+            size = block or run.connection.max_block
+            while printed < count:
+                minted = run.connection.mint(min(size, count - printed))
+                deliver(minted, run, ranges=ranges)
+                printed += minted.count
+                advance(printed)
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted; {printed} of {count} tickets were printed, up to {size} more may be spent"
+        ) from None
+    except TicketctlError as error:
+        if printed == 0 or isinstance(error, PartialError | ClosedPipeError):
+            raise
+        raise PartialError(
+            f"{printed} of {count} tickets were printed, then: {error.message}", hint=error.hint
+        ) from error
+
+
+def deliver(block: Block, run: Run, *, ranges: bool) -> None:
+    """Print a block; where stdout takes only a part of it, say which tickets are minted but not delivered."""
+    lines = block_lines(block, as_json=run.output.as_json, ranges=ranges)
+    try:
+        run.output.lines(lines)
+    except UndeliveredError as failure:
+        lost = block.tickets[failure.lines * block.count // len(lines) :]
+        span = f"{lost[0]} to {lost[-1]}, {len(lost)} tickets" if len(lost) > 1 else str(lost[0])
+        story = f"minted but not delivered: {span}"
+        if failure.cause.errno == errno.EPIPE:
+            raise ClosedPipeError(story) from failure
+        raise PartialError(f"{story} ({failure.cause.strerror})", hint="free some space") from failure

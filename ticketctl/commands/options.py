@@ -1,0 +1,171 @@
+"""The options that commands share, each with one name everywhere, and what a command gets for them."""
+
+import functools
+import inspect
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from ticketctl.connection import Connection
+from ticketctl.errors import ConfirmationNeededError, RefusedError, TicketctlError
+from ticketctl.render import Output, standard_output
+from ticketctl.settings import Settings, resolve
+
+_WHERE = "Where"
+_HOW = "How"
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+_EVERYWHERE: dict[str, Any] = {
+    "stack": Annotated[
+        str | None, typer.Option(help="The stack, and its table. [default: Tickets]", rich_help_panel=_WHERE)
+    ],
+    "region": Annotated[str | None, typer.Option(help="The AWS region.", rich_help_panel=_WHERE)],
+    "profile": Annotated[str | None, typer.Option(help="The AWS profile.", rich_help_panel=_WHERE)],
+    "local": Annotated[
+        bool | None,
+        typer.Option("--local/--no-local", help="Use the embedded AWS; no account needed.", rich_help_panel=_WHERE),
+    ],
+    "endpoint_url": Annotated[
+        str | None, typer.Option(help="Another endpoint for every AWS API.", rich_help_panel=_WHERE)
+    ],
+    "timeout": Annotated[
+        float | None, typer.Option(help="Seconds for each request. [default: 10]", rich_help_panel=_HOW)
+    ],
+    "as_json": Annotated[bool, typer.Option("--json", help="Results and errors as JSON.", rich_help_panel=_HOW)],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Only answers and errors.", rich_help_panel=_HOW)],
+    "verbose": Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say where each setting came from.", rich_help_panel=_HOW)
+    ],
+    "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_HOW)],
+}
+SOURCE: dict[str, Any] = {
+    "partition": Annotated[
+        str | None, typer.Option("--partition", "-p", help="The counter. [default: the region's name]")
+    ],
+    "via": Annotated[str | None, typer.Option(help="Mint through the 'url' or straight from 'dynamodb'.")],
+    "url": Annotated[str | None, typer.Option(help="The Function URL, instead of the stack's.")],
+}
+PARAMETERS: dict[str, Any] = {
+    "public": Annotated[
+        bool | None,
+        typer.Option(
+            "--public/--no-public", help="Whether anyone who has the URL may mint. [default: as it is, or no]"
+        ),
+    ],
+    "max_count": Annotated[int | None, typer.Option(help="The most tickets that one call may take.")],
+    "offset": Annotated[int | None, typer.Option(help="The first ticket of counters that are made from now on.")],
+    "increment": Annotated[int | None, typer.Option(help="The step of counters that are made from now on.")],
+    "reserved_concurrency": Annotated[int | None, typer.Option(help="Executions reserved for it; -1 reserves none.")],
+    "log_retention": Annotated[int | None, typer.Option(help="Days that log lines are kept.")],
+}
+_FLAGS = {"as_json", "quiet", "verbose", "debug"}
+_NOT_FOR_LOCAL = {"local", "profile", "endpoint_url"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a command: what was asked, what it connects to, where it writes. ``flags`` is as typed."""
+
+    flags: Mapping[str, Any]
+    settings: Settings
+    connection: Connection
+    output: Output
+
+    @property
+    def place(self) -> str:
+        """The stack and region, for a person."""
+        where = "the embedded AWS, " if self.settings.local else ""
+        return f"{self.settings.stack} in {where}{self.settings.require_region()}"
+
+    def in_context(self, hint: str) -> str:
+        """A command that a hint names, for the same stack in the same place as this one."""
+        return _in_context(hint, self.flags)
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Ask on the terminal; ``ConfirmationNeededError`` where nobody can be asked, ``RefusedError`` on a no."""
+        if yes:
+            return
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise ConfirmationNeededError(f"nobody can be asked here: {question}", hint="add --yes to say yes")
+        self.output.ask(f"{question} [y/N] ")
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise RefusedError("not confirmed; nothing was changed")
+
+
+def command(
+    app: typer.Typer, name: str, *, shared: Mapping[str, Any] | None = None, local: bool = False
+) -> Callable[[Callable[..., None]], None]:
+    """Register a function, whose first parameter is the ``Run``, as a command.
+
+    It gets the options that are everywhere and those of ``shared``, all of them in ``Run.flags``.
+    ``local``: it is about the embedded AWS, whatever the settings say.
+    """
+    options = {**(shared or {}), **_EVERYWHERE}
+    if local:
+        options = {name: option for name, option in options.items() if name not in _NOT_FOR_LOCAL}
+
+    def register(function: Callable[..., None]) -> None:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+
+        @functools.wraps(function)
+        def wrapper(**arguments: Any) -> None:
+            flags = {name: arguments.pop(name) for name in options}
+            if local:
+                flags["local"] = True
+            try:
+                function(_run(flags), **arguments)
+            except TicketctlError as error:
+                error.hint = _in_context(error.hint, flags)
+                raise
+
+        parameters = [
+            *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own),
+            *(_parameter(name, annotation) for name, annotation in options.items()),
+        ]
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(name)(wrapper)
+
+    return register
+
+
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:
+    default = False if name in _FLAGS else None
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _run(flags: Mapping[str, Any]) -> Run:
+    output = Output(
+        stdout=standard_output(),
+        stderr=sys.stderr,
+        environ=os.environ,
+        as_json=flags["as_json"],
+        quiet=flags["quiet"],
+        verbose=flags["verbose"],
+    )
+    settings = resolve(flags, os.environ, profile_region=_profile_region)
+    for name, origin in settings.origins.items():
+        output.detail(f"{name.replace('_', '-')}: {getattr(settings, name)} (from {origin})")
+    connection = Connection(settings, environ=os.environ, report=output.note, warn=output.warn)
+    return Run(flags, settings, connection, output)
+
+
+def _profile_region(profile: str | None) -> str | None:
+    from ticketctl.aws import profile_region
+
+    return profile_region(profile)
+
+
+def _in_context(hint: str, flags: Mapping[str, Any]) -> str:
+    if not hint.startswith("ticketctl ") or "--local" in hint:
+        return hint
+    for name in ("stack", "region", "profile", "endpoint_url"):
+        if flags.get(name) is not None:
+            hint += f" --{name.replace('_', '-')} {shlex.quote(str(flags[name]))}"
+    return f"{hint} --local" if flags.get("local") else hint

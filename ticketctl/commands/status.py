@@ -1,0 +1,62 @@
+"""``status``, ``url`` and ``counter``: where the counters stand, where the server is."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from ticketctl.commands.options import SOURCE, Run, command
+from ticketctl.models import Counter
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    command(app, "status", shared=SOURCE)(status)
+    command(app, "url")(url)
+    counter = typer.Typer(help="Create counters.", no_args_is_help=True)
+    command(counter, "create")(create)
+    app.add_typer(counter, name="counter")
+
+
+def status(
+    run: Run,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing them until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 2.0,
+) -> None:
+    """Show the counters, or one with --partition. Never mints."""
+    if watch:
+        run.output.watch(lambda: _counters(run), title=run.place, every=interval, sleep=time.sleep)
+        return
+    counters = _counters(run)
+    if run.settings.partition is not None and run.output.as_json:
+        run.output.document(counters[0].as_dict())
+        return
+    run.output.counters(counters, title=run.place)
+    if not counters:
+        run.output.note("no counter yet; the first ticketctl next starts one")
+
+
+def url(run: Run) -> None:
+    """Print the Function URL."""
+    address, outputs = run.connection.url(), run.connection.outputs()
+    if run.output.as_json:
+        run.output.document({"url": address, "auth": outputs.auth, "stack": outputs.stack, "region": outputs.region})
+    else:
+        run.output.line(address)
+
+
+def create(run: Run, name: Annotated[str, typer.Argument(help="The counter's name.")]) -> None:
+    """Create a counter. Where it exists already, it stays as it is."""
+    counter, created = run.connection.table().create(name)
+    if run.output.as_json:
+        run.output.document({**counter.as_dict(), "created": created})
+        return
+    run.output.note(f"created {name} in {run.place}" if created else f"{name} exists already in {run.place}")
+    run.output.counters([counter], title=run.place)
+
+
+def _counters(run: Run) -> list[Counter]:
+    """The counter that was named, or all of the table; at an address given by --url only the default one."""
+    if run.settings.partition is not None or run.settings.url:
+        return [run.connection.counter()]
+    return sorted(run.connection.counters(), key=lambda counter: counter.partition)

@@ -1,0 +1,227 @@
+"""From settings to something that answers: the account, the deployed stack, a source of tickets."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+
+from ticketctl.aws import Aws
+from ticketctl.cache import StackCache
+from ticketctl.errors import (
+    AccessError,
+    NoRegionError,
+    NotDeployedError,
+    TicketctlError,
+    UnknownCounterError,
+    UnreachableError,
+)
+from ticketctl.files import directory
+from ticketctl.local import LocalAws, reachable_url
+from ticketctl.models import Block, Counter, StackOutputs
+from ticketctl.settings import Settings
+from ticketctl.sources import Source
+
+if TYPE_CHECKING:
+    from ticketctl.cloudformation import CloudFormation
+    from ticketctl.sources.dynamodb import DynamoDBSource
+
+Answer = TypeVar("Answer")
+_PERHAPS_STALE = (AccessError, NotDeployedError, UnreachableError)
+
+
+class Connection:
+    """One stack in one region, as the settings name it.
+
+    ``report`` is told of what takes a while, ``warn`` of what the user must know.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        environ: Mapping[str, str],
+        report: Callable[[str], None] = lambda line: None,
+        warn: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.settings = settings
+        self._environ = environ
+        self._report = report
+        self._warn = warn
+        self._cache = StackCache(directory("cache", environ) / "stacks.json")
+        self._known: StackOutputs | None = None
+        self._known_for_sure = False
+        self._opened: Source | None = None
+
+    @cached_property
+    def local(self) -> LocalAws:
+        """The embedded AWS."""
+        return LocalAws(directory("state", self._environ) / "local", environ=self._environ, warn=self._warn)
+
+    @cached_property
+    def aws(self) -> Aws:
+        """AWS, or with ``--local`` the embedded one, which is started if need be."""
+        region = self.settings.require_region()
+        if self.settings.local:
+            return Aws(region, endpoint_url=self.local.ensure().endpoint_url, embedded=True)
+        return Aws(region, profile=self.settings.profile, endpoint_url=self.settings.endpoint_url)
+
+    def cloudformation(self, report: Callable[[str], None] = lambda line: None) -> "CloudFormation":
+        """CloudFormation in the stack's region."""
+        from ticketctl.cloudformation import CloudFormation
+
+        return CloudFormation(self.aws.client("cloudformation", timeout=30.0, retries=1), report=report)
+
+    def outputs(self) -> StackOutputs:
+        """The deployed stack: as remembered, else as CloudFormation says."""
+        if self._known is None:
+            self.settings.require_region()
+            self._known = self._cache.get(self._key)
+        return self._known or self.look_up()
+
+    def look_up(self) -> StackOutputs:
+        """The deployed stack as CloudFormation says; with ``--local`` it is deployed where it is not."""
+        self._known_for_sure, self._opened = True, None
+        self._known = self._find() or (self._deploy_locally() if self.settings.local else None)
+        self._cache.put(self._key, self._known)
+        if self._known is None:
+            raise NotDeployedError(
+                f"the stack {self.settings.stack} is not deployed in {self._account()}/{self.aws.region}",
+                hint="ticketctl deploy",
+            )
+        return self._known
+
+    def forget(self) -> None:
+        """Drop what is remembered of the stack."""
+        self._known, self._opened = None, None
+        self._cache.put(self._key, None)
+
+    def url(self) -> str:
+        """The Function URL at the address where it can be reached from here."""
+        return reachable_url(self.outputs().url, self.aws.endpoint_url)
+
+    def mint(self, count: int) -> Block:
+        """Take ``count`` tickets from the source that the settings name."""
+        return self._ask(lambda source: source.mint(self.settings.partition, count))
+
+    def counter(self) -> Counter:
+        """Where the counter stands that the settings name."""
+        return self._ask(lambda source: source.counter(self.settings.partition))
+
+    def counters(self) -> Iterator[Counter]:
+        """All counters of the table."""
+        return self.table().counters()
+
+    def table(self) -> "DynamoDBSource":
+        """The table of the stack, as CloudFormation says now."""
+        return self._table(self.outputs() if self._known_for_sure else self.look_up())
+
+    def table_named(self, name: str, *, increment: int = 1, offset: int | None = None) -> "DynamoDBSource":
+        """A table, whether or not a stack owns it; without ``offset`` no counter can begin in it."""
+        from ticketctl.sources.dynamodb import DynamoDBSource
+
+        client = self.aws.client("dynamodb", timeout=self.settings.timeout, retries=0)  # a mint is sent once
+        return DynamoDBSource(client, name, region=self.aws.region, increment=increment, offset=offset)
+
+    @property
+    def max_block(self) -> int:
+        """The most tickets that one mint can take."""
+        if self.settings.url or self.settings.via == "dynamodb":
+            return 10_000
+        return self.outputs().max_count
+
+    def _ask(self, call: Callable[[Source], Answer]) -> Answer:
+        """Ask the source. What was remembered may be out of date: then CloudFormation is asked once, and it again."""
+        try:
+            return call(self._source())
+        except _PERHAPS_STALE as error:
+            if not self._refreshed(error):
+                raise
+        except UnknownCounterError as error:
+            if self.settings.via != "dynamodb" or not self._refreshed(error):
+                raise
+        return call(self._source())
+
+    def _refreshed(self, error: TicketctlError) -> bool:
+        """Whether another look-up told something new; where it cannot be made, ``error`` stays the answer."""
+        if self.settings.url or self._known_for_sure:
+            return False
+        before = self._known
+        try:
+            after = self.look_up()
+        except NotDeployedError:
+            raise
+        except TicketctlError:
+            return False
+        return after != before or isinstance(error, UnknownCounterError)
+
+    def _source(self) -> Source:
+        if self._opened is None:
+            by_table = self.settings.via == "dynamodb"
+            self._opened = self._table(self.outputs()) if by_table else self._function_url()
+        return self._opened
+
+    def _function_url(self) -> Source:
+        from ticketctl.sources.url import UrlSource
+
+        url = self.settings.url or self.url()
+        return UrlSource(
+            url,
+            sign=lambda *request: self._signer(url).signed_headers(*request),
+            signs_at_once=not self.settings.url and self.outputs().auth != "NONE",
+            timeout=self.settings.timeout,
+            direct=self.settings.local,
+        )
+
+    def _table(self, known: StackOutputs) -> "DynamoDBSource":
+        offset = known.offset if self._known_for_sure else None
+        return self.table_named(known.table, increment=known.increment, offset=offset)
+
+    def _signer(self, url: str) -> Aws:
+        """Who signs for a Function URL: its host names its region."""
+        host = urlsplit(url).hostname or ""
+        _, _, rest = host.partition(".lambda-url.")
+        if not self.settings.url or not rest:
+            return self.aws
+        return Aws(rest.partition(".")[0], profile=self.settings.profile)
+
+    def _find(self) -> StackOutputs | None:
+        from ticketctl.cloudformation import outputs_of
+
+        stack = self.cloudformation().find(self.settings.stack)
+        return None if stack is None or not stack.outputs else outputs_of(stack, self.aws.region)
+
+    def _deploy_locally(self) -> StackOutputs | None:
+        from ticketctl import template
+
+        with self.local.exclusively():
+            if found := self._find():
+                return found
+            self._report(f"deploying {self.settings.stack} into the embedded AWS ({self.aws.region})")
+            stacks = self.cloudformation()
+            stacks.make_ready(self.settings.stack)
+            stacks.execute(stacks.plan(self.settings.stack, template.as_body(template.load(self.settings.stack)), {}))
+            return self._find()
+
+    def _account(self) -> str:
+        try:
+            return self.aws.account()
+        except (AccessError, NoRegionError):
+            return "this account"
+
+    @property
+    def _key(self) -> str:
+        if self.settings.local:
+            return StackCache.key(
+                stack=self.settings.stack,
+                region=self.settings.require_region(),
+                endpoint="embedded",
+                profile=None,
+                environ={},
+            )
+        return StackCache.key(
+            stack=self.settings.stack,
+            region=self.settings.require_region(),
+            endpoint=self.settings.endpoint_url,
+            profile=self.settings.profile,
+            environ=self._environ,
+        )

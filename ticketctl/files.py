@@ -1,0 +1,52 @@
+"""Where ticketctl keeps its own files, and how it reads and writes them."""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from ticketctl.errors import FileError
+
+Kind = Literal["config", "cache", "state"]
+
+_XDG = {"config": ".config", "cache": ".cache", "state": ".local/state"}
+_MACOS = {"config": "Application Support", "cache": "Caches", "state": "Application Support"}
+
+
+def directory(kind: Kind, environ: Mapping[str, str]) -> Path:
+    """The folder for one kind of file: ``TICKETCTL_HOME`` moves all of them, else the platform decides."""
+    if home := environ.get("TICKETCTL_HOME"):
+        return Path(home).expanduser().absolute()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / _MACOS[kind] / "ticketctl"
+    return Path(environ.get(f"XDG_{kind.upper()}_HOME") or Path.home() / _XDG[kind]) / "ticketctl"
+
+
+def read_json(path: Path, *, hint: str) -> Any:
+    """The document in a file, ``None`` where there is no file; ``FileError`` where it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path} cannot be read: {error}", hint=hint) from None
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Replace a file in one step, so that no reader ever sees half of it; mode 0600."""
+    temporary = ""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(document, file, indent=1, sort_keys=True)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise FileError(
+            f"{path} cannot be written: {error.strerror or error}", hint="set TICKETCTL_HOME to a folder of yours"
+        ) from None

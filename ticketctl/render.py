@@ -1,0 +1,244 @@
+"""The only writer: answers to stdout (tickets, tables, JSON), everything else to stderr."""
+
+import errno
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+
+from ticketctl.errors import ClosedPipeError, PartialError, TicketctlError
+from ticketctl.models import Block, Counter
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PLAIN_PROGRESS_SECONDS = 10.0
+
+
+class UndeliveredError(Exception):
+    """stdout took only the first ``lines`` lines of what it was given."""
+
+    def __init__(self, lines: int, cause: OSError) -> None:
+        super().__init__(str(cause))
+        self.lines = lines
+        self.cause = cause
+
+
+Advance = Callable[[int], None]
+"""Told how much of a long work is done, in all."""
+
+
+class Output:
+    """Where a command writes. ``stdout`` is unbuffered, so that what it took is known to the byte."""
+
+    def __init__(
+        self,
+        *,
+        stdout: BinaryIO,
+        stderr: TextIO,
+        environ: Mapping[str, str],
+        as_json: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+    ) -> None:
+        self._stdout = stdout
+        self._stderr = stderr
+        self._environ = environ
+        self.as_json = as_json
+        self._quiet = quiet
+        self._verbose = verbose
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether a person reads the answers."""
+        return self._stdout.isatty()
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Write lines to stdout; ``UndeliveredError`` says how many arrived where it takes no more."""
+        text = "".join(f"{line}\n" for line in lines)
+        rest = memoryview(text.encode("utf-8", errors="backslashreplace"))
+        whole = rest
+        try:
+            while rest:
+                rest = rest[self._stdout.write(rest) or 0 :]
+        except OSError as error:
+            taken = bytes(whole[: len(whole) - len(rest)]).count(b"\n")
+            raise UndeliveredError(taken, error) from error
+
+    def line(self, text: str) -> None:
+        """Write one line of an answer that can be asked for again."""
+        try:
+            self.lines([text])
+        except UndeliveredError as failure:
+            raise lost_reader(failure.cause) from failure
+
+    def document(self, document: Any) -> None:
+        """Write one JSON document on one line."""
+        self.line(json.dumps(document, ensure_ascii=False))
+
+    def counters(self, counters: Iterable[Counter], *, title: str) -> None:
+        """Write counters: a table on a terminal, tab-separated in a pipe, JSON where asked."""
+        if self.as_json:
+            self.document({"counters": [counter.as_dict() for counter in counters]})
+        elif self.on_terminal:
+            from rich.console import Console
+
+            Console().print(counter_table(title, counters))
+        else:
+            for counter in counters:
+                self._counter(counter)
+
+    def note(self, text: str) -> None:
+        """Say something on stderr, unless ``--quiet``."""
+        if not self._quiet:
+            self._say(text)
+
+    def warn(self, text: str) -> None:
+        """Say on stderr what the user must know, even with ``--quiet``."""
+        self._say(f"warning: {text}")
+
+    def ask(self, question: str) -> None:
+        """Put a question on stderr and leave the cursor behind it."""
+        self._stderr.write(question)
+        self._stderr.flush()
+
+    def detail(self, text: str) -> None:
+        """Say something on stderr with ``--verbose``."""
+        if self._verbose:
+            self._say(text)
+
+    def error(self, error: TicketctlError) -> None:
+        """Report an error: JSON where asked, else what happened and the line that helps last."""
+        if self.as_json:
+            self._say(json.dumps(error.as_dict(), ensure_ascii=False))
+            return
+        if error.message:
+            self._say(f"error: {error.message}")
+        if error.hint:
+            self._say(f"hint: {error.hint}")
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Advance]:
+        """A bar on stderr where it is a terminal; elsewhere a line now and then if it takes long."""
+        if self._quiet:
+            yield lambda done: None
+        elif self._stderr.isatty() and not self._environ.get("CI"):
+            with self._bar(what, total) as advance:
+                yield advance
+        else:
+            yield self._plain_progress(what, total)
+
+    def _say(self, text: str) -> None:
+        try:
+            self._stderr.write(f"{text}\n")
+            self._stderr.flush()
+        except (OSError, UnicodeEncodeError):
+            return  # nobody listens; the exit code still speaks
+
+    @contextmanager
+    def _bar(self, what: str, total: int) -> Iterator[Advance]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(file=self._stderr), transient=True) as progress:
+            task = progress.add_task(what, total=total)
+            yield lambda done: progress.update(task, completed=done)
+
+    def _plain_progress(self, what: str, total: int) -> Advance:
+        last = time.monotonic()
+
+        def advance(done: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= PLAIN_PROGRESS_SECONDS:
+                last = time.monotonic()
+                self._say(f"{what}: {done} of {total}")
+
+        return advance
+
+    def watch(
+        self,
+        look: Callable[[], Sequence[Counter]],
+        *,
+        title: str,
+        every: float,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Show counters again and again: a live table on a terminal, else each counter when it has changed."""
+        if self.on_terminal and not self.as_json:
+            self._watch_live(look, title, every, sleep)
+        shown: dict[str, Counter] = {}
+        while True:
+            for counter in look():
+                if shown.get(counter.partition) != counter:
+                    shown[counter.partition] = counter
+                    self._counter(counter)
+            sleep(every)
+
+    def _counter(self, counter: Counter) -> None:
+        if self.as_json:
+            self.document(counter.as_dict())
+        else:
+            self.line("\t".join(counter_row(counter)))
+
+    def _watch_live(
+        self, look: Callable[[], Sequence[Counter]], title: str, every: float, sleep: Callable[[float], None]
+    ) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        with Live(console=Console(), auto_refresh=False) as live:
+            while True:
+                live.update(counter_table(title, look()), refresh=True)
+                sleep(every)
+
+
+def counter_table(title: str, counters: Iterable[Counter]) -> "Table":
+    """Counters for a person's eyes."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("counter", "last ticket", "step", "left", "last minted", title=title, title_justify="left")
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    for counter in counters:
+        table.add_row(*(Text(cell, overflow="fold") for cell in counter_row(counter)))
+    return table
+
+
+def counter_row(counter: Counter) -> Sequence[str]:
+    """A counter's cells: name, last ticket, step, how many are left, when it last minted (UTC)."""
+    minted = "-"
+    if counter.minted_at is not None:
+        minted = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(counter.minted_at / 1000))
+    return [
+        counter.partition,
+        str(counter.hand_crafted_int),
+        str(counter.increment),
+        str(counter.remaining),
+        minted,
+    ]
+
+
+def block_lines(block: Block, *, as_json: bool, ranges: bool) -> list[str]:
+    """A block's lines: one a ticket, or one in all (JSON; or first, last and step, tab-separated)."""
+    if as_json:
+        return [json.dumps(block.as_dict(), ensure_ascii=False)]
+    if ranges:
+        return [f"{block.first}\t{block.last}\t{block.increment}"]
+    return [str(ticket) for ticket in block.tickets]
+
+
+def lost_reader(cause: OSError) -> TicketctlError:
+    """What it means that stdout takes no more: a closed pipe is the reader's choice, the rest a failure."""
+    if cause.errno == errno.EPIPE:
+        return ClosedPipeError("")
+    return PartialError(f"the answer could not be written: {cause.strerror}", hint="free some space")
+
+
+def standard_output() -> BinaryIO:
+    """This process's stdout without a buffer of Python's."""
+    sys.stdout.flush()
+    return open(1, "wb", buffering=0, closefd=False)

@@ -1,0 +1,171 @@
+"""The settings of a run: flag, else ``TICKETCTL_*``, else ``AWS_*``, else the configuration file, else the default."""
+
+import math
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ticketctl.errors import FileError, NoRegionError, UsageError
+from ticketctl.files import directory
+
+LOCAL_REGION = "us-east-1"
+_AWS_VARIABLES = {
+    "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+    "profile": ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"),
+    "endpoint_url": ("AWS_ENDPOINT_URL",),
+}
+_DEFAULTS: dict[str, Any] = {
+    "stack": "Tickets",
+    "region": None,
+    "profile": None,
+    "partition": None,
+    "via": "url",
+    "local": False,
+    "endpoint_url": None,
+    "url": None,
+    "timeout": 10.0,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a command works with. ``timeout`` is in seconds; ``origins`` names where each value came from."""
+
+    stack: str
+    region: str | None
+    profile: str | None
+    partition: str | None
+    via: str
+    local: bool
+    endpoint_url: str | None
+    url: str | None
+    timeout: float
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def require_region(self) -> str:
+        """The region, or an error that says where it was looked for."""
+        if self.region is None:
+            raise NoRegionError(
+                "no region is set; looked at --region, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
+                "ticketctl's configuration file and the AWS profile",
+                hint="add --region REGION, or try it without AWS: ticketctl next --local",
+            )
+        return self.region
+
+
+def resolve(
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    *,
+    profile_region: Callable[[str | None], str | None] = lambda profile: None,
+) -> Settings:
+    """Settle every setting. ``flags`` has those that were typed; ``profile_region`` looks into the AWS profile."""
+    file, contents = _configuration(environ)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name, default in _DEFAULTS.items():
+        values[name], origins[name] = _settle(name, default, flags, environ, (file, contents))
+    values["local"] = _boolean(values["local"], origins["local"])
+    if values["local"]:
+        _make_local(values, origins, flags)
+    elif values["region"] is None and (region := profile_region(values["profile"])):
+        values["region"], origins["region"] = region, f"AWS profile {values['profile'] or 'default'}"
+    for name, value in values.items():
+        values[name] = _checked(name, value, origins[name])
+    if values["url"] and values["via"] == "dynamodb":
+        raise UsageError("--url and --via dynamodb exclude each other", hint="leave one of them out")
+    return Settings(**values, origins=origins)
+
+
+def _settle(
+    name: str,
+    default: Any,
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    configuration: tuple[Path, Mapping[str, Any]],
+) -> tuple[Any, str]:
+    if flags.get(name) is not None:
+        return flags[name], f"--{name.replace('_', '-')}"
+    for variable in (f"TICKETCTL_{name.upper()}", *_AWS_VARIABLES.get(name, ())):
+        if environ.get(variable):
+            return environ[variable], variable
+    file, contents = configuration
+    if name in contents:
+        return contents[name], str(file)
+    return default, "default"
+
+
+def _configuration(environ: Mapping[str, str]) -> tuple[Path, Mapping[str, Any]]:
+    file = directory("config", environ) / "config.toml"
+    try:
+        contents = {name.replace("-", "_"): value for name, value in tomllib.loads(file.read_text("utf-8")).items()}
+    except FileNotFoundError:
+        return file, {}
+    except (OSError, ValueError) as error:
+        raise FileError(f"{file} cannot be read: {error}", hint="mend or remove the file") from None
+    if unknown := sorted(contents.keys() - _DEFAULTS.keys()):
+        raise FileError(
+            f"{file} has unknown settings: {', '.join(unknown)}", hint=f"known are: {', '.join(sorted(_DEFAULTS))}"
+        )
+    return file, contents
+
+
+def _make_local(values: dict[str, Any], origins: dict[str, str], flags: Mapping[str, Any]) -> None:
+    """The embedded AWS takes nothing from the settings of a real one: only a region that was said to ticketctl."""
+    for name in ("profile", "endpoint_url", "url"):
+        if flags.get(name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{flag} has no meaning with the embedded AWS (local from {origins['local']})",
+                hint=f"leave {flag} out, or add --no-local",
+            )
+        values[name], origins[name] = None, "default"
+    if values["region"] is None or origins["region"].startswith("AWS_"):
+        values["region"], origins["region"] = LOCAL_REGION, "default of --local"
+
+
+def _checked(name: str, value: Any, origin: str) -> Any:
+    match name:
+        case "timeout":
+            return _seconds(value, origin)
+        case "via" if value not in ("url", "dynamodb"):
+            raise UsageError(f"via is {value!r} (from {origin})", hint="use url or dynamodb")
+        case "stack" if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{2,127}", str(value)):
+            raise UsageError(
+                f"the stack name {value!r} (from {origin}) is not one",
+                hint="3 to 128 letters, digits and hyphens, a letter first",
+            )
+        case "region" if value is not None and not re.fullmatch(r"[a-z]{2,}(-[a-z]+)+-\d+", str(value)):
+            raise UsageError(f"the region {value!r} (from {origin}) is not one", hint="for example us-east-1")
+        case "url" | "endpoint_url" if value is not None and not re.match(r"https?://[^/\s]", str(value)):
+            raise UsageError(f"{value!r} (from {origin}) is not an http or https URL")
+        case "partition" if value is not None:
+            return _name(str(value), origin)
+    return value
+
+
+def _name(value: str, origin: str) -> str:
+    if not value or any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise UsageError(f"the counter's name {value!r} (from {origin}) is empty or not Unicode text")
+    return value
+
+
+def _boolean(value: Any, origin: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    try:
+        return words[str(value).lower()]
+    except KeyError:
+        raise UsageError(f"local is {value!r} (from {origin})", hint="use 1 or 0") from None
+
+
+def _seconds(value: Any, origin: str) -> float:
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 < seconds <= 3600:
+        raise UsageError(f"the timeout {value!r} (from {origin}) is not a number of seconds from 0 to 3600")
+    return seconds

