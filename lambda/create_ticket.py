@@ -307,8 +307,8 @@ def respond(event: Mapping[str, Any], settings: Settings, client: Any, request_i
     except Exception as error:  # nothing of it may reach the caller, and a bare 502 would tell the caller nothing
         where = traceback.extract_tb(error.__traceback__)[-1]
         cause = f"{type(error).__name__} in {where.name}, line {where.lineno}"
-        problem = ProblemError("outcome_unknown", "The request failed; a ticket may have been spent.", cause=cause)
-        return _refuse(problem, request_id, method, path)
+        unexpected = ProblemError("outcome_unknown", "The request failed; a ticket may have been spent.", cause=cause)
+        return _refuse(unexpected, request_id, method, path)
     if wants_text((event.get("headers") or {}).get("accept", "")):
         return _response(200, "text/plain; charset=utf-8", text)
     return _response(200, "application/json", json.dumps(answer))
