@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from ticketctl.errors import (
@@ -52,6 +52,7 @@ class Aws:
         self.endpoint_url = endpoint_url
         self.embedded = embedded
         self._session: Any = None
+        self._opened = ExitStack()
 
     def client(self, service: str, *, timeout: float = 10.0, retries: int = 3) -> Any:
         """A botocore client. ``timeout`` is in seconds, for each request; ``retries``: what the SDK may resend."""
@@ -65,9 +66,15 @@ class Aws:
             user_agent_extra="ticketctl",
         )
         with errors_in_our_words(f"{service} in {self.region}", profile=self.profile):
-            return self._botocore().create_client(
+            client = self._botocore().create_client(
                 service, region_name=self.region, endpoint_url=self.endpoint_url, config=config
             )
+        self._opened.callback(client.close)
+        return client
+
+    def close(self) -> None:
+        """Close the connections of every client."""
+        self._opened.close()
 
     def account(self) -> str:
         """The account that the credentials belong to."""

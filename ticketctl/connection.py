@@ -1,8 +1,9 @@
 """From settings to something that answers: the account, the deployed stack, a source of tickets."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import urlsplit
 
 from ticketctl.aws import Aws
@@ -50,7 +51,18 @@ class Connection:
         self._cache = StackCache(directory("cache", environ) / "stacks.json")
         self._known: StackOutputs | None = None
         self._known_for_sure = False
-        self._opened: Source | None = None
+        self._source_now: Source | None = None
+        self._opened = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what was opened on the way."""
+        self._opened.close()
 
     @cached_property
     def local(self) -> LocalAws:
@@ -62,8 +74,11 @@ class Connection:
         """AWS, or with ``--local`` the embedded one, which is started if need be."""
         region = self.settings.require_region()
         if self.settings.local:
-            return Aws(region, endpoint_url=self.local.ensure().endpoint_url, embedded=True)
-        return Aws(region, profile=self.settings.profile, endpoint_url=self.settings.endpoint_url)
+            aws = Aws(region, endpoint_url=self.local.ensure().endpoint_url, embedded=True)
+        else:
+            aws = Aws(region, profile=self.settings.profile, endpoint_url=self.settings.endpoint_url)
+        self._opened.callback(aws.close)
+        return aws
 
     def cloudformation(self, report: Callable[[str], None] = lambda line: None) -> "CloudFormation":
         """CloudFormation in the stack's region."""
@@ -80,7 +95,7 @@ class Connection:
 
     def look_up(self) -> StackOutputs:
         """The deployed stack as CloudFormation says; with ``--local`` it is deployed where it is not."""
-        self._known_for_sure, self._opened = True, None
+        self._known_for_sure, self._source_now = True, None
         self._known = self._find() or (self._deploy_locally() if self.settings.local else None)
         self._cache.put(self._key, self._known)
         if self._known is None:
@@ -92,7 +107,7 @@ class Connection:
 
     def forget(self) -> None:
         """Drop what is remembered of the stack."""
-        self._known, self._opened = None, None
+        self._known, self._source_now = None, None
         self._cache.put(self._key, None)
 
     def url(self) -> str:
@@ -155,22 +170,24 @@ class Connection:
         return after != before or isinstance(error, UnknownCounterError)
 
     def _source(self) -> Source:
-        if self._opened is None:
+        if self._source_now is None:
             by_table = self.settings.via == "dynamodb"
-            self._opened = self._table(self.outputs()) if by_table else self._function_url()
-        return self._opened
+            self._source_now = self._table(self.outputs()) if by_table else self._function_url()
+        return self._source_now
 
     def _function_url(self) -> Source:
         from ticketctl.sources.url import UrlSource
 
         url = self.settings.url or self.url()
-        return UrlSource(
+        source = UrlSource(
             url,
             sign=lambda *request: self._signer(url).signed_headers(*request),
             signs_at_once=not self.settings.url and self.outputs().auth != "NONE",
             timeout=self.settings.timeout,
             direct=self.settings.local,
         )
+        self._opened.callback(source.close)
+        return source
 
     def _table(self, known: StackOutputs) -> "DynamoDBSource":
         offset = known.offset if self._known_for_sure else None

@@ -90,8 +90,16 @@ class LocalAws:
             yield
 
     def _recorded(self) -> Engine | None:
-        document = read_json(self._record, hint="ticketctl local reset --yes")
-        return None if document is None else Engine(**document)
+        document = self._document()
+        return Engine(**document["engine"]) if document["engine"] else None
+
+    def _document(self) -> dict[str, Any]:
+        """``engine``: the one that was started last and not stopped since; ``port``: the last one's."""
+        hint = f"stop the process that it names, if it runs, and remove {self._record}"
+        return read_json(self._record, hint=hint) or {"engine": None, "port": 0}
+
+    def _remember(self, engine: Engine | None, port: int) -> None:
+        write_json(self._record, {"engine": asdict(engine) if engine else None, "port": port})
 
     def _start(self) -> Engine:
         if importlib.util.find_spec("ministack") is None:
@@ -102,16 +110,16 @@ class LocalAws:
         if last is not None:
             self._mourn(last)
         started_at = time.time()
-        port = free_port(preferred=last.port if last else 0)
-        engine = Engine(self._spawn(port).pid, port, started_at)
-        write_json(self._record, asdict(engine))
+        port = free_port(preferred=int(self._document()["port"]))
+        engine = Engine(self._spawn(port), port, started_at)
+        self._remember(engine, port)
         return self._await(engine)
 
     def _await(self, engine: Engine) -> Engine:
         deadline = time.monotonic() + START_SECONDS
         while not answers(engine.port):
             if not is_engine(engine.pid):
-                self._record.unlink(missing_ok=True)
+                self._remember(None, 0)
                 raise LocalEngineError(
                     f"the embedded AWS did not start; its log ends with: {self.log_tail()}",
                     hint="ticketctl local logs",
@@ -133,7 +141,7 @@ class LocalAws:
                 "and tickets minted since then will come again"
             )
 
-    def _spawn(self, port: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, port: int) -> int:
         scratch = self._folder / "tmp"
         scratch.mkdir(parents=True, exist_ok=True)
         environment = {
@@ -147,16 +155,17 @@ class LocalAws:
             "STATE_DIR": str(self.state_folder),
             "TMPDIR": str(scratch),
         }
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "ministack"],
-                env=environment,
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        # A shell in between makes the engine nobody's child: it outlives us and is never left a zombie of ours.
+        shell = subprocess.run(
+            ["/bin/sh", "-c", '"$@" >>"$0" 2>&1 & echo $!', str(self.log), sys.executable, "-m", "ministack"],
+            env=environment,
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            check=True,
+        )
+        return int(shell.stdout)
 
     def _stop(self) -> bool:
         engine = self._recorded()
@@ -172,7 +181,7 @@ class LocalAws:
                         f"the embedded AWS (process {engine.pid}) does not stop", hint=f"kill -9 {engine.pid}"
                     )
                 time.sleep(0.05)
-        self._record.unlink(missing_ok=True)
+        self._remember(None, engine.port)
         return was_running
 
     def log_tail(self, lines: int = 3) -> str:

@@ -119,7 +119,9 @@ def command(
             if local:
                 flags["local"] = True
             try:
-                function(_run(flags), **arguments)
+                run = _run(flags)
+                with run.connection:
+                    function(run, **arguments)
             except TicketctlError as error:
                 error.hint = _in_context(error.hint, flags)
                 raise

@@ -55,6 +55,10 @@ class UrlSource:
             transport=transport,
         )
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
     def mint(self, partition: str | None, count: int) -> Block:
         """Take ``count`` tickets; one request, sent once."""
         import json

@@ -1,0 +1,113 @@
+"""One embedded AWS for the whole run, on a free port of loopback, with ``AUTH=true``."""
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ticketctl.aws import Aws
+from ticketctl.cloudformation import CloudFormation
+from ticketctl.connection import Connection
+from ticketctl.local import Engine, LocalAws
+from ticketctl.settings import resolve
+
+REGION = "us-east-1"
+_names = (f"stack-{number}" for number in itertools.count(1))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a process left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Ticketctl = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment with nothing of the user's: no AWS settings, an empty home."""
+    home = str(tmp_path_factory.mktemp("home"))
+    return {"PATH": os.environ["PATH"], "HOME": home, "TICKETCTL_HOME": home, "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+@pytest.fixture(scope="session")
+def engine(environ: dict[str, str]) -> Iterator[Engine]:
+    local = LocalAws(Path(environ["TICKETCTL_HOME"]) / "local", environ=environ)
+    yield local.ensure()
+    local.stop()
+
+
+@pytest.fixture(scope="session")
+def aws(engine: Engine) -> Iterator[Aws]:
+    """The account's root user."""
+    aws = Aws(REGION, endpoint_url=engine.endpoint_url, embedded=True)
+    yield aws
+    aws.close()
+
+
+@pytest.fixture(scope="session")
+def aws_endpoint(engine: Engine) -> str:
+    return engine.endpoint_url
+
+
+@pytest.fixture(scope="session")
+def stacks(aws: Aws) -> CloudFormation:
+    return CloudFormation(aws.client("cloudformation"))
+
+
+@pytest.fixture
+def new_stack() -> str:
+    """A name that no other test uses."""
+    return next(_names)
+
+
+@pytest.fixture
+def connect(environ: dict[str, str], engine: Engine) -> Iterator[Callable[..., Connection]]:
+    """Connect to a stack as ``--local`` does; keywords are flags."""
+    assert engine.port
+    with ExitStack() as opened:
+
+        def connect(**flags: Any) -> Connection:
+            settings = resolve({"local": True, "timeout": 60, **flags}, environ)
+            return opened.enter_context(Connection(settings, environ=environ))
+
+        yield connect
+
+
+@pytest.fixture
+def deployed(connect: Callable[..., Connection], new_stack: str) -> str:
+    """The name of a stack that is deployed with the template's defaults and has minted nothing."""
+    connect(stack=new_stack).look_up()
+    return new_stack
+
+
+@pytest.fixture(scope="session")
+def ticketctl(environ: dict[str, str], engine: Engine) -> Ticketctl:
+    """Run the command line as a process of its own."""
+    assert engine.port
+
+    def run(*arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> Result:
+        process = subprocess.run(
+            [sys.executable, "-m", "ticketctl", *arguments],
+            env={**environ, **(env or {})},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return Result(process.returncode, process.stdout, process.stderr)
+
+    return run

@@ -1,0 +1,247 @@
+"""The command line as a process: stdout, stderr and exit code, compared whole."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.local_aws.conftest import REGION, Result, Ticketctl
+
+LEFT = 2**53 - 1
+
+
+def where(stack: str) -> tuple[str, ...]:
+    return ("--local", "--stack", stack)
+
+
+def test_next_prints_the_number_alone(ticketctl: Ticketctl, deployed: str) -> None:
+    """Stdout is the number and a newline; stderr is empty."""
+    assert ticketctl("next", *where(deployed)) == Result(0, "1\n", "")
+    assert ticketctl("next", "--via", "dynamodb", *where(deployed)) == Result(0, "2\n", "")
+
+
+def test_next_as_json(ticketctl: Ticketctl, deployed: str) -> None:
+    """One document with the names of the HTTP contract."""
+    result = ticketctl("next", "--json", *where(deployed))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout) == {
+        "partition": REGION,
+        "first": 1,
+        "last": 1,
+        "count": 1,
+        "increment": 1,
+        "hand_crafted_int": 1,
+    }
+
+
+def test_unknown_counter_names_the_fix(ticketctl: Ticketctl, deployed: str) -> None:
+    """A mistyped name exits 5, and the command that it names works as it stands."""
+    refused = ticketctl("next", "--partition", "line items", *where(deployed))
+    command = f"ticketctl counter create 'line items' --stack {deployed} --local"
+    assert refused == Result(5, "", f"error: there is no counter 'line items'\nhint: {command}\n")
+    assert ticketctl("status", *where(deployed)).stdout == ""
+    created = ticketctl("counter", "create", "line items", *where(deployed))
+    assert (created.returncode, created.stdout) == (0, f"line items\t0\t1\t{LEFT}\t-\n")
+    assert ticketctl("next", "--partition", "line items", *where(deployed)) == Result(0, "1\n", "")
+
+
+def test_error_as_json(ticketctl: Ticketctl, deployed: str) -> None:
+    """An error is one JSON object on stderr; stdout stays empty."""
+    refused = ticketctl("next", "--partition", "typo", "--json", *where(deployed))
+    assert (refused.returncode, refused.stdout) == (5, "")
+    assert json.loads(refused.stderr) == {
+        "error": {
+            "code": "unknown_counter",
+            "message": "there is no counter 'typo'",
+            "hint": f"ticketctl counter create typo --stack {deployed} --local",
+            "exit_code": 5,
+        }
+    }
+
+
+def test_status(ticketctl: Ticketctl, deployed: str) -> None:
+    """Status shows the counters in the order of their names, tab-separated in a pipe, and mints nothing."""
+    assert ticketctl("status", *where(deployed)) == Result(
+        0, "", "no counter yet; the first ticketctl next starts one\n"
+    )
+    ticketctl("fetch", "3", *where(deployed))
+    ticketctl("counter", "create", "orders", *where(deployed))
+    rows = [line.split("\t") for line in ticketctl("status", *where(deployed)).stdout.splitlines()]
+    assert [row[:4] for row in rows] == [["orders", "0", "1", str(LEFT)], [REGION, "3", "1", str(LEFT - 3)]]
+    for via in ("url", "dynamodb"):
+        one = ticketctl("status", "--partition", REGION, "--json", "--via", via, *where(deployed))
+        counter = json.loads(one.stdout)
+        assert (counter["hand_crafted_int"], counter["remaining"], one.stderr) == (3, LEFT - 3, "")
+    both = json.loads(ticketctl("status", "--json", *where(deployed)).stdout)
+    assert [counter["partition"] for counter in both["counters"]] == ["orders", REGION]
+
+
+def test_status_of_an_unknown_counter(ticketctl: Ticketctl, deployed: str) -> None:
+    """Looking at a counter that is not there exits 5 with both sources."""
+    for via in ("url", "dynamodb"):
+        assert ticketctl("status", "--partition", "typo", "--via", via, *where(deployed)).returncode == 5
+
+
+def test_fetch_many(ticketctl: Ticketctl, deployed: str) -> None:
+    """25,000 tickets come in blocks, one a line, each once; stderr is empty."""
+    result = ticketctl("fetch", "25000", *where(deployed))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [str(ticket) for ticket in range(1, 25_001)]
+
+
+def test_fetch_forms(ticketctl: Ticketctl, deployed: str) -> None:
+    """Blocks can be asked for by size, printed as ranges or as JSON lines."""
+    assert ticketctl("fetch", "5", "--block", "2", "--ranges", *where(deployed)) == Result(
+        0, "1\t2\t1\n3\t4\t1\n5\t5\t1\n", ""
+    )
+    lines = ticketctl("fetch", "4", "--block", "3", "--json", *where(deployed)).stdout.splitlines()
+    assert [(json.loads(line)["first"], json.loads(line)["last"]) for line in lines] == [(6, 8), (9, 9)]
+
+
+def test_fetch_into_a_closed_pipe(environ: dict[str, str], ticketctl: Ticketctl, deployed: str) -> None:
+    """The reader goes: exit 141, and stderr says which tickets were minted but not delivered."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ticketctl", "fetch", "100000", *where(deployed)],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "1\n"
+    process.stdout.close()
+    assert process.stderr is not None
+    story = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 141
+    assert story.startswith("error: minted but not delivered: ")
+    last = int(ticketctl("status", *where(deployed)).stdout.split("\t")[1])
+    assert f"to {last}, " in story
+
+
+def test_fetch_onto_a_full_disk(environ: dict[str, str], deployed: str) -> None:
+    """No space left: exit 8, no traceback, and the lost tickets are named."""
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device, not a path of ours
+        process = subprocess.run(
+            [sys.executable, "-m", "ticketctl", "fetch", "10", *where(deployed)],
+            env=environ,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert process.returncode == 8
+    assert process.stderr == (
+        "error: minted but not delivered: 1 to 10, 10 tickets (No space left on device)\nhint: free some space\n"
+    )
+
+
+def test_fetch_interrupted(environ: dict[str, str], tmp_path: Path, deployed: str) -> None:
+    """Ctrl-C exits 130 and says how many tickets were printed."""
+    printed = tmp_path / "tickets"
+    with printed.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ticketctl", "fetch", "100000", "--block", "10", *where(deployed)],
+            env=environ,
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while printed.stat().st_size == 0:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    count = len(printed.read_text().splitlines())
+    assert stderr == f"error: interrupted; {count} of 100000 tickets were printed, up to 10 more may be spent\n"
+
+
+def test_watch(environ: dict[str, str], ticketctl: Ticketctl, deployed: str) -> None:
+    """In a pipe --watch prints a counter when it has changed, until it is stopped."""
+    ticketctl("next", *where(deployed))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ticketctl", "status", "--watch", "--json", "--interval", "0.1", *where(deployed)],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["hand_crafted_int"] == 1
+    ticketctl("next", *where(deployed))
+    assert json.loads(process.stdout.readline())["hand_crafted_int"] == 2
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (130, "")
+
+
+def test_stale_cache_is_asked_again(ticketctl: Ticketctl, aws_endpoint: str, deployed: str) -> None:
+    """A remembered URL that answers 404 is looked up once more before the command fails."""
+    user = {
+        "AWS_ENDPOINT_URL": aws_endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": REGION,
+    }
+    assert ticketctl("next", "--stack", deployed, env=user) == Result(0, "1\n", "")
+    ticketctl("destroy", "--yes", *where(deployed))
+    gone = ticketctl("next", "--stack", deployed, env=user)
+    assert (gone.returncode, gone.stdout) == (5, "")
+    assert gone.stderr.splitlines() == [
+        f"error: the stack {deployed} is not deployed in 000000000000/{REGION}",
+        f"hint: ticketctl deploy --stack {deployed}",
+    ]
+    ticketctl("deploy", *where(deployed))
+    assert ticketctl("next", "--stack", deployed, env=user) == Result(0, "2\n", "")
+
+
+def test_unreachable_url_mints_nothing(ticketctl: Ticketctl) -> None:
+    """A refused connection exits 7, at once and without a traceback."""
+    started = time.monotonic()
+    result = ticketctl("next", "--url", "http://127.0.0.1:1/", "--region", REGION)
+    assert (result.returncode, result.stdout) == (7, "")
+    assert result.stderr.startswith("error: 127.0.0.1:1 cannot be reached")
+    assert time.monotonic() - started < 30
+
+
+def test_local_ignores_everything_of_aws(ticketctl: Ticketctl, deployed: str) -> None:
+    """With --local no profile, endpoint, proxy or configuration file of the user's matters."""
+    hostile = {
+        "AWS_PROFILE": "no-such-profile",
+        "AWS_REGION": "eu-west-1",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "HTTP_PROXY": "http://127.0.0.1:1",
+        "http_proxy": "http://127.0.0.1:1",
+    }
+    assert ticketctl("next", *where(deployed), env=hostile) == Result(0, "1\n", "")
+    assert ticketctl("next", "--via", "dynamodb", *where(deployed), env=hostile) == Result(0, "2\n", "")
+
+
+def test_verbose_names_each_origin(ticketctl: Ticketctl, deployed: str) -> None:
+    """--verbose says on stderr where every setting came from."""
+    result = ticketctl("next", "--stack", deployed, "-v", env={"TICKETCTL_LOCAL": "1", "TICKETCTL_TIMEOUT": "20"})
+    assert result.stdout == "1\n"
+    assert f"stack: {deployed} (from --stack)" in result.stderr
+    assert "local: True (from TICKETCTL_LOCAL)" in result.stderr
+    assert "timeout: 20.0 (from TICKETCTL_TIMEOUT)" in result.stderr
+    assert "region: us-east-1 (from default of --local)" in result.stderr
+
+
+def test_next_loads_only_what_it_needs(environ: dict[str, str], deployed: str) -> None:
+    """A mint through the URL loads no AWS service model's client, no CDK and no table renderer."""
+    script = (
+        "import sys; from ticketctl.cli import main; code = main(sys.argv[1:]);"
+        "print([m for m in ('boto3', 'aws_cdk', 'pydantic', 'rich.table') if m in sys.modules]); sys.exit(code)"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script, "next", *where(deployed)],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (process.returncode, process.stdout) == (0, "1\n[]\n")

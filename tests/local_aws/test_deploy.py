@@ -1,0 +1,242 @@
+"""Deploying, changing and destroying a stack through CloudFormation."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.local_aws.conftest import REGION, Ticketctl
+from ticketctl import template
+from ticketctl.aws import Aws
+from ticketctl.cloudformation import CloudFormation
+from ticketctl.connection import Connection
+from ticketctl.errors import StackFailedError
+
+Connect = Callable[..., Connection]
+
+
+def test_deploy_from_nothing_then_no_changes(ticketctl: Ticketctl, new_stack: str) -> None:
+    """The first deployment prints the URL alone on stdout, its story on stderr; the second has nothing to do."""
+    first = ticketctl("deploy", "--local", "--stack", new_stack)
+    assert first.returncode == 0
+    assert first.stdout == ticketctl("url", "--local", "--stack", new_stack).stdout
+    story = first.stderr.splitlines()
+    assert story[0] == f"deploying {new_stack} in the embedded AWS, {REGION}, account 000000000000"
+    assert any(line.startswith("  CREATE_COMPLETE AWS::DynamoDB::Table") for line in story)
+    assert story[-2:] == [
+        f"the ticket server is at {first.stdout.strip()}",
+        f"mint a ticket: ticketctl next --stack {new_stack} --local",
+    ]
+    second = ticketctl("deploy", "--local", "--stack", new_stack)
+    assert (second.returncode, second.stdout) == (0, first.stdout)
+    assert second.stderr.splitlines() == [story[0], "no changes", *story[-2:]]
+
+
+def test_destroy_keeps_the_counters(ticketctl: Ticketctl, new_stack: str) -> None:
+    """After destroy the table is there; the next deployment takes it back and goes on after the last ticket."""
+    where = ("--local", "--stack", new_stack)
+    assert ticketctl("fetch", "7", *where).returncode == 0
+    destroyed = ticketctl("destroy", "--yes", *where)
+    assert (destroyed.returncode, destroyed.stdout) == (0, "")
+    assert f"{REGION}\t7\t1\t" in destroyed.stderr
+    redeployed = ticketctl("deploy", *where)
+    assert "  import AWS::DynamoDB::Table" in redeployed.stderr
+    assert ticketctl("next", *where).stdout == "8\n"
+
+
+def test_next_after_destroy_goes_on(ticketctl: Ticketctl, new_stack: str) -> None:
+    """With --local, next deploys again by itself and does not start from 1."""
+    where = ("--local", "--stack", new_stack)
+    assert ticketctl("next", *where).stdout == "1\n"
+    assert ticketctl("destroy", "--yes", *where).returncode == 0
+    assert ticketctl("next", "--via", "dynamodb", *where).stdout == "2\n"
+
+
+def test_destroy_without_an_answer_changes_nothing(ticketctl: Ticketctl, new_stack: str) -> None:
+    """Where nobody can be asked, destroy exits 2 and names the flag."""
+    where = ("--local", "--stack", new_stack)
+    ticketctl("next", *where)
+    refused = ticketctl("destroy", *where)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1] == "hint: add --yes to say yes"
+    assert ticketctl("next", *where).stdout == "2\n"
+
+
+def test_destroy_of_nothing(ticketctl: Ticketctl, new_stack: str) -> None:
+    """There is nothing to confirm where there is nothing to destroy."""
+    result = ticketctl("destroy", "--local", "--stack", new_stack)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert result.stderr == f"nothing to destroy in account 000000000000/{REGION}\n"
+
+
+def test_delete_tickets_needs_the_stacks_name(ticketctl: Ticketctl, new_stack: str) -> None:
+    """The table goes only where its name is repeated; then the counters start anew."""
+    where = ("--local", "--stack", new_stack)
+    ticketctl("next", *where)
+    assert ticketctl("destroy", "--yes", "--delete-tickets", "Tickets", *where).returncode == 2
+    gone = ticketctl("destroy", "--yes", "--delete-tickets", new_stack, "--json", *where)
+    assert json.loads(gone.stdout) == {
+        "destroyed": True,
+        "table_deleted": True,
+        "stack": new_stack,
+        "region": REGION,
+    }
+    assert ticketctl("next", *where).stdout == "1\n"
+
+
+def test_changing_a_parameter(ticketctl: Ticketctl, new_stack: str) -> None:
+    """A smaller MaxCount is in force after deploy; another change leaves it so."""
+    where = ("--local", "--stack", new_stack)
+    ticketctl("deploy", *where)
+    shown = ticketctl("diff", "--max-count", "5", "--exit-code", *where)
+    assert shown.returncode == 9
+    assert "modify AWS::Lambda::Function" in shown.stdout
+    assert ticketctl("deploy", "--max-count", "5", *where).returncode == 0
+    assert ticketctl("diff", "--exit-code", *where).returncode == 0
+    refused = ticketctl("fetch", "6", "--block", "6", *where)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "1 to 5" in refused.stderr
+    assert ticketctl("deploy", "--log-retention", "7", *where).returncode == 0
+    assert ticketctl("fetch", "12", *where).stdout.split() == [str(n) for n in range(1, 13)]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--max-count", "0"), ("--max-count", "10001"), ("--log-retention", "6"), ("--increment", "0")],
+)
+def test_parameter_out_of_range(ticketctl: Ticketctl, new_stack: str, option: str, value: str) -> None:
+    """What the template does not allow is refused before anything is sent."""
+    result = ticketctl("deploy", "--local", "--stack", new_stack, option, value)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"error: {option} {value} is not allowed" in result.stderr
+
+
+def test_lane_of_new_counters(ticketctl: Ticketctl, new_stack: str) -> None:
+    """With offset 2 and increment 3 the counters mint 2, 5, 8 through both sources."""
+    where = ("--local", "--stack", new_stack)
+    assert ticketctl("deploy", "--offset", "2", "--increment", "3", *where).returncode == 0
+    assert ticketctl("next", "--via", "dynamodb", *where).stdout == "2\n"
+    assert ticketctl("fetch", "2", "--ranges", *where).stdout == "5\t8\t3\n"
+    assert ticketctl("counter", "create", "orders", *where).returncode == 0
+    assert ticketctl("next", "-p", "orders", *where).stdout == "2\n"
+
+
+def test_public_url(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
+    """Opening the URL to anyone is asked for; then an unsigned request mints, and the command needs no key."""
+    where = ("--local", "--stack", new_stack)
+    asked = ticketctl("deploy", "--public", *where)
+    assert asked.returncode == 2
+    assert asked.stderr.splitlines()[-1] == "hint: add --yes to say yes"
+    opened = ticketctl("deploy", "--public", "--yes", *where)
+    assert opened.returncode == 0
+    assert httpx.get(opened.stdout.strip(), trust_env=False, timeout=60).json()["last"] == 1
+    assert ticketctl("next", *where).stdout == "2\n"
+    assert ticketctl("next", "--url", opened.stdout.strip(), "--region", REGION).stdout == "3\n"
+    assert ticketctl("deploy", "--max-count", "9", *where).returncode == 0
+    assert connect(stack=new_stack).look_up().auth == "NONE"
+    assert ticketctl("deploy", "--no-public", *where).returncode == 0
+    assert httpx.get(connect(stack=new_stack).url(), trust_env=False, timeout=60).status_code == 403
+
+
+def with_impossible_policy(stack: str) -> str:
+    """The template with one more resource, which cannot be made."""
+    document = template.load(stack)
+    document["Resources"]["Impossible"] = {
+        "Type": "AWS::IAM::Policy",
+        "DependsOn": ["CreateTicketUrl"],
+        "Properties": {
+            "PolicyName": "impossible",
+            "Roles": ["no-such-role"],
+            "PolicyDocument": {
+                "Version": "2012-10-17",
+                "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}],
+            },
+        },
+    }
+    return template.as_body(document)
+
+
+def test_failed_deployment_names_its_cause_and_is_healed(
+    stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str
+) -> None:
+    """The first resource that failed is named, with its reason; the next deployment clears the dead stack away."""
+    plan = stacks.plan(new_stack, with_impossible_policy(new_stack), {})
+    with pytest.raises(StackFailedError, match=r"Impossible \(AWS::IAM::Policy\): .*no-such-role"):
+        stacks.execute(plan)
+    found = stacks.find(new_stack)
+    assert found is not None
+    assert found.status == "ROLLBACK_COMPLETE"
+    healed = ticketctl("deploy", "--local", "--stack", new_stack)
+    assert healed.returncode == 0
+    assert f"{new_stack} is ROLLBACK_COMPLETE (Impossible" in healed.stderr
+
+
+def test_failed_update_leaves_the_server_minting(stacks: CloudFormation, connect: Connect, deployed: str) -> None:
+    """A failed update is rolled back; the counter goes on."""
+    connection = connect(stack=deployed)
+    assert connection.mint(1).last == 1
+    with pytest.raises(StackFailedError, match="Impossible"):
+        stacks.execute(stacks.plan(deployed, with_impossible_policy(deployed), {}))
+    assert connection.mint(1).last == 2
+
+
+def test_table_of_another_stack_is_refused(stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str) -> None:
+    """A table that another stack owns is not taken from it; the reason is CloudFormation's own."""
+    owner = {"Resources": {"Table": table_resource(new_stack)}}
+    stacks.execute(stacks.plan(f"{new_stack}-owner", json.dumps(owner), {}))
+    result = ticketctl("deploy", "--local", "--stack", new_stack)
+    assert (result.returncode, result.stdout) == (6, "")
+    assert f"{new_stack} already exists in stack" in result.stderr
+    assert stacks.find(new_stack) is None
+
+
+def test_change_that_would_replace_the_table_is_refused(
+    stacks: CloudFormation, connect: Connect, deployed: str
+) -> None:
+    """A plan with another table name or without the table says that it endangers the table."""
+    other_name = template.as_body(template.for_stack(template.load(deployed), f"{deployed}-2"))
+    plan = stacks.plan(deployed, other_name, {})
+    assert [change.type for change in plan.endangers_table] == ["AWS::DynamoDB::Table"]
+    stacks.discard(plan)
+    assert connect(stack=deployed).mint(1).last == 1
+
+
+def test_interrupted_review_is_cleared(stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str) -> None:
+    """A stack whose change set was never executed is deleted and made again."""
+    stacks.plan(new_stack, template.as_body(template.load(new_stack)), {})
+    result = ticketctl("deploy", "--local", "--stack", new_stack)
+    assert result.returncode == 0
+    assert f"{new_stack} is REVIEW_IN_PROGRESS" in result.stderr
+
+
+def test_diff_of_a_new_stack_leaves_nothing(stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str) -> None:
+    """Diff shows what would be made and leaves no stack behind."""
+    result = ticketctl("diff", "--local", "--stack", new_stack)
+    assert result.returncode == 0
+    assert "add AWS::DynamoDB::Table" in result.stdout
+    assert stacks.find(new_stack) is None
+
+
+def test_article_table_is_adopted(aws: Aws, ticketctl: Ticketctl, new_stack: str) -> None:
+    """A table that no stack owns, with an item of the article's, is imported and carries on."""
+    resource = table_resource(new_stack)["Properties"]
+    dynamodb = aws.client("dynamodb")
+    dynamodb.create_table(**resource)
+    dynamodb.put_item(TableName=new_stack, Item={"partition": {"S": REGION}, "hand_crafted_int": {"N": "99"}})
+    assert ticketctl("deploy", "--local", "--stack", new_stack).returncode == 0
+    assert ticketctl("next", "--local", "--stack", new_stack).stdout == "100\n"
+
+
+def table_resource(name: str) -> dict[str, Any]:
+    """A table as the article's stack has it, on demand."""
+    return {
+        "Type": "AWS::DynamoDB::Table",
+        "Properties": {
+            "TableName": name,
+            "BillingMode": "PAY_PER_REQUEST",
+            "AttributeDefinitions": [{"AttributeName": "partition", "AttributeType": "S"}],
+            "KeySchema": [{"AttributeName": "partition", "KeyType": "HASH"}],
+        },
+    }

@@ -1,0 +1,128 @@
+"""The embedded AWS as a process: started when needed, found again, stopped with its state, missed when killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.local_aws.conftest import Result
+from ticketctl.local import LocalAws, is_engine
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """An environment in which ticketctl has never run."""
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TICKETCTL_HOME": str(tmp_path)}
+    yield environ
+    LocalAws(tmp_path / "local", environ=environ).stop()
+
+
+def start(environ: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ticketctl", *arguments],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(environ: dict[str, str], *arguments: str) -> Result:
+    process = start(environ, *arguments)
+    stdout, stderr = process.communicate(timeout=120)
+    return Result(process.returncode, stdout, stderr)
+
+
+def engine_pid(environ: dict[str, str]) -> int:
+    return int(json.loads((Path(environ["TICKETCTL_HOME"]) / "local" / "engine.json").read_text())["engine"]["pid"])
+
+
+def test_bare_machine(bare: dict[str, str]) -> None:
+    """The first next starts everything and prints 1 alone; the second says nothing but 2."""
+    first = run(bare, "next", "--local")
+    assert (first.returncode, first.stdout) == (0, "1\n")
+    assert run(bare, "next", "--local") == Result(0, "2\n", "")
+
+
+def test_two_shells_at_once(bare: dict[str, str]) -> None:
+    """Both get a ticket on a bare machine, and not the same one; one engine runs."""
+    shells = [start(bare, "next", "--local") for _ in range(2)]
+    answers = [shell.communicate(timeout=120) for shell in shells]
+    assert sorted(stdout for stdout, _ in answers) == ["1\n", "2\n"], answers
+    assert [shell.returncode for shell in shells] == [0, 0]
+
+
+def test_down_keeps_the_state(bare: dict[str, str]) -> None:
+    """After down the counter goes on, at the same address."""
+    run(bare, "fetch", "5", "--local")
+    address = run(bare, "url", "--local").stdout
+    assert run(bare, "local", "down") == Result(0, "", "stopped; its state is kept\n")
+    assert run(bare, "local", "down") == Result(0, "", "it was not running\n")
+    assert run(bare, "next", "--local") == Result(0, "6\n", "")
+    assert run(bare, "url", "--local").stdout == address
+
+
+def test_killed_engine_is_noticed_and_said(bare: dict[str, str]) -> None:
+    """After SIGKILL the next command starts it again and says what it forgot."""
+    run(bare, "next", "--local")
+    os.kill(engine_pid(bare), signal.SIGKILL)
+    after = run(bare, "next", "--local")
+    assert after.returncode == 0
+    assert after.stderr.startswith("warning: the embedded AWS was killed; it forgot what it did since its start at ")
+    assert "warning" not in run(bare, "next", "--local").stderr
+
+
+def test_engine_stopped_from_outside_is_no_loss(bare: dict[str, str]) -> None:
+    """After SIGTERM, as at a shutdown of the machine, nothing is lost and nothing is said."""
+    run(bare, "fetch", "5", "--local")
+    pid = engine_pid(bare)
+    os.kill(pid, signal.SIGTERM)
+    while is_engine(pid):
+        pass
+    assert run(bare, "next", "--local") == Result(0, "6\n", "")
+
+
+def test_local_commands(bare: dict[str, str]) -> None:
+    """Status, up, env, logs and reset say where it is, and start it only where that is asked for."""
+    assert json.loads(run(bare, "local", "status", "--json").stdout)["running"] is False
+    up = run(bare, "local", "up")
+    assert up.returncode == 0
+    endpoint = up.stdout.strip()
+    assert run(bare, "local", "status").stdout.splitlines()[0] == f"running\t{endpoint}\tpid {engine_pid(bare)}"
+    assert run(bare, "local", "env") == Result(
+        0,
+        f"export AWS_ENDPOINT_URL={endpoint}\nexport AWS_ACCESS_KEY_ID=test\nexport AWS_SECRET_ACCESS_KEY=test\n"
+        "export AWS_REGION=us-east-1\nexport AWS_DEFAULT_REGION=us-east-1\n",
+        "",
+    )
+    assert run(bare, "local", "logs").returncode == 0
+    run(bare, "next", "--local")
+    assert run(bare, "local", "reset").returncode == 2
+    assert run(bare, "local", "reset", "--yes").returncode == 0
+    again = run(bare, "next", "--local")
+    assert (again.returncode, again.stdout) == (0, "1\n")
+
+
+def test_missing_extra_names_the_install_line(bare: dict[str, str]) -> None:
+    """Without ministack --local exits 3 and says what to install."""
+    script = (
+        "import sys; sys.modules['ministack'] = None\n"
+        "from ticketctl.cli import main; sys.exit(main(['next', '--local']))"
+    )
+    process = subprocess.run([sys.executable, "-c", script], env=bare, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout) == (3, "")
+    assert process.stderr.splitlines()[-1] == "hint: pip install 'ticketctl[local]'"
+
+
+def test_other_region(bare: dict[str, str]) -> None:
+    """The embedded AWS has regions too; each has its own stack and default counter."""
+    assert run(bare, "next", "--local").stdout == "1\n"
+    assert run(bare, "next", "--local", "--region", "eu-west-1").stdout == "1\n"
+    status = run(bare, "status", "--local", "--region", "eu-west-1").stdout
+    assert status.startswith("eu-west-1\t1\t1\t")

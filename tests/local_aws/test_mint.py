@@ -1,0 +1,192 @@
+"""Minting through the Function URL and straight from the table: the same counters, the same rules."""
+
+import json
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from tests.local_aws.conftest import REGION
+from ticketctl.aws import Aws
+from ticketctl.connection import Connection
+from ticketctl.errors import CounterExhaustedError, CounterInvalidError, UnknownCounterError, UsageError
+from ticketctl.models import Block
+
+Connect = Callable[..., Connection]
+BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
+
+
+def put(aws: Aws, table: str, partition: str, **numbers: int | str) -> None:
+    """Write an item by hand, as a user might."""
+    item = {name: {"N": str(value)} for name, value in numbers.items()}
+    aws.client("dynamodb").put_item(TableName=table, Item={"partition": {"S": partition}, **item})
+
+
+@BOTH
+def test_first_ticket_is_one(connect: Connect, deployed: str, via: str) -> None:
+    """The default counter, named after the region, comes to life with 1."""
+    connection = connect(stack=deployed, via=via)
+    assert connection.mint(1) == Block(REGION, first=1, last=1, count=1, increment=1)
+    assert connection.mint(1).last == 2
+
+
+def test_both_sources_share_a_counter(connect: Connect, deployed: str) -> None:
+    """A ticket from one source is followed by the next from the other."""
+    url, table = connect(stack=deployed), connect(stack=deployed, via="dynamodb")
+    assert [url.mint(1).last, table.mint(1).last, url.mint(1).last, table.mint(1).last] == [1, 2, 3, 4]
+
+
+@BOTH
+def test_block_is_one_write(connect: Connect, deployed: str, via: str) -> None:
+    """A block is contiguous and ends where the counter stands."""
+    connection = connect(stack=deployed, via=via)
+    connection.mint(1)
+    block = connection.mint(10_000)
+    assert (block.first, block.last, len(block.tickets)) == (2, 10_001, 10_000)
+    assert connection.counter().hand_crafted_int == 10_001
+
+
+@BOTH
+def test_table_of_the_article_carries_on(connect: Connect, deployed: str, aws: Aws, via: str) -> None:
+    """An item with nothing but partition and hand_crafted_int goes on with its next number."""
+    put(aws, deployed, REGION, hand_crafted_int=41)
+    assert connect(stack=deployed, via=via).mint(1).last == 42
+
+
+@BOTH
+def test_unknown_counter_is_not_started(connect: Connect, deployed: str, via: str) -> None:
+    """A mistyped name mints nothing and leaves no item behind."""
+    with pytest.raises(UnknownCounterError) as caught:
+        connect(stack=deployed, via=via, partition="typo").mint(1)
+    assert caught.value.hint == "ticketctl counter create typo"
+    assert list(connect(stack=deployed).counters()) == []
+
+
+@BOTH
+def test_named_counter_starts_at_one(connect: Connect, deployed: str, via: str) -> None:
+    """A counter that was created mints 1 first, whatever the default counter does."""
+    connect(stack=deployed).mint(5)
+    connect(stack=deployed).table().create("orders")
+    assert connect(stack=deployed, via=via, partition="orders").mint(3).tickets == range(1, 4)
+
+
+def test_creating_twice_changes_nothing(connect: Connect, deployed: str) -> None:
+    """A counter that exists is left where it stands."""
+    table = connect(stack=deployed).table()
+    table.create("orders")
+    table.mint("orders", 7)
+    counter, created = table.create("orders")
+    assert (counter.hand_crafted_int, created) == (7, False)
+
+
+@BOTH
+def test_lane_of_the_item_is_kept(connect: Connect, deployed: str, aws: Aws, via: str) -> None:
+    """A counter moves by its own increment; who does not know it learns it from the refusal."""
+    put(aws, deployed, "odd", hand_crafted_int=7, increment=2)
+    block = connect(stack=deployed, via=via, partition="odd").mint(3)
+    assert list(block.tickets) == [9, 11, 13]
+
+
+@BOTH
+def test_lane_changed_under_load_is_learned(connect: Connect, deployed: str, aws: Aws, via: str) -> None:
+    """Who minted in the old lane goes on in the new one, without a number outside it."""
+    connection = connect(stack=deployed, via=via)
+    assert connection.mint(1).last == 1
+    aws.client("dynamodb").update_item(
+        TableName=deployed,
+        Key={"partition": {"S": REGION}},
+        UpdateExpression="SET #i = :i",
+        ExpressionAttributeNames={"#i": "increment"},
+        ExpressionAttributeValues={":i": {"N": "10"}},
+    )
+    assert [connection.mint(1).last, connection.mint(2).first] == [11, 21]
+
+
+@BOTH
+def test_ceiling_is_never_passed(connect: Connect, deployed: str, aws: Aws, via: str) -> None:
+    """A block that does not fit is refused whole; one that fits is the last."""
+    put(aws, deployed, "small", hand_crafted_int=8, ceiling=10)
+    connection = connect(stack=deployed, via=via, partition="small")
+    with pytest.raises(CounterExhaustedError, match="2 tickets left"):
+        connection.mint(3)
+    assert connection.mint(2).last == 10
+    with pytest.raises(CounterExhaustedError):
+        connection.mint(1)
+    assert connection.counter().remaining == 0
+
+
+@BOTH
+def test_largest_exact_integer_is_the_last(connect: Connect, deployed: str, aws: Aws, via: str) -> None:
+    """2**53 - 1 is issued, nothing after it."""
+    put(aws, deployed, "old", hand_crafted_int=2**53 - 2)
+    connection = connect(stack=deployed, via=via, partition="old")
+    assert connection.mint(1).last == 2**53 - 1
+    with pytest.raises(CounterExhaustedError):
+        connection.mint(1)
+
+
+@BOTH
+def test_damaged_item_is_refused(connect: Connect, deployed: str, aws: Aws, via: str) -> None:
+    """An item without its number is not started again from 1."""
+    put(aws, deployed, REGION, minted_at=5)
+    with pytest.raises(CounterInvalidError):
+        connect(stack=deployed, via=via).mint(1)
+
+
+@BOTH
+@pytest.mark.parametrize("count", [0, -1, 10_001])
+def test_count_out_of_range_spends_nothing(connect: Connect, deployed: str, via: str, count: int) -> None:
+    """Neither source takes a count that is not 1 to 10,000."""
+    connection = connect(stack=deployed, via=via)
+    with pytest.raises(UsageError):
+        connection.mint(count)
+    assert list(connection.counters()) == []
+
+
+def ask(connection: Connection, method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
+    """One signed request over HTTP."""
+    url = connection.url().rstrip("/") + path
+    signed = connection.aws.signed_headers(method, url, headers or {}, b"")
+    return httpx.request(method, url, headers=signed, trust_env=False, timeout=60)
+
+
+def test_contract_over_http(connect: Connect, deployed: str) -> None:
+    """The answers are the contract's: a block, plain text, the status, problems that mint nothing."""
+    connection = connect(stack=deployed)
+    minted = ask(connection, "GET", "/?count=3")
+    assert minted.json() == {
+        "partition": REGION,
+        "hand_crafted_int": 3,
+        "first": 1,
+        "last": 3,
+        "count": 3,
+        "increment": 1,
+    }
+    assert (minted.headers["content-type"], minted.headers["cache-control"]) == ("application/json", "no-store")
+    assert ask(connection, "POST", "/?count=2", {"accept": "text/plain"}).text == "4\n5\n"
+    status = ask(connection, "GET", f"/status?partition={REGION}").json()
+    assert (status["hand_crafted_int"], status["remaining"]) == (5, 2**53 - 1 - 5)
+    refusals = {
+        ("GET", "/favicon.ico"): (404, "not_found"),
+        ("DELETE", "/"): (405, "method_not_allowed"),
+        ("GET", "/?count=1e3"): (400, "bad_request"),
+        ("GET", "/?partition="): (400, "bad_request"),
+        ("GET", "/status?partition=typo"): (404, "unknown_counter"),
+    }
+    for (method, path), (code, name) in refusals.items():
+        refused = ask(connection, method, path)
+        assert (refused.status_code, refused.json()["code"]) == (code, name), path
+        assert refused.headers["content-type"] == "application/problem+json"
+    assert ask(connection, "GET", "/").json()["last"] == 6
+
+
+def test_errors_are_logged_as_json_without_secrets(connect: Connect, deployed: str, aws: Aws) -> None:
+    """Each refusal leaves one JSON line in the function's log group, with no header in it."""
+    connection = connect(stack=deployed)
+    ask(connection, "GET", "/favicon.ico", {"x-secret": "do-not-log-me"})
+    logs = aws.client("logs")
+    (group,) = [g["logGroupName"] for g in logs.describe_log_groups()["logGroups"] if deployed in g["logGroupName"]]
+    messages = [event["message"] for event in logs.filter_log_events(logGroupName=group)["events"]]
+    (line,) = [json.loads(message) for message in messages if '"not_found"' in message]
+    assert (line["level"], line["status"], line["path"]) == ("WARNING", 404, "/favicon.ico")
+    assert not any("do-not-log-me" in message or "authorization" in message.lower() for message in messages)
