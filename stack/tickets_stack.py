@@ -108,6 +108,8 @@ class TicketsStack(Stack):
             role=role,
             log_group=log_group,
             logging_format=lambda_.LoggingFormat.JSON,
+            # Lambda's own three lines for each call would cost more than the call.
+            system_log_level_v2=lambda_.SystemLogLevel.WARN,
             environment={
                 "TABLE_NAME": table.table_name,
                 "DEFAULT_PARTITION": self.region,

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ticketctl.errors import LocalEngineError, MissingExtraError
+from ticketctl.errors import FileError, LocalEngineError, MissingExtraError
 from ticketctl.files import read_json, write_json
 
 HOST = "127.0.0.1"
@@ -90,13 +90,17 @@ class LocalAws:
             yield
 
     def _recorded(self) -> Engine | None:
-        document = self._document()
-        return Engine(**document["engine"]) if document["engine"] else None
+        return self._read_record()[0]
 
-    def _document(self) -> dict[str, Any]:
-        """``engine``: the one that was started last and not stopped since; ``port``: the last one's."""
+    def _read_record(self) -> tuple[Engine | None, int]:
+        """The engine that was started last and not stopped since, and the last one's port."""
         hint = f"stop the process that it names, if it runs, and remove {self._record}"
-        return read_json(self._record, hint=hint) or {"engine": None, "port": 0}
+        document = read_json(self._record, hint=hint) or {"engine": None, "port": 0}
+        try:
+            engine = document["engine"]
+            return (Engine(**engine) if engine else None), int(document["port"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileError(f"{self._record} is not a record of this version: {error!r}", hint=hint) from None
 
     def _remember(self, engine: Engine | None, port: int) -> None:
         write_json(self._record, {"engine": asdict(engine) if engine else None, "port": port})
@@ -110,7 +114,7 @@ class LocalAws:
         if last is not None:
             self._mourn(last)
         started_at = time.time()
-        port = free_port(preferred=int(self._document()["port"]))
+        port = free_port(preferred=self._read_record()[1])
         engine = Engine(self._spawn(port), port, started_at)
         self._remember(engine, port)
         return self._await(engine)

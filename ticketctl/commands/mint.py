@@ -29,7 +29,7 @@ def fetch(
     run: Run,
     count: Annotated[int, typer.Argument(min=1, help="How many tickets.")],
     block: Annotated[
-        int | None, typer.Option("--block", min=1, max=10_000, help="Tickets a write. [default: as many as allowed]")
+        int | None, typer.Option("--block", min=1, max=10_000, help="Tickets a write. Default: as many as allowed.")
     ] = None,
     ranges: Annotated[
         bool, typer.Option("--ranges", help="One block a line: first, last and step, tab-separated.")

@@ -23,7 +23,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 _EVERYWHERE: dict[str, Any] = {
     "stack": Annotated[
-        str | None, typer.Option(help="The stack, and its table. [default: Tickets]", rich_help_panel=_WHERE)
+        str | None, typer.Option(help="The stack, and its table. Default: Tickets.", rich_help_panel=_WHERE)
     ],
     "region": Annotated[str | None, typer.Option(help="The AWS region.", rich_help_panel=_WHERE)],
     "profile": Annotated[str | None, typer.Option(help="The AWS profile.", rich_help_panel=_WHERE)],
@@ -35,7 +35,7 @@ _EVERYWHERE: dict[str, Any] = {
         str | None, typer.Option(help="Another endpoint for every AWS API.", rich_help_panel=_WHERE)
     ],
     "timeout": Annotated[
-        float | None, typer.Option(help="Seconds for each request. [default: 10]", rich_help_panel=_HOW)
+        float | None, typer.Option(help="Seconds for each request. Default: 10.", rich_help_panel=_HOW)
     ],
     "as_json": Annotated[bool, typer.Option("--json", help="Results and errors as JSON.", rich_help_panel=_HOW)],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Only answers and errors.", rich_help_panel=_HOW)],
@@ -46,7 +46,7 @@ _EVERYWHERE: dict[str, Any] = {
 }
 SOURCE: dict[str, Any] = {
     "partition": Annotated[
-        str | None, typer.Option("--partition", "-p", help="The counter. [default: the region's name]")
+        str | None, typer.Option("--partition", "-p", help="The counter. Default: the region's name.")
     ],
     "via": Annotated[str | None, typer.Option(help="Mint through the 'url' or straight from 'dynamodb'.")],
     "url": Annotated[str | None, typer.Option(help="The Function URL, instead of the stack's.")],
@@ -55,7 +55,7 @@ PARAMETERS: dict[str, Any] = {
     "public": Annotated[
         bool | None,
         typer.Option(
-            "--public/--no-public", help="Whether anyone who has the URL may mint. [default: as it is, or no]"
+            "--public/--no-public", help="Whether anyone who has the URL may mint. Default: as it is, or no."
         ),
     ],
     "max_count": Annotated[int | None, typer.Option(help="The most tickets that one call may take.")],
