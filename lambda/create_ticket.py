@@ -198,10 +198,14 @@ def mint(
     caller that knows an old lane learns the new one from the refusal and goes on with it; a counter that
     was seen once is never started again. Raises ``ProblemError`` where nothing can be minted.
     """
+    fits = offset is None or offset + (count - 1) * lane.increment <= lane.ceiling
+    offset = offset if fits else None
     for _ in range(WRITE_ATTEMPTS):
         try:
             answer = send(mint_request(table, partition, count, lane, offset=offset, now_ms=now_ms))
         except ConditionFailedError as refusal:
+            if refusal.item is None and not fits:
+                raise ProblemError("counter_exhausted", f"{count} tickets do not fit below {lane.ceiling}.") from None
             lane, offset = lane_after_refusal(refusal.item, partition, count), None
         else:
             return read_block(answer, partition, count, lane), lane
@@ -293,7 +297,10 @@ def dynamodb() -> Any:
     import boto3
     from botocore.config import Config
 
-    return boto3.client("dynamodb", config=Config(connect_timeout=1, read_timeout=3, retries={"total_max_attempts": 1}))
+    return boto3.client(
+        "dynamodb",
+        config=Config(connect_timeout=1, read_timeout=3, retries={"total_max_attempts": 1, "mode": "standard"}),
+    )
 
 
 def respond(event: Mapping[str, Any], settings: Settings, client: Any, request_id: str = "") -> dict[str, Any]:
@@ -307,7 +314,9 @@ def respond(event: Mapping[str, Any], settings: Settings, client: Any, request_i
     except Exception as error:  # nothing of it may reach the caller, and a bare 502 would tell the caller nothing
         where = traceback.extract_tb(error.__traceback__)[-1]
         cause = f"{type(error).__name__} in {where.name}, line {where.lineno}"
-        unexpected = ProblemError("outcome_unknown", "The request failed; a ticket may have been spent.", cause=cause)
+        unexpected = ProblemError(
+            "outcome_unknown", "The request failed; if it was to mint, a ticket may be spent.", cause=cause
+        )
         return _refuse(unexpected, request_id, method, path)
     if wants_text((event.get("headers") or {}).get("accept", "")):
         return _response(200, "text/plain; charset=utf-8", text)
@@ -356,8 +365,8 @@ def read_fields(event: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
 
     An unknown field is refused, so that a mistyped ``partition`` never mints from another counter.
     """
-    query = event.get("rawQueryString") or urlencode(event.get("queryStringParameters") or {})
     try:
+        query = event.get("rawQueryString") or urlencode(event.get("queryStringParameters") or {})
         pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
         pairs = [(k, v) for k, v in pairs if not k.lower().startswith("x-amz-")]  # a presigned URL's signature
         pairs = [(k, _digits(v) if k == "count" else v) for k, v in pairs]
@@ -403,10 +412,14 @@ def wants_text(accept: str) -> bool:
         media, _, parameters = part.partition(";")
         q = re.search(r"\bq=([01](?:\.\d{0,3})?)\s*(?:;|$)", parameters)
         quality[media.strip()] = float(q[1]) if q else 1.0
-    text = quality.get("text/plain", 0.0)
-    if "application/json" in quality:
-        return text > quality["application/json"]
-    return text > 0.0 and text >= max(quality.get("application/*", 0.0), quality.get("*/*", 0.0))
+
+    def weight(media: str) -> float:  # what names it most exactly decides
+        names = (media, media.split("/")[0] + "/*", "*/*")
+        return next((quality[name] for name in names if name in quality), 0.0)
+
+    text, as_json = weight("text/plain"), weight("application/json")
+    named = "text/plain" in quality and "application/json" not in quality
+    return text > as_json or (text == as_json > 0.0 and named)
 
 
 def _send(call: Callable[..., Mapping[str, Any]], request: dict[str, Any], *, spends: bool = True) -> Mapping[str, Any]:
@@ -425,10 +438,9 @@ def _send(call: Callable[..., Mapping[str, Any]], request: dict[str, Any], *, sp
                 "throttled", "DynamoDB is throttling; nothing was minted.", cause=name, headers={"Retry-After": "1"}
             ) from None
         sent, cause = status >= 500, name
-    except (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError, exceptions.SSLError) as error:
-        sent, cause = False, type(error).__name__
-    except exceptions.BotoCoreError as error:
-        sent, cause = isinstance(error, exceptions.HTTPClientError), type(error).__name__
+    except exceptions.BotoCoreError as error:  # TLS or a checksum may also break in the answer to a write
+        after = (exceptions.HTTPClientError, exceptions.SSLError, exceptions.ChecksumError)
+        sent, cause = isinstance(error, after), type(error).__name__
     if sent and spends:
         raise ProblemError("outcome_unknown", "DynamoDB did not answer; a ticket may have been spent.", cause=cause)
     raise ProblemError("unavailable", "DynamoDB is not available; nothing was minted.", cause=cause)

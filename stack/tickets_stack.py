@@ -43,8 +43,12 @@ class TicketsStack(Stack):
             default="AWS_IAM",
             description="Who may call the URL: callers that AWS IAM allows, or (NONE) anyone who has it.",
         )
-        self.offset = self._number("Offset", 1, "The first ticket of a counter that starts here.", at_least=1)
-        self.increment = self._number("Increment", 1, "The step of a counter that starts here.", at_least=1)
+        self.offset = self._number(
+            "Offset", 1, "The first ticket of a counter that starts here.", at_least=1, at_most=10**6
+        )
+        self.increment = self._number(
+            "Increment", 1, "The step of a counter that starts here.", at_least=1, at_most=10**6
+        )
         self.max_count = self._number(
             "MaxCount", 10_000, "The most tickets that one call may take.", at_least=1, at_most=10_000
         )

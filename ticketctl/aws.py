@@ -183,12 +183,11 @@ def errors_in_our_words(target: str, *, profile: str | None = None, spends: bool
     except (
         exceptions.EndpointConnectionError,
         exceptions.ConnectTimeoutError,
-        exceptions.SSLError,
         exceptions.ProxyConnectionError,
     ) as error:
         raise UnreachableError(f"{target} cannot be reached: {error}{proxies_in_force()}", hint="try again") from error
-    except exceptions.HTTPClientError as error:
-        if spends:
+    except (exceptions.HTTPClientError, exceptions.SSLError, exceptions.ChecksumError) as error:
+        if spends and "CERTIFICATE_VERIFY_FAILED" not in str(error):  # that one comes before anything is sent
             raise OutcomeUnknownError(
                 f"{target} did not answer: {error}; a ticket may have been spent",
                 hint="ticketctl status shows where the counter stands",

@@ -54,9 +54,7 @@ SOURCE: dict[str, Any] = {
 PARAMETERS: dict[str, Any] = {
     "public": Annotated[
         bool | None,
-        typer.Option(
-            "--public/--no-public", help="Whether anyone who has the URL may mint. Default: as it is, or no."
-        ),
+        typer.Option("--public/--no-public", help="Whether anyone who has the URL may mint. Default: as it is, or no."),
     ],
     "max_count": Annotated[int | None, typer.Option(help="The most tickets that one call may take.")],
     "offset": Annotated[int | None, typer.Option(help="The first ticket of counters that are made from now on.")],

@@ -1,0 +1,306 @@
+"""The handler's HTTP: the requests that it takes and the forms of its answers."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.function_url import SETTINGS, encoded, event, problem
+from ticketctl.bundle import handler
+
+
+class Answers:
+    """A client that gives one answer to every request and keeps the requests."""
+
+    def __init__(self, answer: Mapping[str, Any]) -> None:
+        self.answer = answer
+        self.requests: list[dict[str, Any]] = []
+
+    def update_item(self, **request: Any) -> Mapping[str, Any]:
+        self.requests.append(request)
+        return self.answer
+
+    get_item = update_item
+
+
+@pytest.fixture(autouse=True)
+def _nothing_learned() -> Iterator[None]:
+    """The function starts without what it has learned of counters, as in a new execution environment."""
+    handler.LANES.clear()
+    yield
+    handler.LANES.clear()
+
+
+def mints(last: int = 42) -> Answers:
+    return Answers({"Attributes": {"hand_crafted_int": {"N": str(last)}}})
+
+
+def mint(asked: Mapping[str, Any], *, last: int = 42, settings: handler.Settings = SETTINGS) -> Any:
+    """The JSON document of a request that mints."""
+    answer = handler.respond(asked, settings, mints(last))
+    assert (answer["statusCode"], answer["headers"]["Content-Type"]) == (200, "application/json")
+    return json.loads(answer["body"])
+
+
+def with_accept(accept: str, path: str = "/", query: str = "") -> dict[str, Any]:
+    return event(path, query=query, headers={"accept": accept})
+
+
+# --- fields ----------------------------------------------------------------------------------------
+
+
+def test_a_ticket_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """A ticket's answer is JSON that no cache keeps, and nothing is logged."""
+    answer = handler.respond(event(), SETTINGS, mints())
+    block = {"partition": "us-east-1", "hand_crafted_int": 42, "first": 42, "last": 42, "count": 1, "increment": 1}
+    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+    assert answer == {"statusCode": 200, "headers": headers, "body": json.dumps(block)}
+    assert capsys.readouterr().out == ""
+
+
+SIGNATURE = {"X-Amz-Algorithm": "AWS4-HMAC-SHA256", "X-Amz-Signature": "ab", "x-amz-expires": "60"}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        event(query="partition=a+b&count=3"),
+        event(query="count=3&partition=a%20b"),
+        event(query=urlencode({"partition": "a b", "count": 3, **SIGNATURE})),
+        event(queryStringParameters={"partition": "a b", "count": "3", **SIGNATURE}),
+        event(query="partition=a+b&count=3", queryStringParameters={"partition": "a b", "count": "3"}),
+        event(method="POST", body='{"partition": "a b", "count": 3}'),
+        event(method="POST", query="partition=a%20b", body='{"count": 3}'),
+        event(body='{"partition": "a b", "count": 3}'),
+        encoded(b'{"partition": "a b", "count": 3}'),
+    ],
+)
+def test_fields_come_from_the_query_or_a_json_body(asked: dict[str, Any]) -> None:
+    """Every way to give the fields means the same, and a presigned URL's own fields do not count."""
+    assert mint(asked) == {
+        "partition": "a b",
+        "hand_crafted_int": 42,
+        "first": 40,
+        "last": 42,
+        "count": 3,
+        "increment": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"rawPath": "/", "requestContext": {"http": {"method": "GET"}}},
+        {"rawPath": "", "requestContext": {"http": {"method": "GET"}}},
+        event(queryStringParameters=None, body=None, headers=None),
+        event(queryStringParameters={}, headers={}),
+        event(method="POST", body=""),
+        event(method="POST", body=" \n"),
+        event(method="POST", body="{}"),
+        event(method="POST", body="", isBase64Encoded=True),
+    ],
+)
+def test_without_fields_one_ticket_of_the_default_counter(asked: dict[str, Any]) -> None:
+    """What a request leaves out or leaves empty is the default."""
+    block = mint(asked)
+    assert (block["partition"], block["count"]) == ("us-east-1", 1)
+
+
+@pytest.mark.parametrize("name", ["us-west-2", "é" * 1_024, "😀", "a/b?c=d&e+%", "null", "<script>"])
+def test_a_name_arrives_as_it_was_sent(name: str) -> None:
+    """A name is the same text in the query, in the key and in the answer."""
+    table = mints()
+    answer = handler.respond(event(query=urlencode({"partition": name})), SETTINGS, table)
+    assert json.loads(answer["body"])["partition"] == name
+    assert [request["Key"] for request in table.requests] == [{"partition": {"S": name}}]
+
+
+def test_the_largest_block() -> None:
+    """A block of the largest count is one write."""
+    block = mint(event(query="count=10000"), last=handler.MAX_TICKET)
+    assert (block["first"], block["last"], block["count"]) == (2**53 - 10_000, 2**53 - 1, 10_000)
+
+
+# --- which counter may begin -----------------------------------------------------------------------
+
+
+def may_begin(table: Answers) -> list[bool]:
+    """For each write, whether it may begin the counter."""
+    return ["attribute_not_exists(#partition)" in request["ConditionExpression"] for request in table.requests]
+
+
+def test_only_the_first_write_to_the_default_counter_may_begin_it() -> None:
+    """A counter that was seen once is never started again by the same execution environment."""
+    table = mints()
+    for _ in range(3):
+        handler.respond(event(), SETTINGS, table)
+    assert may_begin(table) == [True, False, False]
+
+
+def test_no_other_counter_comes_to_life_by_itself() -> None:
+    """A mistyped name never begins a sequence."""
+    table = mints()
+    handler.respond(event(query="partition=us-east-l"), SETTINGS, table)
+    assert may_begin(table) == [False]
+
+
+def test_the_lane_of_a_new_counter_is_the_deployments() -> None:
+    """Offset, increment and table come from the settings and from nothing in the request."""
+    table = mints(2)
+    handler.respond(event(), handler.Settings("orders", "eu-west-1", 2, 3, 10), table)
+    (sent,) = table.requests
+    now = int(sent["ExpressionAttributeValues"][":now"]["N"])
+    assert now > 1_700_000_000_000  # milliseconds since 1970
+    assert sent == handler.mint_request("orders", "eu-west-1", 1, handler.Lane(3), offset=2, now_ms=now)
+
+
+def test_settings_come_from_the_environment() -> None:
+    """The five variables that the stack sets are all there is to set."""
+    environment = {
+        "TABLE_NAME": "orders",
+        "DEFAULT_PARTITION": "eu-west-1",
+        "OFFSET": "2",
+        "INCREMENT": "3",
+        "MAX_COUNT": "10",
+    }
+    assert handler.Settings.from_environment(environment) == handler.Settings("orders", "eu-west-1", 2, 3, 10)
+
+
+# --- status ----------------------------------------------------------------------------------------
+
+ITEM = {"partition": {"S": "us-east-1"}, "hand_crafted_int": {"N": "41"}}
+
+
+def test_a_status_reads_the_counter_and_mints_nothing() -> None:
+    """A status is one consistent read."""
+    table = Answers({"Item": ITEM | {"increment": {"N": "3"}, "ceiling": {"N": "50"}, "minted_at": {"N": "7"}}})
+    answer = handler.respond(event("/status"), SETTINGS, table)
+    assert json.loads(answer["body"]) == {
+        "partition": "us-east-1",
+        "hand_crafted_int": 41,
+        "increment": 3,
+        "ceiling": 50,
+        "remaining": 3,
+        "minted_at": 7,
+    }
+    assert table.requests == [handler.read_request("Tickets", "us-east-1")]
+
+
+def test_a_status_as_text_is_the_last_ticket() -> None:
+    """As text a counter is its last ticket and a newline."""
+    assert handler.respond(with_accept("text/plain", "/status"), SETTINGS, Answers({"Item": ITEM}))["body"] == "41\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (
+            {},
+            problem(
+                "unknown_counter",
+                404,
+                "There is no counter 'us-east-1'. Create it with: ticketctl counter create us-east-1",
+            ),
+        ),
+        (
+            {"Item": ITEM | {"increment": {"N": "0"}}},
+            problem("counter_invalid", 409, "The counter 'us-east-1' has the increment 0; it must be 1 or more."),
+        ),
+    ],
+    ids=["no item", "damaged"],
+)
+def test_a_status_without_a_sound_counter(answer: Mapping[str, Any], expected: dict[str, Any]) -> None:
+    """A counter that is not there or is damaged is an error, never a counter at zero."""
+    assert handler.respond(event("/status"), SETTINGS, Answers(answer)) == expected
+
+
+def test_a_long_name_makes_no_long_log_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a caller is told may repeat a long name; the log does not."""
+    told = handler.respond(event("/status", query="partition=" + "a" * 2_048), SETTINGS, Answers({}))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert len(told["body"]) > 4_096
+    assert len(line) < 1_000
+
+
+# --- Accept ----------------------------------------------------------------------------------------
+
+
+def test_a_ticket_as_text_is_the_number_and_a_newline() -> None:
+    """As text a ticket is ready for a shell, and no cache keeps it."""
+    answer = handler.respond(with_accept("text/plain"), SETTINGS, mints())
+    headers = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
+    assert answer == {"statusCode": 200, "headers": headers, "body": "42\n"}
+
+
+def test_a_block_as_text_has_one_ticket_a_line() -> None:
+    """As text a block is each of its tickets in order, in the steps of its lane."""
+    settings = SETTINGS._replace(increment=3)
+    answer = handler.respond(with_accept("text/plain", query="count=4"), settings, mints(20))
+    assert answer["body"] == "11\n14\n17\n20\n"
+
+
+def test_a_problem_is_json_for_a_reader_of_text_too() -> None:
+    """Problem details have one form."""
+    answer = handler.respond(with_accept("text/plain", query="count=0"), SETTINGS, mints())
+    assert answer == problem("bad_request", 400, "count must be an integer from 1 to 10000.")
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "text/plain",
+        "TEXT/PLAIN",
+        "text/plain; charset=utf-8",
+        "text/plain, */*",
+        "*/*, text/plain",
+        "text/plain, application/json;q=0.9",
+        "application/json;q=0.5,text/plain;q=0.6",
+        "text/plain;q=0.5, */*;q=0.1",
+        "text/html, text/plain;q=0.2",
+        "text/plain;q=0.001, application/json;q=0",
+        "text/*",
+        "application/json;q=0, */*",
+    ],
+)
+def test_text_for_who_prefers_it(accept: str) -> None:
+    """A reader that names text, and prefers it to JSON or does not name JSON, gets text."""
+    assert handler.wants_text(accept)
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "",
+        "*/*",
+        "application/json",
+        "application/problem+json",
+        "application/json, text/plain, */*",  # axios
+        "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",  # a browser
+        "text/plain, application/json",
+        "text/plain;q=0.5, application/json;q=0.5",
+        "text/plain;q=0.8, application/json",
+        "text/plain;q=0.5, */*",
+        "text/plain;q=0.5, application/*",
+        "text/plain;q=0",
+        "text/plain;q=0, */*",
+        "text/plainer",
+        "text",
+        ";;;,,,q=",
+        ";q=1,=,/",
+        "\x00é٣\ud800",
+        pytest.param("," * 100_000, id="100,000 commas"),
+    ],
+)
+def test_json_for_everybody_else(accept: str) -> None:
+    """JSON is for who names it, who takes anything, and who cannot be understood."""
+    block = mint(with_accept(accept))
+    assert block["first"] == 42
+
+
+@pytest.mark.parametrize("q", ["x", "", "-1", "9", "0.5.5", "\u0660.\u0663", "1e9", "0,5"])
+def test_a_weight_that_is_no_weight_is_no_crash(q: str) -> None:
+    """A quality that is no number leaves the answer a ticket."""
+    answer = handler.respond(with_accept(f"text/plain;q={q}"), SETTINGS, mints())
+    assert (answer["statusCode"], "42" in answer["body"]) == (200, True)

@@ -1,0 +1,275 @@
+"""What the handler refuses before anything is sent: bad requests, other paths, other methods."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.function_url import SECRET, SETTINGS, encoded, event, problem
+from ticketctl.bundle import handler
+
+DEEP = 100_000
+
+COUNT = "count must be an integer from 1 to 10000."
+EMPTY = "partition must be a string that is not empty."
+CONTROL = "partition must not have control characters."
+SURROGATE = "partition is not valid Unicode text."
+UNREADABLE = "The request is not UTF-8, or its body is not JSON."
+NO_OBJECT = "The body must be a JSON object."
+NOT_FOUND = "There is nothing here. Mint at / and read a counter at /status."
+
+
+class SpendsNothing:
+    """A client for requests that must be refused before anything is sent."""
+
+    def update_item(self, **_: Any) -> Mapping[str, Any]:
+        raise AssertionError("spent")
+
+    def get_item(self, **_: Any) -> Mapping[str, Any]:
+        raise AssertionError("spent")
+
+
+class Refusal:
+    """Sends a request that must spend nothing and compares all of its answer and of its log."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(
+        self, asked: Mapping[str, Any], detail: str, *, code: str = "bad_request", status: int = 400, **headers: str
+    ) -> None:
+        answer = handler.respond(asked, SETTINGS, SpendsNothing(), "r-1")
+        assert answer == problem(code, status, detail, **headers)
+        (line,) = self.capsys.readouterr().out.splitlines()
+        assert json.loads(line) == {
+            "level": "WARNING",
+            "code": code,
+            "status": status,
+            "detail": detail,
+            "cause": "",
+            "request_id": "r-1",
+            "method": asked["requestContext"]["http"]["method"],
+            "path": asked["rawPath"],
+        }
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refusal:
+    return Refusal(capsys)
+
+
+# --- paths and methods -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["/favicon.ico", "//", "/status/", "/Status", "/index.html", "/%2e%2e", "status", "/é"]
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_nothing_is_minted_at_any_other_path(refused: Refusal, path: str, method: str) -> None:
+    """There are two paths and no other spelling of them."""
+    refused(event(path, method), NOT_FOUND, code="not_found", status=404)
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "allow"),
+    [
+        *(("/", method, "GET, POST") for method in ("HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "get", "")),
+        *(("/status", method, "GET") for method in ("POST", "HEAD", "DELETE")),
+    ],
+)
+def test_nothing_is_minted_with_any_other_method(refused: Refusal, path: str, method: str, allow: str) -> None:
+    """The answer to a wrong method names the right ones."""
+    refused(event(path, method), f"Use {allow}.", code="method_not_allowed", status=405, Allow=allow)
+
+
+# --- counts and names ------------------------------------------------------------------------------
+
+COUNTS_IN_A_QUERY = [
+    "",
+    "0",
+    "-1",
+    "-0",
+    "1e3",
+    "1.5",
+    "1.0",
+    "10001",
+    "true",
+    "007",
+    " 5",
+    "5 ",
+    "5\n",
+    "+5",
+    "1_000",
+    "0x10",
+    "1,2",
+    "٣",
+    "1٣",
+    "\uff15",
+    "²",
+    "NaN",
+    "null",
+    "9999999999",
+    pytest.param("9" * 10_000, id="10,000 digits"),
+]
+
+
+@pytest.mark.parametrize("count", COUNTS_IN_A_QUERY)
+def test_a_count_in_the_query_is_plain_digits_in_the_range(refused: Refusal, count: str) -> None:
+    """A count that is not an integer from 1 to the largest is refused, however the query arrives."""
+    refused(event(query=urlencode({"count": count})), COUNT)
+    refused(event(queryStringParameters={"count": count}), COUNT)
+
+
+def test_a_plus_in_a_query_is_a_space(refused: Refusal) -> None:
+    """A sign that form encoding turns into a space is refused as well."""
+    refused(event(query="count=+5"), COUNT)
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        *("0", "-1", "10001", "true", "false", "1.0", "1e3", "1e999", '"5"', '""', "null", "NaN", "Infinity"),
+        *("[5]", '{"count": 5}', "{}"),
+        pytest.param(str(10**400), id="10**400"),
+    ],
+)
+def test_a_count_in_json_is_an_integer_in_the_range(refused: Refusal, count: str) -> None:
+    """JSON's booleans, fractions, strings and other values are no count."""
+    refused(event(method="POST", body=f'{{"count": {count}}}'), COUNT)
+
+
+def test_a_deployment_may_allow_less() -> None:
+    """The largest count is the deployment's."""
+    asked = event(query="count=11")
+    answer = handler.respond(asked, SETTINGS._replace(max_count=10), SpendsNothing())
+    assert json.loads(answer["body"])["detail"] == "count must be an integer from 1 to 10."
+
+
+NAMES_IN_A_QUERY = [
+    pytest.param("", EMPTY, id="empty"),
+    pytest.param("a" * 2_049, "partition has 2049 bytes; the limit is 2048.", id="2,049 bytes"),
+    pytest.param("é" * 1_025, "partition has 2050 bytes; the limit is 2048.", id="1,025 characters"),
+    *(pytest.param(f"a{c}", CONTROL, id=f"control {ord(c):#x}") for c in "\x00\t\n\r\x1b\x1f\x7f\x80\x85\x9f"),
+]
+NAMES_IN_JSON = [
+    ('"\\ud800"', SURROGATE),
+    ('"a\\udfff"', SURROGATE),
+    ('"\\u0000"', CONTROL),
+    ('""', EMPTY),
+    ("null", EMPTY),
+    ("5", EMPTY),
+    ("true", EMPTY),
+    ('["a"]', EMPTY),
+    ('{"a": 1}', EMPTY),
+    ("{}", EMPTY),
+]
+
+
+@pytest.mark.parametrize("path", ["/", "/status"])
+@pytest.mark.parametrize(("name", "detail"), NAMES_IN_A_QUERY)
+def test_a_name_in_the_query_is_text_that_can_be_a_key(refused: Refusal, path: str, name: str, detail: str) -> None:
+    """A name that is empty, too long or not printable is refused."""
+    refused(event(path, query=urlencode({"partition": name})), detail)
+
+
+@pytest.mark.parametrize("path", ["/", "/status"])
+@pytest.mark.parametrize(("name", "detail"), NAMES_IN_JSON)
+def test_a_name_in_json_is_a_string(refused: Refusal, path: str, name: str, detail: str) -> None:
+    """A value that is no valid text is no name, and null is not the default."""
+    refused(event(path, body=f'{{"partition": {name}}}'), detail)
+
+
+# --- bodies and queries ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ("[]", NO_OBJECT),
+        ('[["count", 5]]', NO_OBJECT),
+        ("42", NO_OBJECT),
+        ('"count"', NO_OBJECT),
+        ("null", NO_OBJECT),
+        ("true", NO_OBJECT),
+        ("{", UNREADABLE),
+        ("{'count': 5}", UNREADABLE),
+        ('{"count": 5} {}', UNREADABLE),
+        ('{"count": 5,}', UNREADABLE),
+        ("count=5&partition=orders", UNREADABLE),
+        ("\ufeff{}", UNREADABLE),
+        pytest.param("[" * DEEP, UNREADABLE, id="deep lists"),
+        pytest.param('{"count":' * DEEP, UNREADABLE, id="deep objects"),
+        pytest.param('{"count": ' + "9" * 10_000 + "}", UNREADABLE, id="10,000 digits"),
+        ('{"count": 5, "count": 5}', "The field 'count' is given twice."),
+        ('{"partition": "a", "\\u0070artition": "b"}', "The field 'partition' is given twice."),
+        ('{"Count": 5}', "Unknown field 'Count'; known here: count, partition."),
+        ('{"increment": 5}', "Unknown field 'increment'; known here: count, partition."),
+        ('{"X-Amz-Date": "x"}', "Unknown field 'X-Amz-Date'; known here: count, partition."),
+        ('{"\\ud800": 5}', "Unknown field '\\ud800'; known here: count, partition."),
+    ],
+)
+def test_a_body_is_one_json_object_of_known_fields(refused: Refusal, body: str, detail: str) -> None:
+    """Anything but one readable object with each field once is refused, encoded or not."""
+    refused(event(method="POST", body=body), detail)
+    refused(encoded(body.encode()), detail)
+
+
+@pytest.mark.parametrize("body", ["e30", "not base64!", "é", "====", "e3 0="])
+def test_a_body_that_is_not_base64_is_refused(refused: Refusal, body: str) -> None:
+    """An encoded body that does not decode is no body."""
+    refused(event(method="POST", body=body, isBase64Encoded=True), UNREADABLE)
+
+
+@pytest.mark.parametrize("body", [b"\xff\xfe{}", b'{"partition": "\xff"}', b'{"partition": "\xed\xa0\x80"}'])
+def test_a_body_that_is_not_utf_8_is_refused(refused: Refusal, body: bytes) -> None:
+    """Bytes that are no UTF-8 are not replaced by other characters."""
+    refused(encoded(body), UNREADABLE)
+
+
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ("partition=%FF", UNREADABLE),
+        ("partition=%ED%A0%80", UNREADABLE),
+        ("%FF=1", UNREADABLE),
+        ("count=1&count=1", "The field 'count' is given twice."),
+        ("partition=a&partition=b", "The field 'partition' is given twice."),
+        ("partiton=orders", "Unknown field 'partiton'; known here: count, partition."),
+        ("=5", "Unknown field ''; known here: count, partition."),
+        ("x" * 99, f"Unknown field '{'x' * 50}'; known here: count, partition."),
+        ("count", COUNT),
+        ("partition", EMPTY),
+    ],
+)
+def test_a_query_is_utf_8_and_has_known_fields_once(refused: Refusal, query: str, detail: str) -> None:
+    """A mistyped, repeated or unreadable field never mints from another counter."""
+    refused(event(query=query), detail)
+
+
+def test_a_query_that_is_no_valid_text_is_refused(refused: Refusal) -> None:
+    """A lone surrogate in the parsed query is a bad request like any other broken text."""
+    refused(event(queryStringParameters={"partition": "\ud800"}), UNREADABLE)
+
+
+@pytest.mark.parametrize("field", ["count", "partition"])
+def test_a_field_in_both_query_and_body_is_refused(refused: Refusal, field: str) -> None:
+    """Neither of two places wins."""
+    value = {"count": 1, "partition": "a"}[field]
+    asked = event(method="POST", query=f"{field}={value}", body=json.dumps({field: value}))
+    refused(asked, f"The field {field!r} is given twice.")
+
+
+def test_a_status_has_no_count(refused: Refusal) -> None:
+    """A field of the other path is as unknown as a mistyped one."""
+    refused(event("/status", query="count=1"), "Unknown field 'count'; known here: partition.")
+
+
+def test_the_log_line_is_bounded_and_has_no_header(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a request says, its log line stays one short line without credentials."""
+    asked = event("/" + "\n" * 10_000, "X" * 10_000, headers={"authorization": SECRET, "x-amz-security-token": SECRET})
+    handler.respond(asked, SETTINGS, SpendsNothing(), "r-1")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert SECRET not in line
+    assert len(line) < 1_000
