@@ -9,6 +9,7 @@ from typing import Any
 from ticketctl.errors import (
     AccessError,
     ExpiredCredentialsError,
+    FileError,
     NoCredentialsError,
     NotDeployedError,
     NotMintedError,
@@ -121,6 +122,8 @@ class _QuickMetadata:
 
     def load(self) -> Any:
         """The instance's credentials, ``None`` where there is no instance."""
+        if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
+            return None
         moved = ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE")
         if not any(os.environ.get(name) for name in moved):
             try:
@@ -165,6 +168,7 @@ def errors_in_our_words(target: str, *, profile: str | None = None, spends: bool
     Only what says that nothing was sent, or that AWS refused, counts as not minted.
     """
     from botocore import exceptions
+    from botocore.parsers import ResponseParserError
 
     try:
         yield
@@ -186,13 +190,20 @@ def errors_in_our_words(target: str, *, profile: str | None = None, spends: bool
         exceptions.ProxyConnectionError,
     ) as error:
         raise UnreachableError(f"{target} cannot be reached: {error}{proxies_in_force()}", hint="try again") from error
-    except (exceptions.HTTPClientError, exceptions.SSLError, exceptions.ChecksumError) as error:
+    except (
+        exceptions.HTTPClientError,
+        exceptions.SSLError,
+        exceptions.ChecksumError,
+        ResponseParserError,
+    ) as error:
         if spends and "CERTIFICATE_VERIFY_FAILED" not in str(error):  # that one comes before anything is sent
             raise OutcomeUnknownError(
                 f"{target} did not answer: {error}; a ticket may have been spent",
                 hint="ticketctl status shows where the counter stands",
             ) from error
         raise UnreachableError(f"{target} did not answer: {error}{proxies_in_force()}", hint="try again") from error
+    except exceptions.ConfigParseError as error:
+        raise FileError(str(error), hint="mend the file, or name another with AWS_CONFIG_FILE") from error
     except (exceptions.InvalidRegionError, exceptions.InvalidEndpointConfigurationError) as error:
         raise UsageError(str(error)) from error
 

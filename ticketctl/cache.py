@@ -46,6 +46,7 @@ class StackCache:
         document = read_json(self.path, hint=_HINT)
         if document is None:
             return {}
-        if not isinstance(document, dict) or document.get("version") != VERSION:
+        stacks = document.get("stacks") if isinstance(document, dict) else None
+        if not isinstance(stacks, dict) or document.get("version") != VERSION:
             raise FileError(f"{self.path} is not a cache of this version", hint=_HINT)
-        return dict(document["stacks"])
+        return stacks

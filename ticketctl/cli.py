@@ -1,20 +1,24 @@
 """The Typer app: its wiring, and the single place where errors become messages and exit codes."""
 
+import contextlib
+import errno
+import io
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
-if not sys.stdout.isatty():
+if sys.stdout is None or not sys.stdout.isatty():
     os.environ["TYPER_USE_RICH"] = "0"  # else GITHUB_ACTIONS and FORCE_COLOR put colours into pipes
 
 import typer
 
 from ticketctl import __version__
 from ticketctl.commands import local, mint, stack, status
+from ticketctl.commands.options import help_when_bare
 from ticketctl.errors import TicketctlError, UsageError
-from ticketctl.render import Output, standard_output
+from ticketctl.render import Output, lost_reader, standard_output
 
 app = typer.Typer(
     name="ticketctl",
@@ -34,17 +38,28 @@ def _root(
 ) -> None:
     if version:
         typer.echo(__version__)
-    elif context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+    else:
+        help_when_bare(context)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    output = Output(stdout=standard_output(), stderr=sys.stderr, environ=os.environ, as_json=_asks(arguments, "--json"))
     debug = _asks(arguments, "--debug")
+    if sys.stderr is None:
+        sys.stderr = io.StringIO()  # nobody listens; the exit code still speaks
+    has_stdout = sys.stdout is not None
+    output = Output(
+        stdout=standard_output() if has_stdout else io.BytesIO(),
+        stderr=sys.stderr,
+        environ=os.environ,
+        as_json=_asks(arguments, "--json"),
+    )
+    if not has_stdout:  # the next file to be opened would get its number, and our answers
+        return _report(lost_reader(OSError(errno.EBADF, os.strerror(errno.EBADF))), output, debug=debug)
     try:
-        return int(app(arguments, prog_name="ticketctl", standalone_mode=False) or 0)
+        with _prints_through(output):
+            return int(app(arguments, prog_name="ticketctl", standalone_mode=False) or 0)
     except TicketctlError as error:
         return _report(error, output, debug=debug)
     except typer.TyperException as error:
@@ -57,6 +72,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             hint="run it again with --debug and report what it prints",
         )
         return _report(bug, output, debug=debug)
+
+
+@contextlib.contextmanager
+def _prints_through(output: Output) -> Iterator[None]:
+    """In a pipe, let what Typer prints (help, version, completion) meet a closed or full stdout as answers do."""
+    if sys.stdout.isatty():
+        yield
+        return
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        yield
+    for line in text.getvalue().splitlines():
+        output.line(line)
 
 
 def _report(error: TicketctlError, output: Output, *, debug: bool) -> int:

@@ -1,5 +1,6 @@
 """CloudFormation stacks: change sets, live events, outcomes. The only module that talks to CloudFormation."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from ticketctl.models import StackOutputs
 TABLE_TYPE = "AWS::DynamoDB::Table"
 _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 _NEVER_LIVED = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "REVIEW_IN_PROGRESS", "CREATE_FAILED", "DELETE_FAILED"}
+_BEGINS = {"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"}
 _CANCELLED = ("Resource creation cancelled", "Resource update cancelled")
 
 
@@ -95,7 +97,8 @@ class CloudFormation:
         self._client = client
         self._report = report
         self._sleep = sleep
-        self._target = f"CloudFormation in {client.meta.region_name}"
+        self._region = client.meta.region_name
+        self._target = f"CloudFormation in {self._region}"
 
     def find(self, stack: str) -> Stack | None:
         """The stack of that name or id; ``None`` where there is none (or there was, and it is deleted)."""
@@ -125,7 +128,7 @@ class CloudFormation:
         if found is not None and found.status == "UPDATE_ROLLBACK_FAILED":
             raise StackFailedError(
                 f"the stack {stack} is UPDATE_ROLLBACK_FAILED: {self._first_cause(found.id) or found.reason}",
-                hint=f"aws cloudformation continue-update-rollback --stack-name {stack}",
+                hint=f"aws cloudformation continue-update-rollback --stack-name {stack} --region {self._region}",
             )
         if found is not None and found.status in _NEVER_LIVED:
             why = self._first_cause(found.id) or found.reason or "its change set was never executed"
@@ -138,7 +141,9 @@ class CloudFormation:
         """Make a change set. Parameters that are not given keep their values, or take their defaults."""
         current = self.find(stack)
         is_new = current is None or current.status == "REVIEW_IN_PROGRESS"
-        kept = [] if current is None or is_new else [name for name in current.parameters if name not in parameters]
+        known = json.loads(template_body).get("Parameters", {})
+        old = [] if current is None or is_new else current.parameters
+        kept = [name for name in old if name in known and name not in parameters]
         with self._errors():
             made = self._client.create_change_set(
                 StackName=stack,
@@ -263,7 +268,10 @@ class CloudFormation:
         return events
 
     def _first_cause(self, stack_id: str) -> str:
-        return first_cause(list(reversed(self._events(stack_id))))
+        """Why the last deployment failed: what happened since it began."""
+        events = self._events(stack_id)
+        begins = (n for n, event in enumerate(events) if event.is_stack and event.status in _BEGINS)
+        return first_cause(list(reversed(events[: next(begins, len(events))])))
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

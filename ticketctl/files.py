@@ -19,7 +19,10 @@ _MACOS = {"config": "Application Support", "cache": "Caches", "state": "Applicat
 def directory(kind: Kind, environ: Mapping[str, str]) -> Path:
     """The folder for one kind of file: ``TICKETCTL_HOME`` moves all of them, else the platform decides."""
     if home := environ.get("TICKETCTL_HOME"):
-        return Path(home).expanduser().absolute()
+        try:
+            return Path(home).expanduser().absolute()
+        except RuntimeError as error:
+            raise FileError(f"TICKETCTL_HOME is {home!r}: {error}", hint="set it to a folder of yours") from None
     if sys.platform == "darwin":
         return Path.home() / "Library" / _MACOS[kind] / "ticketctl"
     return Path(environ.get(f"XDG_{kind.upper()}_HOME") or Path.home() / _XDG[kind]) / "ticketctl"

@@ -95,7 +95,9 @@ class LocalAws:
     def _read_record(self) -> tuple[Engine | None, int]:
         """The engine that was started last and not stopped since, and the last one's port."""
         hint = f"stop the process that it names, if it runs, and remove {self._record}"
-        document = read_json(self._record, hint=hint) or {"engine": None, "port": 0}
+        document = read_json(self._record, hint=hint)
+        if document is None:
+            return None, 0
         try:
             engine = document["engine"]
             return (Engine(**engine) if engine else None), int(document["port"])

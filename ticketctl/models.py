@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -18,14 +20,10 @@ class Block:
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> "Block":
         """Read what the Function URL and the atomic write give; ``ValueError`` where it is not that."""
-        try:
-            block = cls(
-                partition=str(answer["partition"]),
-                **{name: int(answer[name]) for name in ("first", "last", "count", "increment")},
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not a block: {error!r}") from None
-        if len(block.tickets) != block.count or block.tickets[-1] != block.last:
+        partition = _member(answer, "partition", str)
+        numbers = {name: _member(answer, name, int) for name in ("first", "last", "count", "increment")}
+        block = cls(partition=partition, **numbers)
+        if block.increment < 1 or block.count < 1 or block.last != block.first + (block.count - 1) * block.increment:
             raise ValueError("not a block: its numbers contradict each other")
         return block
 
@@ -53,19 +51,21 @@ class Counter:
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> "Counter":
         """Read what ``/status`` and the table give; ``ValueError`` where it is not that."""
-        try:
-            minted_at = answer["minted_at"]
-            return cls(
-                partition=str(answer["partition"]),
-                minted_at=None if minted_at is None else int(minted_at),
-                **{name: int(answer[name]) for name in ("hand_crafted_int", "increment", "ceiling", "remaining")},
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not a counter: {error!r}") from None
+        partition = _member(answer, "partition", str)
+        minted_at = None if answer.get("minted_at", ...) is None else _member(answer, "minted_at", int)
+        names = ("hand_crafted_int", "increment", "ceiling", "remaining")
+        return cls(partition=partition, minted_at=minted_at, **{name: _member(answer, name, int) for name in names})
 
     def as_dict(self) -> dict[str, Any]:
         """The counter as ``--json`` prints it."""
         return asdict(self)
+
+
+def _member(answer: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    value = answer.get(name)
+    if type(value) is not kind:
+        raise ValueError(f"not a ticket server's answer: {name} is {value!r}")
+    return value
 
 
 @dataclass(frozen=True)

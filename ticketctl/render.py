@@ -2,7 +2,6 @@
 
 import errno
 import json
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from ticketctl.errors import ClosedPipeError, PartialError, TicketctlError
 from ticketctl.models import Block, Counter
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
     from rich.table import Table
 
 PLAIN_PROGRESS_SECONDS = 10.0
@@ -42,6 +42,7 @@ class Output:
         as_json: bool = False,
         quiet: bool = False,
         verbose: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stdout = stdout
         self._stderr = stderr
@@ -49,6 +50,8 @@ class Output:
         self.as_json = as_json
         self._quiet = quiet
         self._verbose = verbose
+        self._clock = clock
+        self._bar: Progress | None = None
 
     @property
     def on_terminal(self) -> bool:
@@ -61,8 +64,9 @@ class Output:
         rest = memoryview(text.encode("utf-8", errors="backslashreplace"))
         whole = rest
         try:
-            while rest:
-                rest = rest[self._stdout.write(rest) or 0 :]
+            with self._bar_aside():
+                while rest:
+                    rest = rest[self._stdout.write(rest) or 0 :]
         except OSError as error:
             taken = bytes(whole[: len(whole) - len(rest)]).count(b"\n")
             raise UndeliveredError(taken, error) from error
@@ -91,13 +95,13 @@ class Output:
                 self._counter(counter)
 
     def note(self, text: str) -> None:
-        """Say something on stderr, unless ``--quiet``."""
-        if not self._quiet:
+        """Tell a person something on stderr, unless ``--quiet`` or ``--json``."""
+        if not self._quiet and not self.as_json:
             self._say(text)
 
     def warn(self, text: str) -> None:
         """Say on stderr what the user must know, even with ``--quiet``."""
-        self._say(f"warning: {text}")
+        self._say(json.dumps({"warning": text}, ensure_ascii=False) if self.as_json else f"warning: {text}")
 
     def ask(self, question: str) -> None:
         """Put a question on stderr and leave the cursor behind it."""
@@ -107,7 +111,7 @@ class Output:
     def detail(self, text: str) -> None:
         """Say something on stderr with ``--verbose``."""
         if self._verbose:
-            self._say(text)
+            self._say(json.dumps({"detail": text}, ensure_ascii=False) if self.as_json else text)
 
     def error(self, error: TicketctlError) -> None:
         """Report an error: JSON where asked, else what happened and the line that helps last."""
@@ -122,10 +126,10 @@ class Output:
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Advance]:
         """A bar on stderr where it is a terminal; elsewhere a line now and then if it takes long."""
-        if self._quiet:
+        if self._quiet or self.as_json:
             yield lambda done: None
         elif self._stderr.isatty() and not self._environ.get("CI"):
-            with self._bar(what, total) as advance:
+            with self._shown_bar(what, total) as advance:
                 yield advance
         else:
             yield self._plain_progress(what, total)
@@ -138,22 +142,38 @@ class Output:
             return  # nobody listens; the exit code still speaks
 
     @contextmanager
-    def _bar(self, what: str, total: int) -> Iterator[Advance]:
+    def _shown_bar(self, what: str, total: int) -> Iterator[Advance]:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(file=self._stderr), transient=True) as progress:
-            task = progress.add_task(what, total=total)
-            yield lambda done: progress.update(task, completed=done)
+        with Progress(*columns, console=Console(file=self._stderr), transient=True) as self._bar:
+            task = self._bar.add_task(what, total=total)
+            bar = self._bar
+            try:
+                yield lambda done: bar.update(task, completed=done)
+            finally:
+                self._bar = None
+
+    @contextmanager
+    def _bar_aside(self) -> Iterator[None]:
+        """Take the bar away while answers are written to the same terminal."""
+        if self._bar is None or not self.on_terminal:
+            yield
+            return
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
 
     def _plain_progress(self, what: str, total: int) -> Advance:
-        last = time.monotonic()
+        last = self._clock()
 
         def advance(done: int) -> None:
             nonlocal last
-            if time.monotonic() - last >= PLAIN_PROGRESS_SECONDS:
-                last = time.monotonic()
+            if self._clock() - last >= PLAIN_PROGRESS_SECONDS:
+                last = self._clock()
                 self._say(f"{what}: {done} of {total}")
 
         return advance
@@ -210,16 +230,17 @@ def counter_table(title: str, counters: Iterable[Counter]) -> "Table":
 
 def counter_row(counter: Counter) -> Sequence[str]:
     """A counter's cells: name, last ticket, step, how many are left, when it last minted (UTC)."""
-    minted = "-"
-    if counter.minted_at is not None:
-        minted = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(counter.minted_at / 1000))
-    return [
-        counter.partition,
-        str(counter.hand_crafted_int),
-        str(counter.increment),
-        str(counter.remaining),
-        minted,
-    ]
+    numbers = (counter.hand_crafted_int, counter.increment, counter.remaining)
+    return [counter.partition, *map(str, numbers), _utc(counter.minted_at)]
+
+
+def _utc(epoch_ms: int | None) -> str:
+    if epoch_ms is None:
+        return "-"
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch_ms / 1000))
+    except (OverflowError, ValueError, OSError):  # an item can hold any number
+        return str(epoch_ms)
 
 
 def block_lines(block: Block, *, as_json: bool, ranges: bool) -> list[str]:
@@ -240,5 +261,4 @@ def lost_reader(cause: OSError) -> TicketctlError:
 
 def standard_output() -> BinaryIO:
     """This process's stdout without a buffer of Python's."""
-    sys.stdout.flush()
     return open(1, "wb", buffering=0, closefd=False)

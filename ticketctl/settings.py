@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ticketctl.errors import FileError, NoRegionError, UsageError
 from ticketctl.files import directory
@@ -76,7 +77,12 @@ def resolve(
     for name, value in values.items():
         values[name] = _checked(name, value, origins[name])
     if values["url"] and values["via"] == "dynamodb":
-        raise UsageError("--url and --via dynamodb exclude each other", hint="leave one of them out")
+        if origins["via"] == "--via" and origins["url"] != "--url":
+            values["url"], origins["url"] = None, f"--via, against {origins['url']}"
+        elif origins["url"] == "--url" and origins["via"] != "--via":
+            values["via"], origins["via"] = "url", f"--url, against {origins['via']}"
+        else:
+            raise UsageError("--url and --via dynamodb exclude each other", hint="leave one of them out")
     return Settings(**values, origins=origins)
 
 
@@ -88,7 +94,7 @@ def _settle(
     configuration: tuple[Path, Mapping[str, Any]],
 ) -> tuple[Any, str]:
     if flags.get(name) is not None:
-        return flags[name], f"--{name.replace('_', '-')}"
+        return flags[name], "--no-local" if flags[name] is False else f"--{name.replace('_', '-')}"
     for variable in (f"TICKETCTL_{name.upper()}", *_AWS_VARIABLES.get(name, ())):
         if environ.get(variable):
             return environ[variable], variable
@@ -140,11 +146,21 @@ def _checked(name: str, value: Any, origin: str) -> Any:
             )
         case "region" if value is not None and not re.fullmatch(r"[a-z]{2,}(-[a-z]+)+-\d+", str(value)):
             raise UsageError(f"the region {value!r} (from {origin}) is not one", hint="for example us-east-1")
-        case "url" | "endpoint_url" if value is not None and not re.match(r"https?://[^/\s]", str(value)):
+        case "url" | "endpoint_url" if value is not None and not _is_http(str(value)):
             raise UsageError(f"{value!r} (from {origin}) is not an http or https URL")
         case "partition" if value is not None:
             return _name(str(value), origin)
     return value
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", url)
+        )
+    except ValueError:
+        return False
 
 
 def _name(value: str, origin: str) -> str:

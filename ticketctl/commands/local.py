@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 
 from ticketctl.aws import EMBEDDED_KEY
-from ticketctl.commands.options import Run, Yes, command
+from ticketctl.commands.options import Run, Yes, command, help_when_bare
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    local = typer.Typer(help="The embedded AWS that --local uses.", no_args_is_help=True)
+    local = typer.Typer(
+        help="The embedded AWS that --local uses.", invoke_without_command=True, callback=help_when_bare
+    )
     for name, function in {"up": up, "down": down, "status": status, "env": env, "logs": logs, "reset": reset}.items():
         command(local, name, local=True)(function)
     app.add_typer(local, name="local")
@@ -77,13 +79,16 @@ def logs(
 ) -> None:
     """Print what it logged."""
     path = run.connection.local.log
-    if not path.exists():
-        run.output.note("it has not run yet")
-        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
     with path.open(encoding="utf-8", errors="replace") as file:
         while True:
             for line in file:
-                run.output.line(line.rstrip("\n"))
+                text = line.rstrip("\n")
+                if run.output.as_json:
+                    run.output.document({"line": text})
+                else:
+                    run.output.line(text)
             if not follow:
                 return
             time.sleep(0.5)

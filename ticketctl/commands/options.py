@@ -135,6 +135,12 @@ def command(
     return register
 
 
+def help_when_bare(context: typer.Context) -> None:
+    """Without a command the help is the answer."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
 def _parameter(name: str, annotation: Any) -> inspect.Parameter:
     default = False if name in _FLAGS else None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -141,7 +141,10 @@ def synth(
     except OSError as error:
         raise FileError(f"{out} cannot be written: {error.strerror}", hint="name another folder with --out") from None
     fresh(run.settings.stack, out)
-    run.output.line(str(out))
+    if run.output.as_json:
+        run.output.document({"out": str(out)})
+    else:
+        run.output.line(str(out))
 
 
 def _plan(run: Run, stacks: "CloudFormation") -> "Plan":

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ticketctl.commands.options import SOURCE, Run, command
+from ticketctl.commands.options import SOURCE, Run, command, help_when_bare
 from ticketctl.models import Counter
 
 
@@ -13,7 +13,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     command(app, "status", shared=SOURCE)(status)
     command(app, "url")(url)
-    counter = typer.Typer(help="Create counters.", no_args_is_help=True)
+    counter = typer.Typer(help="Create counters.", invoke_without_command=True, callback=help_when_bare)
     command(counter, "create")(create)
     app.add_typer(counter, name="counter")
 

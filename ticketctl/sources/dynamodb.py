@@ -7,6 +7,7 @@ from typing import Any
 
 from ticketctl import bundle
 from ticketctl.aws import errors_in_our_words
+from ticketctl.errors import OutcomeUnknownError
 from ticketctl.models import Block, Counter
 from ticketctl.sources import refusal
 
@@ -97,6 +98,8 @@ class DynamoDBSource:
                 if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
                     raise bundle.handler.ConditionFailedError(error.response.get("Item") or None) from None
                 raise
+        if "Attributes" not in answer:
+            raise OutcomeUnknownError(f"the table {self._table} gave no usable answer; a ticket may have been spent")
         return answer
 
     def _errors(self, *, spends: bool) -> AbstractContextManager[None]:

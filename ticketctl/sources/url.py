@@ -46,7 +46,7 @@ class UrlSource:
         import httpx
 
         self._url = url.rstrip("/") + "/"
-        self._host = urlsplit(url).netloc
+        self._host = urlsplit(url).netloc.rpartition("@")[2]
         self._sign = sign
         self._signs = signs_at_once
         self._client = httpx.Client(
@@ -66,9 +66,12 @@ class UrlSource:
         fields = {"count": count} if partition is None else {"count": count, "partition": partition}
         answer = self._ask("POST", self._url, json.dumps(fields).encode(), partition, spends=True)
         try:
-            return Block.from_answer(answer)
+            block = Block.from_answer(answer)
         except ValueError as error:
             raise self._not_ours(f"{error}", spends=True) from None
+        if block.count != count or partition not in (None, block.partition):
+            raise self._not_ours("not the block that was asked for", spends=True)
+        return block
 
     def counter(self, partition: str | None) -> Counter:
         """Where a counter stands."""
@@ -88,7 +91,7 @@ class UrlSource:
         document = _document(response)
         if response.status_code == 200 and document:
             return document
-        code, detail = str(document.get("code")), str(document.get("detail"))
+        code, detail = str(document.get("code")), str(document.get("detail") or f"status {response.status_code}")
         raise refusal(code, detail, partition) or self._failed(response, document, spends=spends)
 
     def _send(
@@ -108,7 +111,7 @@ class UrlSource:
             ) from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
             raise UsageError(f"{url} is not a URL to call: {error}") from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._not_ours(str(error) or type(error).__name__, spends=spends) from error
 
     def _failed(self, response: "httpx.Response", document: Mapping[str, Any], *, spends: bool) -> TicketctlError:
@@ -116,7 +119,7 @@ class UrlSource:
         detail = document.get("Message") or document.get("message")
         if status in (401, 403):
             return AccessError(
-                f"{self._host} refused the request (403): {detail or 'no reason given'}",
+                f"{self._host} refused the request ({status}): {detail or 'no reason given'}",
                 hint="the caller needs both lambda:InvokeFunctionUrl and lambda:InvokeFunction on the function",
             )
         if status == 404:
@@ -137,7 +140,7 @@ class UrlSource:
 
 def _document(response: "httpx.Response") -> Mapping[str, Any]:
     """The JSON object of an answer; empty unless its content type says that it is one and it is."""
-    content_type = response.headers.get("content-type", "").partition(";")[0].strip()
+    content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in ("application/json", "application/problem+json"):
         return {}
     try:

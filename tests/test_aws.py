@@ -1,0 +1,335 @@
+"""``aws``: clients, signatures, and AWS's errors in our words. Every client is botocore's own."""
+
+import hashlib
+import hmac
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore import exceptions
+from botocore.parsers import ResponseParserError
+
+from tests.conftest import Answer, Server
+from ticketctl.aws import Aws, errors_in_our_words, profile_region, proxies_in_force
+from ticketctl.errors import (
+    AccessError,
+    ExpiredCredentialsError,
+    NoCredentialsError,
+    NotDeployedError,
+    NotMintedError,
+    OutcomeUnknownError,
+    ProfileNotFoundError,
+    SetupError,
+    ThrottledError,
+    TicketctlError,
+    UnreachableError,
+    UsageError,
+)
+
+pytestmark = pytest.mark.usefixtures("no_aws")
+
+IDENTITY = b"""<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>
+<Arn>arn:aws:iam::123456789012:root</Arn><UserId>U</UserId><Account>123456789012</Account>
+</GetCallerIdentityResult></GetCallerIdentityResponse>"""
+SENT = {"method": "POST", "url": "https://tickets.example/", "headers": {"content-type": "text/plain"}, "body": b"{}"}
+
+
+@pytest.fixture
+def aws(server: Server) -> Iterator[Aws]:
+    with closing(Aws("us-east-1", endpoint_url=server.url, embedded=True)) as aws:
+        yield aws
+
+
+@pytest.fixture
+def dead_url() -> Iterator[str]:
+    """An address that refuses every connection: a port that is bound and never listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def refused(code: str, *, status: int = 400, message: str = "why") -> exceptions.ClientError:
+    answer: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return exceptions.ClientError(answer, "UpdateItem")
+
+
+def in_our_words(error: Exception, *, spends: bool = False, profile: str | None = None) -> TicketctlError:
+    with pytest.raises(TicketctlError) as caught, errors_in_our_words("the table", profile=profile, spends=spends):
+        raise error
+    return caught.value
+
+
+def test_account(aws: Aws, server: Server) -> None:
+    """The account is the one that the credentials belong to."""
+    server.answers = [Answer(200, "text/xml", IDENTITY)]
+    assert (aws.account(), server.requests[0].body) == (
+        "123456789012",
+        b"Action=GetCallerIdentity&Version=2011-06-15",
+    )
+
+
+def test_embedded_reads_nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, no_aws: Path) -> None:
+    """The embedded AWS is signed for with its own key, whatever credentials and profile the user has."""
+    (no_aws / "aws_config").write_text("broken", encoding="utf-8")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.setenv(name, "USERS")
+    headers = Aws("us-east-1", embedded=True).signed_headers(**SENT)  # type: ignore[arg-type]
+    assert headers["Authorization"].startswith("AWS4-HMAC-SHA256 Credential=test/")
+    assert "USERS" not in str(headers)
+
+
+def test_signature() -> None:
+    """A request is signed with SigV4 for the service ``lambda``, its query string and body included."""
+    url = "https://tickets.example/status?partition=a%20b"
+    headers = Aws("eu-west-1", embedded=True).signed_headers("GET", url, {"content-type": "text/plain"}, b"body")
+    day, scope = headers["X-Amz-Date"][:8], f"{headers['X-Amz-Date'][:8]}/eu-west-1/lambda/aws4_request"
+    canonical = "\n".join(
+        [
+            "GET",
+            "/status",
+            "partition=a%20b",
+            "content-type:text/plain",
+            "host:tickets.example",
+            f"x-amz-date:{headers['X-Amz-Date']}",
+            "",
+            "content-type;host;x-amz-date",
+            hashlib.sha256(b"body").hexdigest(),
+        ]
+    )
+    key = b"AWS4test"
+    for part in (day, "eu-west-1", "lambda", "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    to_sign = "\n".join(
+        ["AWS4-HMAC-SHA256", headers["X-Amz-Date"], scope, hashlib.sha256(canonical.encode()).hexdigest()]
+    )
+    assert headers["Authorization"] == (
+        f"AWS4-HMAC-SHA256 Credential=test/{scope}, SignedHeaders=content-type;host;x-amz-date, "
+        f"Signature={hmac.digest(key, to_sign.encode(), 'sha256').hex()}"
+    )
+
+
+def test_credentials_of_the_profile(no_aws: Path) -> None:
+    """The profile that was named signs, with its session token."""
+    (no_aws / "aws_credentials").write_text(
+        "[work]\naws_access_key_id = AKIDWORK\naws_secret_access_key = x\naws_session_token = token\n",
+        encoding="utf-8",
+    )
+    headers = Aws("eu-west-1", profile="work").signed_headers(**SENT)  # type: ignore[arg-type]
+    assert headers["Authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIDWORK/")
+    assert headers["X-Amz-Security-Token"] == "token"
+
+
+@pytest.mark.parametrize(
+    ("profile", "looked_at"),
+    [
+        (None, "the environment, ~/.aws, SSO, containers and instance roles"),
+        ("bare", "the profile 'bare'"),
+    ],
+)
+def test_no_credentials(no_aws: Path, profile: str | None, looked_at: str) -> None:
+    """Without credentials nothing is signed, and the error says what was looked at."""
+    (no_aws / "aws_config").write_text("[profile bare]\nregion = eu-west-1\n", encoding="utf-8")
+    with pytest.raises(NoCredentialsError) as caught:
+        Aws("us-east-1", profile=profile).signed_headers(**SENT)  # type: ignore[arg-type]
+    assert (caught.value.message, caught.value.hint) == (
+        f"no AWS credentials; looked at {looked_at}",
+        "aws configure sso, or aws login; or try it without AWS: ticketctl next --local",
+    )
+
+
+def test_half_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An access key without its secret is no credentials."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
+    with pytest.raises(NoCredentialsError):
+        Aws("us-east-1").signed_headers(**SENT)  # type: ignore[arg-type]
+
+
+def test_metadata_disabled(no_aws: Path) -> None:
+    """AWS_EC2_METADATA_DISABLED keeps ticketctl from calling the instance metadata at all."""
+    script = """if True:
+        import sys
+        sys.addaudithook(lambda event, args: event == "socket.connect" and print(args[1]))
+        from ticketctl.aws import Aws
+        from ticketctl.errors import NoCredentialsError
+        try:
+            Aws("us-east-1").signed_headers("GET", "https://tickets.example/", {}, b"")
+        except NoCredentialsError:
+            print("no credentials")
+    """
+    environ = {"HOME": str(no_aws), "AWS_EC2_METADATA_DISABLED": "true"}
+    run = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=True)
+    assert run.stdout == "no credentials\n"
+
+
+def test_metadata_that_was_moved(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+    """The role of an instance whose metadata service was moved signs, as with any AWS tool."""
+    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url)
+    role = (
+        b'{"Code": "Success", "AccessKeyId": "AKIDROLE", "SecretAccessKey": "x", "Token": "token", '
+        b'"Expiration": "2999-01-01T00:00:00Z"}'
+    )
+    texts = [b"token", b"the-role", role]
+    server.answers = [Answer(200, "text/plain", text) for text in texts]
+    headers = Aws("us-east-1").signed_headers(**SENT)  # type: ignore[arg-type]
+    assert headers["Authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIDROLE/")
+
+
+def test_profile_region(no_aws: Path) -> None:
+    """The AWS configuration may name a region for the default profile and for any other."""
+    (no_aws / "aws_config").write_text(
+        "[default]\nregion = us-west-2\n[profile work]\nregion = eu-west-1\n[profile bare]\n", encoding="utf-8"
+    )
+    assert [profile_region(profile) for profile in (None, "work", "bare")] == ["us-west-2", "eu-west-1", None]
+
+
+def test_unknown_profile(no_aws: Path) -> None:
+    """A profile that does not exist is an error that names those that do."""
+    (no_aws / "aws_config").write_text("[profile home]\n[profile work]\n", encoding="utf-8")
+    with pytest.raises(ProfileNotFoundError) as caught:
+        profile_region("wrok")
+    assert (caught.value.message, caught.value.hint) == (
+        "the AWS profile 'wrok' does not exist; there are: home, work",
+        "aws configure sso",
+    )
+
+
+def test_broken_aws_configuration(no_aws: Path) -> None:
+    """An AWS configuration file that cannot be parsed is an error of this machine's that names it."""
+    (no_aws / "aws_config").write_text("region = eu-west-1\n", encoding="utf-8")
+    with pytest.raises(SetupError, match="aws_config"):
+        profile_region(None)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (refused("AccessDeniedException"), AccessError, "the table: why"),
+        (refused("AccessDenied", status=403), AccessError, "the table: why"),
+        (refused("UnrecognizedClientException"), AccessError, "the table: why"),
+        (refused("InvalidClientTokenId", status=403), AccessError, "the table: why"),
+        (refused("SignatureDoesNotMatch", status=403), AccessError, "the table: why"),
+        (refused("ResourceNotFoundException"), NotDeployedError, "the table does not exist"),
+        (refused("ThrottlingException"), ThrottledError, "the table: ThrottlingException; nothing was minted"),
+        (refused("RequestLimitExceeded"), ThrottledError, "the table: RequestLimitExceeded; nothing was minted"),
+        (
+            refused("ProvisionedThroughputExceededException"),
+            ThrottledError,
+            "the table: ProvisionedThroughputExceededException; nothing was minted",
+        ),
+        (refused("ValidationException"), NotMintedError, "the table: ValidationException: why"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("spends", [False, True])
+def test_refused(error: Exception, kind: type[TicketctlError], message: str, spends: bool) -> None:
+    """What AWS refused was not done, whether or not it would have spent a ticket."""
+    ours = in_our_words(error, spends=spends)
+    assert (type(ours), ours.message) == (kind, message)
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "ExpiredTokenException", "RequestExpired"])
+def test_expired(code: str) -> None:
+    """Expired credentials are named with their profile and the command that renews them."""
+    ours = in_our_words(refused(code), profile="work")
+    assert (type(ours), ours.message, ours.hint) == (
+        ExpiredCredentialsError,
+        "the AWS credentials of the profile 'work' are not valid any more: why",
+        "aws sso login --profile work",
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        exceptions.UnauthorizedSSOTokenError(),
+        exceptions.SSOTokenLoadError(error_msg="no token"),
+        exceptions.TokenRetrievalError(provider="sso", error_msg="no token"),
+        exceptions.CredentialRetrievalError(provider="process", error_msg="no token"),
+    ],
+    ids=repr,
+)
+def test_expired_sso(error: Exception) -> None:
+    """A token that cannot be had is an expired one."""
+    assert type(in_our_words(error)) is ExpiredCredentialsError
+
+
+@pytest.mark.parametrize(
+    ("error", "spends", "kind"),
+    [
+        (exceptions.EndpointConnectionError(endpoint_url="u"), True, UnreachableError),
+        (exceptions.ConnectTimeoutError(endpoint_url="u"), True, UnreachableError),
+        (exceptions.SSLError(endpoint_url="u", error="[SSL: CERTIFICATE_VERIFY_FAILED]"), True, UnreachableError),
+        (exceptions.SSLError(endpoint_url="u", error="[SSL: BAD_RECORD_MAC]"), True, OutcomeUnknownError),
+        (exceptions.SSLError(endpoint_url="u", error="[SSL: BAD_RECORD_MAC]"), False, UnreachableError),
+        (exceptions.ProxyConnectionError(proxy_url="u"), True, UnreachableError),
+        (exceptions.ReadTimeoutError(endpoint_url="u"), True, OutcomeUnknownError),
+        (exceptions.ConnectionClosedError(endpoint_url="u"), True, OutcomeUnknownError),
+        (exceptions.HTTPClientError(error="e"), True, OutcomeUnknownError),
+        (ResponseParserError("garbage"), True, OutcomeUnknownError),
+        (refused("InternalServerError", status=500), True, OutcomeUnknownError),
+        (refused("", status=503), True, OutcomeUnknownError),
+        (exceptions.ReadTimeoutError(endpoint_url="u"), False, UnreachableError),
+        (exceptions.ConnectionClosedError(endpoint_url="u"), False, UnreachableError),
+        (ResponseParserError("garbage"), False, UnreachableError),
+        (refused("InternalServerError", status=500), False, NotMintedError),
+    ],
+    ids=repr,
+)
+def test_no_answer(error: Exception, spends: bool, kind: type[TicketctlError]) -> None:
+    """Only what says that nothing was sent counts as not minted, where a ticket could have been spent."""
+    assert type(in_our_words(error, spends=spends)) is kind
+
+
+def test_wrong_region() -> None:
+    """A region that AWS's SDK refuses is wrong usage."""
+    assert type(in_our_words(exceptions.InvalidRegionError(region_name="x"))) is UsageError
+
+
+def test_our_errors_pass() -> None:
+    """An error of ours goes through as it is."""
+    ours = NotDeployedError("gone")
+    assert in_our_words(ours) is ours
+
+
+def test_connection_refused(dead_url: str) -> None:
+    """A client whose endpoint refuses connections has sent nothing."""
+    with (
+        closing(Aws("us-east-1", endpoint_url=dead_url, embedded=True)) as aws,
+        pytest.raises(UnreachableError) as caught,
+    ):
+        aws.account()
+    assert caught.value.message.startswith("sts in us-east-1 cannot be reached: ")
+
+
+def test_captive_portal(aws: Aws, server: Server) -> None:
+    """A page in the place of AWS's answer is no answer, and no bug of ours."""
+    server.answers = [Answer(200, "text/html", b"<html><p>Sign in to the Wi-Fi</html>")]
+    with pytest.raises(UnreachableError, match="sts in us-east-1 did not answer: "):
+        aws.account()
+
+
+def test_connection_closed(aws: Aws, server: Server) -> None:
+    """A client whose endpoint hangs up does not know what became of a write, and sends it once."""
+    server.answers = [None]
+    client = aws.client("dynamodb", retries=0)
+    with pytest.raises(OutcomeUnknownError), errors_in_our_words("the table", spends=True):
+        client.update_item(TableName="Tickets", Key={"partition": {"S": "orders"}})
+    assert len(server.requests) == 1
+
+
+def test_proxies_without_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error about a connection names the proxies, never their passwords."""
+    monkeypatch.setenv("https_proxy", "http://user:secret@proxy.example:3128")
+    monkeypatch.setenv("http_proxy", "http://other.example")
+    assert proxies_in_force() == " (proxies in force: http=http://other.example, https=proxy.example:3128)"
+
+
+def test_no_proxies() -> None:
+    """Without proxies nothing is said of them."""
+    assert proxies_in_force() == ""

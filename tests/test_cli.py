@@ -1,0 +1,511 @@
+"""The command line as a person or a script meets it: each run is a process of its own, far from any AWS."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from tests.conftest import Answer, Server
+from ticketctl import __version__, errors, template
+from ticketctl.cli import app
+
+REGION_MISSING = (
+    "no region is set; looked at --region, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
+    "ticketctl's configuration file and the AWS profile"
+)
+CODES = {
+    kind.code: kind.exit_code
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, errors.TicketctlError)
+}
+ARGUMENTS = {("fetch",): ["3"], ("counter", "create"): ["orders"]}
+HEAVY = ("boto3", "botocore", "httpx", "aws_cdk", "pydantic", "rich.table", "ministack")
+
+Run = subprocess.CompletedProcess[str]
+
+
+def walk(group: typer.Typer, *path: str) -> Iterator[tuple[str, ...]]:
+    for command in group.registered_commands:
+        yield (*path, str(command.name))
+    for sub in group.registered_groups:
+        assert sub.typer_instance
+        yield from walk(sub.typer_instance, *path, str(sub.name))
+
+
+COMMANDS = list(walk(app))
+GROUPS = [(str(sub.name),) for sub in app.registered_groups]
+IN_A_REGION = [path for path in COMMANDS if path[0] not in ("synth", "local")]
+
+
+def words(path: tuple[str, ...]) -> str:
+    return " ".join(path)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+@pytest.fixture
+def environ(home: Path) -> dict[str, str]:
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "TICKETCTL_HOME": str(home),
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+@pytest.fixture
+def ticketctl(environ: dict[str, str], home: Path) -> Callable[..., Run]:
+    """Run the command line; ``around`` is a shell command that gets it as ``"$@"``."""
+
+    def ticketctl(*arguments: str, around: str = 'exec "$@"', **variables: str) -> Run:
+        run = subprocess.run(
+            ["/bin/sh", "-c", around, "sh", sys.executable, "-m", "ticketctl", *arguments],
+            env=environ | variables,
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Traceback" not in run.stdout + run.stderr
+        return run
+
+    return ticketctl
+
+
+def python(script: str, environ: dict[str, str], home: Path) -> Run:
+    return subprocess.run(
+        [sys.executable, "-c", script], env=environ, cwd=home, capture_output=True, text=True, check=False
+    )
+
+
+# --- help -------------------------------------------------------------------------------------------
+
+
+def test_commands() -> None:
+    """The commands are those of the design."""
+    assert sorted(map(words, COMMANDS)) == [
+        "counter create",
+        "deploy",
+        "destroy",
+        "diff",
+        "fetch",
+        "local down",
+        "local env",
+        "local logs",
+        "local reset",
+        "local status",
+        "local up",
+        "next",
+        "status",
+        "synth",
+        "url",
+    ]
+
+
+def test_bare(ticketctl: Callable[..., Run]) -> None:
+    """Without a command the help is the answer."""
+    run = ticketctl()
+    assert (run.returncode, run.stdout.splitlines()[0], run.stderr) == (
+        0,
+        "Usage: ticketctl [OPTIONS] COMMAND [ARGS]...",
+        "",
+    )
+
+
+@pytest.mark.parametrize("path", GROUPS, ids=words)
+def test_bare_group(ticketctl: Callable[..., Run], path: tuple[str, ...]) -> None:
+    """Without a command of a group its help is the answer, too."""
+    run, helped = ticketctl(*path), ticketctl(*path, "--help")
+    assert (run.returncode, run.stdout, run.stderr) == (0, helped.stdout, "")
+
+
+@pytest.mark.parametrize("path", [(), *GROUPS, *COMMANDS], ids=words)
+def test_help(ticketctl: Callable[..., Run], path: tuple[str, ...]) -> None:
+    """-h is the help of every command."""
+    run = ticketctl(*path, "-h")
+    usage = f"Usage: {words(('ticketctl', *path))} "
+    assert (run.returncode, run.stdout[: len(usage)], run.stderr) == (0, usage, "")
+
+
+def test_version(ticketctl: Callable[..., Run]) -> None:
+    """--version is the version and nothing else."""
+    run = ticketctl("--version")
+    assert (run.returncode, run.stdout, run.stderr) == (0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["fetch", "--help"], ["fetch", "none"]], ids=words)
+def test_no_colour_in_a_pipe(ticketctl: Callable[..., Run], arguments: list[str]) -> None:
+    """No variable of a CI system puts colours into a pipe."""
+    run = ticketctl(*arguments, GITHUB_ACTIONS="1", FORCE_COLOR="1")
+    assert "\x1b" not in run.stdout + run.stderr
+
+
+def test_help_is_light(environ: dict[str, str], home: Path) -> None:
+    """The help loads none of the heavy libraries."""
+    script = f"""if True:
+        import sys
+        from ticketctl.cli import main
+        code = main(["--help"])
+        print(code, sorted(sys.modules.keys() & {set(HEAVY)}), file=sys.stderr)
+    """
+    assert python(script, environ, home).stderr == "0 []\n"
+
+
+def test_next_is_light(environ: dict[str, str], home: Path, server: Server) -> None:
+    """A mint loads httpx and none of the other heavy libraries."""
+    script = f"""if True:
+        import sys
+        from ticketctl.cli import main
+        code = main(["next", "--region", "us-east-1", "--url", "{server.url}"])
+        print(code, sorted(sys.modules.keys() & {set(HEAVY)} - {{"rich.table"}}), file=sys.stderr)
+    """
+    block = {"partition": "us-east-1", "first": 42, "last": 42, "count": 1, "increment": 1}
+    server.answers = [Answer(200, "application/json", json.dumps(block).encode())]
+    run = python(script, environ, home)
+    assert (run.stdout, run.stderr) == ("42\n", "0 ['httpx']\n")
+
+
+# --- wrong usage ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["mint"], "No such command 'mint'.", "ticketctl --help"),
+        (["counter", "delete"], "No such command 'delete'.", "ticketctl counter --help"),
+        (["next", "--zzz"], "No such option: --zzz", "ticketctl next --help"),
+        (["--zzz"], "No such option: --zzz", "ticketctl --help"),
+        (["next", "orders"], "Got unexpected extra argument(s) (orders)", "ticketctl next --help"),
+        (["fetch"], "Missing argument 'count'.", "ticketctl fetch --help"),
+        (["fetch", "many"], "Invalid value for 'count': 'many' is not a valid int range.", "ticketctl fetch --help"),
+        (["fetch", "0"], "Invalid value for 'count': 0 is not in the range x>=1.", "ticketctl fetch --help"),
+        (
+            ["fetch", "1", "--block", "10001"],
+            "Invalid value for '--block': 10001 is not in the range 1<=x<=10000.",
+            "ticketctl fetch --help",
+        ),
+        (["counter", "create"], "Missing argument 'name'.", "ticketctl counter create --help"),
+        (
+            ["next", "--timeout", "soon"],
+            "Invalid value for '--timeout': 'soon' is not a valid float.",
+            "ticketctl next --help",
+        ),
+    ],
+    ids=str,
+)
+def test_wrong_usage(ticketctl: Callable[..., Run], arguments: list[str], message: str, hint: str) -> None:
+    """Wrong usage is two lines on stderr and exit code 2."""
+    run = ticketctl(*arguments)
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", f"error: {message}\nhint: {hint}\n")
+
+
+def test_wrong_usage_as_json(ticketctl: Callable[..., Run]) -> None:
+    """With --json wrong usage is one object, even where the command line could not be parsed."""
+    run = ticketctl("fetch", "many", "--json", "--zzz")
+    assert (run.returncode, run.stdout, json.loads(run.stderr)) == (
+        2,
+        "",
+        {
+            "error": {
+                "code": "usage",
+                "message": "No such option: --zzz",
+                "hint": "ticketctl fetch --help",
+                "exit_code": 2,
+            }
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [
+        (["next", "--region", "frankfurt"], {}),
+        (["next", "--stack", "x"], {}),
+        (["next", "--timeout", "nan"], {}),
+        (["next", "--partition", ""], {}),
+        (["next", "--partition", os.fsdecode(b"caf\xe9")], {}),
+        (["next", "--via", "pigeon"], {}),
+        (["next", "--url", "http://["], {}),
+        (["next", "--region", "us-east-1", "--endpoint-url", "http://["], {}),
+        (["next", "--local", "--profile", "work"], {}),
+        (["next", "--url", "https://tickets.example", "--via", "dynamodb"], {}),
+        (["next"], {"TICKETCTL_TIMEOUT": "soon"}),
+        (["next"], {"TICKETCTL_LOCAL": "maybe"}),
+        (["local", "up"], {"TICKETCTL_REGION": "frankfurt"}),
+        (["destroy", "--region", "us-east-1", "--delete-tickets", "orders"], {}),
+    ],
+    ids=str,
+)
+def test_refused_settings(ticketctl: Callable[..., Run], arguments: list[str], variables: dict[str, str]) -> None:
+    """A setting that cannot be meant is refused before anything is done."""
+    run = ticketctl(*arguments, "--json", **variables)
+    error = json.loads(run.stderr)["error"]
+    assert (run.returncode, run.stdout, error["code"], error["exit_code"]) == (2, "", "usage", 2)
+
+
+# --- errors -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", IN_A_REGION, ids=words)
+def test_every_command_without_a_region(ticketctl: Callable[..., Run], path: tuple[str, ...]) -> None:
+    """Every command that needs a region says so: as JSON in one object with a code of the closed list."""
+    run = ticketctl(*path, *ARGUMENTS.get(path, []), "--json")
+    document = json.loads(run.stderr)
+    assert (document, CODES[document["error"]["code"]], run.returncode, run.stdout) == (
+        {
+            "error": {
+                "code": "no_region",
+                "message": REGION_MISSING,
+                "hint": "add --region REGION, or try it without AWS: ticketctl next --local",
+                "exit_code": 3,
+            }
+        },
+        3,
+        3,
+        "",
+    )
+
+
+@pytest.mark.parametrize("path", [path for path in COMMANDS if path[0] == "local"], ids=words)
+def test_every_local_command_in_a_wrong_region(ticketctl: Callable[..., Run], path: tuple[str, ...]) -> None:
+    """The commands of the embedded AWS keep to the same form of errors."""
+    run = ticketctl(*path, "--region", "nowhere", "--json")
+    assert (json.loads(run.stderr), run.returncode, run.stdout) == (
+        {
+            "error": {
+                "code": "usage",
+                "message": "the region 'nowhere' (from --region) is not one",
+                "hint": "for example us-east-1",
+                "exit_code": 2,
+            }
+        },
+        2,
+        "",
+    )
+
+
+@pytest.mark.parametrize("path", IN_A_REGION, ids=words)
+def test_every_command_without_credentials(ticketctl: Callable[..., Run], path: tuple[str, ...]) -> None:
+    """Every command that calls AWS says that it has no credentials, after having looked at the places it names."""
+    run = ticketctl(*path, *ARGUMENTS.get(path, []), "--json", "--region", "us-east-1")
+    assert (json.loads(run.stderr), run.returncode, run.stdout) == (
+        {
+            "error": {
+                "code": "no_credentials",
+                "message": "no AWS credentials; looked at the environment, ~/.aws, SSO, containers and instance roles",
+                "hint": "aws configure sso, or aws login; or try it without AWS: ticketctl next --local",
+                "exit_code": 4,
+            }
+        },
+        4,
+        "",
+    )
+
+
+def test_error_for_a_person(ticketctl: Callable[..., Run]) -> None:
+    """For a person an error is what happened, and last the line that helps."""
+    run = ticketctl("next")
+    assert (run.returncode, run.stdout, run.stderr) == (
+        3,
+        "",
+        f"error: {REGION_MISSING}\nhint: add --region REGION, or try it without AWS: ticketctl next --local\n",
+    )
+
+
+def test_unknown_profile(ticketctl: Callable[..., Run]) -> None:
+    """A profile that does not exist is said before the region that it cannot give."""
+    run = ticketctl("next", "--profile", "wrok")
+    assert (run.returncode, run.stdout, run.stderr) == (
+        3,
+        "",
+        "error: the AWS profile 'wrok' does not exist; there are: none\nhint: aws configure sso\n",
+    )
+
+
+def test_broken_aws_configuration(ticketctl: Callable[..., Run], home: Path) -> None:
+    """An AWS configuration that cannot be parsed is this machine's fault, not a bug of ticketctl's."""
+    (home / "aws_config").write_text("region = eu-west-1\n", encoding="utf-8")
+    run = ticketctl("next", AWS_CONFIG_FILE=str(home / "aws_config"))
+    assert (run.returncode, run.stdout, "aws_config" in run.stderr) == (3, "", True)
+
+
+def test_broken_cache(ticketctl: Callable[..., Run], home: Path) -> None:
+    """A broken cache is an error that names the file."""
+    (home / "stacks.json").write_text("{", encoding="utf-8")
+    run = ticketctl("url", "--region", "us-east-1")
+    assert (run.returncode, run.stdout, run.stderr.splitlines()[1]) == (3, "", "hint: remove the file: it is a cache")
+    assert run.stderr.startswith(f"error: {home / 'stacks.json'} cannot be read: ")
+
+
+def test_verbose(ticketctl: Callable[..., Run]) -> None:
+    """--verbose says where each setting came from."""
+    run = ticketctl("synth", "--verbose", "--timeout", "2", TICKETCTL_STACK="orders", AWS_REGION="eu-west-1")
+    assert run.stderr.splitlines() == [
+        "stack: orders (from TICKETCTL_STACK)",
+        "region: eu-west-1 (from AWS_REGION)",
+        "profile: None (from default)",
+        "partition: None (from default)",
+        "via: url (from default)",
+        "local: False (from default)",
+        "endpoint-url: None (from default)",
+        "url: None (from default)",
+        "timeout: 2.0 (from --timeout)",
+    ]
+
+
+def test_debug(environ: dict[str, str], home: Path) -> None:
+    """--debug shows the traceback, and the exit code stays."""
+    run = python("import sys; from ticketctl.cli import main; sys.exit(main(['next', '--debug']))", environ, home)
+    assert (run.returncode, run.stderr.splitlines()[0]) == (3, "Traceback (most recent call last):")
+
+
+# --- the embedded AWS, not started ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdout", "stderr"),
+    [
+        (["down"], "", "it was not running\n"),
+        (["status"], "stopped\nlog\t{home}/local/engine.log\nstate\t{home}/local/state\n", ""),
+        (["logs"], "", ""),
+        (["reset", "--yes"], "", "the embedded AWS is as new\n"),
+    ],
+    ids=str,
+)
+def test_local_not_running(
+    ticketctl: Callable[..., Run], home: Path, arguments: list[str], stdout: str, stderr: str
+) -> None:
+    """What can be said of the embedded AWS without starting it is said without starting it."""
+    run = ticketctl("local", *arguments)
+    assert (run.returncode, run.stdout, run.stderr) == (0, stdout.format(home=home), stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "document"),
+    [
+        (["down"], {"stopped": False}),
+        (
+            ["status"],
+            {
+                "running": False,
+                "endpoint_url": None,
+                "pid": None,
+                "log": "{home}/local/engine.log",
+                "state": "{home}/local/state",
+            },
+        ),
+        (["reset", "--yes"], {"reset": True}),
+    ],
+    ids=str,
+)
+def test_local_not_running_as_json(
+    ticketctl: Callable[..., Run], home: Path, arguments: list[str], document: dict[str, object]
+) -> None:
+    """As JSON it is one document, and stderr is empty."""
+    run = ticketctl("local", *arguments, "--json")
+    expected = {key: value.format(home=home) if isinstance(value, str) else value for key, value in document.items()}
+    assert (run.returncode, json.loads(run.stdout), run.stderr) == (0, expected, "")
+
+
+def test_nobody_to_ask(ticketctl: Callable[..., Run]) -> None:
+    """Where nobody can be asked a confirmation must be given as an option."""
+    run = ticketctl("local", "reset")
+    assert (run.returncode, run.stdout, run.stderr) == (
+        2,
+        "",
+        "error: nobody can be asked here: Forget every stack and counter of the embedded AWS?\n"
+        "hint: add --yes to say yes\n",
+    )
+
+
+def test_interrupted(environ: dict[str, str], home: Path) -> None:
+    """Ctrl-C ends any command with 130 and without a traceback."""
+    (home / "local").mkdir()
+    (home / "local" / "engine.log").write_text("it began\n", encoding="utf-8")
+    command = [sys.executable, "-m", "ticketctl", "local", "logs", "--follow"]
+    with subprocess.Popen(
+        command, env=environ, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout
+        first = running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        _, stderr = running.communicate()
+    assert (first, running.returncode, "Traceback" in stderr) == ("it began\n", 130, False)
+
+
+# --- synth, and where its output goes ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stack", ["Tickets", "orders"])
+def test_synth(ticketctl: Callable[..., Run], stack: str) -> None:
+    """The output of synth is the shipped template with the table's name set; it needs no region and no extra."""
+    run = ticketctl("synth", "--stack", stack)
+    shipped = json.loads(template.SHIPPED.read_text(encoding="utf-8"))
+    assert (run.returncode, json.loads(run.stdout), run.stderr) == (0, template.for_stack(shipped, stack), "")
+
+
+def test_synth_as_json(ticketctl: Callable[..., Run]) -> None:
+    """The template is one JSON document with or without --json."""
+    assert json.loads(ticketctl("synth", "--json").stdout) == json.loads(ticketctl("synth").stdout)
+
+
+def test_synth_into_a_folder_that_cannot_be(ticketctl: Callable[..., Run], home: Path) -> None:
+    """A folder that cannot be made is an error that names it."""
+    (home / "file").touch()
+    run = ticketctl("synth", "--out", "file/below")
+    assert (run.returncode, run.stdout, run.stderr) == (
+        3,
+        "",
+        f"error: file/below cannot be written: {os.strerror(errno.ENOTDIR)}\nhint: name another folder with --out\n",
+    )
+
+
+WRITING = [["synth"], ["--version"], ["next", "--help"]]
+
+
+@pytest.mark.parametrize("arguments", WRITING, ids=words)
+def test_full_disk(ticketctl: Callable[..., Run], arguments: list[str]) -> None:
+    """A full disk under stdout is a failure that says so."""
+    run = ticketctl(*arguments, around='exec "$@" >/dev/full')
+    assert (run.returncode, run.stderr) == (
+        8,
+        f"error: the answer could not be written: {os.strerror(errno.ENOSPC)}\nhint: free some space\n",
+    )
+
+
+@pytest.mark.parametrize("arguments", WRITING, ids=words)
+def test_reader_gone(environ: dict[str, str], home: Path, arguments: list[str]) -> None:
+    """A reader that has closed the pipe is no error: 141 and silence."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "ticketctl", *arguments]
+    run = subprocess.run(command, env=environ, cwd=home, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("arguments", WRITING, ids=words)
+def test_no_stdout(ticketctl: Callable[..., Run], arguments: list[str]) -> None:
+    """Where stdout is closed from the start, nothing was delivered: a failure that says so."""
+    run = ticketctl(*arguments, around='exec "$@" >&-')
+    assert (run.returncode, run.stderr.splitlines()[:1]) == (
+        8,
+        [f"error: the answer could not be written: {os.strerror(errno.EBADF)}"],
+    )
+
+
+@pytest.mark.parametrize(("arguments", "exit_code"), [(["synth"], 0), (["next"], 3), (["next", "--zzz"], 2)])
+def test_no_stderr(ticketctl: Callable[..., Run], arguments: list[str], exit_code: int) -> None:
+    """Where stderr is closed, the exit code still speaks."""
+    assert ticketctl(*arguments, around='exec "$@" 2>&-').returncode == exit_code

@@ -1,0 +1,586 @@
+"""``cloudformation``: change sets, events and outcomes, on a real client whose answers are scripted."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from botocore.stub import ANY, Stubber
+
+from ticketctl.aws import Aws
+from ticketctl.cloudformation import Change, CloudFormation, Event, Plan, Stack, first_cause, outputs_of
+from ticketctl.errors import AccessError, NotDeployedError, RefusedError, StackFailedError
+from ticketctl.models import StackOutputs
+
+ID = "arn:aws:cloudformation:us-east-1:123456789012:stack/Tickets/1"
+CHANGE_SET = "arn:aws:cloudformation:us-east-1:123456789012:changeSet/ticketctl-1/1"
+THEN = datetime(2026, 11, 1, tzinfo=UTC)
+TEMPLATE = '{"Parameters": {"AuthType": {}, "Increment": {}, "MaxCount": {}, "Offset": {}}}'
+TABLE = "AWS::DynamoDB::Table"
+FUNCTION = "AWS::Lambda::Function"
+
+
+class CloudFormationScript:
+    """A ``CloudFormation`` whose client expects these calls in turn; ``said`` and ``slept`` are what it did besides."""
+
+    def __init__(self, client: Any) -> None:
+        self.stubber = Stubber(client)
+        self.said: list[str] = []
+        self.slept: list[float] = []
+        self.stacks = CloudFormation(client, report=self.said.append, sleep=self.slept.append)
+
+    def find(self, status: str = "", *, by: str = "Tickets", **details: Any) -> None:
+        expected = {"StackName": by}
+        if not status:
+            self.missing("describe_stacks", expected, f"Stack with id {by} does not exist")
+            return
+        description = {"StackId": ID, "StackName": "Tickets", "CreationTime": THEN, "StackStatus": status, **details}
+        self.stubber.add_response("describe_stacks", {"Stacks": [description]}, expected)
+
+    def events(self, *events: dict[str, Any], token: str = "", after: str = "") -> None:
+        """``events`` is a page of them, oldest first as they are written here, newest first as AWS gives them."""
+        answer = {"StackEvents": list(reversed(events)), **({"NextToken": token} if token else {})}
+        expected = {"StackName": ID, **({"NextToken": after} if after else {})}
+        self.stubber.add_response("describe_stack_events", answer, expected)
+
+    def delete(self) -> None:
+        self.stubber.add_response("delete_stack", {}, {"StackName": ID})
+
+    def change_set(self, status: str, **details: Any) -> None:
+        expected = {"ChangeSetName": CHANGE_SET}
+        self.stubber.add_response("describe_change_set", {"Status": status, **details}, expected)
+
+    def created(self, kind: str, parameters: list[dict[str, Any]]) -> None:
+        expected = {
+            "StackName": "Tickets",
+            "ChangeSetName": ANY,
+            "ChangeSetType": kind,
+            "TemplateBody": TEMPLATE,
+            "Parameters": parameters,
+            "Capabilities": ["CAPABILITY_IAM"],
+            "ImportExistingResources": True,
+        }
+        self.stubber.add_response("create_change_set", {"Id": CHANGE_SET, "StackId": ID}, expected)
+
+    def discarded(self, *, stack: bool) -> None:
+        self.stubber.add_response("delete_change_set", {}, {"ChangeSetName": CHANGE_SET})
+        if stack:
+            self.delete()
+
+    def executed(self) -> None:
+        self.stubber.add_response("execute_change_set", {}, {"ChangeSetName": CHANGE_SET})
+
+    def missing(self, operation: str, expected: dict[str, Any], message: str, code: str = "ValidationError") -> None:
+        self.stubber.add_client_error(operation, code, message, 400, expected_params=expected)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    with closing(Aws("us-east-1", endpoint_url="http://127.0.0.1:9", embedded=True)) as aws:
+        yield aws.client("cloudformation", retries=0)
+
+
+@pytest.fixture
+def script(client: Any) -> Iterator[CloudFormationScript]:
+    script = CloudFormationScript(client)
+    with script.stubber:
+        yield script
+    script.stubber.assert_no_pending_responses()
+
+
+def event(number: int, status: str, logical_id: str = "", reason: str = "", *, kind: str = FUNCTION) -> dict[str, Any]:
+    """Without a ``logical_id`` it is the stack's own."""
+    return {
+        "StackId": ID,
+        "StackName": "Tickets",
+        "EventId": f"event-{number}",
+        "Timestamp": THEN,
+        "LogicalResourceId": logical_id or "Tickets",
+        "PhysicalResourceId": f"physical-{logical_id}" if logical_id else ID,
+        "ResourceType": kind if logical_id else "AWS::CloudFormation::Stack",
+        "ResourceStatus": status,
+        **({"ResourceStatusReason": reason} if reason else {}),
+    }
+
+
+def change(action: str, logical_id: str, kind: str, replacement: str = "") -> dict[str, Any]:
+    details = {"Action": action, "LogicalResourceId": logical_id, "ResourceType": kind}
+    return {"Type": "Resource", "ResourceChange": {**details, **({"Replacement": replacement} if replacement else {})}}
+
+
+def given(**values: str) -> list[dict[str, Any]]:
+    return [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
+
+
+# --- find -------------------------------------------------------------------------------------------
+
+
+def test_find(script: CloudFormationScript) -> None:
+    """A stack is its id, name, status and reason, with its parameters and outputs by name."""
+    script.find(
+        "ROLLBACK_COMPLETE",
+        StackStatusReason="why",
+        Parameters=given(AuthType="AWS_IAM"),
+        Outputs=[{"OutputKey": "Url", "OutputValue": "https://tickets.example"}],
+    )
+    assert script.stacks.find("Tickets") == Stack(
+        id=ID,
+        name="Tickets",
+        status="ROLLBACK_COMPLETE",
+        reason="why",
+        parameters={"AuthType": "AWS_IAM"},
+        outputs={"Url": "https://tickets.example"},
+    )
+
+
+def test_find_nothing(script: CloudFormationScript) -> None:
+    """A stack that does not exist is none."""
+    script.find()
+    assert script.stacks.find("Tickets") is None
+
+
+def test_find_deleted(script: CloudFormationScript) -> None:
+    """A stack that is found by its id after its deletion is none."""
+    script.find("DELETE_COMPLETE", by=ID)
+    assert script.stacks.find(ID) is None
+
+
+def test_find_denied(script: CloudFormationScript) -> None:
+    """A refusal is not the absence of a stack."""
+    message = "User: me is not authorized to perform: cloudformation:DescribeStacks on resource: Tickets"
+    script.missing("describe_stacks", {"StackName": "Tickets"}, message, "AccessDenied")
+    with pytest.raises(AccessError) as caught:
+        script.stacks.find("Tickets")
+    assert caught.value.message == f"CloudFormation in us-east-1: {message}"
+
+
+@pytest.mark.parametrize(
+    ("status", "in_progress"),
+    [
+        ("CREATE_IN_PROGRESS", True),
+        ("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", True),
+        ("UPDATE_ROLLBACK_IN_PROGRESS", True),
+        ("DELETE_IN_PROGRESS", True),
+        ("REVIEW_IN_PROGRESS", False),
+        ("CREATE_COMPLETE", False),
+        ("ROLLBACK_COMPLETE", False),
+    ],
+)
+def test_in_progress(status: str, in_progress: bool) -> None:
+    """A stack in review only waits: nobody is deploying it."""
+    stack = Stack(id=ID, name="Tickets", status=status, reason="", parameters={}, outputs={})
+    assert stack.in_progress is in_progress
+
+
+# --- make_ready -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"])
+def test_ready(script: CloudFormationScript, status: str) -> None:
+    """A stack that lives is ready as it is."""
+    script.find(status)
+    stack = script.stacks.make_ready("Tickets")
+    assert (stack and stack.status, script.said, script.slept) == (status, [], [])
+
+
+def test_ready_where_there_is_none(script: CloudFormationScript) -> None:
+    """Where there is no stack there is nothing to clear away."""
+    script.find()
+    assert (script.stacks.make_ready("Tickets"), script.said) == (None, [])
+
+
+@pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"])
+def test_never_lived(script: CloudFormationScript, status: str) -> None:
+    """A stack that never lived is deleted, and the reason of its failure is told first."""
+    history = [
+        event(1, "CREATE_IN_PROGRESS"),
+        event(2, "CREATE_FAILED", "CreateTicket", "no such runtime"),
+        event(3, "CREATE_FAILED", "CreateTicketRole", "Resource creation cancelled"),
+        event(4, status),
+    ]
+    script.find(status)
+    script.events(*history)
+    script.events(*history)
+    script.delete()
+    script.events(*history, event(5, "DELETE_IN_PROGRESS"), event(6, "DELETE_COMPLETE"))
+    assert script.stacks.make_ready("Tickets") is None
+    assert script.said == [
+        f"Tickets is {status} (CreateTicket (AWS::Lambda::Function): no such runtime); deleting it, its table stays",
+        "  DELETE_IN_PROGRESS AWS::CloudFormation::Stack Tickets",
+        "  DELETE_COMPLETE AWS::CloudFormation::Stack Tickets",
+    ]
+
+
+def test_never_executed(script: CloudFormationScript) -> None:
+    """A stack that only waits for a change set is deleted."""
+    script.find("REVIEW_IN_PROGRESS")
+    script.events(event(1, "REVIEW_IN_PROGRESS"))
+    script.events(event(1, "REVIEW_IN_PROGRESS"))
+    script.delete()
+    script.events(event(1, "REVIEW_IN_PROGRESS"), event(2, "DELETE_COMPLETE"))
+    assert script.stacks.make_ready("Tickets") is None
+    assert script.said == [
+        "Tickets is REVIEW_IN_PROGRESS (its change set was never executed); deleting it, its table stays",
+        "  DELETE_COMPLETE AWS::CloudFormation::Stack Tickets",
+    ]
+
+
+def test_stuck(script: CloudFormationScript) -> None:
+    """A stack that is stuck is refused, with its cause and the command that frees it."""
+    script.find("UPDATE_ROLLBACK_FAILED")
+    script.events(
+        event(1, "UPDATE_IN_PROGRESS"),
+        event(2, "UPDATE_FAILED", "CreateTicket", "no such runtime"),
+        event(3, "UPDATE_ROLLBACK_FAILED"),
+    )
+    with pytest.raises(StackFailedError) as caught:
+        script.stacks.make_ready("Tickets")
+    assert (caught.value.message, caught.value.hint) == (
+        "the stack Tickets is UPDATE_ROLLBACK_FAILED: CreateTicket (AWS::Lambda::Function): no such runtime",
+        "aws cloudformation continue-update-rollback --stack-name Tickets --region us-east-1",
+    )
+
+
+def test_cause_of_the_last_deployment(script: CloudFormationScript) -> None:
+    """The cause is that of the last deployment, not of one that failed long ago."""
+    script.find("UPDATE_ROLLBACK_FAILED")
+    script.events(
+        event(1, "UPDATE_IN_PROGRESS"),
+        event(2, "UPDATE_FAILED", "CreateTicket", "long ago"),
+        event(3, "UPDATE_ROLLBACK_IN_PROGRESS"),
+        event(4, "UPDATE_ROLLBACK_COMPLETE"),
+        event(5, "UPDATE_IN_PROGRESS"),
+        event(6, "UPDATE_FAILED", "CreateTicket", "just now"),
+        event(7, "UPDATE_ROLLBACK_IN_PROGRESS"),
+        event(8, "UPDATE_ROLLBACK_FAILED"),
+    )
+    with pytest.raises(StackFailedError, match="just now"):
+        script.stacks.make_ready("Tickets")
+
+
+def test_somebody_else_deploys(script: CloudFormationScript) -> None:
+    """A deployment of somebody else's is followed to its end."""
+    script.find("UPDATE_IN_PROGRESS")
+    script.events(event(1, "UPDATE_IN_PROGRESS"))
+    script.find("UPDATE_IN_PROGRESS", by=ID)
+    script.events(event(1, "UPDATE_IN_PROGRESS"), event(2, "UPDATE_COMPLETE", "CreateTicket"))
+    script.find("UPDATE_COMPLETE", by=ID)
+    script.events(
+        event(1, "UPDATE_IN_PROGRESS"), event(2, "UPDATE_COMPLETE", "CreateTicket"), event(3, "UPDATE_COMPLETE")
+    )
+    script.find("UPDATE_COMPLETE")
+    stack = script.stacks.make_ready("Tickets")
+    assert (stack and stack.status, script.slept) == ("UPDATE_COMPLETE", [0.1])
+    assert script.said == [
+        "Tickets is UPDATE_IN_PROGRESS: somebody else is deploying it; following",
+        "  UPDATE_COMPLETE AWS::Lambda::Function CreateTicket",
+        "  UPDATE_COMPLETE AWS::CloudFormation::Stack Tickets",
+    ]
+
+
+def test_somebody_else_deletes(script: CloudFormationScript) -> None:
+    """A deletion of somebody else's is followed to its end, after which there is no stack."""
+    script.find("DELETE_IN_PROGRESS")
+    script.events(event(1, "DELETE_IN_PROGRESS"))
+    script.find("DELETE_COMPLETE", by=ID)
+    script.events(event(1, "DELETE_IN_PROGRESS"), event(2, "DELETE_COMPLETE"))
+    script.find()
+    assert script.stacks.make_ready("Tickets") is None
+
+
+# --- plan -------------------------------------------------------------------------------------------
+
+
+def test_plan_of_a_new_stack(script: CloudFormationScript) -> None:
+    """Where there is no stack the change set makes one, and waits until it has been worked out."""
+    script.find()
+    script.created("CREATE", given(AuthType="NONE"))
+    script.change_set("CREATE_PENDING")
+    script.change_set("CREATE_IN_PROGRESS")
+    script.change_set("CREATE_COMPLETE", Changes=[change("Import", "TicketsTable", TABLE)])
+    assert script.stacks.plan("Tickets", TEMPLATE, {"AuthType": "NONE"}) == Plan(
+        change_set_id=CHANGE_SET,
+        stack_id=ID,
+        is_new=True,
+        changes=(Change("Import", "TicketsTable", TABLE, ""),),
+    )
+    assert script.slept == [0.1, 0.13]
+
+
+def test_plan_keeps_parameters(script: CloudFormationScript) -> None:
+    """A parameter that is not named keeps its value."""
+    script.find("CREATE_COMPLETE", Parameters=given(AuthType="AWS_IAM", MaxCount="100", Offset="7"))
+    kept = [{"ParameterKey": name, "UsePreviousValue": True} for name in ("AuthType", "Offset")]
+    script.created("UPDATE", [*given(MaxCount="50"), *kept])
+    script.change_set("CREATE_COMPLETE", Changes=[change("Modify", "CreateTicket", FUNCTION, "False")])
+    plan = script.stacks.plan("Tickets", TEMPLATE, {"MaxCount": "50"})
+    assert (plan.is_new, plan.changes) == (False, (Change("Modify", "CreateTicket", FUNCTION, "False"),))
+
+
+def test_plan_drops_foreign_parameters(script: CloudFormationScript) -> None:
+    """A parameter that the template does not have is not kept: CloudFormation would refuse the change set."""
+    script.find("CREATE_COMPLETE", Parameters=given(AuthType="AWS_IAM", BootstrapVersion="/cdk-bootstrap/version"))
+    script.created("UPDATE", [{"ParameterKey": "AuthType", "UsePreviousValue": True}])
+    script.change_set("CREATE_COMPLETE")
+    script.stacks.plan("Tickets", TEMPLATE, {})
+
+
+def test_plan_in_pages(script: CloudFormationScript) -> None:
+    """Every page of the changes is read."""
+    script.find("CREATE_COMPLETE")
+    script.created("UPDATE", [])
+    script.change_set("CREATE_COMPLETE", Changes=[change("Add", "A", FUNCTION)], NextToken="more")
+    script.stubber.add_response(
+        "describe_change_set",
+        {"Status": "CREATE_COMPLETE", "Changes": [change("Remove", "B", TABLE)]},
+        {"ChangeSetName": CHANGE_SET, "NextToken": "more"},
+    )
+    plan = script.stacks.plan("Tickets", TEMPLATE, {})
+    assert [str(change) for change in plan.changes] == [
+        "add AWS::Lambda::Function A",
+        "remove AWS::DynamoDB::Table B",
+    ]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "The submitted information didn't contain changes. Submit different information to create a change set.",
+        "No updates are to be performed.",
+    ],
+)
+def test_no_changes(script: CloudFormationScript, reason: str) -> None:
+    """A change set without changes is a plan without changes, and is deleted."""
+    script.find("CREATE_COMPLETE")
+    script.created("UPDATE", [])
+    script.change_set("FAILED", StatusReason=reason)
+    script.discarded(stack=False)
+    assert script.stacks.plan("Tickets", TEMPLATE, {}) == Plan(CHANGE_SET, ID, is_new=False, changes=())
+
+
+@pytest.mark.parametrize(("status", "kind", "is_new"), [("CREATE_COMPLETE", "UPDATE", False), ("", "CREATE", True)])
+def test_failed_change_set(script: CloudFormationScript, status: str, kind: str, is_new: bool) -> None:
+    """A change set that fails is deleted, with the empty stack that came with it, and the reason is told."""
+    script.find(status)
+    script.created(kind, [])
+    script.change_set("FAILED", StatusReason="Table Tickets already exists in stack Old")
+    script.discarded(stack=is_new)
+    with pytest.raises(StackFailedError) as caught:
+        script.stacks.plan("Tickets", TEMPLATE, {})
+    assert caught.value.message == "CloudFormation refused the change set: Table Tickets already exists in stack Old"
+
+
+def test_refused_change_set(script: CloudFormationScript) -> None:
+    """A template that CloudFormation refuses is a refusal with its words."""
+    script.find()
+    script.stubber.add_client_error("create_change_set", "ValidationError", "Template format error", 400)
+    with pytest.raises(RefusedError) as caught:
+        script.stacks.plan("Tickets", TEMPLATE, {})
+    assert caught.value.message == "CloudFormation in us-east-1: Template format error"
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_discard(script: CloudFormationScript, is_new: bool) -> None:
+    """A plan is discarded with the empty stack that came with it."""
+    script.discarded(stack=is_new)
+    script.stacks.discard(Plan(CHANGE_SET, ID, is_new, ()))
+
+
+@pytest.mark.parametrize(
+    ("change", "danger"),
+    [
+        (Change("Remove", "TicketsTable", TABLE, ""), True),
+        (Change("Modify", "TicketsTable", TABLE, "True"), True),
+        (Change("Modify", "TicketsTable", TABLE, "Conditional"), True),
+        (Change("Modify", "TicketsTable", TABLE, "False"), False),
+        (Change("Add", "TicketsTable", TABLE, ""), False),
+        (Change("Import", "TicketsTable", TABLE, ""), False),
+        (Change("Remove", "CreateTicket", FUNCTION, ""), False),
+        (Change("Modify", "CreateTicket", FUNCTION, "True"), False),
+    ],
+    ids=str,
+)
+def test_endangers_table(change: Change, danger: bool) -> None:
+    """What would replace or delete the table, or might, endangers it."""
+    plan = Plan(CHANGE_SET, ID, is_new=False, changes=(change,))
+    assert plan.endangers_table == ((change,) if danger else ())
+
+
+@pytest.mark.parametrize(
+    ("replacement", "said"), [("True", " (replaced)"), ("Conditional", " (perhaps replaced)"), ("False", ""), ("", "")]
+)
+def test_change_for_a_person(replacement: str, said: str) -> None:
+    """A change says whether the resource is replaced."""
+    assert str(Change("Modify", "CreateTicket", FUNCTION, replacement)) == (
+        f"modify AWS::Lambda::Function CreateTicket{said}"
+    )
+
+
+# --- execute and delete -----------------------------------------------------------------------------
+
+PLAN = Plan(CHANGE_SET, ID, is_new=False, changes=(Change("Modify", "CreateTicket", FUNCTION, ""),))
+
+
+def test_execute(script: CloudFormationScript) -> None:
+    """A plan is followed to its end: each new event is told once, and nothing of an earlier deployment."""
+    old = event(1, "CREATE_COMPLETE")
+    started = event(2, "UPDATE_IN_PROGRESS")
+    cleaning = event(3, "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
+    script.events(old)
+    script.executed()
+    script.events(old)
+    script.events(old, started)
+    script.events(old, started, cleaning, event(4, "UPDATE_COMPLETE"))
+    script.stacks.execute(PLAN)
+    assert script.said == [
+        "  UPDATE_IN_PROGRESS AWS::CloudFormation::Stack Tickets",
+        "  UPDATE_COMPLETE_CLEANUP_IN_PROGRESS AWS::CloudFormation::Stack Tickets",
+        "  UPDATE_COMPLETE AWS::CloudFormation::Stack Tickets",
+    ]
+    assert script.slept == [0.1, 0.13]
+
+
+def test_execute_with_pages_of_events(script: CloudFormationScript) -> None:
+    """Events are read page by page, down to what was there before."""
+    script.events(event(1, "CREATE_COMPLETE"))
+    script.executed()
+    script.events(event(3, "UPDATE_COMPLETE"), token="more")
+    script.events(event(1, "CREATE_COMPLETE"), event(2, "UPDATE_IN_PROGRESS"), after="more")
+    script.stacks.execute(PLAN)
+    assert script.said == [
+        "  UPDATE_IN_PROGRESS AWS::CloudFormation::Stack Tickets",
+        "  UPDATE_COMPLETE AWS::CloudFormation::Stack Tickets",
+    ]
+
+
+def test_pauses_grow(script: CloudFormationScript) -> None:
+    """The pauses between two looks grow to three seconds and no further."""
+    script.events()
+    script.executed()
+    for _ in range(20):
+        script.events()
+    script.events(event(1, "CREATE_COMPLETE"))
+    script.stacks.execute(PLAN)
+    assert script.slept == sorted(script.slept)
+    assert (script.slept[0], script.slept[-1]) == (0.1, 3.0)
+
+
+def test_failed_deployment(script: CloudFormationScript) -> None:
+    """A deployment that failed names the first resource that failed and why."""
+    script.events()
+    script.executed()
+    script.events(
+        event(1, "UPDATE_IN_PROGRESS"),
+        event(2, "UPDATE_FAILED", "CreateTicket", "ReservedConcurrentExecutions is too high"),
+        event(3, "UPDATE_FAILED", "CreateTicketUrl", "Resource update cancelled"),
+        event(4, "UPDATE_ROLLBACK_IN_PROGRESS", reason="The following resource(s) failed to update: [CreateTicket]."),
+        event(5, "UPDATE_ROLLBACK_COMPLETE"),
+    )
+    with pytest.raises(StackFailedError) as caught:
+        script.stacks.execute(PLAN)
+    assert (caught.value.message, caught.value.hint) == (
+        "the deployment failed and was rolled back (UPDATE_ROLLBACK_COMPLETE): CreateTicket (AWS::Lambda::Function): "
+        "ReservedConcurrentExecutions is too high",
+        "mend the cause and run ticketctl deploy again",
+    )
+
+
+def test_failed_without_a_reason(script: CloudFormationScript) -> None:
+    """A deployment that failed without a word says that."""
+    script.events()
+    script.executed()
+    script.events(event(1, "ROLLBACK_COMPLETE"))
+    with pytest.raises(StackFailedError, match="CloudFormation gave no reason"):
+        script.stacks.execute(PLAN)
+
+
+def test_failed_deletion(script: CloudFormationScript) -> None:
+    """A stack that cannot be deleted says what stood in the way."""
+    script.events()
+    script.delete()
+    script.events(
+        event(1, "DELETE_FAILED", "CreateTicket", "access denied"),
+        event(2, "DELETE_FAILED", reason="The following resource(s) failed to delete: [CreateTicket]."),
+    )
+    stack = Stack(id=ID, name="Tickets", status="CREATE_COMPLETE", reason="", parameters={}, outputs={})
+    with pytest.raises(StackFailedError) as caught:
+        script.stacks.delete(stack)
+    assert (caught.value.message, caught.value.hint) == (
+        "the stack Tickets could not be deleted (DELETE_FAILED): CreateTicket (AWS::Lambda::Function): access denied",
+        "mend the cause and run ticketctl destroy again",
+    )
+
+
+# --- what is made of the answers --------------------------------------------------------------------
+
+
+def told(status: str, logical_id: str, reason: str, *, is_stack: bool = False) -> Event:
+    kind = "AWS::CloudFormation::Stack" if is_stack else FUNCTION
+    return Event(id=logical_id, logical_id=logical_id, type=kind, status=status, reason=reason, is_stack=is_stack)
+
+
+@pytest.mark.parametrize(
+    ("events", "cause"),
+    [
+        ([], ""),
+        ([told("CREATE_COMPLETE", "A", "fine")], ""),
+        (
+            [told("CREATE_FAILED", "A", "first"), told("CREATE_FAILED", "B", "second")],
+            "A (AWS::Lambda::Function): first",
+        ),
+        (
+            [told("CREATE_FAILED", "A", "Resource creation cancelled"), told("CREATE_FAILED", "B", "cause")],
+            "B (AWS::Lambda::Function): cause",
+        ),
+        (
+            [told("UPDATE_FAILED", "A", "Resource update cancelled"), told("UPDATE_FAILED", "B", "cause")],
+            "B (AWS::Lambda::Function): cause",
+        ),
+        (
+            [told("DELETE_FAILED", "S", "the stack failed", is_stack=True), told("DELETE_FAILED", "B", "cause")],
+            "B (AWS::Lambda::Function): cause",
+        ),
+        ([told("CREATE_FAILED", "S", "the stack failed", is_stack=True)], "the stack failed"),
+        ([told("CREATE_FAILED", "A", "Resource creation cancelled")], "Resource creation cancelled"),
+    ],
+)
+def test_first_cause(events: list[Event], cause: str) -> None:
+    """The cause is the first resource that failed by itself, else whatever is said."""
+    assert first_cause(events) == cause
+
+
+DEPLOYED = Stack(
+    id=ID,
+    name="Tickets",
+    status="CREATE_COMPLETE",
+    reason="",
+    parameters={"AuthType": "AWS_IAM", "Offset": "2", "Increment": "3", "MaxCount": "100", "LogRetentionDays": "30"},
+    outputs={"Url": "https://tickets.example/", "TableName": "Tickets"},
+)
+
+
+def test_outputs() -> None:
+    """A deployed stack says all that ticketctl needs to know."""
+    assert outputs_of(DEPLOYED, "us-east-1") == StackOutputs(
+        account="123456789012",
+        region="us-east-1",
+        stack="Tickets",
+        url="https://tickets.example/",
+        auth="AWS_IAM",
+        table="Tickets",
+        offset=2,
+        increment=3,
+        max_count=100,
+    )
+
+
+def test_outputs_of_a_foreign_stack() -> None:
+    """A stack of somebody else's is no ticket server, and the error says how to keep out of its way."""
+    foreign = Stack(id=ID, name="Shop", status="CREATE_COMPLETE", reason="", parameters={}, outputs={"Bucket": "b"})
+    with pytest.raises(NotDeployedError) as caught:
+        outputs_of(foreign, "us-east-1")
+    assert (caught.value.message, caught.value.hint) == (
+        "the stack Shop in us-east-1 (CREATE_COMPLETE) is not a ticket server: it has no 'Url'",
+        "deploy under another name: ticketctl deploy --stack NAME",
+    )

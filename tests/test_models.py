@@ -1,0 +1,100 @@
+"""``models``: blocks and counters, and the answers that they are read from."""
+
+from typing import Any
+
+import pytest
+
+from ticketctl.models import Block, Counter
+
+BLOCK = {"partition": "orders", "hand_crafted_int": 17, "first": 8, "last": 17, "count": 4, "increment": 3}
+COUNTER = {
+    "partition": "orders",
+    "hand_crafted_int": 17,
+    "increment": 3,
+    "ceiling": 100,
+    "remaining": 27,
+    "minted_at": 1_700_000_000_000,
+}
+
+
+def test_block() -> None:
+    """A block is read from an answer and gives its tickets in ascending order."""
+    block = Block.from_answer(BLOCK)
+    assert block == Block(partition="orders", first=8, last=17, count=4, increment=3)
+    assert list(block.tickets) == [8, 11, 14, 17]
+
+
+def test_block_as_dict() -> None:
+    """A block prints as the answer that it was read from."""
+    assert Block.from_answer(BLOCK).as_dict() == BLOCK
+
+
+@pytest.mark.parametrize(
+    "contradiction",
+    [
+        {"count": 3},
+        {"count": 5},
+        {"count": 0, "last": 7},
+        {"count": 0, "first": 18, "last": 17},
+        {"last": 16},
+        {"first": 9},
+        {"first": 18},
+        {"increment": 0},
+        {"increment": -3},
+        {"increment": 2},
+        {"first": "eight"},
+        {"first": None},
+        {"first": []},
+        {"first": float("inf")},
+        {"first": float("nan")},
+        {"first": 8.5},
+        {"last": 8 + 3 * 10**30},
+    ],
+    ids=str,
+)
+def test_contradicting_block(contradiction: dict[str, Any]) -> None:
+    """Numbers that contradict each other are no block."""
+    with pytest.raises(ValueError, match=r"."):
+        Block.from_answer(BLOCK | contradiction)
+
+
+@pytest.mark.parametrize("missing", ["partition", "first", "last", "count", "increment"])
+def test_incomplete_block(missing: str) -> None:
+    """An answer that lacks a field is no block."""
+    with pytest.raises(ValueError, match=f"{missing} is None"):
+        Block.from_answer({name: value for name, value in BLOCK.items() if name != missing})
+
+
+def test_counter() -> None:
+    """A counter is read from an answer and prints as it."""
+    counter = Counter.from_answer(COUNTER)
+    assert counter == Counter(
+        partition="orders",
+        hand_crafted_int=17,
+        increment=3,
+        ceiling=100,
+        remaining=27,
+        minted_at=1_700_000_000_000,
+    )
+    assert counter.as_dict() == COUNTER
+
+
+def test_counter_before_its_first_mint() -> None:
+    """A counter that has not minted yet has no time of it."""
+    assert Counter.from_answer(COUNTER | {"minted_at": None}).minted_at is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"ceiling": None}, {"remaining": "many"}, {"minted_at": {}}, {"increment": float("inf")}], ids=str
+)
+def test_wrong_counter(wrong: dict[str, Any]) -> None:
+    """An answer whose numbers are none is no counter."""
+    with pytest.raises(ValueError, match=r"."):
+        Counter.from_answer(COUNTER | wrong)
+
+
+@pytest.mark.parametrize("missing", list(COUNTER))
+def test_incomplete_counter(missing: str) -> None:
+    """An answer that lacks a field is no counter."""
+    with pytest.raises(ValueError, match=f"{missing} is None"):
+        Counter.from_answer({name: value for name, value in COUNTER.items() if name != missing})

@@ -1,0 +1,334 @@
+"""``render``: what goes to stdout and what to stderr, and what became of it."""
+
+import errno
+import io
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ticketctl.errors import ClosedPipeError, PartialError, TicketctlError
+from ticketctl.models import Block, Counter
+from ticketctl.render import Output, UndeliveredError, block_lines, counter_row, counter_table
+
+ORDERS = Counter(
+    partition="größe 1",
+    hand_crafted_int=17,
+    increment=3,
+    ceiling=100,
+    remaining=27,
+    minted_at=1_700_000_000_000,
+)
+NEW = Counter(partition="new", hand_crafted_int=0, increment=1, ceiling=100, remaining=100, minted_at=None)
+
+
+class Streams:
+    """An ``Output`` on streams in memory."""
+
+    def __init__(self, *, stdout: io.BytesIO | None = None, stderr: io.StringIO | None = None, **options: Any) -> None:
+        self.stdout = stdout or io.BytesIO()
+        self.stderr = stderr or io.StringIO()
+        self.output = Output(stdout=self.stdout, stderr=self.stderr, **{"environ": {}, **options})
+
+    @property
+    def written(self) -> tuple[str, str]:
+        return self.stdout.getvalue().decode(), self.stderr.getvalue()
+
+
+class Narrow(io.BytesIO):
+    """A stream that takes ``room`` bytes, a few at a time, and then fails."""
+
+    def __init__(self, room: int, failure: int) -> None:
+        super().__init__()
+        self.room = room
+        self.failure = failure
+
+    def write(self, data: Any) -> int:
+        if not self.room:
+            raise OSError(self.failure, os.strerror(self.failure))
+        taken = super().write(bytes(data[: min(self.room, 3)]))
+        self.room -= taken
+        return taken
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_lines() -> None:
+    """Lines go to stdout as UTF-8, and nothing to stderr."""
+    streams = Streams()
+    streams.output.lines(["1", "größe"])
+    assert streams.written == ("1\ngröße\n", "")
+
+
+def test_no_lines() -> None:
+    """No lines are no bytes."""
+    streams = Streams()
+    streams.output.lines([])
+    assert streams.written == ("", "")
+
+
+def test_lone_surrogate() -> None:
+    """What cannot be UTF-8 is escaped and stops nothing."""
+    streams = Streams()
+    streams.output.lines(["caf\udce9"])
+    assert streams.written == ("caf\\udce9\n", "")
+
+
+def test_writes_in_pieces() -> None:
+    """A stream that takes a little at a time gets everything."""
+    streams = Streams(stdout=Narrow(100, errno.EPIPE))
+    streams.output.lines(["10", "11", "12"])
+    assert streams.written == ("10\n11\n12\n", "")
+
+
+@pytest.mark.parametrize("failure", [errno.ENOSPC, errno.EPIPE])
+@pytest.mark.parametrize(
+    ("room", "delivered"), [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 1), (6, 2), (7, 2), (8, 2)]
+)
+def test_undelivered(room: int, delivered: int, failure: int) -> None:
+    """A line counts as delivered with its newline, not before."""
+    with pytest.raises(UndeliveredError) as caught:
+        Streams(stdout=Narrow(room, failure)).output.lines(["10", "11", "12"])
+    assert (caught.value.lines, caught.value.cause.errno) == (delivered, failure)
+
+
+def test_closed_pipe() -> None:
+    """A reader that closed its pipe has had enough of an answer that can be asked for again."""
+    with pytest.raises(ClosedPipeError) as caught:
+        Streams(stdout=Narrow(3, errno.EPIPE)).output.line("https://tickets.example")
+    assert (caught.value.message, caught.value.hint) == ("", "")
+
+
+def test_full_disk() -> None:
+    """A full disk is a failure that says so."""
+    with pytest.raises(PartialError) as caught:
+        Streams(stdout=Narrow(3, errno.ENOSPC)).output.line("https://tickets.example")
+    assert (caught.value.message, caught.value.hint) == (
+        f"the answer could not be written: {os.strerror(errno.ENOSPC)}",
+        "free some space",
+    )
+
+
+def test_document() -> None:
+    """A JSON document is one line."""
+    streams = Streams()
+    streams.output.document({"partition": "größe", "count": 1})
+    assert streams.written == ('{"partition": "größe", "count": 1}\n', "")
+
+
+def test_counters_in_a_pipe() -> None:
+    """In a pipe counters are tab-separated, one a line, without a heading."""
+    streams = Streams()
+    streams.output.counters([ORDERS, NEW], title="Tickets in us-east-1")
+    assert streams.written == ("größe 1\t17\t3\t27\t2023-11-14T22:13:20Z\nnew\t0\t1\t100\t-\n", "")
+
+
+def test_counters_as_json() -> None:
+    """As JSON counters are one document with every field."""
+    streams = Streams(as_json=True)
+    streams.output.counters([NEW], title="Tickets in us-east-1")
+    assert json.loads(streams.written[0]) == {
+        "counters": [
+            {
+                "partition": "new",
+                "hand_crafted_int": 0,
+                "increment": 1,
+                "ceiling": 100,
+                "remaining": 100,
+                "minted_at": None,
+            }
+        ]
+    }
+
+
+def test_table() -> None:
+    """For a person counters are a table whose names are text, never markup."""
+    console = Console(file=io.StringIO(), width=80)
+    odd = Counter(partition="[red]odd", hand_crafted_int=7, increment=2, ceiling=9, remaining=1, minted_at=None)
+    console.print(counter_table("Tickets in us-east-1", [ORDERS, odd]))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
+    assert cells == [
+        ["größe 1", "17", "3", "27", "2023-11-14T22:13:20Z"],
+        ["[red]odd", "7", "2", "1", "-"],
+    ]
+
+
+def test_impossible_time() -> None:
+    """A counter whose item was edited by hand to a time that no calendar has is still shown."""
+    edited = Counter(partition="orders", hand_crafted_int=17, increment=3, ceiling=100, remaining=27, minted_at=10**30)
+    assert list(counter_row(edited))[:4] == ["orders", "17", "3", "27"]
+
+
+@pytest.mark.parametrize(
+    ("as_json", "ranges", "lines"),
+    [
+        (False, False, ["8", "11", "14", "17"]),
+        (False, True, ["8\t17\t3"]),
+        (
+            True,
+            False,
+            [
+                '{"partition": "größe", "first": 8, "last": 17, "count": 4, "increment": 3, "hand_crafted_int": 17}',
+            ],
+        ),
+    ],
+)
+def test_block_lines(as_json: bool, ranges: bool, lines: list[str]) -> None:
+    """A block is one line a ticket, or one line in all."""
+    block = Block(partition="größe", first=8, last=17, count=4, increment=3)
+    assert block_lines(block, as_json=as_json, ranges=ranges) == lines
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "note\nwarning: warn\nerror: broke\nhint: mend\n"),
+        ({"quiet": True}, "warning: warn\nerror: broke\nhint: mend\n"),
+        ({"verbose": True}, "note\nwarning: warn\ndetail\nerror: broke\nhint: mend\n"),
+    ],
+)
+def test_talk(options: dict[str, Any], said: str) -> None:
+    """Everything but answers goes to stderr; warnings and errors even with --quiet, details only with --verbose."""
+    streams = Streams(**options)
+    streams.output.note("note")
+    streams.output.warn("warn")
+    streams.output.detail("detail")
+    streams.output.error(TicketctlError("broke", hint="mend"))
+    assert streams.written == ("", said)
+
+
+def test_talk_as_json() -> None:
+    """As JSON a person is told nothing, and what the user must know is an object a line."""
+    streams = Streams(as_json=True, verbose=True)
+    streams.output.note("note")
+    streams.output.warn("größe")
+    streams.output.detail("detail")
+    assert streams.written == ("", '{"warning": "größe"}\n{"detail": "detail"}\n')
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (TicketctlError("broke"), "error: broke\n"),
+        (ClosedPipeError(""), ""),
+        (PartialError("größe", hint="mend"), "error: größe\nhint: mend\n"),
+    ],
+)
+def test_error(error: TicketctlError, said: str) -> None:
+    """An error is what happened and the line that helps, each only where there is one."""
+    streams = Streams()
+    streams.output.error(error)
+    assert streams.written == ("", said)
+
+
+def test_error_as_json() -> None:
+    """As JSON an error is one object on one line of stderr."""
+    streams = Streams(as_json=True)
+    streams.output.error(PartialError("größe", hint="mend"))
+    assert streams.written == (
+        "",
+        '{"error": {"code": "partial", "message": "größe", "hint": "mend", "exit_code": 8}}\n',
+    )
+
+
+def test_question() -> None:
+    """A question goes to stderr and leaves the cursor behind it."""
+    streams = Streams()
+    streams.output.ask("Delete it? [y/N] ")
+    assert streams.written == ("", "Delete it? [y/N] ")
+
+
+def test_nobody_listens() -> None:
+    """A stderr that takes nothing stops nothing."""
+
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, text)
+
+    Streams(stderr=Broken()).output.error(TicketctlError("broke"))
+
+
+def test_narrow_encoding() -> None:
+    """A stderr that cannot encode a character stops nothing."""
+    stderr = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    Output(stdout=io.BytesIO(), stderr=stderr, environ={}).note("größe")
+
+
+def test_plain_progress_is_silent_at_first() -> None:
+    """Where stderr is no terminal, short work says nothing."""
+    streams = Streams()
+    with streams.output.progress("minting", 3) as advance:
+        for done in (1, 2, 3):
+            advance(done)
+    assert streams.written == ("", "")
+
+
+def test_plain_progress() -> None:
+    """Long work says a line once every ten seconds, and no more."""
+    times = [0.0]
+    streams = Streams(clock=lambda: times[-1])
+    with streams.output.progress("minting", 6) as advance:
+        for done, time in enumerate([4.0, 9.9, 10.0, 19.9, 25.0, 26.0], start=1):
+            times.append(time)
+            advance(done)
+    assert streams.written == ("", "minting: 3 of 6\nminting: 5 of 6\n")
+
+
+@pytest.mark.parametrize("option", ["quiet", "as_json"])
+def test_quiet_progress(option: str) -> None:
+    """With --quiet or --json there is no progress, not even on a terminal."""
+    options: dict[str, Any] = {option: True}
+    streams = Streams(stderr=Terminal(), **options)
+    with streams.output.progress("minting", 3) as advance:
+        advance(3)
+    assert streams.written == ("", "")
+
+
+def test_no_movement_in_ci() -> None:
+    """In CI nothing moves, even where stderr is a terminal."""
+    streams = Streams(stderr=Terminal(), environ={"CI": "true"})
+    with streams.output.progress("minting", 3) as advance:
+        advance(3)
+    assert streams.written == ("", "")
+
+
+def test_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal progress is a bar on stderr that counts."""
+    monkeypatch.setenv("TERM", "xterm")
+    streams = Streams(stderr=Terminal())
+    with streams.output.progress("minting", 3) as advance:
+        advance(3)
+    stdout, stderr = streams.written
+    assert (stdout, "minting" in stderr, "3/3" in stderr) == ("", True, True)
+
+
+def looks(*answers: list[Counter]) -> Callable[[], list[Counter]]:
+    left = list(answers)
+    return lambda: left.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("as_json", "name"), [(False, lambda line: line.split("\t")[0]), (True, lambda line: json.loads(line)["partition"])]
+)
+def test_watch(as_json: bool, name: Callable[[str], str]) -> None:
+    """In a pipe --watch prints a counter at first and then when it has changed."""
+    moved = Counter(**ORDERS.as_dict() | {"hand_crafted_int": 20, "remaining": 26})
+    streams = Streams(as_json=as_json)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        streams.output.watch(looks([ORDERS, NEW], [ORDERS, NEW], [moved, NEW]), title="Tickets", every=2.0, sleep=sleep)
+    shown = [name(line) for line in streams.written[0].splitlines()]
+    assert (shown, slept) == (["größe 1", "new", "größe 1"], [2.0, 2.0, 2.0])

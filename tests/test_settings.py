@@ -1,0 +1,319 @@
+"""``settings``: where each value comes from, and what is refused."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ticketctl.errors import FileError, NoRegionError, UsageError
+from ticketctl.settings import Settings, resolve
+
+DEFAULTS: dict[str, Any] = {
+    "stack": "Tickets",
+    "region": None,
+    "profile": None,
+    "partition": None,
+    "via": "url",
+    "local": False,
+    "endpoint_url": None,
+    "url": None,
+    "timeout": 10.0,
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    return {"TICKETCTL_HOME": str(tmp_path)}
+
+
+def configure(home: dict[str, str], text: str) -> str:
+    file = Path(home["TICKETCTL_HOME"]) / "config.toml"
+    file.write_text(text, encoding="utf-8")
+    return str(file)
+
+
+def test_defaults(home: dict[str, str]) -> None:
+    """With nothing said anywhere, every value and its origin is the default."""
+    assert resolve({}, home) == Settings(**DEFAULTS, origins=dict.fromkeys(DEFAULTS, "default"))
+
+
+@pytest.mark.parametrize(
+    ("given", "region", "origin"),
+    [
+        ("flag TICKETCTL_REGION AWS_REGION AWS_DEFAULT_REGION file profile", "eu-flag-1", "--region"),
+        ("TICKETCTL_REGION AWS_REGION AWS_DEFAULT_REGION file profile", "eu-ticketctl-1", "TICKETCTL_REGION"),
+        ("AWS_REGION AWS_DEFAULT_REGION file profile", "eu-aws-1", "AWS_REGION"),
+        ("AWS_DEFAULT_REGION file profile", "eu-awsdefault-1", "AWS_DEFAULT_REGION"),
+        ("file profile", "eu-file-1", "{file}"),
+        ("profile", "eu-profile-1", "AWS profile default"),
+        ("", None, "default"),
+    ],
+)
+def test_region_precedence(home: dict[str, str], given: str, region: str | None, origin: str) -> None:
+    """The region comes from the flag, TICKETCTL_*, AWS_*, the file, the AWS profile, in that order."""
+    variables = {
+        "TICKETCTL_REGION": "eu-ticketctl-1",
+        "AWS_REGION": "eu-aws-1",
+        "AWS_DEFAULT_REGION": "eu-awsdefault-1",
+    }
+    file = configure(home, 'region = "eu-file-1"' if "file" in given.split() else "")
+    settings = resolve(
+        {"region": "eu-flag-1" if "flag" in given.split() else None},
+        home | {name: value for name, value in variables.items() if name in given.split()},
+        profile_region=lambda profile: "eu-profile-1" if "profile" in given.split() else None,
+    )
+    assert settings == Settings(
+        **DEFAULTS | {"region": region},
+        origins=dict.fromkeys(DEFAULTS, "default") | {"region": origin.format(file=file)},
+    )
+
+
+def test_every_setting_from_the_file(home: dict[str, str]) -> None:
+    """The configuration file can say every setting, with hyphens or underscores, and is named as the origin."""
+    file = configure(
+        home,
+        """
+        stack = "orders"
+        region = "eu-west-1"
+        profile = "work"
+        partition = "größe"
+        via = "dynamodb"
+        local = false
+        endpoint-url = "http://127.0.0.1:4566"
+        timeout = 2.5
+        """,
+    )
+    assert resolve({}, home) == Settings(
+        stack="orders",
+        region="eu-west-1",
+        profile="work",
+        partition="größe",
+        via="dynamodb",
+        local=False,
+        endpoint_url="http://127.0.0.1:4566",
+        url=None,
+        timeout=2.5,
+        origins=dict.fromkeys(DEFAULTS, file) | {"url": "default"},
+    )
+
+
+def test_every_setting_from_the_environment(home: dict[str, str]) -> None:
+    """Every setting has a TICKETCTL_ variable."""
+    variables = {
+        "TICKETCTL_STACK": "orders",
+        "TICKETCTL_REGION": "eu-west-1",
+        "TICKETCTL_PROFILE": "work",
+        "TICKETCTL_PARTITION": "invoices",
+        "TICKETCTL_VIA": "url",
+        "TICKETCTL_LOCAL": "0",
+        "TICKETCTL_ENDPOINT_URL": "http://127.0.0.1:4566",
+        "TICKETCTL_URL": "https://tickets.example",
+        "TICKETCTL_TIMEOUT": "2.5",
+    }
+    assert resolve({}, home | variables) == Settings(
+        stack="orders",
+        region="eu-west-1",
+        profile="work",
+        partition="invoices",
+        via="url",
+        local=False,
+        endpoint_url="http://127.0.0.1:4566",
+        url="https://tickets.example",
+        timeout=2.5,
+        origins={name: f"TICKETCTL_{name.upper()}" for name in DEFAULTS},
+    )
+
+
+def test_aws_variables(home: dict[str, str]) -> None:
+    """The profile and the endpoint come from AWS's variables where ticketctl's say nothing."""
+    settings = resolve({}, home | {"AWS_PROFILE": "work", "AWS_ENDPOINT_URL": "http://127.0.0.1:4566"})
+    assert settings == Settings(
+        **DEFAULTS | {"profile": "work", "endpoint_url": "http://127.0.0.1:4566"},
+        origins=dict.fromkeys(DEFAULTS, "default") | {"profile": "AWS_PROFILE", "endpoint_url": "AWS_ENDPOINT_URL"},
+    )
+
+
+def test_empty_variable(home: dict[str, str]) -> None:
+    """An empty variable says nothing."""
+    assert resolve({}, home | {"TICKETCTL_STACK": "", "AWS_REGION": ""}) == resolve({}, home)
+
+
+def test_region_of_the_profile(home: dict[str, str]) -> None:
+    """The AWS profile that was named is the one whose region is taken."""
+    settings = resolve({"profile": "work"}, home, profile_region=lambda profile: f"eu-{profile}-1")
+    assert (settings.region, settings.origins["region"]) == ("eu-work-1", "AWS profile work")
+
+
+def test_local_ignores_aws(home: dict[str, str]) -> None:
+    """The embedded AWS takes nothing that was said about a real one."""
+    variables = {
+        "AWS_REGION": "eu-west-1",
+        "AWS_PROFILE": "work",
+        "AWS_ENDPOINT_URL": "https://aws.example",
+        "TICKETCTL_PROFILE": "work",
+        "TICKETCTL_ENDPOINT_URL": "https://aws.example",
+        "TICKETCTL_URL": "https://tickets.example",
+    }
+    assert resolve({"local": True}, home | variables, profile_region=lambda profile: "eu-profile-1") == Settings(
+        **DEFAULTS | {"local": True, "region": "us-east-1"},
+        origins=dict.fromkeys(DEFAULTS, "default") | {"local": "--local", "region": "default of --local"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "text", "origin"),
+    [
+        ({"region": "eu-west-1"}, {}, "", "--region"),
+        ({}, {"TICKETCTL_REGION": "eu-west-1", "AWS_REGION": "eu-north-1"}, "", "TICKETCTL_REGION"),
+        ({}, {}, 'region = "eu-west-1"', "{file}"),
+    ],
+)
+def test_local_region(
+    home: dict[str, str], flags: dict[str, Any], variables: dict[str, str], text: str, origin: str
+) -> None:
+    """The embedded AWS runs in the region that was said to ticketctl."""
+    file = configure(home, text)
+    settings = resolve({"local": True, **flags}, home | variables)
+    assert (settings.region, settings.origins["region"]) == ("eu-west-1", origin.format(file=file))
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"), [("profile", "--profile"), ("endpoint_url", "--endpoint-url"), ("url", "--url")]
+)
+def test_local_refuses_flags_of_a_real_aws(home: dict[str, str], name: str, flag: str) -> None:
+    """A flag that names a real AWS contradicts the embedded one, and the error says where that came from."""
+    with pytest.raises(UsageError) as caught:
+        resolve({name: "https://aws.example"}, home | {"TICKETCTL_LOCAL": "1"})
+    assert (caught.value.message, caught.value.hint) == (
+        f"{flag} has no meaning with the embedded AWS (local from TICKETCTL_LOCAL)",
+        f"leave {flag} out, or add --no-local",
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "local"),
+    [
+        ("1", True),
+        ("true", True),
+        ("YES", True),
+        ("on", True),
+        ("0", False),
+        ("False", False),
+        ("no", False),
+        ("off", False),
+    ],
+)
+def test_local_from_the_environment(home: dict[str, str], word: str, local: bool) -> None:
+    """TICKETCTL_LOCAL turns the embedded AWS on or off."""
+    settings = resolve({}, home | {"TICKETCTL_LOCAL": word})
+    assert (settings.local, settings.origins["local"]) == (local, "TICKETCTL_LOCAL")
+
+
+def test_no_local(home: dict[str, str]) -> None:
+    """--no-local wins over TICKETCTL_LOCAL."""
+    assert resolve({"local": False, "profile": "work"}, home | {"TICKETCTL_LOCAL": "1"}).local is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("stack", "ab"),
+        ("stack", "1orders"),
+        ("stack", "or_ders"),
+        ("stack", "orders\n"),
+        ("stack", "a" * 129),
+        ("region", ""),
+        ("region", "frankfurt"),
+        ("region", "us-east-1.evil.example/"),
+        ("via", "carrier pigeon"),
+        ("timeout", 0),
+        ("timeout", -1),
+        ("timeout", 3600.1),
+        ("timeout", float("nan")),
+        ("timeout", float("inf")),
+        ("timeout", "abc"),
+        ("url", ""),
+        ("url", "tickets.example"),
+        ("url", "ftp://tickets.example"),
+        ("url", "https:///status"),
+        ("url", "http://["),
+        ("url", "http://?x"),
+        ("url", "https://tickets .example"),
+        ("url", "https://tickets.example:port"),
+        ("endpoint_url", "127.0.0.1:4566"),
+        ("endpoint_url", "http://["),
+        ("endpoint_url", "http://127.0.0.1:port"),
+        ("partition", ""),
+        ("partition", "caf\udce9"),
+        ("local", "maybe"),
+    ],
+)
+def test_refused_values(home: dict[str, str], name: str, value: Any) -> None:
+    """A value that cannot be meant is refused, and the error says where it came from."""
+    with pytest.raises(UsageError, match=re.escape(f"(from --{name.replace('_', '-')})")):
+        resolve({name: value}, home)
+
+
+@pytest.mark.parametrize("word", ["0", "nan", "abc", "inf", "-inf"])
+def test_refused_timeout_variable(home: dict[str, str], word: str) -> None:
+    """A variable is held to the same rules as a flag."""
+    with pytest.raises(UsageError) as caught:
+        resolve({}, home | {"TICKETCTL_TIMEOUT": word})
+    assert caught.value.message == (
+        f"the timeout {word!r} (from TICKETCTL_TIMEOUT) is not a number of seconds from 0 to 3600"
+    )
+
+
+def test_url_excludes_dynamodb(home: dict[str, str]) -> None:
+    """An address and minting past it cannot both be meant."""
+    with pytest.raises(UsageError, match="--url and --via dynamodb exclude each other"):
+        resolve({"url": "https://tickets.example", "via": "dynamodb"}, home)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        (
+            'regoin = "eu-west-1"\nverbose = true\n',
+            "{file} has unknown settings: regoin, verbose",
+            "known are: endpoint_url, local, partition, profile, region, stack, timeout, url, via",
+        ),
+        (
+            "region =",
+            "{file} cannot be read: Invalid value (at end of document)",
+            "mend or remove the file",
+        ),
+    ],
+)
+def test_broken_configuration(home: dict[str, str], text: str, message: str, hint: str) -> None:
+    """A configuration file that says something else is an error that names the file."""
+    file = configure(home, text)
+    with pytest.raises(FileError) as caught:
+        resolve({}, home)
+    assert (caught.value.message, caught.value.hint) == (message.format(file=file), hint)
+
+
+def test_unreadable_configuration(home: dict[str, str], tmp_path: Path) -> None:
+    """A configuration file that cannot be read is an error that names it, never an empty default."""
+    (tmp_path / "config.toml").mkdir()
+    with pytest.raises(FileError, match=re.escape(f"{tmp_path / 'config.toml'} cannot be read: ")):
+        resolve({}, home)
+
+
+def test_configuration_not_text(home: dict[str, str], tmp_path: Path) -> None:
+    """A configuration file that is not UTF-8 is an error that names it."""
+    (tmp_path / "config.toml").write_bytes(b'stack = "caf\xe9"')
+    with pytest.raises(FileError, match=re.escape(f"{tmp_path / 'config.toml'} cannot be read: ")):
+        resolve({}, home)
+
+
+def test_require_region(home: dict[str, str]) -> None:
+    """Where a region is needed and there is none, the error says where it was looked for."""
+    with pytest.raises(NoRegionError) as caught:
+        resolve({}, home).require_region()
+    assert (caught.value.message, caught.value.hint) == (
+        "no region is set; looked at --region, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
+        "ticketctl's configuration file and the AWS profile",
+        "add --region REGION, or try it without AWS: ticketctl next --local",
+    )

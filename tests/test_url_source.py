@@ -1,0 +1,433 @@
+"""``sources.url``: what each answer of a Function URL, and each failure, says of the tickets."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import httpx
+import pytest
+
+from ticketctl.errors import (
+    AccessError,
+    CounterExhaustedError,
+    CounterInvalidError,
+    NotDeployedError,
+    NotMintedError,
+    OutcomeUnknownError,
+    ThrottledError,
+    TicketctlError,
+    UnknownCounterError,
+    UnreachableError,
+    UsageError,
+)
+from ticketctl.models import Block, Counter
+from ticketctl.sources.url import UrlSource
+
+pytestmark = pytest.mark.usefixtures("no_aws")
+
+BLOCK = {"partition": "orders", "hand_crafted_int": 17, "first": 8, "last": 17, "count": 4, "increment": 3}
+COUNTER = {
+    "partition": "orders",
+    "hand_crafted_int": 17,
+    "increment": 3,
+    "ceiling": 100,
+    "remaining": 27,
+    "minted_at": None,
+}
+UNKNOWN = "tickets.example gave no usable answer ({}); a ticket may have been spent"
+LOOK = "ticketctl status shows where the counter stands"
+PERMISSIONS = "the caller needs both lambda:InvokeFunctionUrl and lambda:InvokeFunction on the function"
+
+
+class Function:
+    """Stands at the other end of the wire: it gives its answers in turn and keeps the requests."""
+
+    def __init__(self, *answers: httpx.Response | Exception) -> None:
+        self.answers = list(answers)
+        self.requests: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+Open = Callable[..., tuple[UrlSource, Function]]
+
+
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    sources: list[UrlSource] = []
+
+    def opened(
+        *answers: httpx.Response | Exception, signs_at_once: bool = True, url: str = "https://tickets.example"
+    ) -> tuple[UrlSource, Function]:
+        function = Function(*answers)
+        source = UrlSource(
+            url,
+            sign=sign,
+            signs_at_once=signs_at_once,
+            timeout=5.0,
+            transport=httpx.MockTransport(function),
+        )
+        sources.append(source)
+        return source, function
+
+    yield opened
+    for source in sources:
+        source.close()
+
+
+def sign(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
+    return {**headers, "authorization": f"signed {method} {url} {body.decode()}"}
+
+
+def problem(status: int, code: str, detail: str = "why") -> httpx.Response:
+    document = {"type": "about:blank", "title": code, "status": status, "code": code, "detail": detail}
+    return httpx.Response(
+        status, headers={"content-type": "application/problem+json"}, content=json.dumps(document).encode()
+    )
+
+
+def plain(status: int) -> httpx.Response:
+    return httpx.Response(status, text="Internal Server Error")
+
+
+def failure(call: Callable[[], object]) -> tuple[type[TicketctlError], str, str, str, int]:
+    with pytest.raises(TicketctlError) as caught:
+        call()
+    error = caught.value
+    return type(error), error.message, error.hint, error.code, error.exit_code
+
+
+def test_mint(opened: Open) -> None:
+    """A mint is one signed POST, and the answer is its block."""
+    source, function = opened(httpx.Response(200, json=BLOCK))
+    assert source.mint("orders", 4) == Block(partition="orders", first=8, last=17, count=4, increment=3)
+    (request,) = function.requests
+    body = '{"count": 4, "partition": "orders"}'
+    assert (request.method, str(request.url), request.content.decode()) == ("POST", "https://tickets.example/", body)
+    assert (request.headers["content-type"], request.headers["authorization"]) == (
+        "application/json",
+        f"signed POST https://tickets.example/ {body}",
+    )
+
+
+def test_mint_from_the_default_counter(opened: Open) -> None:
+    """The default counter is the function's to know: it is not named."""
+    source, function = opened(httpx.Response(200, json=BLOCK))
+    source.mint(None, 4)
+    assert json.loads(function.requests[0].content) == {"count": 4}
+
+
+def test_counter(opened: Open) -> None:
+    """A counter is read with GET, its name encoded in the URL that is signed."""
+    source, function = opened(httpx.Response(200, json=COUNTER))
+    assert source.counter("a b/ü&c=1") == Counter(
+        partition="orders", hand_crafted_int=17, increment=3, ceiling=100, remaining=27, minted_at=None
+    )
+    (request,) = function.requests
+    url = "https://tickets.example/status?partition=a%20b%2F%C3%BC%26c%3D1"
+    assert (request.method, request.url.raw_path.decode(), request.headers["authorization"]) == (
+        "GET",
+        "/status?partition=a%20b%2F%C3%BC%26c%3D1",
+        f"signed GET {url} ",
+    )
+
+
+def test_default_counter(opened: Open) -> None:
+    """The default counter is asked for without a name."""
+    source, function = opened(httpx.Response(200, json=COUNTER))
+    source.counter(None)
+    assert str(function.requests[0].url) == "https://tickets.example/status"
+
+
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        (httpx.Response(200, text="<html>"), "status 200"),
+        (httpx.Response(200), "status 200"),
+        (httpx.Response(200, headers={"content-type": "application/json"}, content=b"{"), "status 200"),
+        (httpx.Response(200, headers={"content-type": "application/json"}, content=b'"\xff"'), "status 200"),
+        (httpx.Response(200, json=[BLOCK]), "status 200"),
+        (httpx.Response(200, json={"hand_crafted_int": 17}), "not a ticket server's answer: partition is None"),
+        (httpx.Response(200, json=BLOCK | {"count": 3}), "not a block: its numbers contradict each other"),
+        (httpx.Response(200, json=BLOCK | {"last": 18}), "not a block: its numbers contradict each other"),
+    ],
+    ids=repr,
+)
+def test_useless_answer(opened: Open, answer: httpx.Response, what: str) -> None:
+    """A 200 without a block means that a ticket may have been spent."""
+    source, _ = opened(answer)
+    assert failure(lambda: source.mint("orders", 4)) == (
+        OutcomeUnknownError,
+        UNKNOWN.format(what),
+        LOOK,
+        "outcome_unknown",
+        8,
+    )
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"count": 0, "first": 18, "last": 17},
+        {"first": 1, "last": 10**30},
+        {"increment": 0},
+        {"first": None},
+        {"partition": "invoices"},
+        {"first": 17, "count": 1},
+    ],
+    ids=str,
+)
+def test_contradicting_block(opened: Open, block: dict[str, Any]) -> None:
+    """A block that cannot be, or that is not the one that was asked for, is never handed out."""
+    source, _ = opened(httpx.Response(200, json=BLOCK | block))
+    kind, *_, exit_code = failure(lambda: source.mint("orders", 4))
+    assert (kind, exit_code) == (OutcomeUnknownError, 8)
+
+
+def test_infinity(opened: Open) -> None:
+    """A number that JSON readers take for infinity is no ticket."""
+    body = json.dumps(BLOCK | {"last": float("inf")}).encode()
+    source, _ = opened(httpx.Response(200, headers={"content-type": "application/json"}, content=body))
+    assert failure(lambda: source.mint("orders", 4))[0] is OutcomeUnknownError
+
+
+def test_broken_encoding(opened: Open) -> None:
+    """An answer that cannot be decoded may have been a ticket."""
+
+    class Garbage(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"garbage"
+
+    source, _ = opened(httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Garbage()))
+    assert failure(lambda: source.mint("orders", 4))[0] is OutcomeUnknownError
+
+
+def test_media_type_in_capitals(opened: Open) -> None:
+    """A media type means the same in capitals and with parameters."""
+    headers = {"content-type": "Application/JSON; charset=utf-8"}
+    source, _ = opened(httpx.Response(200, headers=headers, content=json.dumps(BLOCK).encode()))
+    assert source.mint("orders", 4).last == 17
+
+
+def test_signs_after_a_refusal(opened: Open) -> None:
+    """Where it is not known that the URL wants signatures, the first 403 tells, and it is remembered."""
+    forbidden = httpx.Response(403, json={"Message": "Forbidden"})
+    source, function = opened(
+        forbidden, httpx.Response(200, json=BLOCK), httpx.Response(200, json=BLOCK), signs_at_once=False
+    )
+    assert [source.mint("orders", 4).last for _ in range(2)] == [17, 17]
+    body = '{"count": 4, "partition": "orders"}'
+    assert [(request.content.decode(), request.headers.get("authorization")) for request in function.requests] == [
+        (body, None),
+        (body, f"signed POST https://tickets.example/ {body}"),
+        (body, f"signed POST https://tickets.example/ {body}"),
+    ]
+
+
+def test_open_url_is_not_signed(opened: Open) -> None:
+    """A URL that is open to anyone is never told who calls."""
+    source, function = opened(httpx.Response(200, json=BLOCK), signs_at_once=False)
+    source.mint("orders", 4)
+    assert "authorization" not in function.requests[0].headers
+
+
+@pytest.mark.parametrize(("signs_at_once", "sent"), [(True, 1), (False, 2)])
+def test_refused_signature(opened: Open, signs_at_once: bool, sent: int) -> None:
+    """A signed request that is refused names both permissions, and is not sent again."""
+    forbidden = [httpx.Response(403, json={"Message": "Forbidden"}) for _ in range(sent)]
+    source, function = opened(*forbidden, signs_at_once=signs_at_once)
+    assert failure(lambda: source.mint("orders", 4)) == (
+        AccessError,
+        "tickets.example refused the request (403): Forbidden",
+        PERMISSIONS,
+        "access_denied",
+        4,
+    )
+    assert len(function.requests) == sent
+
+
+def test_refused_without_a_reason(opened: Open) -> None:
+    """A 403 without a body is a refusal all the same."""
+    source, _ = opened(httpx.Response(403))
+    assert failure(lambda: source.mint("orders", 4))[:2] == (
+        AccessError,
+        "tickets.example refused the request (403): no reason given",
+    )
+
+
+REFUSALS = [
+    (problem(400, "bad_request"), UsageError, "why", "", "usage", 2),
+    (problem(409, "counter_exhausted"), CounterExhaustedError, "why", "", "counter_exhausted", 6),
+    (problem(409, "counter_invalid"), CounterInvalidError, "why", "", "counter_invalid", 6),
+    (problem(429, "throttled"), ThrottledError, "why", "try again", "throttled", 7),
+    (problem(503, "unavailable"), NotMintedError, "why", "try again", "unavailable", 7),
+    (
+        problem(404, "not_found"),
+        NotDeployedError,
+        "there is no ticket server at tickets.example (404)",
+        "ticketctl deploy",
+        "not_deployed",
+        5,
+    ),
+    (
+        httpx.Response(404, text="Not Found"),
+        NotDeployedError,
+        "there is no ticket server at tickets.example (404)",
+        "ticketctl deploy",
+        "not_deployed",
+        5,
+    ),
+    (
+        httpx.Response(429, json={"Reason": "ReservedFunctionConcurrentInvocationLimitExceeded"}),
+        ThrottledError,
+        "tickets.example is throttling (429); nothing was minted",
+        "try again",
+        "throttled",
+        7,
+    ),
+    (
+        problem(404, "unknown_counter"),
+        UnknownCounterError,
+        'there is no counter "o\'clock rm -rf"',
+        "ticketctl counter create 'o'\"'\"'clock rm -rf'",
+        "unknown_counter",
+        5,
+    ),
+]
+
+
+@pytest.mark.parametrize("call", ["mint", "counter"])
+@pytest.mark.parametrize(("answer", "kind", "message", "hint", "code", "exit_code"), REFUSALS)
+def test_refusal(
+    opened: Open,
+    call: str,
+    answer: httpx.Response,
+    kind: type[TicketctlError],
+    message: str,
+    hint: str,
+    code: str,
+    exit_code: int,
+) -> None:
+    """What the function or AWS refused is its own error, and nothing was minted."""
+    source, _ = opened(answer)
+    ask = {"mint": lambda: source.mint("o'clock rm -rf", 1), "counter": lambda: source.counter("o'clock rm -rf")}
+    assert failure(ask[call]) == (kind, message, hint, code, exit_code)
+
+
+def test_default_counter_that_never_minted(opened: Open) -> None:
+    """The default counter comes to life by its first mint, and the hint says so."""
+    source, _ = opened(problem(404, "unknown_counter"))
+    assert failure(lambda: source.counter(None)) == (
+        UnknownCounterError,
+        "the default counter has not minted yet",
+        "ticketctl next",
+        "unknown_counter",
+        5,
+    )
+
+
+@pytest.mark.parametrize("status", [400, 405, 500, 502, 503, 504])
+def test_answer_of_somebody_else(opened: Open, status: int) -> None:
+    """A failure that the function did not write says nothing of the ticket."""
+    source, _ = opened(plain(status))
+    assert failure(lambda: source.mint("orders", 4)) == (
+        OutcomeUnknownError,
+        UNKNOWN.format(f"status {status}"),
+        LOOK,
+        "outcome_unknown",
+        8,
+    )
+
+
+def test_outcome_unknown_to_the_function(opened: Open) -> None:
+    """Where the function does not know, neither do we."""
+    source, _ = opened(problem(504, "outcome_unknown"))
+    assert failure(lambda: source.mint("orders", 4)) == (OutcomeUnknownError, "why", "", "outcome_unknown", 8)
+
+
+def test_redirect(opened: Open) -> None:
+    """A redirect is not followed: its target would get a signed request."""
+    source, function = opened(httpx.Response(301, headers={"location": "https://elsewhere.example/"}))
+    assert failure(lambda: source.mint("orders", 4))[:2] == (OutcomeUnknownError, UNKNOWN.format("status 301"))
+    assert len(function.requests) == 1
+
+
+BEFORE_SENDING = [
+    httpx.ConnectError("refused"),
+    httpx.ConnectTimeout("too slow"),
+    httpx.PoolTimeout("busy"),
+    httpx.ProxyError("no way"),
+]
+AFTER_SENDING = [
+    httpx.ReadTimeout("too slow"),
+    httpx.ReadError("reset"),
+    httpx.WriteError("reset"),
+    httpx.WriteTimeout("too slow"),
+    httpx.RemoteProtocolError("hung up"),
+]
+
+
+@pytest.mark.parametrize("error", BEFORE_SENDING, ids=repr)
+def test_nothing_sent(opened: Open, error: Exception) -> None:
+    """Where no connection was made, nothing was minted."""
+    source, _ = opened(error)
+    assert failure(lambda: source.mint("orders", 4)) == (
+        UnreachableError,
+        f"tickets.example cannot be reached: {error}; nothing was minted",
+        "try again; ticketctl url shows the address",
+        "unreachable",
+        7,
+    )
+
+
+@pytest.mark.parametrize("error", AFTER_SENDING, ids=repr)
+def test_no_answer(opened: Open, error: Exception) -> None:
+    """Where the request may have arrived, a ticket may have been spent; it is not sent again."""
+    source, function = opened(error)
+    assert failure(lambda: source.mint("orders", 4)) == (
+        OutcomeUnknownError,
+        UNKNOWN.format(error),
+        LOOK,
+        "outcome_unknown",
+        8,
+    )
+    assert len(function.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "answer", [*BEFORE_SENDING, *AFTER_SENDING, *(plain(status) for status in (301, 500, 502, 503, 504))], ids=repr
+)
+def test_reading_spends_nothing(opened: Open, answer: httpx.Response | Exception) -> None:
+    """Nothing is ever minted by reading a counter, whatever becomes of the request."""
+    source, _ = opened(answer)
+    kind, _, _, code, exit_code = failure(lambda: source.counter("orders"))
+    assert (kind, code, exit_code) == (UnreachableError, "unreachable", 7)
+
+
+def test_counter_that_is_none(opened: Open) -> None:
+    """A 200 without a counter is no usable answer."""
+    source, _ = opened(httpx.Response(200, json={"partition": "orders"}))
+    assert failure(lambda: source.counter("orders")) == (
+        UnreachableError,
+        "tickets.example gave no usable answer (not a ticket server's answer: minted_at is None)",
+        "try again",
+        "unreachable",
+        7,
+    )
+
+
+def test_address_that_is_none(opened: Open) -> None:
+    """What cannot be called as a URL is wrong usage."""
+    source, _ = opened(url="https://tickets.example:port")
+    assert failure(lambda: source.mint("orders", 4))[0] is UsageError
+
+
+def test_password_in_the_address(opened: Open) -> None:
+    """A password in the URL is never shown."""
+    source, _ = opened(httpx.Response(500), url="https://user:secret@tickets.example")
+    assert failure(lambda: source.mint("orders", 4))[1] == UNKNOWN.format("status 500")
