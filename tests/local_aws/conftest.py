@@ -111,3 +111,10 @@ def ticketctl(environ: dict[str, str], engine: Engine) -> Ticketctl:
         return Result(process.returncode, process.stdout, process.stderr)
 
     return run
+
+
+def physical_id(aws: Aws, stack: str, resource_type: str) -> str:
+    """The name of the one resource of a type that a stack has."""
+    resources = aws.client("cloudformation").describe_stack_resources(StackName=stack)["StackResources"]
+    (found,) = [r["PhysicalResourceId"] for r in resources if r["ResourceType"] == resource_type]
+    return str(found)

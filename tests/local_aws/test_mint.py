@@ -6,7 +6,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from tests.local_aws.conftest import REGION
+from tests.local_aws.conftest import REGION, physical_id
 from ticketctl.aws import Aws
 from ticketctl.connection import Connection
 from ticketctl.errors import CounterExhaustedError, CounterInvalidError, UnknownCounterError, UsageError
@@ -185,7 +185,7 @@ def test_errors_are_logged_as_json_without_secrets(connect: Connect, deployed: s
     connection = connect(stack=deployed)
     ask(connection, "GET", "/favicon.ico", {"x-secret": "do-not-log-me"})
     logs = aws.client("logs")
-    (group,) = [g["logGroupName"] for g in logs.describe_log_groups()["logGroups"] if deployed in g["logGroupName"]]
+    group = physical_id(aws, deployed, "AWS::Logs::LogGroup")
     messages = [event["message"] for event in logs.filter_log_events(logGroupName=group)["events"]]
     (line,) = [json.loads(message) for message in messages if '"not_found"' in message]
     assert (line["level"], line["status"], line["path"]) == ("WARNING", 404, "/favicon.ico")

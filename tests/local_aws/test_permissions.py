@@ -7,7 +7,7 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local_aws.conftest import REGION, Ticketctl
+from tests.local_aws.conftest import REGION, Ticketctl, physical_id
 from ticketctl.aws import Aws
 from ticketctl.connection import Connection
 
@@ -110,8 +110,7 @@ def test_wrong_secret_is_refused(aws: Aws, ticketctl: Ticketctl, deployed: str) 
 def test_function_can_only_read_and_mint(aws: Aws, connect: Connect, deployed: str) -> None:
     """With the function's own role, scanning, putting and deleting are refused."""
     connect(stack=deployed).mint(1)
-    resources = aws.client("cloudformation").describe_stack_resources(StackName=deployed)["StackResources"]
-    (function,) = [r["PhysicalResourceId"] for r in resources if r["ResourceType"] == "AWS::Lambda::Function"]
+    function = physical_id(aws, deployed, "AWS::Lambda::Function")
     lambda_ = aws.client("lambda", timeout=60)
     role = lambda_.get_function_configuration(FunctionName=function)["Role"]
     probe = f"probe-{deployed}"
