@@ -19,8 +19,12 @@ from urllib.parse import parse_qsl, urlencode
 
 MAX_TICKET = 2**53 - 1  # the largest integer that JSON readers in every language keep exact
 MAX_COUNT = 10_000
-MAX_NAME_BYTES = 2_048  # DynamoDB's limit for a partition key
+MAX_NAME = 255
+RECEIPT = "receipt#"
+RECEIPT_SECONDS = 24 * 60 * 60
 WRITE_ATTEMPTS = 5
+RECEIPT_ATTEMPTS = 2
+CALL_MS = 3_500  # what one call to DynamoDB may take: a second to connect, two to answer, and some room
 THROTTLES = {"ThrottlingException", "ProvisionedThroughputExceededException", "RequestLimitExceeded"}
 
 STATUS = {
@@ -30,6 +34,8 @@ STATUS = {
     "method_not_allowed": 405,
     "counter_exhausted": 409,
     "counter_invalid": 409,
+    "counter_frozen": 409,
+    "idempotency_conflict": 409,
     "throttled": 429,
     "unavailable": 503,
     "outcome_unknown": 504,
@@ -40,10 +46,15 @@ NAMES = {
     "#increment": "increment",
     "#ceiling": "ceiling",
     "#minted_at": "minted_at",
+    "#frozen": "frozen",
+    "#expires_at": "expires_at",
 }
 
 Item = Mapping[str, Mapping[str, Any]]
 """An item as DynamoDB's low-level API gives it: ``{"hand_crafted_int": {"N": "42"}}``."""
+Send = Callable[[str, dict[str, Any]], Mapping[str, Any]]
+"""Performs a DynamoDB operation, ``("UpdateItem", request)`` to its answer; raises ``ConditionFailedError``
+where the request's condition does not hold."""
 
 
 class Lane(NamedTuple):
@@ -86,6 +97,7 @@ def mint_request(
     """
     fence = [
         "attribute_exists(#last)",
+        "attribute_not_exists(#frozen)",
         "#last <= :room",
         "#increment = :increment"
         if lane.increment != 1
@@ -119,25 +131,6 @@ def mint_request(
     }
 
 
-def create_request(table: str, partition: str, lane: Lane, *, offset: int) -> dict[str, Any]:
-    """Build the UpdateItem that makes a counter whose first ticket is ``offset``, where there is none."""
-    update = "SET #last = :start"
-    values = {":start": _number(offset - lane.increment)}
-    if lane.increment != 1:
-        update += ", #increment = :increment"
-        values[":increment"] = _number(lane.increment)
-    return {
-        "TableName": table,
-        "Key": {"partition": {"S": partition}},
-        "UpdateExpression": update,
-        "ConditionExpression": "attribute_not_exists(#partition)",
-        "ExpressionAttributeNames": {k: v for k, v in NAMES.items() if k in update or k == "#partition"},
-        "ExpressionAttributeValues": values,
-        "ReturnValues": "ALL_NEW",
-        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-    }
-
-
 def read_request(table: str, partition: str) -> dict[str, Any]:
     """Build the consistent GetItem of one counter."""
     return {"TableName": table, "Key": {"partition": {"S": partition}}, "ConsistentRead": True}
@@ -167,6 +160,7 @@ def read_counter(item: Item) -> dict[str, Any]:
         "ceiling": lane.ceiling,
         "remaining": max(0, (lane.ceiling - last) // lane.increment),
         "minted_at": _integer(item, "minted_at", partition) if "minted_at" in item else None,
+        "frozen": "frozen" in item,
     }
 
 
@@ -183,7 +177,7 @@ def read_lane(item: Item) -> Lane:
 
 
 def mint(
-    send: Callable[[dict[str, Any]], Mapping[str, Any]],
+    send: Send,
     table: str,
     partition: str,
     count: int,
@@ -194,15 +188,14 @@ def mint(
 ) -> tuple[dict[str, Any], Lane]:
     """Take ``count`` tickets; returns the block and the lane that the counter was found in.
 
-    ``send`` performs an UpdateItem and raises ``ConditionFailedError`` when its condition does not hold. A
-    caller that knows an old lane learns the new one from the refusal and goes on with it; a counter that
+    A caller that knows an old lane learns the new one from the refusal and goes on with it; a counter that
     was seen once is never started again. Raises ``ProblemError`` where nothing can be minted.
     """
     fits = offset is None or offset + (count - 1) * lane.increment <= lane.ceiling
     offset = offset if fits else None
     for _ in range(WRITE_ATTEMPTS):
         try:
-            answer = send(mint_request(table, partition, count, lane, offset=offset, now_ms=now_ms))
+            answer = send("UpdateItem", mint_request(table, partition, count, lane, offset=offset, now_ms=now_ms))
         except ConditionFailedError as refusal:
             if refusal.item is None and not fits:
                 raise ProblemError("counter_exhausted", f"{count} tickets do not fit below {lane.ceiling}.") from None
@@ -217,6 +210,8 @@ def lane_after_refusal(item: Item | None, partition: str, count: int) -> Lane:
     if item is None:
         raise unknown_counter(partition)
     counter, lane = read_counter(item), read_lane(item)
+    if counter["frozen"]:
+        raise ProblemError("counter_frozen", f"The counter {partition!r} is frozen.")
     if counter["remaining"] < count:
         raise ProblemError(
             "counter_exhausted",
@@ -235,18 +230,100 @@ def unknown_counter(partition: str) -> ProblemError:
 
 
 def check_name(partition: object) -> str:
-    """A counter's name: 1 to 2,048 bytes of UTF-8 without control characters; else a ``ProblemError``."""
-    if not isinstance(partition, str) or not partition:
-        raise ProblemError("bad_request", "partition must be a string that is not empty.")
-    try:
-        size = len(partition.encode())
-    except UnicodeEncodeError:
-        raise ProblemError("bad_request", "partition is not valid Unicode text.") from None
-    if size > MAX_NAME_BYTES:
-        raise ProblemError("bad_request", f"partition has {size} bytes; the limit is {MAX_NAME_BYTES}.")
-    if re.search(r"[\x00-\x1f\x7f-\x9f]", partition):
-        raise ProblemError("bad_request", "partition must not have control characters.")
+    """A counter's name: 1 to 255 characters, no control characters, no receipt's; else a ``ProblemError``."""
+    if not isinstance(partition, str) or not 1 <= len(partition) <= MAX_NAME:
+        raise ProblemError("bad_request", f"partition must be a string of 1 to {MAX_NAME} characters.")
+    if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", partition):
+        raise ProblemError("bad_request", "partition must be Unicode text without control characters.")
+    if partition.startswith(RECEIPT):
+        raise ProblemError("bad_request", f"{RECEIPT!r} begins the names of receipts, not of counters.")
     return partition
+
+
+# --- idempotency (IETF draft "The Idempotency-Key HTTP Header Field") --------------------------------
+
+
+def receipt_request(table: str, key: str, block: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
+    """Build the PutItem of a receipt; it holds only where there is none under that key, or an expired one."""
+    now = now_ms // 1000
+    return {
+        "TableName": table,
+        "Item": {
+            "partition": {"S": RECEIPT + key},
+            "counter": {"S": block["partition"]},
+            **{name: _number(block[name]) for name in ("first", "last", "count", "increment")},
+            "expires_at": _number(now + RECEIPT_SECONDS),
+        },
+        "ConditionExpression": "attribute_not_exists(#partition) OR #expires_at <= :now",
+        "ExpressionAttributeNames": {name: NAMES[name] for name in ("#partition", "#expires_at")},
+        "ExpressionAttributeValues": {":now": _number(now)},
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    }
+
+
+def replay(receipt: Item | None, partition: str, count: int, now_ms: int) -> dict[str, Any] | None:
+    """The block of a receipt, ``None`` where there is none that is still good (DynamoDB deletes late).
+
+    Raises ``idempotency_conflict`` where the key was used for something else.
+    """
+    if receipt is None or _integer(receipt, "expires_at", partition) * 1000 <= now_ms:
+        return None
+    numbers = {name: _integer(receipt, name, partition) for name in ("first", "last", "count", "increment")}
+    if receipt["counter"]["S"] != partition or numbers["count"] != count:
+        raise ProblemError(
+            "idempotency_conflict",
+            f"This Idempotency-Key minted {numbers['count']} from {receipt['counter']['S']!r} already.",
+        )
+    return {"partition": partition, "hand_crafted_int": numbers["last"], **numbers, "replayed": True}
+
+
+def mint_once(
+    send: Send,
+    table: str,
+    partition: str,
+    count: int,
+    *,
+    key: str,
+    lane: Lane,
+    offset: int | None,
+    now_ms: int,
+) -> tuple[dict[str, Any], Lane]:
+    """Take ``count`` tickets, or hand out again what the same key took within a day.
+
+    Reads the receipt, mints, writes the receipt where there is still none: of two callers that race with one
+    key both get the winner's block, and the loser's is a gap. A block without a receipt is never handed out.
+    """
+    receipt = send("GetItem", read_request(table, RECEIPT + key)).get("Item")
+    if (block := replay(receipt, partition, count, now_ms)) is not None:
+        return block, lane
+    block, lane = mint(send, table, partition, count, lane=lane, offset=offset, now_ms=now_ms)
+    for attempts_left in reversed(range(RECEIPT_ATTEMPTS)):
+        try:
+            send("PutItem", receipt_request(table, key, block, now_ms))
+        except ConditionFailedError as refusal:
+            winner = replay(refusal.item, partition, count, now_ms)
+            if winner is None:
+                raise ProblemError("outcome_unknown", "Minted, but the receipt is not readable.") from refusal
+            if winner["first"] == block["first"]:
+                break  # the receipt is ours: the answer to its write was lost
+            return winner, lane
+        except Exception as error:
+            if not attempts_left:
+                raise ProblemError(
+                    "outcome_unknown", "Minted, but the receipt could not be written.", cause=type(error).__name__
+                ) from error
+        else:
+            break
+    return {**block, "replayed": False}, lane
+
+
+def check_key(header: str) -> str:
+    """An idempotency key from its header: 1 to 255 characters, quoted as the draft wants it or bare."""
+    quoted = re.fullmatch(r'"((?:[ !#-\[\]-~]|\\["\\])*)"', header)
+    key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else header
+    if not (quoted or re.fullmatch(r"[!#-+\--~]*", key)) or not 1 <= len(key) <= MAX_NAME:
+        raise ProblemError("bad_request", f"Idempotency-Key must be 1 to {MAX_NAME} visible ASCII characters.")
+    return key
 
 
 def _number(value: int) -> dict[str, str]:
@@ -288,7 +365,8 @@ class Settings(NamedTuple):
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """The Lambda entry point: answer one Function URL request."""
-    return respond(event, Settings.from_environment(os.environ), dynamodb(), getattr(context, "aws_request_id", ""))
+    settings, request_id = Settings.from_environment(os.environ), getattr(context, "aws_request_id", "")
+    return respond(event, settings, dynamodb(), request_id, context.get_remaining_time_in_millis)
 
 
 @cache
@@ -299,16 +377,31 @@ def dynamodb() -> Any:
 
     return boto3.client(
         "dynamodb",
-        config=Config(connect_timeout=1, read_timeout=3, retries={"total_max_attempts": 1, "mode": "standard"}),
+        config=Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1, "mode": "standard"}),
     )
 
 
-def respond(event: Mapping[str, Any], settings: Settings, client: Any, request_id: str = "") -> dict[str, Any]:
-    """Answer one event; every failure becomes a problem document and one log line."""
+def respond(
+    event: Mapping[str, Any],
+    settings: Settings,
+    client: Any,
+    request_id: str = "",
+    remaining_ms: Callable[[], int] = lambda: CALL_MS,
+) -> dict[str, Any]:
+    """Answer one event; every failure becomes a problem document and one log line.
+
+    ``remaining_ms`` is the time that the function has left: no call is begun that might not end in it.
+    """
+
+    def send(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
+        if remaining_ms() < CALL_MS:
+            raise ProblemError("unavailable", "DynamoDB is too slow; nothing was minted.", cause=operation)
+        return _send(client, operation, request)
+
     http = event.get("requestContext", {}).get("http", {})
     path, method = event.get("rawPath") or "/", http.get("method", "GET")
     try:
-        answer, text = _route(path, method)(event, settings, client)
+        answer, text = _route(path, method)(event, settings, send)
     except ProblemError as problem:
         return _refuse(problem, request_id, method, path)
     except Exception as error:  # nothing of it may reach the caller, and a bare 502 would tell the caller nothing
@@ -323,7 +416,7 @@ def respond(event: Mapping[str, Any], settings: Settings, client: Any, request_i
     return _response(200, "application/json", json.dumps(answer))
 
 
-def _route(path: str, method: str) -> Callable[[Mapping[str, Any], Settings, Any], tuple[dict[str, Any], str]]:
+def _route(path: str, method: str) -> Callable[[Mapping[str, Any], Settings, Send], tuple[dict[str, Any], str]]:
     methods, operation = {"/": (("GET", "POST"), _mint), "/status": (("GET",), _status)}.get(path, ((), None))
     if operation is None:
         raise ProblemError("not_found", "There is nothing here. Mint at / and read a counter at /status.")
@@ -333,27 +426,30 @@ def _route(path: str, method: str) -> Callable[[Mapping[str, Any], Settings, Any
     return operation
 
 
-def _mint(event: Mapping[str, Any], settings: Settings, client: Any) -> tuple[dict[str, Any], str]:
+def _mint(event: Mapping[str, Any], settings: Settings, send: Send) -> tuple[dict[str, Any], str]:
     fields = read_fields(event, {"partition", "count"})
     partition = check_name(fields.get("partition", settings.default))
     count = check_count(fields.get("count", 1), settings.max_count)
-    may_start = partition == settings.default and partition not in LANES
-    block, LANES[partition] = mint(
-        lambda request: _send(client.update_item, request),
-        settings.table,
-        partition,
-        count,
-        lane=LANES.get(partition, Lane(settings.increment)),
-        offset=settings.offset if may_start else None,
-        now_ms=time.time_ns() // 1_000_000,
-    )
+    header = (event.get("headers") or {}).get("idempotency-key")
+    key = None if header is None else check_key(header.strip())
+    lane = LANES.get(partition, Lane(settings.increment))
+    offset = settings.offset if partition == settings.default and partition not in LANES else None
+    now_ms = time.time_ns() // 1_000_000
+    if key is None:
+        block, lane = mint(send, settings.table, partition, count, lane=lane, offset=offset, now_ms=now_ms)
+    else:
+        block, lane = mint_once(
+            send, settings.table, partition, count, key=key, lane=lane, offset=offset, now_ms=now_ms
+        )
+    if not block.get("replayed"):
+        LANES[partition] = lane
     tickets = range(block["first"], block["last"] + 1, block["increment"])
     return block, "".join(f"{ticket}\n" for ticket in tickets)
 
 
-def _status(event: Mapping[str, Any], settings: Settings, client: Any) -> tuple[dict[str, Any], str]:
+def _status(event: Mapping[str, Any], settings: Settings, send: Send) -> tuple[dict[str, Any], str]:
     partition = check_name(read_fields(event, {"partition"}).get("partition", settings.default))
-    item = _send(client.get_item, read_request(settings.table, partition), spends=False).get("Item")
+    item = send("GetItem", read_request(settings.table, partition)).get("Item")
     if item is None:
         raise unknown_counter(partition)
     counter = read_counter(item)
@@ -422,12 +518,13 @@ def wants_text(accept: str) -> bool:
     return text > as_json or (text == as_json > 0.0 and named)
 
 
-def _send(call: Callable[..., Mapping[str, Any]], request: dict[str, Any], *, spends: bool = True) -> Mapping[str, Any]:
+def _send(client: Any, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
     """Send one request to DynamoDB and turn its failure into what is known of the outcome."""
     from botocore import exceptions
 
+    call = {"GetItem": client.get_item, "PutItem": client.put_item, "UpdateItem": client.update_item}[operation]
     try:
-        return call(**request)
+        answer: Mapping[str, Any] = call(**request)
     except exceptions.ClientError as error:
         name = error.response.get("Error", {}).get("Code", "")
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -441,7 +538,9 @@ def _send(call: Callable[..., Mapping[str, Any]], request: dict[str, Any], *, sp
     except exceptions.BotoCoreError as error:  # TLS or a checksum may also break in the answer to a write
         after = (exceptions.HTTPClientError, exceptions.SSLError, exceptions.ChecksumError)
         sent, cause = isinstance(error, after), type(error).__name__
-    if sent and spends:
+    else:
+        return answer
+    if sent and operation != "GetItem":
         raise ProblemError("outcome_unknown", "DynamoDB did not answer; a ticket may have been spent.", cause=cause)
     raise ProblemError("unavailable", "DynamoDB is not available; nothing was minted.", cause=cause)
 

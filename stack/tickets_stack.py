@@ -91,6 +91,7 @@ class TicketsStack(Stack):
                 point_in_time_recovery_enabled=True
             ),
             deletion_protection=True,
+            time_to_live_attribute="expires_at",
             removal_policy=RemovalPolicy.RETAIN,
         )
 
@@ -101,6 +102,14 @@ class TicketsStack(Stack):
         role = iam.Role(self, "CreateTicketRole", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         log_group.grant_write(role)
         table.grant(role, "dynamodb:UpdateItem", "dynamodb:GetItem")
+        role.add_to_policy(
+            iam.PolicyStatement(
+                actions=["dynamodb:PutItem"],
+                resources=[table.table_arn],
+                # Receipts only, so that not even a bug can put a counter back.
+                conditions={"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["receipt#*"]}},
+            )
+        )
         function = lambda_.Function(
             self,
             "CreateTicket",

@@ -1,6 +1,6 @@
 """From settings to something that answers: the account, the deployed stack, a source of tickets."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -19,14 +19,16 @@ from ticketctl.errors import (
 from ticketctl.files import directory
 from ticketctl.local import LocalAws, reachable_url
 from ticketctl.models import Block, Counter, StackOutputs
+from ticketctl.retry import until_known
 from ticketctl.settings import Settings
 from ticketctl.sources import Source
 
 if TYPE_CHECKING:
     from ticketctl.cloudformation import CloudFormation
-    from ticketctl.sources.dynamodb import DynamoDBSource
+    from ticketctl.counters import Counters
 
 Answer = TypeVar("Answer")
+DYNAMODB_SECONDS = 3.0
 _PERHAPS_STALE = (AccessError, NotDeployedError, UnreachableError)
 
 
@@ -114,28 +116,29 @@ class Connection:
         """The Function URL at the address where it can be reached from here."""
         return reachable_url(self.outputs().url, self.aws.endpoint_url)
 
-    def mint(self, count: int) -> Block:
-        """Take ``count`` tickets from the source that the settings name."""
-        return self._ask(lambda source: source.mint(self.settings.partition, count))
+    def mint(self, count: int, *, key: str | None = None) -> Block:
+        """Take ``count`` tickets from the source that the settings name, trying again where that is safe."""
+
+        def attempt(within: float) -> Block:
+            return self._ask(lambda source: source.mint(self.settings.partition, count, key=key, within=within))
+
+        return until_known(attempt, timeout=self.settings.timeout, keyed=key is not None)
 
     def counter(self) -> Counter:
         """Where the counter stands that the settings name."""
         return self._ask(lambda source: source.counter(self.settings.partition))
 
-    def counters(self) -> Iterator[Counter]:
-        """All counters of the table."""
-        return self.table().counters()
+    def counters(self) -> "Counters":
+        """The counters of the stack's table, as CloudFormation says now."""
+        known = self.outputs() if self._known_for_sure else self.look_up()
+        return self.counters_of(known.table, offset=known.offset, increment=known.increment)
 
-    def table(self) -> "DynamoDBSource":
-        """The table of the stack, as CloudFormation says now."""
-        return self._table(self.outputs() if self._known_for_sure else self.look_up())
+    def counters_of(self, table: str, *, offset: int = 1, increment: int = 1) -> "Counters":
+        """The counters of a table, whether or not a stack owns it."""
+        from ticketctl.counters import Counters
 
-    def table_named(self, name: str, *, increment: int = 1, offset: int | None = None) -> "DynamoDBSource":
-        """A table, whether or not a stack owns it; without ``offset`` no counter can begin in it."""
-        from ticketctl.sources.dynamodb import DynamoDBSource
-
-        client = self.aws.client("dynamodb", timeout=self.settings.timeout, retries=0)  # a mint is sent once
-        return DynamoDBSource(client, name, region=self.aws.region, increment=increment, offset=offset)
+        client = self.aws.client("dynamodb", timeout=self.settings.timeout)
+        return Counters(client, table, region=self.aws.region, offset=offset, increment=increment)
 
     @property
     def max_block(self) -> int:
@@ -189,9 +192,18 @@ class Connection:
         self._opened.callback(source.close)
         return source
 
-    def _table(self, known: StackOutputs) -> "DynamoDBSource":
-        offset = known.offset if self._known_for_sure else None
-        return self.table_named(known.table, increment=known.increment, offset=offset)
+    def _table(self, known: StackOutputs) -> Source:
+        from ticketctl.sources.dynamodb import DynamoDBSource, sender
+
+        timeout = min(self.settings.timeout, DYNAMODB_SECONDS)
+        client = self.aws.client("dynamodb", timeout=timeout, retries=0)  # what mints is sent once
+        return DynamoDBSource(
+            sender(client, f"the table {known.table} in {known.region}"),
+            known.table,
+            region=known.region,
+            increment=known.increment,
+            offset=known.offset if self._known_for_sure else None,
+        )
 
     def _signer(self, url: str) -> Aws:
         """Who signs for a Function URL: its host names its region."""

@@ -19,7 +19,9 @@
     ├── RefusedError                 6   refused
     │   ├── StackFailedError         6   stack_failed
     │   ├── CounterExhaustedError    6   counter_exhausted
-    │   └── CounterInvalidError      6   counter_invalid
+    │   ├── CounterInvalidError      6   counter_invalid
+    │   ├── CounterFrozenError       6   counter_frozen
+    │   └── IdempotencyConflictError 6   idempotency_conflict
     ├── NotMintedError               7   unavailable
     │   ├── UnreachableError         7   unreachable
     │   └── ThrottledError           7   throttled
@@ -150,6 +152,18 @@ class CounterInvalidError(RefusedError):
     """The counter's item is not one to mint from."""
 
     code = "counter_invalid"
+
+
+class CounterFrozenError(RefusedError):
+    """The counter is frozen; thaw it to mint again."""
+
+    code = "counter_frozen"
+
+
+class IdempotencyConflictError(RefusedError):
+    """The idempotency key was used for another counter or another count."""
+
+    code = "idempotency_conflict"
 
 
 class NotMintedError(TicketctlError):

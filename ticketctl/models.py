@@ -9,20 +9,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Block:
-    """Tickets taken in one write: ``first, first + increment, …, last``, ``count`` of them."""
+    """Tickets taken in one write: ``first, first + increment, …, last``, ``count`` of them.
+
+    ``replayed``: an earlier request with the same idempotency key took them.
+    """
 
     partition: str
     first: int
     last: int
     count: int
     increment: int
+    replayed: bool = False
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> "Block":
         """Read what the Function URL and the atomic write give; ``ValueError`` where it is not that."""
         partition = _member(answer, "partition", str)
         numbers = {name: _member(answer, name, int) for name in ("first", "last", "count", "increment")}
-        block = cls(partition=partition, **numbers)
+        block = cls(partition=partition, **numbers, replayed=answer.get("replayed") is True)
         if block.increment < 1 or block.count < 1 or block.last != block.first + (block.count - 1) * block.increment:
             raise ValueError("not a block: its numbers contradict each other")
         return block
@@ -47,6 +51,7 @@ class Counter:
     ceiling: int
     remaining: int
     minted_at: int | None
+    frozen: bool = False
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> "Counter":
@@ -54,7 +59,8 @@ class Counter:
         partition = _member(answer, "partition", str)
         minted_at = None if answer.get("minted_at", ...) is None else _member(answer, "minted_at", int)
         names = ("hand_crafted_int", "increment", "ceiling", "remaining")
-        return cls(partition=partition, minted_at=minted_at, **{name: _member(answer, name, int) for name in names})
+        numbers = {name: _member(answer, name, int) for name in names}
+        return cls(partition=partition, minted_at=minted_at, frozen=answer.get("frozen") is True, **numbers)
 
     def as_dict(self) -> dict[str, Any]:
         """The counter as ``--json`` prints it."""

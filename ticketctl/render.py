@@ -94,6 +94,11 @@ class Output:
             for counter in counters:
                 self._counter(counter)
 
+    def facts(self, facts: Mapping[str, Any]) -> None:
+        """Write names and values, tab-separated, one a line."""
+        for name, value in facts.items():
+            self.line(f"{name}\t{json.dumps(value)}")
+
     def note(self, text: str) -> None:
         """Tell a person something on stderr, unless ``--quiet`` or ``--json``."""
         if not self._quiet and not self.as_json:
@@ -220,7 +225,7 @@ def counter_table(title: str, counters: Iterable[Counter]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("counter", "last ticket", "step", "left", "last minted", title=title, title_justify="left")
+    table = Table("counter", "last ticket", "step", "left", "last minted", "state", title=title, title_justify="left")
     for column in table.columns[1:4]:
         column.justify = "right"
     for counter in counters:
@@ -229,9 +234,10 @@ def counter_table(title: str, counters: Iterable[Counter]) -> "Table":
 
 
 def counter_row(counter: Counter) -> Sequence[str]:
-    """A counter's cells: name, last ticket, step, how many are left, when it last minted (UTC)."""
+    """A counter's cells: name, last ticket, step, how many are left, when it last minted (UTC), its state."""
     numbers = (counter.hand_crafted_int, counter.increment, counter.remaining)
-    return [counter.partition, *map(str, numbers), _utc(counter.minted_at)]
+    state = "frozen" if counter.frozen else "mints"
+    return [counter.partition, *map(str, numbers), _utc(counter.minted_at), state]
 
 
 def _utc(epoch_ms: int | None) -> str:

@@ -120,8 +120,8 @@ def _configuration(environ: Mapping[str, str]) -> tuple[Path, Mapping[str, Any]]
 
 
 def _make_local(values: dict[str, Any], origins: dict[str, str], flags: Mapping[str, Any]) -> None:
-    """The embedded AWS takes nothing from the settings of a real one: only a region that was said to ticketctl."""
-    for name in ("profile", "endpoint_url", "url"):
+    """The embedded AWS takes nothing from the settings of a real one: a region said to ticketctl, a typed --url."""
+    for name in ("profile", "endpoint_url"):
         if flags.get(name) is not None:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(
@@ -129,6 +129,8 @@ def _make_local(values: dict[str, Any], origins: dict[str, str], flags: Mapping[
                 hint=f"leave {flag} out, or add --no-local",
             )
         values[name], origins[name] = None, "default"
+    if flags.get("url") is None:
+        values["url"], origins["url"] = None, "default"
     if values["region"] is None or origins["region"].startswith("AWS_"):
         values["region"], origins["region"] = LOCAL_REGION, "default of --local"
 

@@ -1,11 +1,12 @@
 """``next`` and ``fetch``: minting."""
 
 import errno
+import uuid
 from typing import Annotated
 
 import typer
 
-from ticketctl.commands.options import SOURCE, Run, command
+from ticketctl.commands.options import KEY, Run, command
 from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError
 from ticketctl.models import Block
 from ticketctl.render import UndeliveredError, block_lines
@@ -13,14 +14,14 @@ from ticketctl.render import UndeliveredError, block_lines
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    command(app, "next", shared=SOURCE)(next_ticket)
-    command(app, "fetch", shared=SOURCE)(fetch)
+    command(app, "next", shared=KEY)(next_ticket)
+    command(app, "fetch", shared=KEY)(fetch)
 
 
 def next_ticket(run: Run) -> None:
     """Mint one ticket and print it."""
     try:
-        deliver(run.connection.mint(1), run, ranges=False)
+        deliver(run.connection.mint(1, key=_key(run)), run, ranges=False)
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted; a ticket may have been spent") from None
 
@@ -36,12 +37,12 @@ def fetch(
     ] = False,
 ) -> None:
     """Mint many tickets and print them, one a line, while the rest is being minted."""
-    printed, size = 0, block or 0
+    printed, size, key = 0, block or 0, _key(run)
     try:
         with run.output.progress("minting", count) as advance:
             size = block or run.connection.max_block
             while printed < count:
-                minted = run.connection.mint(min(size, count - printed))
+                minted = run.connection.mint(min(size, count - printed), key=f"{key}/{printed}")
                 deliver(minted, run, ranges=ranges)
                 printed += minted.count
                 advance(printed)
@@ -55,6 +56,11 @@ def fetch(
         raise PartialError(
             f"{printed} of {count} tickets were printed, then: {error.message}", hint=error.hint
         ) from error
+
+
+def _key(run: Run) -> str:
+    """The idempotency key of a run, which makes its own retries safe: what was typed, else one that nobody has."""
+    return run.flags["idempotency_key"] or uuid.uuid4().hex
 
 
 def deliver(block: Block, run: Run, *, ranges: bool) -> None:

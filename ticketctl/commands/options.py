@@ -51,6 +51,15 @@ SOURCE: dict[str, Any] = {
     "via": Annotated[str | None, typer.Option(help="Mint through the 'url' or straight from 'dynamodb'.")],
     "url": Annotated[str | None, typer.Option(help="The Function URL, instead of the stack's.")],
 }
+KEY: dict[str, Any] = {
+    **SOURCE,
+    "idempotency_key": Annotated[
+        str | None,
+        typer.Option(
+            help="The same key gives the same tickets again, for a day. Default: one of its own for each run."
+        ),
+    ],
+}
 PARAMETERS: dict[str, Any] = {
     "public": Annotated[
         bool | None,

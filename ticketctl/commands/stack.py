@@ -188,7 +188,7 @@ def _parameters(flags: Mapping[str, Any], template: Mapping[str, Any]) -> dict[s
 def _show_counters(run: Run) -> None:
     run.output.note(f"the counters of {run.place}:")
     try:
-        for counter in run.connection.table_named(run.settings.stack).counters():
+        for counter in run.connection.counters_of(run.settings.stack).all():
             run.output.note("  " + "\t".join(counter_row(counter)))
     except TicketctlError as error:  # whoever may delete the stack may not be allowed to read its table
         run.output.note(f"  cannot be read: {error.message}")

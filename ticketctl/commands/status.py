@@ -1,11 +1,12 @@
-"""``status``, ``url`` and ``counter``: where the counters stand, where the server is."""
+"""``status`` and ``url``: where the counters stand, where the server is."""
 
 import time
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
-from ticketctl.commands.options import SOURCE, Run, command, help_when_bare
+from ticketctl.commands.options import SOURCE, Run, command
 from ticketctl.models import Counter
 
 
@@ -13,9 +14,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     command(app, "status", shared=SOURCE)(status)
     command(app, "url")(url)
-    counter = typer.Typer(help="Create counters.", invoke_without_command=True, callback=help_when_bare)
-    command(counter, "create")(create)
-    app.add_typer(counter, name="counter")
 
 
 def status(
@@ -28,6 +26,7 @@ def status(
         run.output.watch(lambda: _counters(run), title=run.place, every=interval, sleep=time.sleep)
         return
     counters = _counters(run)
+    warn_where_little_is_left(run, counters)
     if run.settings.partition is not None and run.output.as_json:
         run.output.document(counters[0].as_dict())
         return
@@ -45,18 +44,15 @@ def url(run: Run) -> None:
         run.output.line(address)
 
 
-def create(run: Run, name: Annotated[str, typer.Argument(help="The counter's name.")]) -> None:
-    """Create a counter. Where it exists already, it stays as it is."""
-    counter, created = run.connection.table().create(name)
-    if run.output.as_json:
-        run.output.document({**counter.as_dict(), "created": created})
-        return
-    run.output.note(f"created {name} in {run.place}" if created else f"{name} exists already in {run.place}")
-    run.output.counters([counter], title=run.place)
+def warn_where_little_is_left(run: Run, counters: Iterable[Counter]) -> None:
+    """Say which counters have issued more than nine tenths of what their ceiling allows."""
+    for counter in counters:
+        if counter.remaining * 10 < counter.ceiling // counter.increment:
+            run.output.warn(f"the counter {counter.partition} has {counter.remaining} tickets left")
 
 
 def _counters(run: Run) -> list[Counter]:
     """The counter that was named, or all of the table; at an address given by --url only the default one."""
     if run.settings.partition is not None or run.settings.url:
         return [run.connection.counter()]
-    return sorted(run.connection.counters(), key=lambda counter: counter.partition)
+    return sorted(run.connection.counters().all(), key=lambda counter: counter.partition)

@@ -5,7 +5,9 @@ from typing import Protocol
 
 from ticketctl.errors import (
     CounterExhaustedError,
+    CounterFrozenError,
     CounterInvalidError,
+    IdempotencyConflictError,
     NotMintedError,
     OutcomeUnknownError,
     ThrottledError,
@@ -19,6 +21,8 @@ _BY_CODE: dict[str, type[TicketctlError]] = {
     "bad_request": UsageError,
     "counter_exhausted": CounterExhaustedError,
     "counter_invalid": CounterInvalidError,
+    "counter_frozen": CounterFrozenError,
+    "idempotency_conflict": IdempotencyConflictError,
     "throttled": ThrottledError,
     "unavailable": NotMintedError,
     "outcome_unknown": OutcomeUnknownError,
@@ -32,8 +36,11 @@ class Source(Protocol):
     (a block may have been), or why the request was refused.
     """
 
-    def mint(self, partition: str | None, count: int) -> Block:
-        """Take ``count`` tickets in one write."""
+    def mint(self, partition: str | None, count: int, *, key: str | None, within: float) -> Block:
+        """Take ``count`` tickets; one attempt, of at most ``within`` seconds where the source can bound it.
+
+        With an idempotency ``key`` the same tickets come again for a day, marked ``replayed``.
+        """
         ...
 
     def counter(self, partition: str | None) -> Counter:
@@ -52,4 +59,7 @@ def refusal(code: str, detail: str, partition: str | None) -> TicketctlError | N
     kind = _BY_CODE.get(code)
     if kind is None:
         return None
-    return kind(detail, hint="try again" if issubclass(kind, NotMintedError) else "")
+    hint = "try again" if issubclass(kind, NotMintedError) else ""
+    if kind is CounterFrozenError and partition is not None:
+        hint = f"ticketctl counter thaw {shlex.quote(partition)}"
+    return kind(detail, hint=hint)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from ticketctl import bundle
@@ -15,13 +15,14 @@ from ticketctl.sources import refusal
 class DynamoDBSource:
     """The table of a stack; its default counter has the region's name.
 
-    ``increment`` is the step of counters that begin here and ``offset`` their first ticket. With ``None``
-    none may begin: a counter begins once, in the lane that its stack has now and not in a remembered one.
+    ``increment`` is the step of the default counter and ``offset`` its first ticket, for its birth. With
+    ``None`` it must exist: a counter begins once, in the lane that its stack has now and not in a remembered
+    one. ``send`` performs DynamoDB operations (see ``sender``).
     """
 
     def __init__(
         self,
-        client: Any,
+        send: "Callable[[str, dict[str, Any]], Mapping[str, Any]]",
         table: str,
         *,
         region: str,
@@ -29,7 +30,7 @@ class DynamoDBSource:
         offset: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._client = client
+        self._send = send
         self._table = table
         self._region = region
         self._increment = increment
@@ -37,77 +38,65 @@ class DynamoDBSource:
         self._clock = clock
         self._lanes: dict[str, Any] = {}
 
-    def mint(self, partition: str | None, count: int) -> Block:
-        """Take ``count`` tickets in one conditional write."""
+    def mint(self, partition: str | None, count: int, *, key: str | None, within: float) -> Block:  # noqa: ARG002
+        """Take ``count`` tickets in one conditional write; with a ``key`` also read and write its receipt.
+
+        ``within`` is not used: the client's own limits bound each of the calls.
+        """
         handler = bundle.handler
-        name = self._name(partition)
-        may_begin = name == self._region and name not in self._lanes
-        with _problems(name):
-            answer, self._lanes[name] = handler.mint(
-                self._update,
-                self._table,
-                name,
-                handler.check_count(count, handler.MAX_COUNT),
-                lane=self._lanes.get(name, handler.Lane(self._increment)),
-                offset=self._offset if may_begin else None,
-                now_ms=int(self._clock() * 1000),
-            )
-        return Block.from_answer(answer)
+        name = self._region if partition is None else partition
+        offset = self._offset if name == self._region and name not in self._lanes else None
+        with problems_in_our_words(name):
+            lane = self._lanes.get(handler.check_name(name), handler.Lane(self._increment))
+            handler.check_count(count, handler.MAX_COUNT)
+            now_ms = int(self._clock() * 1000)
+            if key is None:
+                answer, lane = handler.mint(
+                    self._send, self._table, name, count, lane=lane, offset=offset, now_ms=now_ms
+                )
+            else:
+                key = handler.check_key(key)
+                answer, lane = handler.mint_once(
+                    self._send, self._table, name, count, key=key, lane=lane, offset=offset, now_ms=now_ms
+                )
+        block = Block.from_answer(answer)
+        if not block.replayed:
+            self._lanes[name] = lane
+        return block
 
     def counter(self, partition: str | None) -> Counter:
         """Where a counter stands."""
-        name = self._name(partition)
-        with _problems(name), self._errors(spends=False):
-            item = self._client.get_item(**bundle.handler.read_request(self._table, name)).get("Item")
-            if item is None:
+        name = self._region if partition is None else partition
+        with problems_in_our_words(name):
+            item = self._send("GetItem", bundle.handler.read_request(self._table, bundle.handler.check_name(name)))
+            if "Item" not in item:
                 raise bundle.handler.unknown_counter(name)
-            return Counter.from_answer(bundle.handler.read_counter(item))
+            return Counter.from_answer(bundle.handler.read_counter(item["Item"]))
 
-    def counters(self) -> Iterator[Counter]:
-        """Every counter of the table, a page at a time, in DynamoDB's order."""
-        with _problems(None), self._errors(spends=False):
-            for page in self._client.get_paginator("scan").paginate(TableName=self._table, ConsistentRead=True):
-                for item in page["Items"]:
-                    yield Counter.from_answer(bundle.handler.read_counter(item))
 
-    def create(self, partition: str) -> tuple[Counter, bool]:
-        """Make a counter in the stack's lane; the counter, and whether it was made now or was there already."""
-        handler = bundle.handler
-        if self._offset is None:
-            raise ValueError("the lane of this stack is not known for sure")
-        name, lane = self._name(partition), handler.Lane(self._increment)
-        request = handler.create_request(self._table, name, lane, offset=self._offset)
-        with _problems(name):
+def sender(client: Any, target: str) -> Callable[[str, dict[str, Any]], Mapping[str, Any]]:
+    """What sends for the handler's functions, through a botocore client; ``target`` names it in errors."""
+    from botocore.exceptions import ClientError
+
+    calls = {"GetItem": client.get_item, "PutItem": client.put_item, "UpdateItem": client.update_item}
+
+    def send(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
+        with errors_in_our_words(target, spends=operation != "GetItem"):
             try:
-                item, created = self._update(request)["Attributes"], True
-            except handler.ConditionFailedError as refusal:
-                item, created = refusal.item or {}, False
-            return Counter.from_answer(handler.read_counter(item)), created
-
-    def _name(self, partition: str | None) -> str:
-        with _problems(partition):
-            return bundle.handler.check_name(self._region if partition is None else partition)
-
-    def _update(self, request: dict[str, Any]) -> Mapping[str, Any]:
-        from botocore.exceptions import ClientError
-
-        with self._errors(spends=True):
-            try:
-                answer: Mapping[str, Any] = self._client.update_item(**request)
+                answer: Mapping[str, Any] = calls[operation](**request)
             except ClientError as error:
                 if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
                     raise bundle.handler.ConditionFailedError(error.response.get("Item") or None) from None
                 raise
-        if "Attributes" not in answer:
-            raise OutcomeUnknownError(f"the table {self._table} gave no usable answer; a ticket may have been spent")
+        if operation == "UpdateItem" and "Attributes" not in answer:
+            raise OutcomeUnknownError(f"{target} gave no usable answer; a ticket may have been spent")
         return answer
 
-    def _errors(self, *, spends: bool) -> AbstractContextManager[None]:
-        return errors_in_our_words(f"the table {self._table} in {self._region}", spends=spends)
+    return send
 
 
 @contextmanager
-def _problems(partition: str | None) -> Iterator[None]:
+def problems_in_our_words(partition: str | None) -> Iterator[None]:
     """Turn the handler's ``ProblemError`` into an error of ours."""
     try:
         yield

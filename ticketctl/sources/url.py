@@ -27,7 +27,7 @@ CONNECT_SECONDS = 3.0
 
 
 class UrlSource:
-    """A Function URL; ``timeout`` (seconds) bounds each request.
+    """A Function URL; ``timeout`` (seconds) bounds each look at a counter.
 
     ``signs_at_once``: the URL is known to want signed requests; else the first 403, which mints nothing,
     tells. ``transport`` takes the place of the network; ``direct`` ignores the proxies of the environment.
@@ -49,22 +49,24 @@ class UrlSource:
         self._host = urlsplit(url).netloc.rpartition("@")[2]
         self._sign = sign
         self._signs = signs_at_once
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS)),
-            trust_env=not direct,
-            transport=transport,
-        )
+        self._timeout = timeout
+        self._client = httpx.Client(trust_env=not direct, transport=transport)
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def mint(self, partition: str | None, count: int) -> Block:
+    def mint(self, partition: str | None, count: int, *, key: str | None, within: float) -> Block:
         """Take ``count`` tickets; one request, sent once."""
         import json
 
         fields = {"count": count} if partition is None else {"count": count, "partition": partition}
-        answer = self._ask("POST", self._url, json.dumps(fields).encode(), partition, spends=True)
+        headers = {"content-type": "application/json"}
+        if key is not None:
+            escaped = key.replace("\\", "\\\\").replace('"', '\\"')
+            headers["idempotency-key"] = f'"{escaped}"'
+        body = json.dumps(fields).encode()
+        answer = self._ask("POST", self._url, headers, body, partition, spends=True, within=within)
         try:
             block = Block.from_answer(answer)
         except ValueError as error:
@@ -76,18 +78,28 @@ class UrlSource:
     def counter(self, partition: str | None) -> Counter:
         """Where a counter stands."""
         query = "" if partition is None else f"?partition={quote(partition, safe='-_.~')}"
-        answer = self._ask("GET", f"{self._url}status{query}", b"", partition, spends=False)
+        url = f"{self._url}status{query}"
+        answer = self._ask("GET", url, {}, b"", partition, spends=False, within=self._timeout)
         try:
             return Counter.from_answer(answer)
         except ValueError as error:
             raise self._not_ours(f"{error}", spends=False) from None
 
-    def _ask(self, method: str, url: str, body: bytes, partition: str | None, *, spends: bool) -> Mapping[str, Any]:
-        headers: Mapping[str, str] = {"content-type": "application/json"} if body else {}
-        response = self._send(method, url, headers, body, spends=spends)
+    def _ask(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        partition: str | None,
+        *,
+        spends: bool,
+        within: float,
+    ) -> Mapping[str, Any]:
+        response = self._send(method, url, headers, body, spends=spends, within=within)
         if response.status_code == 403 and not self._signs:
             self._signs = True
-            response = self._send(method, url, headers, body, spends=spends)
+            response = self._send(method, url, headers, body, spends=spends, within=within)
         document = _document(response)
         if response.status_code == 200 and document:
             return document
@@ -95,14 +107,15 @@ class UrlSource:
         raise refusal(code, detail, partition) or self._failed(response, document, spends=spends)
 
     def _send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, spends: bool
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, spends: bool, within: float
     ) -> "httpx.Response":
         import httpx
 
         if self._signs:
             headers = self._sign(method, url, headers, body)
+        timeout = httpx.Timeout(within, connect=min(within, CONNECT_SECONDS))
         try:
-            return self._client.request(method, url, headers=headers, content=body)
+            return self._client.request(method, url, headers=headers, content=body, timeout=timeout)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
             raise UnreachableError(
                 f"{self._host} cannot be reached: {error or type(error).__name__}{proxies_in_force()}; "

@@ -1,0 +1,66 @@
+"""``verify``: the proof on a stack of one's own."""
+
+import dataclasses
+import itertools
+import os
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+from ticketctl.commands.options import Run, command
+from ticketctl.connection import Connection
+from ticketctl.errors import RefusedError, UsageError
+
+SOURCES = {"url": ["url"], "dynamodb": ["dynamodb"], "both": ["url", "dynamodb"]}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    command(app, "verify")(verify)
+
+
+def verify(
+    run: Run,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="How many mint at once.")] = 8,
+    mints: Annotated[int, typer.Option(min=1, help="How often each of them mints.")] = 100,
+    via: Annotated[str, typer.Option(help="Through the 'url', the table ('dynamodb') or 'both'.")] = "both",
+) -> None:
+    """Prove on your own stack that no ticket comes twice, on a scratch counter that is made and removed."""
+    from ticketctl import verify as proof
+
+    if via not in SOURCES:
+        raise UsageError(f"--via {via!r} is not one of: {', '.join(SOURCES)}")
+    counters = run.connection.counters()
+    name = f"verify-{uuid.uuid4().hex}"
+    counter, _ = counters.create(name)
+    first = counter.hand_crafted_int + counter.increment
+    try:
+        with ExitStack() as opened, run.output.progress("minting", workers * mints) as advance:
+            done = itertools.count(1)
+            sources = itertools.cycle(SOURCES[via])
+            report = proof.run(
+                [_worker(run, opened, name, next(sources)) for _ in range(workers)],
+                mints,
+                first=first,
+                increment=counter.increment,
+                tell=lambda: advance(next(done)),
+            )
+    finally:
+        counters.remove(name)
+    if run.output.as_json:
+        run.output.document({"workers": workers, "mints": mints, "via": via, **report.as_dict()})
+    else:
+        run.output.facts(report.as_dict())
+    if not report.holds:
+        raise RefusedError("the guarantee does not hold here: see the report")
+
+
+def _worker(run: Run, opened: ExitStack, name: str, via: str) -> Callable[[], int]:
+    """A worker with connections of its own."""
+    settings = dataclasses.replace(run.settings, partition=name, via=via, url=None)
+    connection = opened.enter_context(Connection(settings, environ=os.environ))
+    connection.outputs()
+    return lambda: connection.mint(1).last

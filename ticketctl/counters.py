@@ -1,0 +1,238 @@
+"""Looking after counters: make, move forward, freeze, list. Each change is one conditional write.
+
+None of them can put a counter back: a change holds only while the counter stands no further than it should
+and moves in the lane that was looked at.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ticketctl import bundle
+from ticketctl.aws import errors_in_our_words
+from ticketctl.errors import CounterInvalidError, RefusedError, UnknownCounterError
+from ticketctl.lanes import at_or_after
+from ticketctl.models import Counter
+from ticketctl.sources import refusal
+from ticketctl.sources.dynamodb import problems_in_our_words, sender
+
+ATTEMPTS = 10
+
+
+class Counters:
+    """The counters of a table. ``offset`` and ``increment`` are the lane of those that are made here."""
+
+    def __init__(self, client: Any, table: str, *, region: str, offset: int = 1, increment: int = 1) -> None:
+        self._client = client
+        self._table = table
+        self._offset = offset
+        self._increment = increment
+        self._target = f"the table {table} in {region}"
+        self._send = sender(client, self._target)
+
+    def all(self) -> Iterator[Counter]:
+        """Every counter, a page at a time, in DynamoDB's order; receipts are none."""
+        scan = self._client.get_paginator("scan").paginate(
+            TableName=self._table,
+            ConsistentRead=True,
+            FilterExpression="NOT begins_with(#partition, :receipt)",
+            ExpressionAttributeNames={"#partition": "partition"},
+            ExpressionAttributeValues={":receipt": {"S": bundle.handler.RECEIPT}},
+        )
+        with problems_in_our_words(None), errors_in_our_words(self._target):
+            for page in scan:
+                for item in page["Items"]:
+                    yield Counter.from_answer(bundle.handler.read_counter(item))
+
+    def find(self, name: str) -> Counter | None:
+        """A counter, ``None`` where there is none of that name."""
+        with problems_in_our_words(name):
+            request = bundle.handler.read_request(self._table, bundle.handler.check_name(name))
+            item = self._send("GetItem", request).get("Item")
+            return None if item is None else Counter.from_answer(bundle.handler.read_counter(item))
+
+    def create(
+        self,
+        name: str,
+        *,
+        start: int | None = None,
+        offset: int | None = None,
+        increment: int | None = None,
+        ceiling: int | None = None,
+    ) -> tuple[Counter, bool]:
+        """Make a counter whose first ticket is ``start``; the counter, and whether it was made now.
+
+        What is not given is the stack's lane and no ceiling. One that is there already is left as it is;
+        ``RefusedError`` where it is not what was asked for.
+        """
+        step = increment or self._increment
+        residue = offset or self._offset
+        first = residue if start is None else start
+        if at_or_after(first, offset=residue, increment=step) != first:
+            nearest = at_or_after(first, offset=residue, increment=step)
+            raise RefusedError(
+                f"{first} is not in the lane {residue}, {residue + step}, {residue + 2 * step}, …",
+                hint=f"the next number that is: --start {nearest}",
+            )
+        limit = bundle.handler.MAX_TICKET if ceiling is None else ceiling
+        if not first <= limit <= bundle.handler.MAX_TICKET:
+            raise RefusedError(f"no ticket fits: the first is {first}, the ceiling {limit}")
+        values = {":last": first - step, ":increment": step, ":ceiling": limit}
+        sets = ["#last = :last"]
+        if step != 1:
+            sets.append("#increment = :increment")
+        if ceiling is not None:
+            sets.append("#ceiling = :ceiling")
+        try:
+            return self._update(name, "SET " + ", ".join(sets), "attribute_not_exists(#partition)", values), True
+        except _NotSoError as found:
+            if found.counter is None:
+                raise UnknownCounterError(f"the counter {name!r} went away meanwhile") from None
+            there = found.counter
+            asked = (increment or there.increment, ceiling or there.ceiling)
+            elsewhere = offset is not None and (there.hand_crafted_int - offset) % there.increment != 0
+            behind = start is not None and there.hand_crafted_int + there.increment < start
+            if asked != (there.increment, there.ceiling) or elsewhere or behind:
+                raise RefusedError(
+                    f"the counter {name!r} exists and is another: last ticket {there.hand_crafted_int}, "
+                    f"step {there.increment}, ceiling {there.ceiling}",
+                    hint="choose another name, or move it forward with: ticketctl counter advance",
+                ) from None
+            return there, False
+
+    def advance(self, name: str, to: int) -> Counter:
+        """Move a counter forward: ``to`` counts as its last ticket. Where it stands there already, nothing changes.
+
+        ``RefusedError`` where that would go back, leave the lane or pass the ceiling.
+        """
+        counter = self.find(name)
+        for _ in range(ATTEMPTS):
+            if counter is None:
+                raise refusal("unknown_counter", "", name) or AssertionError
+            self._check_advance(counter, to)
+            values = {":to": to, ":increment": counter.increment, ":ceiling": counter.ceiling}
+            condition = f"#last <= :to AND {_same_lane(counter)}"
+            try:
+                return self._update(name, "SET #last = :to", condition, values)
+            except _NotSoError as found:
+                counter = found.counter
+        raise RefusedError(f"the counter {name!r} changes all the time; nothing was changed", hint="try again")
+
+    def adopt(self, name: str, largest: int) -> tuple[Counter, bool]:
+        """Start above numbers that exist already: the next ticket is beyond ``largest``.
+
+        The counter, and whether it moved or was made; one that is beyond already stays where it is.
+        """
+        counter = self.find(name)
+        if counter is None:
+            first = at_or_after(max(largest + 1, self._offset), offset=self._offset, increment=self._increment)
+            return self.create(name, start=first)
+        if counter.hand_crafted_int >= largest:
+            return counter, False
+        to = at_or_after(largest, offset=counter.hand_crafted_int, increment=counter.increment)
+        return self.advance(name, to), True
+
+    def freeze(self, name: str) -> Counter:
+        """Stop a counter from minting."""
+        return self._switch(name, "SET #frozen = :frozen", {":frozen": True})
+
+    def thaw(self, name: str) -> Counter:
+        """Let a frozen counter mint again."""
+        return self._switch(name, "REMOVE #frozen", {})
+
+    def remove(self, name: str) -> None:
+        """Delete a counter; its numbers may then come again. For scratch counters only."""
+        with errors_in_our_words(self._target):
+            self._client.delete_item(TableName=self._table, Key={"partition": {"S": name}})
+
+    def _switch(self, name: str, update: str, values: Mapping[str, int | bool]) -> Counter:
+        try:
+            return self._update(name, update, "attribute_exists(#last)", values)
+        except _NotSoError:
+            raise refusal("unknown_counter", "", name) or AssertionError from None
+
+    def _check_advance(self, counter: Counter, to: int) -> None:
+        last, step = counter.hand_crafted_int, counter.increment
+        if to < last:
+            raise RefusedError(
+                f"the counter {counter.partition!r} is at {last}; going back to {to} would mint numbers again"
+            )
+        if (to - last) % step:
+            nearest = at_or_after(to, offset=last, increment=step)
+            raise RefusedError(
+                f"{to} is not in the lane of {counter.partition!r}: …, {last}, {last + step}, …",
+                hint=f"ticketctl counter advance {counter.partition} --to {nearest}",
+            )
+        if to > counter.ceiling:
+            raise RefusedError(f"{to} is beyond the ceiling {counter.ceiling} of {counter.partition!r}")
+
+    def _update(self, name: str, update: str, condition: str, values: Mapping[str, int | bool]) -> Counter:
+        """One conditional write; ``_NotSoError`` with what is there where its condition does not hold."""
+        handler = bundle.handler
+        text = f"{update} {condition}"
+        with problems_in_our_words(name):
+            request = {
+                "TableName": self._table,
+                "Key": {"partition": {"S": handler.check_name(name)}},
+                "UpdateExpression": update,
+                "ConditionExpression": condition,
+                "ExpressionAttributeNames": {k: v for k, v in handler.NAMES.items() if k in text},
+                "ReturnValues": "ALL_NEW",
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+            if used := {k: _typed(v) for k, v in values.items() if k in text}:
+                request["ExpressionAttributeValues"] = used
+            try:
+                item = self._send("UpdateItem", request)["Attributes"]
+            except handler.ConditionFailedError as refused:
+                there = None if refused.item is None else Counter.from_answer(handler.read_counter(refused.item))
+                raise _NotSoError(there) from None
+            return Counter.from_answer(handler.read_counter(item))
+
+
+class _NotSoError(Exception):
+    """The condition of a change does not hold; ``counter`` is what is there."""
+
+    def __init__(self, counter: Counter | None) -> None:
+        super().__init__()
+        self.counter = counter
+
+
+def _same_lane(counter: Counter) -> str:
+    same = "#increment = :increment"
+    if counter.increment == 1:
+        same = f"(attribute_not_exists(#increment) OR {same})"
+    limit = "#ceiling = :ceiling"
+    if counter.ceiling == bundle.handler.MAX_TICKET:
+        limit = "(attribute_not_exists(#ceiling) OR #ceiling >= :ceiling)"
+    return f"{same} AND {limit}"
+
+
+def _typed(value: int | bool) -> dict[str, Any]:
+    return {"BOOL": value} if isinstance(value, bool) else {"N": str(value)}
+
+
+def largest_integer(lines: Iterator[str], column: str | None = None) -> int:
+    """The largest integer of a stream: one a line, or of a CSV's ``column`` (its heading).
+
+    ``CounterInvalidError`` where a line is none, or there is no line at all.
+    """
+    import csv
+
+    cells: Iterator[str]
+    if column is None:
+        cells = (line.strip() for line in lines)
+    else:
+        rows = csv.DictReader(lines)
+        if column not in (rows.fieldnames or ()):
+            raise CounterInvalidError(f"there is no column {column!r}; there are: {', '.join(rows.fieldnames or ())}")
+        cells = ((row[column] or "").strip() for row in rows)
+    largest: int | None = None
+    for number, cell in enumerate(cells, start=1):
+        if not cell:
+            continue
+        if not (cell.isascii() and cell.lstrip("-").isdigit() and len(cell) <= 20):
+            raise CounterInvalidError(f"line {number} is not a whole number: {cell[:50]!r}; nothing was changed")
+        largest = int(cell) if largest is None else max(largest, int(cell))
+    if largest is None:
+        raise CounterInvalidError("there is no number to start above; nothing was changed")
+    return largest

@@ -1,0 +1,121 @@
+"""The proof on a stack of one's own: many workers mint at once, and every number is looked at."""
+
+import math
+import time
+from collections import Counter as Multiset
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from ticketctl.errors import NotMintedError, OutcomeUnknownError
+
+NAMED = 100
+
+
+@dataclass
+class Record:
+    """What one worker saw: its tickets in their order, the seconds each took, and the attempts that failed."""
+
+    tickets: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    not_minted: int = 0
+    unknown: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the workers' records add up to. Gaps are numbers that were issued and that nobody holds."""
+
+    minted: int
+    not_minted: int
+    unknown: int
+    duplicates: Sequence[int]
+    outside_lane: Sequence[int]
+    out_of_order: int
+    gaps: Sequence[int]
+    seconds: float
+    latencies: Sequence[float]
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing was seen that must never be: a duplicate, a number outside the lane, a wrong order."""
+        return not self.duplicates and not self.outside_lane and not self.out_of_order
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as ``--json`` prints it: lists cut at 100 numbers beside their full count, times in ms."""
+        return {
+            "minted": self.minted,
+            "not_minted": self.not_minted,
+            "unknown": self.unknown,
+            "duplicates": len(self.duplicates),
+            "duplicate_tickets": list(self.duplicates[:NAMED]),
+            "outside_lane": len(self.outside_lane),
+            "outside_lane_tickets": list(self.outside_lane[:NAMED]),
+            "out_of_order": self.out_of_order,
+            "gaps": len(self.gaps),
+            "gap_tickets": list(self.gaps[:NAMED]),
+            "seconds": round(self.seconds, 3),
+            "tickets_per_second": round(self.minted / self.seconds, 1) if self.seconds else None,
+            "latency_ms": {f"p{p}": percentile(self.latencies, p) for p in (50, 95, 99)},
+        }
+
+
+def work(mint: Callable[[], int], mints: int, *, tell: Callable[[], None], clock: Callable[[], float]) -> Record:
+    """One worker: mint so many times, one after the other, and write down what came."""
+    record = Record()
+    for _ in range(mints):
+        began = clock()
+        try:
+            record.tickets.append(mint())
+        except NotMintedError:
+            record.not_minted += 1
+        except OutcomeUnknownError:
+            record.unknown += 1
+        else:
+            record.seconds.append(clock() - began)
+        tell()
+    return record
+
+
+def run(
+    mints_of: Sequence[Callable[[], int]],
+    mints: int,
+    *,
+    first: int,
+    increment: int,
+    tell: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Report:
+    """Let one worker for each of ``mints_of`` mint ``mints`` times from a counter that begins at ``first``."""
+    began = clock()
+    with ThreadPoolExecutor(len(mints_of)) as pool:
+        records = list(pool.map(lambda mint: work(mint, mints, tell=tell, clock=clock), mints_of))
+    return report(records, first=first, increment=increment, seconds=clock() - began)
+
+
+def report(records: Sequence[Record], *, first: int, increment: int, seconds: float) -> Report:
+    """Add records up. Between the first number and the largest seen, each of the lane should be there once."""
+    times = Multiset(ticket for record in records for ticket in record.tickets)
+    outside = sorted(ticket for ticket in times if ticket < first or (ticket - first) % increment)
+    lane = range(first, max(times, default=first - increment) + 1, increment)
+    return Report(
+        minted=times.total(),
+        not_minted=sum(record.not_minted for record in records),
+        unknown=sum(record.unknown for record in records),
+        duplicates=sorted(ticket for ticket, count in times.items() if count > 1),
+        outside_lane=outside,
+        out_of_order=sum(
+            later <= earlier for r in records for earlier, later in zip(r.tickets, r.tickets[1:], strict=False)
+        ),
+        gaps=[ticket for ticket in lane if ticket not in times],
+        seconds=seconds,
+        latencies=sorted(second for record in records for second in record.seconds),
+    )
+
+
+def percentile(ascending: Sequence[float], percent: int) -> float | None:
+    """The nearest-rank percentile of seconds, in milliseconds; ``None`` where there is nothing."""
+    if not ascending:
+        return None
+    return round(ascending[math.ceil(percent / 100 * len(ascending)) - 1] * 1000, 2)
