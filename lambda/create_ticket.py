@@ -138,7 +138,10 @@ def read_request(table: str, partition: str) -> dict[str, Any]:
 
 def read_block(answer: Mapping[str, Any], partition: str, count: int, lane: Lane) -> dict[str, Any]:
     """Read the tickets out of the answer to ``mint_request``: ``first, first + increment, …, last``."""
-    last = _integer(answer["Attributes"], "hand_crafted_int", partition)
+    try:
+        last = _integer(answer["Attributes"], "hand_crafted_int", partition)
+    except ProblemError as problem:  # the write was made: half a number more on half a number
+        raise ProblemError("outcome_unknown", f"{problem.detail} A number was spent.") from None
     return {
         "partition": partition,
         "hand_crafted_int": last,
@@ -398,9 +401,9 @@ def respond(
             raise ProblemError("unavailable", "DynamoDB is too slow; nothing was minted.", cause=operation)
         return _send(client, operation, request)
 
-    http = event.get("requestContext", {}).get("http", {})
-    path, method = event.get("rawPath") or "/", http.get("method", "GET")
+    path = method = ""
     try:
+        path, method = read_target(event)
         answer, text = _route(path, method)(event, settings, send)
     except ProblemError as problem:
         return _refuse(problem, request_id, method, path)
@@ -414,6 +417,17 @@ def respond(
     if wants_text((event.get("headers") or {}).get("accept", "")):
         return _response(200, "text/plain; charset=utf-8", text)
     return _response(200, "application/json", json.dumps(answer))
+
+
+def read_target(event: Mapping[str, Any]) -> tuple[str, str]:
+    """The path and method of an event; one that is not a Function URL's mints nothing."""
+    try:
+        path, method = event.get("rawPath") or "/", event["requestContext"]["http"]["method"]
+    except (AttributeError, KeyError, TypeError):
+        path = method = None
+    if not isinstance(path, str) or not isinstance(method, str):
+        raise ProblemError("bad_request", "This is not a request of a Function URL (payload format 2.0).")
+    return path, method
 
 
 def _route(path: str, method: str) -> Callable[[Mapping[str, Any], Settings, Send], tuple[dict[str, Any], str]]:

@@ -1,5 +1,17 @@
-"""``python -m ticketctl``."""
+"""``python -m ticketctl``, and the console script."""
 
-from ticketctl.cli import run
+import sys
 
-run()
+
+def run() -> None:
+    """Run the command line; Ctrl-C while it is still being loaded ends it like Ctrl-C later."""
+    try:
+        from ticketctl.cli import main
+
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    run()

@@ -15,6 +15,8 @@ from ticketctl.errors import (
     NotMintedError,
     OutcomeUnknownError,
     ProfileNotFoundError,
+    RefusedError,
+    SetupError,
     ThrottledError,
     TicketctlError,
     UnreachableError,
@@ -66,7 +68,7 @@ class Aws:
             proxies={} if self.embedded else None,
             user_agent_extra="ticketctl",
         )
-        with errors_in_our_words(f"{service} in {self.region}", profile=self.profile):
+        with errors_in_our_words(f"{service} in {self.region}", profile=self.profile), _broken_setup():
             client = self._botocore().create_client(
                 service, region_name=self.region, endpoint_url=self.endpoint_url, config=config
             )
@@ -87,7 +89,7 @@ class Aws:
         from botocore.auth import SigV4Auth
         from botocore.awsrequest import AWSRequest
 
-        with errors_in_our_words("the credentials", profile=self.profile):
+        with errors_in_our_words("the credentials", profile=self.profile), _broken_setup():
             credentials = self._botocore().get_credentials()
             if credentials is None:
                 raise _no_credentials(self.profile)
@@ -103,7 +105,7 @@ class Aws:
 
 def profile_region(profile: str | None) -> str | None:
     """The region that the AWS configuration names for a profile."""
-    with errors_in_our_words("the AWS configuration", profile=profile):
+    with errors_in_our_words("the AWS configuration", profile=profile), _broken_setup():
         region: str | None = _session(profile).get_config_variable("region")
         return region
 
@@ -152,13 +154,23 @@ def _session(profile: str | None) -> Any:
 
 
 def _embedded_session() -> Any:
+    from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES as VARIABLES
     from botocore.session import Session
 
-    nothing = {"profile": (None, None, None, None)}
+    variables = {name: (None, None, default, None) for name, (_, _, default, _) in VARIABLES.items()}
     files = dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
-    session = Session(session_vars=nothing | files)
+    session = Session(session_vars=variables | files)
     session.set_credentials(EMBEDDED_KEY, EMBEDDED_KEY)
     return session
+
+
+@contextmanager
+def _broken_setup() -> Iterator[None]:
+    """Botocore lets some faults of files, variables and programs through as they are."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as error:
+        raise SetupError(f"the AWS configuration cannot be used: {error}", hint="aws configure list") from error
 
 
 @contextmanager
@@ -178,11 +190,9 @@ def errors_in_our_words(target: str, *, profile: str | None = None, spends: bool
         raise ProfileNotFoundError(str(error)) from error
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         raise _no_credentials(profile) from error
-    except (
-        exceptions.TokenRetrievalError,
-        exceptions.SSOError,
-        exceptions.CredentialRetrievalError,
-    ) as error:
+    except exceptions.CredentialRetrievalError as error:
+        raise NoCredentialsError(str(error), hint="mend the profile's credential_process or role") from error
+    except (exceptions.TokenRetrievalError, exceptions.SSOError) as error:
         raise _expired(str(error), profile) from error
     except (
         exceptions.EndpointConnectionError,
@@ -199,13 +209,15 @@ def errors_in_our_words(target: str, *, profile: str | None = None, spends: bool
         if spends and "CERTIFICATE_VERIFY_FAILED" not in str(error):  # that one comes before anything is sent
             raise OutcomeUnknownError(
                 f"{target} did not answer: {error}; a ticket may have been spent",
-                hint="ticketctl status shows where the counter stands",
+                hint="ticketctl status",
             ) from error
         raise UnreachableError(f"{target} did not answer: {error}{proxies_in_force()}", hint="try again") from error
     except exceptions.ConfigParseError as error:
         raise FileError(str(error), hint="mend the file, or name another with AWS_CONFIG_FILE") from error
     except (exceptions.InvalidRegionError, exceptions.InvalidEndpointConfigurationError) as error:
         raise UsageError(str(error)) from error
+    except exceptions.BotoCoreError as error:  # nothing of it has to do with an answer
+        raise SetupError(str(error), hint="mend the AWS configuration: aws configure list") from error
 
 
 def _refused(error: Any, target: str, profile: str | None, *, spends: bool) -> TicketctlError:
@@ -222,6 +234,8 @@ def _refused(error: Any, target: str, profile: str | None, *, spends: bool) -> T
         return ThrottledError(f"{target}: {code}; nothing was minted", hint="try again")
     if status >= 500 and spends:
         return OutcomeUnknownError(f"{target} failed with {code or status}; a ticket may have been spent")
+    if 400 <= status < 500 and not spends:
+        return RefusedError(f"{target}: {code}: {message}")
     return NotMintedError(f"{target}: {code}: {message}")
 
 

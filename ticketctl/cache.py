@@ -11,6 +11,7 @@ from ticketctl.files import read_json, write_json
 from ticketctl.models import StackOutputs
 
 VERSION = 1
+_IDENTITY = ("AWS_ACCESS_KEY_ID", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_ROLE_ARN")
 _HINT = "remove the file: it is a cache"
 
 
@@ -22,9 +23,13 @@ class StackCache:
 
     @staticmethod
     def key(*, stack: str, region: str, endpoint: str | None, profile: str | None, environ: Mapping[str, str]) -> str:
-        """Who asks for what and where. Another profile or access key may mean another account."""
-        access_key = environ.get("AWS_ACCESS_KEY_ID", "")
-        who = hashlib.sha256(access_key.encode()).hexdigest()[:12] if access_key else ""
+        """Who asks for what and where. Another profile, key, file or role may mean another account.
+
+        What it cannot see: the same profile that has come to mean another account. A private stack then answers
+        403 and is looked up again.
+        """
+        identity = "\n".join(environ.get(name, "") for name in _IDENTITY)
+        who = hashlib.sha256(identity.encode()).hexdigest()[:12] if identity.strip() else ""
         return "|".join([endpoint or "aws", profile or "", who, region, stack])
 
     def get(self, key: str) -> StackOutputs | None:

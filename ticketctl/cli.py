@@ -97,8 +97,3 @@ def _asks(arguments: Sequence[str], flag: str) -> bool:
     """Whether a flag was typed; needed where the command line could not be parsed, too."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     return flag in options
-
-
-def run() -> None:
-    """The console script."""
-    sys.exit(main())

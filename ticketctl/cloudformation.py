@@ -13,7 +13,8 @@ from ticketctl.models import StackOutputs
 
 TABLE_TYPE = "AWS::DynamoDB::Table"
 _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
-_NEVER_LIVED = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "REVIEW_IN_PROGRESS", "CREATE_FAILED", "DELETE_FAILED"}
+_DEAD = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"}
+_OUR_PARAMETERS = {"AuthType", "Offset", "Increment", "MaxCount"}
 _BEGINS = {"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"}
 _CANCELLED = ("Resource creation cancelled", "Resource update cancelled")
 
@@ -30,9 +31,14 @@ class Stack:
     outputs: Mapping[str, str]
 
     @property
+    def is_empty(self) -> bool:
+        """Whether it has only a change set that was never executed: somebody's who is about to, or has given up."""
+        return self.status == "REVIEW_IN_PROGRESS"
+
+    @property
     def in_progress(self) -> bool:
         """Whether somebody is deploying or deleting it now."""
-        return self.status.endswith("_IN_PROGRESS") and self.status != "REVIEW_IN_PROGRESS"
+        return self.status.endswith("_IN_PROGRESS") and not self.is_empty
 
 
 @dataclass(frozen=True)
@@ -91,10 +97,12 @@ class CloudFormation:
         self,
         client: Any,
         *,
+        profile: str | None = None,
         report: Callable[[str], None] = lambda line: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client
+        self._profile = profile
         self._report = report
         self._sleep = sleep
         self._region = client.meta.region_name
@@ -118,20 +126,30 @@ class CloudFormation:
             outputs={o["OutputKey"]: o["OutputValue"] for o in description.get("Outputs", [])},
         )
 
-    def make_ready(self, stack: str) -> Stack | None:
-        """Wait for a deployment that is under way and clear away a stack that never lived; then the stack."""
+    def find_ours(self, stack: str) -> Stack | None:
+        """The same, but ``RefusedError`` where the stack of that name is something else than a ticket server."""
         found = self.find(stack)
+        if found is not None and not found.is_empty and not found.parameters.keys() >= _OUR_PARAMETERS:
+            raise RefusedError(
+                f"the stack {stack} in {self._region} is not a ticket server; nothing was changed",
+                hint="use another name: --stack NAME",
+            )
+        return found
+
+    def make_ready(self, stack: str) -> Stack | None:
+        """Wait for a deployment that is under way and clear away a stack that is dead; then the stack."""
+        found = self.find_ours(stack)
         if found is not None and found.in_progress:
             self._report(f"{stack} is {found.status}: somebody else is deploying it; following")
             self._await_others(found)
-            found = self.find(stack)
+            found = self.find_ours(stack)
         if found is not None and found.status == "UPDATE_ROLLBACK_FAILED":
             raise StackFailedError(
                 f"the stack {stack} is UPDATE_ROLLBACK_FAILED: {self._first_cause(found.id) or found.reason}",
                 hint=f"aws cloudformation continue-update-rollback --stack-name {stack} --region {self._region}",
             )
-        if found is not None and found.status in _NEVER_LIVED:
-            why = self._first_cause(found.id) or found.reason or "its change set was never executed"
+        if found is not None and found.status in _DEAD:
+            why = self._first_cause(found.id) or found.reason or "without a reason"
             self._report(f"{stack} is {found.status} ({why}); deleting it, its table stays")
             self.delete(found)
             return None
@@ -139,8 +157,8 @@ class CloudFormation:
 
     def plan(self, stack: str, template_body: str, parameters: Mapping[str, str]) -> Plan:
         """Make a change set. Parameters that are not given keep their values, or take their defaults."""
-        current = self.find(stack)
-        is_new = current is None or current.status == "REVIEW_IN_PROGRESS"
+        current = self.find_ours(stack)
+        is_new = current is None or current.is_empty
         known = json.loads(template_body).get("Parameters", {})
         old = [] if current is None or is_new else current.parameters
         kept = [name for name in old if name in known and name not in parameters]
@@ -163,7 +181,9 @@ class CloudFormation:
         """Delete a change set, and the empty stack that came with it."""
         with self._errors():
             self._client.delete_change_set(ChangeSetName=plan.change_set_id)
-            if plan.is_new:
+        left = self.find(plan.stack_id) if plan.is_new else None
+        if left is not None and left.is_empty:  # else somebody else has brought it to life meanwhile
+            with self._errors():
                 self._client.delete_stack(StackName=plan.stack_id)
 
     def execute(self, plan: Plan) -> None:
@@ -182,6 +202,11 @@ class CloudFormation:
     def delete(self, stack: Stack) -> None:
         """Delete a stack and follow it to its end. The table is retained by its own deletion policy."""
         seen = {event.id for event in self._events(stack.id)}
+        now = self.find(stack.id)
+        if now is None:
+            return
+        if now.status != stack.status:
+            raise RefusedError(f"the stack {stack.name} has become {now.status} meanwhile", hint="run it again")
         with self._errors():
             self._client.delete_stack(StackName=stack.id)
         status, events = self._follow(stack.id, seen)
@@ -278,7 +303,7 @@ class CloudFormation:
         """AWS says "does not exist" with the code ValidationError, as it says everything else that is wrong."""
         from botocore.exceptions import ClientError
 
-        with errors_in_our_words(self._target):
+        with errors_in_our_words(self._target, profile=self._profile):
             try:
                 yield
             except ClientError as error:

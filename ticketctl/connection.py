@@ -1,8 +1,8 @@
 """From settings to something that answers: the account, the deployed stack, a source of tickets."""
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -82,11 +82,22 @@ class Connection:
         self._opened.callback(aws.close)
         return aws
 
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """With ``--local``, hold the lock on deploying; AWS itself keeps two deployments of a stack apart."""
+        if not self.settings.local:
+            yield
+            return
+        self.local.ensure()  # which takes the lock itself
+        with self.local.exclusively():
+            yield
+
     def cloudformation(self, report: Callable[[str], None] = lambda line: None) -> "CloudFormation":
         """CloudFormation in the stack's region."""
         from ticketctl.cloudformation import CloudFormation
 
-        return CloudFormation(self.aws.client("cloudformation", timeout=30.0, retries=1), report=report)
+        client = self.aws.client("cloudformation", timeout=30.0, retries=1)
+        return CloudFormation(client, profile=self.settings.profile, report=report)
 
     def outputs(self) -> StackOutputs:
         """The deployed stack: as remembered, else as CloudFormation says."""
@@ -138,7 +149,14 @@ class Connection:
         from ticketctl.counters import Counters
 
         client = self.aws.client("dynamodb", timeout=self.settings.timeout)
-        return Counters(client, table, region=self.aws.region, offset=offset, increment=increment)
+        return Counters(
+            client,
+            table,
+            region=self.aws.region,
+            offset=offset,
+            increment=increment,
+            profile=self.settings.profile,
+        )
 
     @property
     def max_block(self) -> int:
@@ -182,9 +200,10 @@ class Connection:
         from ticketctl.sources.url import UrlSource
 
         url = self.settings.url or self.url()
+        signer = cache(lambda: self._signer(url))
         source = UrlSource(
             url,
-            sign=lambda *request: self._signer(url).signed_headers(*request),
+            sign=lambda *request: signer().signed_headers(*request),
             signs_at_once=not self.settings.url and self.outputs().auth != "NONE",
             timeout=self.settings.timeout,
             direct=self.settings.local,
@@ -198,7 +217,7 @@ class Connection:
         timeout = min(self.settings.timeout, DYNAMODB_SECONDS)
         client = self.aws.client("dynamodb", timeout=timeout, retries=0)  # what mints is sent once
         return DynamoDBSource(
-            sender(client, f"the table {known.table} in {known.region}"),
+            sender(client, f"the table {known.table} in {known.region}", profile=self.settings.profile),
             known.table,
             region=known.region,
             increment=known.increment,
@@ -216,7 +235,7 @@ class Connection:
     def _find(self) -> StackOutputs | None:
         from ticketctl.cloudformation import outputs_of
 
-        stack = self.cloudformation().find(self.settings.stack)
+        stack = self.cloudformation().find_ours(self.settings.stack)
         return None if stack is None or not stack.outputs else outputs_of(stack, self.aws.region)
 
     def _deploy_locally(self) -> StackOutputs | None:

@@ -4,7 +4,7 @@ None of them can put a counter back: a change holds only while the counter stand
 and moves in the lane that was looked at.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ticketctl import bundle
@@ -21,16 +21,29 @@ ATTEMPTS = 10
 class Counters:
     """The counters of a table. ``offset`` and ``increment`` are the lane of those that are made here."""
 
-    def __init__(self, client: Any, table: str, *, region: str, offset: int = 1, increment: int = 1) -> None:
+    def __init__(
+        self,
+        client: Any,
+        table: str,
+        *,
+        region: str,
+        offset: int = 1,
+        increment: int = 1,
+        profile: str | None = None,
+    ) -> None:
         self._client = client
+        self._profile = profile
         self._table = table
         self._offset = offset
         self._increment = increment
         self._target = f"the table {table} in {region}"
-        self._send = sender(client, self._target)
+        self._send = sender(client, self._target, profile=profile)
 
-    def all(self) -> Iterator[Counter]:
-        """Every counter, a page at a time, in DynamoDB's order; receipts are none."""
+    def all(self, warn: Callable[[str], None]) -> Iterator[Counter]:
+        """Every counter, a page at a time, in DynamoDB's order; receipts are none.
+
+        ``warn`` is told of items that are no counter, a line each.
+        """
         scan = self._client.get_paginator("scan").paginate(
             TableName=self._table,
             ConsistentRead=True,
@@ -38,10 +51,15 @@ class Counters:
             ExpressionAttributeNames={"#partition": "partition"},
             ExpressionAttributeValues={":receipt": {"S": bundle.handler.RECEIPT}},
         )
-        with problems_in_our_words(None), errors_in_our_words(self._target):
+        with errors_in_our_words(self._target, profile=self._profile):
             for page in scan:
                 for item in page["Items"]:
-                    yield Counter.from_answer(bundle.handler.read_counter(item))
+                    try:
+                        counter = Counter.from_answer(bundle.handler.read_counter(item))
+                    except bundle.handler.ProblemError as problem:
+                        warn(problem.detail)
+                    else:
+                        yield counter
 
     def find(self, name: str) -> Counter | None:
         """A counter, ``None`` where there is none of that name."""
@@ -141,7 +159,7 @@ class Counters:
 
     def remove(self, name: str) -> None:
         """Delete a counter; its numbers may then come again. For scratch counters only."""
-        with errors_in_our_words(self._target):
+        with errors_in_our_words(self._target, profile=self._profile):
             self._client.delete_item(TableName=self._table, Key={"partition": {"S": name}})
 
     def _switch(self, name: str, update: str, values: Mapping[str, int | bool]) -> Counter:

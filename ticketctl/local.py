@@ -84,8 +84,13 @@ class LocalAws:
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
         """Hold the user's lock on starting, stopping and deploying; it falls with the process."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (self._folder / "lock").open("w") as file:
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = (self._folder / "lock").open("w")
+        except OSError as error:
+            hint = "set TICKETCTL_HOME to a folder of yours"
+            raise FileError(f"{self._folder} cannot be written: {error.strerror}", hint=hint) from None
+        with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -149,6 +154,7 @@ class LocalAws:
 
     def _spawn(self, port: int) -> int:
         scratch = self._folder / "tmp"
+        shutil.rmtree(scratch, ignore_errors=True)  # what killed engines left behind
         scratch.mkdir(parents=True, exist_ok=True)
         environment = {
             **{k: v for k, v in self._environ.items() if not k.upper().startswith(_PRIVATE)},
@@ -178,7 +184,9 @@ class LocalAws:
         if engine is None:
             return False
         was_running = is_engine(engine.pid)
-        if was_running:
+        if not was_running:
+            self._mourn(engine)
+        else:
             os.kill(engine.pid, signal.SIGTERM)
             deadline = time.monotonic() + STOP_SECONDS
             while is_engine(engine.pid):

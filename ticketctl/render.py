@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from ticketctl.errors import ClosedPipeError, PartialError, TicketctlError
+from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError
 from ticketctl.models import Block, Counter
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ PLAIN_PROGRESS_SECONDS = 10.0
 
 
 class UndeliveredError(Exception):
-    """stdout took only the first ``lines`` lines of what it was given."""
+    """stdout took only the first ``lines`` lines of what it was given; without a ``cause`` it was Ctrl-C."""
 
-    def __init__(self, lines: int, cause: OSError) -> None:
+    def __init__(self, lines: int, cause: OSError | None) -> None:
         super().__init__(str(cause))
         self.lines = lines
         self.cause = cause
@@ -67,9 +67,9 @@ class Output:
             with self._bar_aside():
                 while rest:
                     rest = rest[self._stdout.write(rest) or 0 :]
-        except OSError as error:
+        except (OSError, KeyboardInterrupt) as error:
             taken = bytes(whole[: len(whole) - len(rest)]).count(b"\n")
-            raise UndeliveredError(taken, error) from error
+            raise UndeliveredError(taken, error if isinstance(error, OSError) else None) from error
 
     def line(self, text: str) -> None:
         """Write one line of an answer that can be asked for again."""
@@ -227,7 +227,7 @@ def counter_table(title: str, counters: Iterable[Counter]) -> "Table":
 
     table = Table("counter", "last ticket", "step", "left", "last minted", "state", title=title, title_justify="left")
     for column in table.columns[1:4]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     for counter in counters:
         table.add_row(*(Text(cell, overflow="fold") for cell in counter_row(counter)))
     return table
@@ -258,11 +258,18 @@ def block_lines(block: Block, *, as_json: bool, ranges: bool) -> list[str]:
     return [str(ticket) for ticket in block.tickets]
 
 
-def lost_reader(cause: OSError) -> TicketctlError:
-    """What it means that stdout takes no more: a closed pipe is the reader's choice, the rest a failure."""
+def lost_reader(cause: OSError | None, story: str = "") -> TicketctlError:
+    """What it means that stdout takes no more: Ctrl-C, a reader that has closed the pipe, else a failure.
+
+    ``story`` says what was lost; without one the answer can be asked for again.
+    """
+    if cause is None:
+        return InterruptedRunError(f"interrupted; {story}" if story else "interrupted")
     if cause.errno == errno.EPIPE:
-        return ClosedPipeError("")
-    return PartialError(f"the answer could not be written: {cause.strerror}", hint="free some space")
+        return ClosedPipeError(story)
+    hint = "free some space" if cause.errno == errno.ENOSPC else "give it a stdout that takes what is written"
+    message = f"{story} ({cause.strerror})" if story else f"the answer could not be written: {cause.strerror}"
+    return PartialError(message, hint=hint)
 
 
 def standard_output() -> BinaryIO:

@@ -136,6 +136,8 @@ def _make_local(values: dict[str, Any], origins: dict[str, str], flags: Mapping[
 
 
 def _checked(name: str, value: Any, origin: str) -> Any:
+    if name not in ("local", "timeout") and not isinstance(value, str | None):
+        raise UsageError(f"{name.replace('_', '-')} is {value!r} (from {origin}), not text", hint="put it into quotes")
     match name:
         case "timeout":
             return _seconds(value, origin)

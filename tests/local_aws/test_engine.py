@@ -109,6 +109,16 @@ def test_local_commands(bare: dict[str, str]) -> None:
     assert (again.returncode, again.stdout) == (0, "1\n")
 
 
+def test_restart_in_between(bare: dict[str, str]) -> None:
+    """After a restart a key still gives its number, through both sources, and the counter goes on."""
+    assert run(bare, "next", "--local", "--idempotency-key", "order 17").stdout == "1\n"
+    assert run(bare, "local", "down").returncode == 0
+    again = ("next", "--local", "--idempotency-key", "order 17")
+    assert run(bare, *again) == Result(0, "1\n", "")
+    assert run(bare, *again, "--via", "dynamodb") == Result(0, "1\n", "")
+    assert run(bare, "next", "--local") == Result(0, "2\n", "")
+
+
 def test_missing_extra_names_the_install_line(bare: dict[str, str]) -> None:
     """Without ministack --local exits 3 and says what to install."""
     script = (

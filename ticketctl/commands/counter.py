@@ -90,7 +90,7 @@ def thaw(run: Run, name: Name) -> None:
 
 def list_all(run: Run) -> None:
     """List all counters."""
-    counters = sorted(run.connection.counters().all(), key=lambda counter: counter.partition)
+    counters = sorted(run.connection.counters().all(run.output.warn), key=lambda counter: counter.partition)
     warn_where_little_is_left(run, counters)
     run.output.counters(counters, title=run.place)
 

@@ -1,15 +1,15 @@
 """``next`` and ``fetch``: minting."""
 
-import errno
+import re
 import uuid
 from typing import Annotated
 
 import typer
 
 from ticketctl.commands.options import KEY, Run, command
-from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError
+from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError, UsageError
 from ticketctl.models import Block
-from ticketctl.render import UndeliveredError, block_lines
+from ticketctl.render import UndeliveredError, block_lines, lost_reader
 
 
 def register(app: typer.Typer) -> None:
@@ -37,12 +37,17 @@ def fetch(
     ] = False,
 ) -> None:
     """Mint many tickets and print them, one a line, while the rest is being minted."""
-    printed, size, key = 0, block or 0, _key(run)
+    printed, size, key = 0, block or run.connection.max_block, _key(run)
     try:
         with run.output.progress("minting", count) as advance:
-            size = block or run.connection.max_block
             while printed < count:
-                minted = run.connection.mint(min(size, count - printed), key=f"{key}/{printed}")
+                try:
+                    minted = run.connection.mint(min(size, count - printed), key=f"{key}/{printed}")
+                except UsageError:
+                    if block or printed or run.connection.look_up().max_count >= size:
+                        raise
+                    size = run.connection.max_block  # somebody has made it smaller
+                    continue
                 deliver(minted, run, ranges=ranges)
                 printed += minted.count
                 advance(printed)
@@ -50,8 +55,10 @@ def fetch(
         raise InterruptedRunError(
             f"interrupted; {printed} of {count} tickets were printed, up to {size} more may be spent"
         ) from None
+    except (PartialError, ClosedPipeError, InterruptedRunError):
+        raise
     except TicketctlError as error:
-        if printed == 0 or isinstance(error, PartialError | ClosedPipeError):
+        if printed == 0:
             raise
         raise PartialError(
             f"{printed} of {count} tickets were printed, then: {error.message}", hint=error.hint
@@ -60,7 +67,12 @@ def fetch(
 
 def _key(run: Run) -> str:
     """The idempotency key of a run, which makes its own retries safe: what was typed, else one that nobody has."""
-    return run.flags["idempotency_key"] or uuid.uuid4().hex
+    typed: str | None = run.flags["idempotency_key"]
+    if typed is None:
+        return uuid.uuid4().hex
+    if not re.fullmatch(r"[ -~]{1,200}", typed):
+        raise UsageError("--idempotency-key must be 1 to 200 visible ASCII characters")
+    return typed
 
 
 def deliver(block: Block, run: Run, *, ranges: bool) -> None:
@@ -71,7 +83,4 @@ def deliver(block: Block, run: Run, *, ranges: bool) -> None:
     except UndeliveredError as failure:
         lost = block.tickets[failure.lines * block.count // len(lines) :]
         span = f"{lost[0]} to {lost[-1]}, {len(lost)} tickets" if len(lost) > 1 else str(lost[0])
-        story = f"minted but not delivered: {span}"
-        if failure.cause.errno == errno.EPIPE:
-            raise ClosedPipeError(story) from failure
-        raise PartialError(f"{story} ({failure.cause.strerror})", hint="free some space") from failure
+        raise lost_reader(failure.cause, f"minted but not delivered: {span}") from failure

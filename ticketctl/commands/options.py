@@ -101,7 +101,13 @@ class Run:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise ConfirmationNeededError(f"nobody can be asked here: {question}", hint="add --yes to say yes")
         self.output.ask(f"{question} [y/N] ")
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        try:
+            answer = sys.stdin.readline()
+        except KeyboardInterrupt:
+            answer = ""
+        if not answer.endswith("\n"):
+            self.output.ask("\n")
+        if answer.strip().lower() not in ("y", "yes"):
             raise RefusedError("not confirmed; nothing was changed")
 
 
@@ -183,4 +189,6 @@ def _in_context(hint: str, flags: Mapping[str, Any]) -> str:
     for name in ("stack", "region", "profile", "endpoint_url"):
         if flags.get(name) is not None:
             hint += f" --{name.replace('_', '-')} {shlex.quote(str(flags[name]))}"
+    if hint.startswith("ticketctl status") and flags.get("partition") is not None:
+        hint += f" --partition {shlex.quote(flags['partition'])}"
     return f"{hint} --local" if flags.get("local") else hint

@@ -1,7 +1,8 @@
 """``deploy``, ``diff``, ``destroy`` and ``synth``: the stack."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,7 +39,7 @@ def deploy(run: Run, yes: Yes = False) -> None:
     note = run.output.note
     stacks = run.connection.cloudformation(report=note)
     note(f"deploying {run.place}, {_who(run)}")
-    try:
+    with run.connection.exclusively():
         existing = stacks.make_ready(run.settings.stack)
         plan = _plan(run, stacks)
         for change in plan.changes:
@@ -47,11 +48,10 @@ def deploy(run: Run, yes: Yes = False) -> None:
         if run.flags["public"] and not was_public:
             _confirm_public(run, stacks, plan, yes=yes)
         if plan.changes:
-            stacks.execute(plan)
+            with _goes_on("deployment", "ticketctl deploy"):
+                stacks.execute(plan)
         else:
             note("no changes")
-    except KeyboardInterrupt:
-        raise InterruptedRunError("interrupted; a deployment that has begun goes on", hint="ticketctl deploy") from None
     outputs, address = run.connection.look_up(), run.connection.url()
     note(f"the ticket server is at {address}" + (", open to anyone" if outputs.auth == "NONE" else ""))
     note(f"mint a ticket: {run.in_context('ticketctl next')}")
@@ -97,8 +97,8 @@ def destroy(
     if delete_tickets is not None and delete_tickets != name:
         raise UsageError(f"--delete-tickets {delete_tickets} does not name the stack {name}")
     stacks = run.connection.cloudformation(report=run.output.note)
-    tables = Tables(run.connection.aws.client("dynamodb"))
-    stack, has_table = stacks.find(name), tables.exists(name)
+    tables = Tables(run.connection.aws.client("dynamodb"), profile=run.settings.profile)
+    stack, has_table = stacks.find_ours(name), tables.exists(name)
     deletes_table = has_table and delete_tickets is not None
     if stack is None and not deletes_table:
         kept = f"; the table {name} is there and stays" if has_table else ""
@@ -108,16 +108,12 @@ def destroy(
             _show_counters(run)
         what = " and ".join(["the stack"] * (stack is not None) + ["the table with every counter"] * deletes_table)
         run.confirm(f"Delete {what} of {run.place}, {_who(run)}?", yes=yes)
-        try:
+        with run.connection.exclusively(), _goes_on("deletion", "ticketctl destroy"):
             if stack is not None:
                 stacks.delete(stack)
                 run.connection.forget()
             if deletes_table:
                 tables.delete(name)
-        except KeyboardInterrupt:
-            raise InterruptedRunError(
-                "interrupted; a deletion that has begun goes on", hint="ticketctl destroy"
-            ) from None
         kept = "" if deletes_table else f"; its table {name} stays, and ticketctl deploy takes it back"
         run.output.note(f"destroyed {what} of {run.place}{kept}")
     if run.output.as_json:
@@ -160,6 +156,14 @@ def _plan(run: Run, stacks: "CloudFormation") -> "Plan":
     return plan
 
 
+@contextmanager
+def _goes_on(what: str, again: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedRunError(f"interrupted; the {what} goes on without us, follow it again", hint=again) from None
+
+
 def _confirm_public(run: Run, stacks: "CloudFormation", plan: "Plan", *, yes: bool) -> None:
     try:
         run.confirm("Anyone who has the URL will be able to mint. Deploy it?", yes=yes)
@@ -188,7 +192,7 @@ def _parameters(flags: Mapping[str, Any], template: Mapping[str, Any]) -> dict[s
 def _show_counters(run: Run) -> None:
     run.output.note(f"the counters of {run.place}:")
     try:
-        for counter in run.connection.counters_of(run.settings.stack).all():
+        for counter in run.connection.counters_of(run.settings.stack).all(run.output.warn):
             run.output.note("  " + "\t".join(counter_row(counter)))
     except TicketctlError as error:  # whoever may delete the stack may not be allowed to read its table
         run.output.note(f"  cannot be read: {error.message}")

@@ -37,7 +37,7 @@ def status(
 
 def url(run: Run) -> None:
     """Print the Function URL."""
-    address, outputs = run.connection.url(), run.connection.outputs()
+    outputs, address = run.connection.look_up(), run.connection.url()
     if run.output.as_json:
         run.output.document({"url": address, "auth": outputs.auth, "stack": outputs.stack, "region": outputs.region})
     else:
@@ -55,4 +55,4 @@ def _counters(run: Run) -> list[Counter]:
     """The counter that was named, or all of the table; at an address given by --url only the default one."""
     if run.settings.partition is not None or run.settings.url:
         return [run.connection.counter()]
-    return sorted(run.connection.counters().all(), key=lambda counter: counter.partition)
+    return sorted(run.connection.counters().all(run.output.warn), key=lambda counter: counter.partition)

@@ -48,6 +48,12 @@ class Source(Protocol):
         ...
 
 
+def quoted_key(key: str) -> str:
+    """An idempotency key as its header carries it: a string of RFC 8941 (IETF draft "Idempotency-Key")."""
+    escaped = key.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 def refusal(code: str, detail: str, partition: str | None) -> TicketctlError | None:
     """The error for a problem code of the handler's; ``None`` for a code that says nothing of a counter."""
     if code == "unknown_counter":

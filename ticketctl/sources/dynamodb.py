@@ -9,7 +9,7 @@ from ticketctl import bundle
 from ticketctl.aws import errors_in_our_words
 from ticketctl.errors import OutcomeUnknownError
 from ticketctl.models import Block, Counter
-from ticketctl.sources import refusal
+from ticketctl.sources import quoted_key, refusal
 
 
 class DynamoDBSource:
@@ -55,7 +55,7 @@ class DynamoDBSource:
                     self._send, self._table, name, count, lane=lane, offset=offset, now_ms=now_ms
                 )
             else:
-                key = handler.check_key(key)
+                key = handler.check_key(quoted_key(key))
                 answer, lane = handler.mint_once(
                     self._send, self._table, name, count, key=key, lane=lane, offset=offset, now_ms=now_ms
                 )
@@ -74,14 +74,16 @@ class DynamoDBSource:
             return Counter.from_answer(bundle.handler.read_counter(item["Item"]))
 
 
-def sender(client: Any, target: str) -> Callable[[str, dict[str, Any]], Mapping[str, Any]]:
+def sender(
+    client: Any, target: str, *, profile: str | None = None
+) -> Callable[[str, dict[str, Any]], Mapping[str, Any]]:
     """What sends for the handler's functions, through a botocore client; ``target`` names it in errors."""
     from botocore.exceptions import ClientError
 
     calls = {"GetItem": client.get_item, "PutItem": client.put_item, "UpdateItem": client.update_item}
 
     def send(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
-        with errors_in_our_words(target, spends=operation != "GetItem"):
+        with errors_in_our_words(target, profile=profile, spends=operation != "GetItem"):
             try:
                 answer: Mapping[str, Any] = calls[operation](**request)
             except ClientError as error:

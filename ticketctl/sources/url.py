@@ -9,13 +9,14 @@ from ticketctl.errors import (
     AccessError,
     NotDeployedError,
     OutcomeUnknownError,
+    SetupError,
     ThrottledError,
     TicketctlError,
     UnreachableError,
     UsageError,
 )
 from ticketctl.models import Block, Counter
-from ticketctl.sources import refusal
+from ticketctl.sources import quoted_key, refusal
 
 if TYPE_CHECKING:
     import httpx
@@ -50,7 +51,12 @@ class UrlSource:
         self._sign = sign
         self._signs = signs_at_once
         self._timeout = timeout
-        self._client = httpx.Client(trust_env=not direct, transport=transport)
+        try:
+            self._client = httpx.Client(trust_env=not direct, transport=transport)
+        except (OSError, ValueError, ImportError) as error:  # proxies and certificates of the environment
+            raise SetupError(
+                f"HTTPS cannot be used: {error}", hint="mend the proxy and SSL_CERT_* variables"
+            ) from error
 
     def close(self) -> None:
         """Close the connections."""
@@ -63,8 +69,7 @@ class UrlSource:
         fields = {"count": count} if partition is None else {"count": count, "partition": partition}
         headers = {"content-type": "application/json"}
         if key is not None:
-            escaped = key.replace("\\", "\\\\").replace('"', '\\"')
-            headers["idempotency-key"] = f'"{escaped}"'
+            headers["idempotency-key"] = quoted_key(key)
         body = json.dumps(fields).encode()
         answer = self._ask("POST", self._url, headers, body, partition, spends=True, within=within)
         try:
@@ -146,7 +151,7 @@ class UrlSource:
         if spends:
             return OutcomeUnknownError(
                 f"{self._host} gave no usable answer ({what}); a ticket may have been spent",
-                hint="ticketctl status shows where the counter stands",
+                hint="ticketctl status",
             )
         return UnreachableError(f"{self._host} gave no usable answer ({what})", hint="try again")
 
