@@ -272,10 +272,12 @@ def replay(receipt: Item | None, partition: str, count: int, now_ms: int) -> dic
     if receipt is None or _integer(receipt, "expires_at", partition) * 1000 <= now_ms:
         return None
     numbers = {name: _integer(receipt, name, partition) for name in ("first", "last", "count", "increment")}
-    if receipt["counter"]["S"] != partition or numbers["count"] != count:
+    counter = receipt.get("counter", {}).get("S")
+    if counter is None:
+        raise ProblemError("counter_invalid", "The receipt of this Idempotency-Key is damaged.")
+    if counter != partition or numbers["count"] != count:
         raise ProblemError(
-            "idempotency_conflict",
-            f"This Idempotency-Key minted {numbers['count']} from {receipt['counter']['S']!r} already.",
+            "idempotency_conflict", f"This Idempotency-Key minted {numbers['count']} from {counter!r} already."
         )
     return {"partition": partition, "hand_crafted_int": numbers["last"], **numbers, "replayed": True}
 
@@ -304,9 +306,7 @@ def mint_once(
         try:
             send("PutItem", receipt_request(table, key, block, now_ms))
         except ConditionFailedError as refusal:
-            winner = replay(refusal.item, partition, count, now_ms)
-            if winner is None:
-                raise ProblemError("outcome_unknown", "Minted, but the receipt is not readable.") from refusal
+            winner = _read_winner(refusal.item, partition, count, now_ms)
             if winner["first"] == block["first"]:
                 break  # the receipt is ours: the answer to its write was lost
             return winner, lane
@@ -318,6 +318,19 @@ def mint_once(
         else:
             break
     return {**block, "replayed": False}, lane
+
+
+def _read_winner(receipt: Item | None, partition: str, count: int, now_ms: int) -> dict[str, Any]:
+    """The block of the receipt that was there first; ``outcome_unknown`` where it cannot be read: ours is minted."""
+    try:
+        winner = replay(receipt, partition, count, now_ms)
+    except ProblemError as problem:
+        if problem.code == "idempotency_conflict":
+            raise
+        winner = None
+    if winner is None:
+        raise ProblemError("outcome_unknown", "Minted, but the receipt is not readable.")
+    return winner
 
 
 def check_key(header: str) -> str:

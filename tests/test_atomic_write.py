@@ -20,7 +20,8 @@ class Table:
         self.answers = list(answers)
         self.requests: list[dict[str, Any]] = []
 
-    def __call__(self, request: dict[str, Any]) -> Mapping[str, Any]:
+    def __call__(self, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
+        assert operation == "UpdateItem"
         self.requests.append(request)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
@@ -59,7 +60,8 @@ def test_the_first_ticket_of_the_default_counter() -> None:
         "Key": {"partition": {"S": "us-east-1"}},
         "UpdateExpression": "SET #last = if_not_exists(#last, :start) + :step, #minted_at = :now",
         "ConditionExpression": (
-            "attribute_not_exists(#partition) OR (attribute_exists(#last) AND #last <= :room"
+            "attribute_not_exists(#partition) OR (attribute_exists(#last) AND attribute_not_exists(#frozen)"
+            " AND #last <= :room"
             " AND (attribute_not_exists(#increment) OR #increment = :increment)"
             " AND (attribute_not_exists(#ceiling) OR #ceiling >= :ceiling))"
         ),
@@ -69,6 +71,7 @@ def test_the_first_ticket_of_the_default_counter() -> None:
             "#increment": "increment",
             "#ceiling": "ceiling",
             "#minted_at": "minted_at",
+            "#frozen": "frozen",
         },
         "ExpressionAttributeValues": {
             ":start": {"N": "0"},
@@ -92,13 +95,15 @@ def test_a_block_of_a_counter_in_a_lane_with_a_ceiling() -> None:
             "SET #last = if_not_exists(#last, :start) + :step, #minted_at = :now, #increment = :increment"
         ),
         "ConditionExpression": (
-            "attribute_exists(#last) AND #last <= :room AND #increment = :increment AND #ceiling = :ceiling"
+            "attribute_exists(#last) AND attribute_not_exists(#frozen) AND #last <= :room"
+            " AND #increment = :increment AND #ceiling = :ceiling"
         ),
         "ExpressionAttributeNames": {
             "#last": "hand_crafted_int",
             "#increment": "increment",
             "#ceiling": "ceiling",
             "#minted_at": "minted_at",
+            "#frozen": "frozen",
         },
         "ExpressionAttributeValues": {
             ":start": {"N": "0"},
@@ -129,24 +134,6 @@ def test_a_counter_begins_one_step_before_its_offset(lane: handler.Lane, offset:
     assert (values[":start"], values[":step"]) == ({"N": start}, {"N": step})
 
 
-def test_a_counter_is_created_before_its_first_ticket() -> None:
-    """Creating a counter writes the number before its offset, and only where there is no counter yet."""
-    assert handler.create_request("Tickets", "orders", handler.Lane(3), offset=2) == {
-        "TableName": "Tickets",
-        "Key": {"partition": {"S": "orders"}},
-        "UpdateExpression": "SET #last = :start, #increment = :increment",
-        "ConditionExpression": "attribute_not_exists(#partition)",
-        "ExpressionAttributeNames": {
-            "#partition": "partition",
-            "#last": "hand_crafted_int",
-            "#increment": "increment",
-        },
-        "ExpressionAttributeValues": {":start": {"N": "-1"}, ":increment": {"N": "3"}},
-        "ReturnValues": "ALL_NEW",
-        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-    }
-
-
 def test_a_counter_is_read_consistently() -> None:
     """Reading a counter is a consistent GetItem, so it never shows an older number."""
     assert handler.read_request("Tickets", "orders") == {
@@ -165,12 +152,9 @@ def test_placeholders_are_declared_exactly_where_they_are_used(
 ) -> None:
     """DynamoDB refuses a placeholder that is unused or undeclared, so the two sets are equal in every request."""
     lane = handler.Lane(increment, ceiling)
-    for request in (
-        handler.mint_request("T", "p", count, lane, offset=offset, now_ms=7),
-        handler.create_request("T", "p", lane, offset=offset or 1),
-    ):
-        used = set(re.findall(r"[#:]\w+", request["UpdateExpression"] + " " + request["ConditionExpression"]))
-        assert used == {*request["ExpressionAttributeNames"], *request["ExpressionAttributeValues"]}
+    request = handler.mint_request("T", "p", count, lane, offset=offset, now_ms=7)
+    used = set(re.findall(r"[#:]\w+", request["UpdateExpression"] + " " + request["ConditionExpression"]))
+    assert used == {*request["ExpressionAttributeNames"], *request["ExpressionAttributeValues"]}
 
 
 @pytest.mark.parametrize("increment", [1, 2, 7])
@@ -212,6 +196,7 @@ def test_a_counter_of_the_article() -> None:
         "ceiling": 2**53 - 1,
         "remaining": 2**53 - 42,
         "minted_at": None,
+        "frozen": False,
     }
 
 
@@ -225,7 +210,14 @@ def test_a_counter_in_a_lane_with_a_ceiling() -> None:
         "ceiling": 50,
         "remaining": 3,
         "minted_at": 1_700_000_000_000,
+        "frozen": False,
     }
+
+
+@pytest.mark.parametrize("mark", [{"BOOL": True}, {"BOOL": False}, {"NULL": True}, {"S": ""}])
+def test_a_counter_is_frozen_by_the_mark_whatever_its_value(mark: dict[str, Any]) -> None:
+    """The condition of the write asks only whether the mark is there, and so does the reader."""
+    assert handler.read_counter(ARTICLE | {"frozen": mark})["frozen"] is True
 
 
 @pytest.mark.parametrize("ceiling", [str(MAX), str(MAX + 1), "9" * 38])
@@ -334,6 +326,20 @@ def test_a_counter_without_room_is_exhausted(attributes: dict[str, str], count: 
     assert (problem.code, problem.status, len(table.requests)) == ("counter_exhausted", 409, 1)
     assert f"has {left} tickets left" in problem.detail
     assert f"{count} were asked for" in problem.detail
+
+
+@pytest.mark.parametrize("last", ["41", "50"])
+def test_a_frozen_counter_mints_nothing_and_is_not_tried_again(last: str) -> None:
+    """A frozen counter is said to be frozen, with room or without, after one write."""
+    item = {"partition": {"S": "orders"}, "hand_crafted_int": {"N": last}, "ceiling": {"N": "50"}}
+    table = Table(handler.ConditionFailedError(item | {"frozen": {"BOOL": True}}))
+    problem = problem_of(table)
+    assert (problem.code, problem.status, problem.detail) == (
+        "counter_frozen",
+        409,
+        "The counter 'orders' is frozen.",
+    )
+    assert len(table.requests) == 1
 
 
 def test_a_block_that_takes_exactly_what_is_left() -> None:

@@ -24,6 +24,7 @@ from ticketctl.errors import (
     NotMintedError,
     OutcomeUnknownError,
     ProfileNotFoundError,
+    RefusedError,
     SetupError,
     ThrottledError,
     TicketctlError,
@@ -222,7 +223,6 @@ def test_broken_aws_configuration(no_aws: Path) -> None:
             ThrottledError,
             "the table: ProvisionedThroughputExceededException; nothing was minted",
         ),
-        (refused("ValidationException"), NotMintedError, "the table: ValidationException: why"),
     ],
     ids=repr,
 )
@@ -231,6 +231,20 @@ def test_refused(error: Exception, kind: type[TicketctlError], message: str, spe
     """What AWS refused was not done, whether or not it would have spent a ticket."""
     ours = in_our_words(error, spends=spends)
     assert (type(ours), ours.message) == (kind, message)
+
+
+@pytest.mark.parametrize(("spends", "kind"), [(True, NotMintedError), (False, RefusedError)])
+def test_refused_otherwise(spends: bool, kind: type[TicketctlError]) -> None:
+    """Any other refusal of a mint minted nothing; of another request it is a refusal."""
+    ours = in_our_words(refused("ValidationException"), spends=spends)
+    assert (type(ours), ours.message) == (kind, "the table: ValidationException: why")
+
+
+def test_failed_credential_process() -> None:
+    """A program or role of the profile that gives no credentials is named with its own words."""
+    ours = in_our_words(exceptions.CredentialRetrievalError(provider="process", error_msg="no token"))
+    assert type(ours) is NoCredentialsError
+    assert "no token" in ours.message
 
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "ExpiredTokenException", "RequestExpired"])
@@ -250,7 +264,6 @@ def test_expired(code: str) -> None:
         exceptions.UnauthorizedSSOTokenError(),
         exceptions.SSOTokenLoadError(error_msg="no token"),
         exceptions.TokenRetrievalError(provider="sso", error_msg="no token"),
-        exceptions.CredentialRetrievalError(provider="process", error_msg="no token"),
     ],
     ids=repr,
 )

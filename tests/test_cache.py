@@ -109,7 +109,7 @@ def test_key() -> None:
         profile="work",
         environ={"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE"},
     )
-    assert key == "aws|work|1a5d44a2dca1|us-east-1|Tickets"
+    assert key == "aws|work|86e4b15fe47b|us-east-1|Tickets"
 
 
 @pytest.mark.parametrize(
@@ -120,6 +120,9 @@ def test_key() -> None:
         {"endpoint": "http://127.0.0.1:4566"},
         {"profile": "work"},
         {"environ": {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE"}},
+        {"environ": {"AWS_CONFIG_FILE": "other"}},
+        {"environ": {"AWS_SHARED_CREDENTIALS_FILE": "other"}},
+        {"environ": {"AWS_ROLE_ARN": "other"}},
     ],
 )
 def test_keys_differ(other: dict[str, Any]) -> None:

@@ -25,7 +25,14 @@ CODES = {
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, errors.TicketctlError)
 }
-ARGUMENTS = {("fetch",): ["3"], ("counter", "create"): ["orders"]}
+ARGUMENTS = {
+    ("fetch",): ["3"],
+    ("counter", "create"): ["orders"],
+    ("counter", "advance"): ["orders", "--to", "5"],
+    ("counter", "adopt"): ["orders", "--from-max", "numbers"],
+    ("counter", "freeze"): ["orders"],
+    ("counter", "thaw"): ["orders"],
+}
 HEAVY = ("boto3", "botocore", "httpx", "aws_cdk", "pydantic", "rich.table", "ministack")
 
 Run = subprocess.CompletedProcess[str]
@@ -50,6 +57,7 @@ def words(path: tuple[str, ...]) -> str:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
+    (tmp_path / "numbers").write_text("41\n", encoding="utf-8")
     return tmp_path
 
 
@@ -95,7 +103,12 @@ def python(script: str, environ: dict[str, str], home: Path) -> Run:
 def test_commands() -> None:
     """The commands are those of the design."""
     assert sorted(map(words, COMMANDS)) == [
+        "counter adopt",
+        "counter advance",
         "counter create",
+        "counter freeze",
+        "counter list",
+        "counter thaw",
         "deploy",
         "destroy",
         "diff",
@@ -110,6 +123,7 @@ def test_commands() -> None:
         "status",
         "synth",
         "url",
+        "verify",
     ]
 
 
@@ -196,6 +210,26 @@ def test_next_is_light(environ: dict[str, str], home: Path, server: Server) -> N
             "ticketctl fetch --help",
         ),
         (["counter", "create"], "Missing argument 'name'.", "ticketctl counter create --help"),
+        (["counter", "advance", "orders"], "Missing option '--to'.", "ticketctl counter advance --help"),
+        (["counter", "adopt", "orders"], "Missing option '--from-max'.", "ticketctl counter adopt --help"),
+        *(
+            (
+                ["counter", "create", "orders", option, "0"],
+                f"Invalid value for '{option}': 0 is not in the range x>=1.",
+                "ticketctl counter create --help",
+            )
+            for option in ("--start", "--increment", "--offset", "--ceiling")
+        ),
+        (
+            ["counter", "advance", "orders", "--to", "-1"],
+            "Invalid value for '--to': -1 is not in the range x>=1.",
+            "ticketctl counter advance --help",
+        ),
+        (
+            ["verify", "--workers", "257"],
+            "Invalid value for '--workers': 257 is not in the range 1<=x<=256.",
+            "ticketctl verify --help",
+        ),
         (
             ["next", "--timeout", "soon"],
             "Invalid value for '--timeout': 'soon' is not a valid float.",
@@ -240,6 +274,9 @@ def test_wrong_usage_as_json(ticketctl: Callable[..., Run]) -> None:
         (["next", "--region", "us-east-1", "--endpoint-url", "http://["], {}),
         (["next", "--local", "--profile", "work"], {}),
         (["next", "--url", "https://tickets.example", "--via", "dynamodb"], {}),
+        (["verify", "--via", "pigeon"], {}),
+        *((["next", "--idempotency-key", key], {}) for key in ("", "größe", "a\tb", "a\n", "k" * 201)),
+        (["fetch", "3", "--url", "https://tickets.example", "--idempotency-key", ""], {}),
         (["next"], {"TICKETCTL_TIMEOUT": "soon"}),
         (["next"], {"TICKETCTL_LOCAL": "maybe"}),
         (["local", "up"], {"TICKETCTL_REGION": "frankfurt"}),
@@ -343,7 +380,7 @@ def test_broken_aws_configuration(ticketctl: Callable[..., Run], home: Path) -> 
 def test_broken_cache(ticketctl: Callable[..., Run], home: Path) -> None:
     """A broken cache is an error that names the file."""
     (home / "stacks.json").write_text("{", encoding="utf-8")
-    run = ticketctl("url", "--region", "us-east-1")
+    run = ticketctl("next", "--region", "us-east-1")
     assert (run.returncode, run.stdout, run.stderr.splitlines()[1]) == (3, "", "hint: remove the file: it is a cache")
     assert run.stderr.startswith(f"error: {home / 'stacks.json'} cannot be read: ")
 

@@ -21,6 +21,9 @@ TABLE = "AWS::DynamoDB::Table"
 FUNCTION = "AWS::Lambda::Function"
 
 
+KEPT = [{"ParameterKey": name, "UsePreviousValue": True} for name in ("AuthType", "Increment", "MaxCount", "Offset")]
+
+
 class CloudFormationScript:
     """A ``CloudFormation`` whose client expects these calls in turn; ``said`` and ``slept`` are what it did besides."""
 
@@ -35,7 +38,9 @@ class CloudFormationScript:
         if not status:
             self.missing("describe_stacks", expected, f"Stack with id {by} does not exist")
             return
-        description = {"StackId": ID, "StackName": "Tickets", "CreationTime": THEN, "StackStatus": status, **details}
+        ours = {"Parameters": given(AuthType="AWS_IAM", Increment="1", MaxCount="100", Offset="7")}
+        about = {"StackId": ID, "StackName": "Tickets", "CreationTime": THEN, "StackStatus": status}
+        description = {**about, **({} if status == "REVIEW_IN_PROGRESS" else ours), **details}
         self.stubber.add_response("describe_stacks", {"Stacks": [description]}, expected)
 
     def events(self, *events: dict[str, Any], token: str = "", after: str = "") -> None:
@@ -66,6 +71,7 @@ class CloudFormationScript:
     def discarded(self, *, stack: bool) -> None:
         self.stubber.add_response("delete_change_set", {}, {"ChangeSetName": CHANGE_SET})
         if stack:
+            self.find("REVIEW_IN_PROGRESS", by=ID)
             self.delete()
 
     def executed(self) -> None:
@@ -202,6 +208,7 @@ def test_never_lived(script: CloudFormationScript, status: str) -> None:
     script.find(status)
     script.events(*history)
     script.events(*history)
+    script.find(status, by=ID)
     script.delete()
     script.events(*history, event(5, "DELETE_IN_PROGRESS"), event(6, "DELETE_COMPLETE"))
     assert script.stacks.make_ready("Tickets") is None
@@ -213,17 +220,47 @@ def test_never_lived(script: CloudFormationScript, status: str) -> None:
 
 
 def test_never_executed(script: CloudFormationScript) -> None:
-    """A stack that only waits for a change set is deleted."""
+    """A stack that only waits for a change set is left to whoever made it; another change set can be made on it."""
     script.find("REVIEW_IN_PROGRESS")
-    script.events(event(1, "REVIEW_IN_PROGRESS"))
-    script.events(event(1, "REVIEW_IN_PROGRESS"))
-    script.delete()
-    script.events(event(1, "REVIEW_IN_PROGRESS"), event(2, "DELETE_COMPLETE"))
-    assert script.stacks.make_ready("Tickets") is None
-    assert script.said == [
-        "Tickets is REVIEW_IN_PROGRESS (its change set was never executed); deleting it, its table stays",
-        "  DELETE_COMPLETE AWS::CloudFormation::Stack Tickets",
-    ]
+    stack = script.stacks.make_ready("Tickets")
+    assert stack is not None
+    assert (stack.is_empty, script.said) == (True, [])
+    script.find("REVIEW_IN_PROGRESS")
+    script.created("CREATE", [])
+    script.change_set("CREATE_COMPLETE")
+    assert script.stacks.plan("Tickets", TEMPLATE, {}).is_new
+
+
+def test_somebody_elses_stack(script: CloudFormationScript) -> None:
+    """A stack that is no ticket server is refused before anything is changed, dead or alive."""
+    for call in (
+        script.stacks.make_ready,
+        lambda name: script.stacks.plan(name, TEMPLATE, {}),
+        script.stacks.find_ours,
+    ):
+        for status in ("CREATE_COMPLETE", "ROLLBACK_COMPLETE", "DELETE_FAILED"):
+            script.find(status, Parameters=given(Size="large"))
+            with pytest.raises(RefusedError, match="is not a ticket server; nothing was changed"):
+                call("Tickets")
+
+
+def test_discard_spares_a_stack_that_lives(script: CloudFormationScript) -> None:
+    """The stack of a discarded plan stays where somebody else has brought it to life meanwhile."""
+    script.discarded(stack=False)
+    script.find("CREATE_IN_PROGRESS", by=ID)
+    script.stacks.discard(Plan(CHANGE_SET, ID, is_new=True, changes=()))
+
+
+def test_delete_of_what_is_gone(script: CloudFormationScript) -> None:
+    """A stack that somebody else has deleted meanwhile is deleted; one that has changed is not touched."""
+    stack = Stack(id=ID, name="Tickets", status="CREATE_COMPLETE", reason="", parameters={}, outputs={})
+    script.events()
+    script.find(by=ID)
+    script.stacks.delete(stack)
+    script.events()
+    script.find("UPDATE_IN_PROGRESS", by=ID)
+    with pytest.raises(RefusedError, match="has become UPDATE_IN_PROGRESS"):
+        script.stacks.delete(stack)
 
 
 def test_stuck(script: CloudFormationScript) -> None:
@@ -310,8 +347,8 @@ def test_plan_of_a_new_stack(script: CloudFormationScript) -> None:
 
 def test_plan_keeps_parameters(script: CloudFormationScript) -> None:
     """A parameter that is not named keeps its value."""
-    script.find("CREATE_COMPLETE", Parameters=given(AuthType="AWS_IAM", MaxCount="100", Offset="7"))
-    kept = [{"ParameterKey": name, "UsePreviousValue": True} for name in ("AuthType", "Offset")]
+    script.find("CREATE_COMPLETE", Parameters=given(AuthType="AWS_IAM", Increment="1", MaxCount="100", Offset="7"))
+    kept = [parameter for parameter in KEPT if parameter["ParameterKey"] != "MaxCount"]
     script.created("UPDATE", [*given(MaxCount="50"), *kept])
     script.change_set("CREATE_COMPLETE", Changes=[change("Modify", "CreateTicket", FUNCTION, "False")])
     plan = script.stacks.plan("Tickets", TEMPLATE, {"MaxCount": "50"})
@@ -320,8 +357,9 @@ def test_plan_keeps_parameters(script: CloudFormationScript) -> None:
 
 def test_plan_drops_foreign_parameters(script: CloudFormationScript) -> None:
     """A parameter that the template does not have is not kept: CloudFormation would refuse the change set."""
-    script.find("CREATE_COMPLETE", Parameters=given(AuthType="AWS_IAM", BootstrapVersion="/cdk-bootstrap/version"))
-    script.created("UPDATE", [{"ParameterKey": "AuthType", "UsePreviousValue": True}])
+    ours = given(AuthType="AWS_IAM", Increment="1", MaxCount="100", Offset="7")
+    script.find("CREATE_COMPLETE", Parameters=[*ours, *given(BootstrapVersion="/cdk-bootstrap/version")])
+    script.created("UPDATE", KEPT)
     script.change_set("CREATE_COMPLETE")
     script.stacks.plan("Tickets", TEMPLATE, {})
 
@@ -329,7 +367,7 @@ def test_plan_drops_foreign_parameters(script: CloudFormationScript) -> None:
 def test_plan_in_pages(script: CloudFormationScript) -> None:
     """Every page of the changes is read."""
     script.find("CREATE_COMPLETE")
-    script.created("UPDATE", [])
+    script.created("UPDATE", KEPT)
     script.change_set("CREATE_COMPLETE", Changes=[change("Add", "A", FUNCTION)], NextToken="more")
     script.stubber.add_response(
         "describe_change_set",
@@ -353,7 +391,7 @@ def test_plan_in_pages(script: CloudFormationScript) -> None:
 def test_no_changes(script: CloudFormationScript, reason: str) -> None:
     """A change set without changes is a plan without changes, and is deleted."""
     script.find("CREATE_COMPLETE")
-    script.created("UPDATE", [])
+    script.created("UPDATE", KEPT)
     script.change_set("FAILED", StatusReason=reason)
     script.discarded(stack=False)
     assert script.stacks.plan("Tickets", TEMPLATE, {}) == Plan(CHANGE_SET, ID, is_new=False, changes=())
@@ -363,7 +401,7 @@ def test_no_changes(script: CloudFormationScript, reason: str) -> None:
 def test_failed_change_set(script: CloudFormationScript, status: str, kind: str, is_new: bool) -> None:
     """A change set that fails is deleted, with the empty stack that came with it, and the reason is told."""
     script.find(status)
-    script.created(kind, [])
+    script.created(kind, KEPT if status else [])
     script.change_set("FAILED", StatusReason="Table Tickets already exists in stack Old")
     script.discarded(stack=is_new)
     with pytest.raises(StackFailedError) as caught:
@@ -498,6 +536,7 @@ def test_failed_without_a_reason(script: CloudFormationScript) -> None:
 def test_failed_deletion(script: CloudFormationScript) -> None:
     """A stack that cannot be deleted says what stood in the way."""
     script.events()
+    script.find("CREATE_COMPLETE", by=ID)
     script.delete()
     script.events(
         event(1, "DELETE_FAILED", "CreateTicket", "access denied"),

@@ -210,6 +210,8 @@ def test_an_answer_that_breaks_on_its_way_leaves_the_outcome_unknown(error: Exce
         def update_item(self, **_: Any) -> None:
             raise error
 
+        get_item = put_item = update_item
+
     assert handler.respond(MINT, SETTINGS, Broken()) == UNKNOWN
 
 
@@ -258,7 +260,11 @@ def test_a_counter_that_is_not_there_is_unknown(session: Any) -> None:
 
 # --- the entry point -------------------------------------------------------------------------------
 
-ONCE = "import json, sys, create_ticket; print(json.dumps(create_ticket.handler(json.loads(sys.argv[1]), None)))"
+ONCE = """
+import json, sys, types, create_ticket
+context = types.SimpleNamespace(aws_request_id="r-1", get_remaining_time_in_millis=lambda: int(sys.argv[2]))
+print(json.dumps(create_ticket.handler(json.loads(sys.argv[1]), context)))
+"""
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}
 ENVIRONMENT = {
     "TABLE_NAME": "orders",
@@ -273,10 +279,10 @@ ENVIRONMENT = {
 }
 
 
-def run_entry_point(server: DynamoDB, **more: str) -> list[dict[str, Any]]:
+def run_entry_point(server: DynamoDB, remaining_ms: int = 10_000, /, **more: str) -> list[dict[str, Any]]:
     """The JSON lines of the handler on its own, in a process and an environment like Lambda's."""
     run = subprocess.run(
-        [sys.executable, "-B", "-c", ONCE, json.dumps(MINT)],
+        [sys.executable, "-B", "-c", ONCE, json.dumps(MINT), str(remaining_ms)],
         cwd=bundle.sources() / "lambda",
         env={**ENVIRONMENT, "AWS_ENDPOINT_URL_DYNAMODB": server.url, **more},
         capture_output=True,
@@ -313,4 +319,13 @@ def test_the_entry_point_sends_nothing_without_credentials() -> None:
         log, told = run_entry_point(server)
     assert told == UNAVAILABLE
     assert (log["code"], log["cause"]) == ("unavailable", "NoCredentialsError")
+    assert server.requests == []
+
+
+def test_the_entry_point_sends_nothing_that_might_not_end_in_its_time() -> None:
+    """With less time left than a call may take nothing is sent, so nothing was minted."""
+    with dynamodb(repeat(mints(2))) as server:
+        log, told = run_entry_point(server, handler.CALL_MS - 1, **CREDENTIALS)
+    assert told == problem("unavailable", 503, "DynamoDB is too slow; nothing was minted.")
+    assert (log["code"], log["cause"], log["request_id"]) == ("unavailable", "UpdateItem", "r-1")
     assert server.requests == []

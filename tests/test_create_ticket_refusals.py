@@ -13,9 +13,9 @@ from ticketctl.bundle import handler
 DEEP = 100_000
 
 COUNT = "count must be an integer from 1 to 10000."
-EMPTY = "partition must be a string that is not empty."
-CONTROL = "partition must not have control characters."
-SURROGATE = "partition is not valid Unicode text."
+LENGTH = "partition must be a string of 1 to 255 characters."
+CONTROL = "partition must be Unicode text without control characters."
+RECEIPT = "'receipt#' begins the names of receipts, not of counters."
 UNREADABLE = "The request is not UTF-8, or its body is not JSON."
 NO_OBJECT = "The body must be a JSON object."
 NOT_FOUND = "There is nothing here. Mint at / and read a counter at /status."
@@ -28,6 +28,9 @@ class SpendsNothing:
         raise AssertionError("spent")
 
     def get_item(self, **_: Any) -> Mapping[str, Any]:
+        raise AssertionError("spent")
+
+    def put_item(self, **_: Any) -> Mapping[str, Any]:
         raise AssertionError("spent")
 
 
@@ -148,29 +151,33 @@ def test_a_deployment_may_allow_less() -> None:
 
 
 NAMES_IN_A_QUERY = [
-    pytest.param("", EMPTY, id="empty"),
-    pytest.param("a" * 2_049, "partition has 2049 bytes; the limit is 2048.", id="2,049 bytes"),
-    pytest.param("é" * 1_025, "partition has 2050 bytes; the limit is 2048.", id="1,025 characters"),
+    pytest.param("", LENGTH, id="empty"),
+    pytest.param("a" * 256, LENGTH, id="256 characters"),
+    pytest.param("é" * 256, LENGTH, id="256 letters of two bytes"),
+    pytest.param("a" * 2_049, LENGTH, id="2,049 bytes"),
+    pytest.param("receipt#", RECEIPT, id="receipt#"),
+    pytest.param("receipt#orders", RECEIPT, id="a receipt"),
     *(pytest.param(f"a{c}", CONTROL, id=f"control {ord(c):#x}") for c in "\x00\t\n\r\x1b\x1f\x7f\x80\x85\x9f"),
 ]
 NAMES_IN_JSON = [
-    ('"\\ud800"', SURROGATE),
-    ('"a\\udfff"', SURROGATE),
+    ('"\\ud800"', CONTROL),
+    ('"a\\udfff"', CONTROL),
     ('"\\u0000"', CONTROL),
-    ('""', EMPTY),
-    ("null", EMPTY),
-    ("5", EMPTY),
-    ("true", EMPTY),
-    ('["a"]', EMPTY),
-    ('{"a": 1}', EMPTY),
-    ("{}", EMPTY),
+    ('"receipt\\u0023orders"', RECEIPT),
+    ('""', LENGTH),
+    ("null", LENGTH),
+    ("5", LENGTH),
+    ("true", LENGTH),
+    ('["a"]', LENGTH),
+    ('{"a": 1}', LENGTH),
+    ("{}", LENGTH),
 ]
 
 
 @pytest.mark.parametrize("path", ["/", "/status"])
 @pytest.mark.parametrize(("name", "detail"), NAMES_IN_A_QUERY)
 def test_a_name_in_the_query_is_text_that_can_be_a_key(refused: Refusal, path: str, name: str, detail: str) -> None:
-    """A name that is empty, too long or not printable is refused."""
+    """A name that is empty, too long, not printable or a receipt's is refused."""
     refused(event(path, query=urlencode({"partition": name})), detail)
 
 
@@ -240,7 +247,7 @@ def test_a_body_that_is_not_utf_8_is_refused(refused: Refusal, body: bytes) -> N
         ("=5", "Unknown field ''; known here: count, partition."),
         ("x" * 99, f"Unknown field '{'x' * 50}'; known here: count, partition."),
         ("count", COUNT),
-        ("partition", EMPTY),
+        ("partition", LENGTH),
     ],
 )
 def test_a_query_is_utf_8_and_has_known_fields_once(refused: Refusal, query: str, detail: str) -> None:

@@ -26,6 +26,8 @@ KINDS = {
     "StackFailedError": ("stack_failed", 6),
     "CounterExhaustedError": ("counter_exhausted", 6),
     "CounterInvalidError": ("counter_invalid", 6),
+    "CounterFrozenError": ("counter_frozen", 6),
+    "IdempotencyConflictError": ("idempotency_conflict", 6),
     "NotMintedError": ("unavailable", 7),
     "UnreachableError": ("unreachable", 7),
     "ThrottledError": ("throttled", 7),

@@ -7,6 +7,7 @@ import pytest
 from ticketctl.models import Block, Counter
 
 BLOCK = {"partition": "orders", "hand_crafted_int": 17, "first": 8, "last": 17, "count": 4, "increment": 3}
+REPLAYED = BLOCK | {"replayed": True}
 COUNTER = {
     "partition": "orders",
     "hand_crafted_int": 17,
@@ -25,8 +26,15 @@ def test_block() -> None:
 
 
 def test_block_as_dict() -> None:
-    """A block prints as the answer that it was read from."""
-    assert Block.from_answer(BLOCK).as_dict() == BLOCK
+    """A block prints as the answer that it was read from, and always says whether it was replayed."""
+    assert Block.from_answer(BLOCK).as_dict() == BLOCK | {"replayed": False}
+    assert Block.from_answer(REPLAYED).as_dict() == REPLAYED
+
+
+@pytest.mark.parametrize("word", [1, "true", None, [True]], ids=repr)
+def test_block_of_an_odd_replay(word: object) -> None:
+    """Only true says that a block was replayed."""
+    assert Block.from_answer(BLOCK | {"replayed": word}).replayed is False
 
 
 @pytest.mark.parametrize(
@@ -66,7 +74,7 @@ def test_incomplete_block(missing: str) -> None:
 
 
 def test_counter() -> None:
-    """A counter is read from an answer and prints as it."""
+    """A counter is read from an answer and prints as it; one that says nothing of it is not frozen."""
     counter = Counter.from_answer(COUNTER)
     assert counter == Counter(
         partition="orders",
@@ -76,7 +84,13 @@ def test_counter() -> None:
         remaining=27,
         minted_at=1_700_000_000_000,
     )
-    assert counter.as_dict() == COUNTER
+    assert counter.as_dict() == COUNTER | {"frozen": False}
+
+
+def test_frozen_counter() -> None:
+    """A counter says that it is frozen, and only true says so."""
+    assert Counter.from_answer(COUNTER | {"frozen": True}).as_dict() == COUNTER | {"frozen": True}
+    assert Counter.from_answer(COUNTER | {"frozen": "yes"}).frozen is False
 
 
 def test_counter_before_its_first_mint() -> None:

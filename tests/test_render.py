@@ -95,6 +95,7 @@ def test_undelivered(room: int, delivered: int, failure: int) -> None:
     """A line counts as delivered with its newline, not before."""
     with pytest.raises(UndeliveredError) as caught:
         Streams(stdout=Narrow(room, failure)).output.lines(["10", "11", "12"])
+    assert caught.value.cause is not None
     assert (caught.value.lines, caught.value.cause.errno) == (delivered, failure)
 
 
@@ -126,7 +127,7 @@ def test_counters_in_a_pipe() -> None:
     """In a pipe counters are tab-separated, one a line, without a heading."""
     streams = Streams()
     streams.output.counters([ORDERS, NEW], title="Tickets in us-east-1")
-    assert streams.written == ("größe 1\t17\t3\t27\t2023-11-14T22:13:20Z\nnew\t0\t1\t100\t-\n", "")
+    assert streams.written == ("größe 1\t17\t3\t27\t2023-11-14T22:13:20Z\tmints\nnew\t0\t1\t100\t-\tmints\n", "")
 
 
 def test_counters_as_json() -> None:
@@ -142,6 +143,7 @@ def test_counters_as_json() -> None:
                 "ceiling": 100,
                 "remaining": 100,
                 "minted_at": None,
+                "frozen": False,
             }
         ]
     }
@@ -150,14 +152,21 @@ def test_counters_as_json() -> None:
 def test_table() -> None:
     """For a person counters are a table whose names are text, never markup."""
     console = Console(file=io.StringIO(), width=80)
-    odd = Counter(partition="[red]odd", hand_crafted_int=7, increment=2, ceiling=9, remaining=1, minted_at=None)
+    odd = Counter("[red]odd", hand_crafted_int=7, increment=2, ceiling=9, remaining=1, minted_at=None, frozen=True)
     console.print(counter_table("Tickets in us-east-1", [ORDERS, odd]))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
     assert cells == [
-        ["größe 1", "17", "3", "27", "2023-11-14T22:13:20Z"],
-        ["[red]odd", "7", "2", "1", "-"],
+        ["größe 1", "17", "3", "27", "2023-11-14T22:13:20Z", "mints"],
+        ["[red]odd", "7", "2", "1", "-", "frozen"],
     ]
+
+
+def test_facts() -> None:
+    """Facts are a name and a JSON value, tab-separated, one a line."""
+    streams = Streams()
+    streams.output.facts({"minted": 3, "gap_tickets": [4, 5], "latency_ms": {"p50": None}})
+    assert streams.written == ('minted\t3\ngap_tickets\t[4, 5]\nlatency_ms\t{"p50": null}\n', "")
 
 
 def test_impossible_time() -> None:
@@ -175,7 +184,8 @@ def test_impossible_time() -> None:
             True,
             False,
             [
-                '{"partition": "größe", "first": 8, "last": 17, "count": 4, "increment": 3, "hand_crafted_int": 17}',
+                '{"partition": "größe", "first": 8, "last": 17, "count": 4, "increment": 3, '
+                '"replayed": false, "hand_crafted_int": 17}',
             ],
         ),
     ],

@@ -178,9 +178,7 @@ def test_local_region(
     assert (settings.region, settings.origins["region"]) == ("eu-west-1", origin.format(file=file))
 
 
-@pytest.mark.parametrize(
-    ("name", "flag"), [("profile", "--profile"), ("endpoint_url", "--endpoint-url"), ("url", "--url")]
-)
+@pytest.mark.parametrize(("name", "flag"), [("profile", "--profile"), ("endpoint_url", "--endpoint-url")])
 def test_local_refuses_flags_of_a_real_aws(home: dict[str, str], name: str, flag: str) -> None:
     """A flag that names a real AWS contradicts the embedded one, and the error says where that came from."""
     with pytest.raises(UsageError) as caught:
@@ -189,6 +187,12 @@ def test_local_refuses_flags_of_a_real_aws(home: dict[str, str], name: str, flag
         f"{flag} has no meaning with the embedded AWS (local from TICKETCTL_LOCAL)",
         f"leave {flag} out, or add --no-local",
     )
+
+
+def test_local_with_a_typed_url(home: dict[str, str]) -> None:
+    """A URL that was typed is minted from in the embedded AWS, too."""
+    settings = resolve({"local": True, "url": "http://127.0.0.1:4566"}, home | {"TICKETCTL_URL": "https://aws.example"})
+    assert (settings.local, settings.url, settings.origins["url"]) == (True, "http://127.0.0.1:4566", "--url")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def only(template: dict[str, Any], kind: str) -> tuple[str, dict[str, Any]]:
 
 
 def test_table(template: dict[str, Any]) -> None:
-    """The table is on demand, recoverable and protected, has a literal name and outlives its stack."""
+    """The table is on demand, recoverable and protected, forgets receipts, and outlives its stack."""
     _, table = only(template, "AWS::DynamoDB::Table")
     assert table == {
         "Type": "AWS::DynamoDB::Table",
@@ -58,6 +58,7 @@ def test_table(template: dict[str, Any]) -> None:
             "BillingMode": "PAY_PER_REQUEST",
             "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": True},
             "DeletionProtectionEnabled": True,
+            "TimeToLiveSpecification": {"AttributeName": "expires_at", "Enabled": True},
         },
         "DeletionPolicy": "Retain",
         "UpdateReplacePolicy": "Retain",
@@ -65,7 +66,7 @@ def test_table(template: dict[str, Any]) -> None:
 
 
 def test_permissions_of_the_function(template: dict[str, Any]) -> None:
-    """The function may write and read one table and write its own log, and nothing else."""
+    """The function may change and read items of one table, put receipts alone, write its own log: nothing else."""
     table, _ = only(template, "AWS::DynamoDB::Table")
     log, _ = only(template, "AWS::Logs::LogGroup")
     role, _ = only(template, "AWS::IAM::Role")
@@ -84,6 +85,12 @@ def test_permissions_of_the_function(template: dict[str, Any]) -> None:
                     "Effect": "Allow",
                     "Action": ["dynamodb:UpdateItem", "dynamodb:GetItem"],
                     "Resource": [{"Fn::GetAtt": [table, "Arn"]}],
+                },
+                {
+                    "Effect": "Allow",
+                    "Action": "dynamodb:PutItem",
+                    "Resource": {"Fn::GetAtt": [table, "Arn"]},
+                    "Condition": {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["receipt#*"]}},
                 },
             ],
         },

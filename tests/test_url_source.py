@@ -10,7 +10,9 @@ import pytest
 from ticketctl.errors import (
     AccessError,
     CounterExhaustedError,
+    CounterFrozenError,
     CounterInvalidError,
+    IdempotencyConflictError,
     NotDeployedError,
     NotMintedError,
     OutcomeUnknownError,
@@ -21,7 +23,7 @@ from ticketctl.errors import (
     UsageError,
 )
 from ticketctl.models import Block, Counter
-from ticketctl.sources.url import UrlSource
+from ticketctl.sources.url import Signer, UrlSource
 
 pytestmark = pytest.mark.usefixtures("no_aws")
 
@@ -35,7 +37,7 @@ COUNTER = {
     "minted_at": None,
 }
 UNKNOWN = "tickets.example gave no usable answer ({}); a ticket may have been spent"
-LOOK = "ticketctl status shows where the counter stands"
+LOOK = "ticketctl status"
 PERMISSIONS = "the caller needs both lambda:InvokeFunctionUrl and lambda:InvokeFunction on the function"
 
 
@@ -62,7 +64,10 @@ def opened() -> Iterator[Open]:
     sources: list[UrlSource] = []
 
     def opened(
-        *answers: httpx.Response | Exception, signs_at_once: bool = True, url: str = "https://tickets.example"
+        *answers: httpx.Response | Exception,
+        signs_at_once: bool = True,
+        url: str = "https://tickets.example",
+        sign: Signer = sign,
     ) -> tuple[UrlSource, Function]:
         function = Function(*answers)
         source = UrlSource(
@@ -95,6 +100,10 @@ def plain(status: int) -> httpx.Response:
     return httpx.Response(status, text="Internal Server Error")
 
 
+def mint(source: UrlSource, partition: str | None, count: int, *, key: str | None = None) -> Block:
+    return source.mint(partition, count, key=key, within=5.0)
+
+
 def failure(call: Callable[[], object]) -> tuple[type[TicketctlError], str, str, str, int]:
     with pytest.raises(TicketctlError) as caught:
         call()
@@ -105,7 +114,7 @@ def failure(call: Callable[[], object]) -> tuple[type[TicketctlError], str, str,
 def test_mint(opened: Open) -> None:
     """A mint is one signed POST, and the answer is its block."""
     source, function = opened(httpx.Response(200, json=BLOCK))
-    assert source.mint("orders", 4) == Block(partition="orders", first=8, last=17, count=4, increment=3)
+    assert mint(source, "orders", 4) == Block(partition="orders", first=8, last=17, count=4, increment=3)
     (request,) = function.requests
     body = '{"count": 4, "partition": "orders"}'
     assert (request.method, str(request.url), request.content.decode()) == ("POST", "https://tickets.example/", body)
@@ -118,8 +127,39 @@ def test_mint(opened: Open) -> None:
 def test_mint_from_the_default_counter(opened: Open) -> None:
     """The default counter is the function's to know: it is not named."""
     source, function = opened(httpx.Response(200, json=BLOCK))
-    source.mint(None, 4)
+    mint(source, None, 4)
     assert json.loads(function.requests[0].content) == {"count": 4}
+
+
+@pytest.mark.parametrize(
+    ("key", "header"),
+    [
+        (None, None),
+        ("order-17", '"order-17"'),
+        ('say "a\\b"', '"say \\"a\\\\b\\""'),
+    ],
+)
+def test_idempotency_key(opened: Open, key: str | None, header: str | None) -> None:
+    """A key travels in its header as a quoted string, and the signature covers it."""
+    covered: list[Mapping[str, str]] = []
+
+    def sign(*request: Any) -> Mapping[str, str]:
+        covered.append(request[2])
+        return covered[0]
+
+    source, function = opened(httpx.Response(200, json=BLOCK | {"replayed": True}), sign=sign)
+    assert mint(source, "orders", 4, key=key).replayed is True
+    sent = function.requests[0].headers
+    assert (covered[0].get("idempotency-key"), sent.get("idempotency-key")) == (header, header)
+
+
+@pytest.mark.parametrize(("within", "connect"), [(0.5, 0.5), (9.0, 3.0)])
+def test_a_mint_ends_within_what_it_is_given(opened: Open, within: float, connect: float) -> None:
+    """The seconds that are left bound each step of a mint, and connecting has three of them at most."""
+    source, function = opened(httpx.Response(200, json=BLOCK))
+    source.mint("orders", 4, key=None, within=within)
+    limits = {"connect": connect, "read": within, "write": within, "pool": within}
+    assert function.requests[0].extensions["timeout"] == limits
 
 
 def test_counter(opened: Open) -> None:
@@ -161,7 +201,7 @@ def test_default_counter(opened: Open) -> None:
 def test_useless_answer(opened: Open, answer: httpx.Response, what: str) -> None:
     """A 200 without a block means that a ticket may have been spent."""
     source, _ = opened(answer)
-    assert failure(lambda: source.mint("orders", 4)) == (
+    assert failure(lambda: mint(source, "orders", 4)) == (
         OutcomeUnknownError,
         UNKNOWN.format(what),
         LOOK,
@@ -185,7 +225,7 @@ def test_useless_answer(opened: Open, answer: httpx.Response, what: str) -> None
 def test_contradicting_block(opened: Open, block: dict[str, Any]) -> None:
     """A block that cannot be, or that is not the one that was asked for, is never handed out."""
     source, _ = opened(httpx.Response(200, json=BLOCK | block))
-    kind, *_, exit_code = failure(lambda: source.mint("orders", 4))
+    kind, *_, exit_code = failure(lambda: mint(source, "orders", 4))
     assert (kind, exit_code) == (OutcomeUnknownError, 8)
 
 
@@ -193,7 +233,7 @@ def test_infinity(opened: Open) -> None:
     """A number that JSON readers take for infinity is no ticket."""
     body = json.dumps(BLOCK | {"last": float("inf")}).encode()
     source, _ = opened(httpx.Response(200, headers={"content-type": "application/json"}, content=body))
-    assert failure(lambda: source.mint("orders", 4))[0] is OutcomeUnknownError
+    assert failure(lambda: mint(source, "orders", 4))[0] is OutcomeUnknownError
 
 
 def test_broken_encoding(opened: Open) -> None:
@@ -204,14 +244,14 @@ def test_broken_encoding(opened: Open) -> None:
             yield b"garbage"
 
     source, _ = opened(httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Garbage()))
-    assert failure(lambda: source.mint("orders", 4))[0] is OutcomeUnknownError
+    assert failure(lambda: mint(source, "orders", 4))[0] is OutcomeUnknownError
 
 
 def test_media_type_in_capitals(opened: Open) -> None:
     """A media type means the same in capitals and with parameters."""
     headers = {"content-type": "Application/JSON; charset=utf-8"}
     source, _ = opened(httpx.Response(200, headers=headers, content=json.dumps(BLOCK).encode()))
-    assert source.mint("orders", 4).last == 17
+    assert mint(source, "orders", 4).last == 17
 
 
 def test_signs_after_a_refusal(opened: Open) -> None:
@@ -220,7 +260,7 @@ def test_signs_after_a_refusal(opened: Open) -> None:
     source, function = opened(
         forbidden, httpx.Response(200, json=BLOCK), httpx.Response(200, json=BLOCK), signs_at_once=False
     )
-    assert [source.mint("orders", 4).last for _ in range(2)] == [17, 17]
+    assert [mint(source, "orders", 4).last for _ in range(2)] == [17, 17]
     body = '{"count": 4, "partition": "orders"}'
     assert [(request.content.decode(), request.headers.get("authorization")) for request in function.requests] == [
         (body, None),
@@ -232,7 +272,7 @@ def test_signs_after_a_refusal(opened: Open) -> None:
 def test_open_url_is_not_signed(opened: Open) -> None:
     """A URL that is open to anyone is never told who calls."""
     source, function = opened(httpx.Response(200, json=BLOCK), signs_at_once=False)
-    source.mint("orders", 4)
+    mint(source, "orders", 4)
     assert "authorization" not in function.requests[0].headers
 
 
@@ -241,7 +281,7 @@ def test_refused_signature(opened: Open, signs_at_once: bool, sent: int) -> None
     """A signed request that is refused names both permissions, and is not sent again."""
     forbidden = [httpx.Response(403, json={"Message": "Forbidden"}) for _ in range(sent)]
     source, function = opened(*forbidden, signs_at_once=signs_at_once)
-    assert failure(lambda: source.mint("orders", 4)) == (
+    assert failure(lambda: mint(source, "orders", 4)) == (
         AccessError,
         "tickets.example refused the request (403): Forbidden",
         PERMISSIONS,
@@ -254,7 +294,7 @@ def test_refused_signature(opened: Open, signs_at_once: bool, sent: int) -> None
 def test_refused_without_a_reason(opened: Open) -> None:
     """A 403 without a body is a refusal all the same."""
     source, _ = opened(httpx.Response(403))
-    assert failure(lambda: source.mint("orders", 4))[:2] == (
+    assert failure(lambda: mint(source, "orders", 4))[:2] == (
         AccessError,
         "tickets.example refused the request (403): no reason given",
     )
@@ -264,6 +304,15 @@ REFUSALS = [
     (problem(400, "bad_request"), UsageError, "why", "", "usage", 2),
     (problem(409, "counter_exhausted"), CounterExhaustedError, "why", "", "counter_exhausted", 6),
     (problem(409, "counter_invalid"), CounterInvalidError, "why", "", "counter_invalid", 6),
+    (
+        problem(409, "counter_frozen"),
+        CounterFrozenError,
+        "why",
+        "ticketctl counter thaw 'o'\"'\"'clock rm -rf'",
+        "counter_frozen",
+        6,
+    ),
+    (problem(409, "idempotency_conflict"), IdempotencyConflictError, "why", "", "idempotency_conflict", 6),
     (problem(429, "throttled"), ThrottledError, "why", "try again", "throttled", 7),
     (problem(503, "unavailable"), NotMintedError, "why", "try again", "unavailable", 7),
     (
@@ -315,7 +364,7 @@ def test_refusal(
 ) -> None:
     """What the function or AWS refused is its own error, and nothing was minted."""
     source, _ = opened(answer)
-    ask = {"mint": lambda: source.mint("o'clock rm -rf", 1), "counter": lambda: source.counter("o'clock rm -rf")}
+    ask = {"mint": lambda: mint(source, "o'clock rm -rf", 1), "counter": lambda: source.counter("o'clock rm -rf")}
     assert failure(ask[call]) == (kind, message, hint, code, exit_code)
 
 
@@ -335,7 +384,7 @@ def test_default_counter_that_never_minted(opened: Open) -> None:
 def test_answer_of_somebody_else(opened: Open, status: int) -> None:
     """A failure that the function did not write says nothing of the ticket."""
     source, _ = opened(plain(status))
-    assert failure(lambda: source.mint("orders", 4)) == (
+    assert failure(lambda: mint(source, "orders", 4)) == (
         OutcomeUnknownError,
         UNKNOWN.format(f"status {status}"),
         LOOK,
@@ -347,13 +396,13 @@ def test_answer_of_somebody_else(opened: Open, status: int) -> None:
 def test_outcome_unknown_to_the_function(opened: Open) -> None:
     """Where the function does not know, neither do we."""
     source, _ = opened(problem(504, "outcome_unknown"))
-    assert failure(lambda: source.mint("orders", 4)) == (OutcomeUnknownError, "why", "", "outcome_unknown", 8)
+    assert failure(lambda: mint(source, "orders", 4)) == (OutcomeUnknownError, "why", "", "outcome_unknown", 8)
 
 
 def test_redirect(opened: Open) -> None:
     """A redirect is not followed: its target would get a signed request."""
     source, function = opened(httpx.Response(301, headers={"location": "https://elsewhere.example/"}))
-    assert failure(lambda: source.mint("orders", 4))[:2] == (OutcomeUnknownError, UNKNOWN.format("status 301"))
+    assert failure(lambda: mint(source, "orders", 4))[:2] == (OutcomeUnknownError, UNKNOWN.format("status 301"))
     assert len(function.requests) == 1
 
 
@@ -376,7 +425,7 @@ AFTER_SENDING = [
 def test_nothing_sent(opened: Open, error: Exception) -> None:
     """Where no connection was made, nothing was minted."""
     source, _ = opened(error)
-    assert failure(lambda: source.mint("orders", 4)) == (
+    assert failure(lambda: mint(source, "orders", 4)) == (
         UnreachableError,
         f"tickets.example cannot be reached: {error}; nothing was minted",
         "try again; ticketctl url shows the address",
@@ -389,7 +438,7 @@ def test_nothing_sent(opened: Open, error: Exception) -> None:
 def test_no_answer(opened: Open, error: Exception) -> None:
     """Where the request may have arrived, a ticket may have been spent; it is not sent again."""
     source, function = opened(error)
-    assert failure(lambda: source.mint("orders", 4)) == (
+    assert failure(lambda: mint(source, "orders", 4)) == (
         OutcomeUnknownError,
         UNKNOWN.format(error),
         LOOK,
@@ -424,10 +473,10 @@ def test_counter_that_is_none(opened: Open) -> None:
 def test_address_that_is_none(opened: Open) -> None:
     """What cannot be called as a URL is wrong usage."""
     source, _ = opened(url="https://tickets.example:port")
-    assert failure(lambda: source.mint("orders", 4))[0] is UsageError
+    assert failure(lambda: mint(source, "orders", 4))[0] is UsageError
 
 
 def test_password_in_the_address(opened: Open) -> None:
     """A password in the URL is never shown."""
     source, _ = opened(httpx.Response(500), url="https://user:secret@tickets.example")
-    assert failure(lambda: source.mint("orders", 4))[1] == UNKNOWN.format("status 500")
+    assert failure(lambda: mint(source, "orders", 4))[1] == UNKNOWN.format("status 500")

@@ -4,6 +4,8 @@ None of them can put a counter back: a change holds only while the counter stand
 and moves in the lane that was looked at.
 """
 
+import csv
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -39,7 +41,7 @@ class Counters:
         self._target = f"the table {table} in {region}"
         self._send = sender(client, self._target, profile=profile)
 
-    def all(self, warn: Callable[[str], None]) -> Iterator[Counter]:
+    def all(self, warn: Callable[[str], None] = lambda line: None) -> Iterator[Counter]:
         """Every counter, a page at a time, in DynamoDB's order; receipts are none.
 
         ``warn`` is told of items that are no counter, a line each.
@@ -234,21 +236,29 @@ def largest_integer(lines: Iterator[str], column: str | None = None) -> int:
 
     ``CounterInvalidError`` where a line is none, or there is no line at all.
     """
-    import csv
+    try:
+        return _largest(_cells(lines, column))
+    except csv.Error as error:
+        raise CounterInvalidError(f"this is not CSV: {error}; nothing was changed") from None
 
-    cells: Iterator[str]
+
+def _cells(lines: Iterator[str], column: str | None) -> Iterator[str]:
+
     if column is None:
-        cells = (line.strip() for line in lines)
-    else:
-        rows = csv.DictReader(lines)
-        if column not in (rows.fieldnames or ()):
-            raise CounterInvalidError(f"there is no column {column!r}; there are: {', '.join(rows.fieldnames or ())}")
-        cells = ((row[column] or "").strip() for row in rows)
+        yield from (line.strip() for line in lines)
+        return
+    rows = csv.DictReader(lines)
+    if column not in (rows.fieldnames or ()):
+        raise CounterInvalidError(f"there is no column {column!r}; there are: {', '.join(rows.fieldnames or ())}")
+    yield from ((row[column] or "").strip() for row in rows)
+
+
+def _largest(cells: Iterator[str]) -> int:
     largest: int | None = None
     for number, cell in enumerate(cells, start=1):
         if not cell:
             continue
-        if not (cell.isascii() and cell.lstrip("-").isdigit() and len(cell) <= 20):
+        if not re.fullmatch(r"-?[0-9]{1,20}", cell):
             raise CounterInvalidError(f"line {number} is not a whole number: {cell[:50]!r}; nothing was changed")
         largest = int(cell) if largest is None else max(largest, int(cell))
     if largest is None:

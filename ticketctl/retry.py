@@ -39,6 +39,8 @@ def until_known(
             last = unknown = error
             if not keyed:
                 raise
+        except TicketctlError as error:
+            raise (unknown or error) from error
         pause = jitter(0.0, bound)
         if clock() + pause >= deadline:
             raise unknown or last

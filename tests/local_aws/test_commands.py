@@ -33,6 +33,7 @@ def test_next_as_json(ticketctl: Ticketctl, deployed: str) -> None:
         "last": 1,
         "count": 1,
         "increment": 1,
+        "replayed": False,
         "hand_crafted_int": 1,
     }
 
@@ -44,7 +45,7 @@ def test_unknown_counter_names_the_fix(ticketctl: Ticketctl, deployed: str) -> N
     assert refused == Result(5, "", f"error: there is no counter 'line items'\nhint: {command}\n")
     assert ticketctl("status", *where(deployed)).stdout == ""
     created = ticketctl("counter", "create", "line items", *where(deployed))
-    assert (created.returncode, created.stdout) == (0, f"line items\t0\t1\t{LEFT}\t-\n")
+    assert (created.returncode, created.stdout) == (0, f"line items\t0\t1\t{LEFT}\t-\tmints\n")
     assert ticketctl("next", "--partition", "line items", *where(deployed)) == Result(0, "1\n", "")
 
 
@@ -70,7 +71,10 @@ def test_status(ticketctl: Ticketctl, deployed: str) -> None:
     ticketctl("fetch", "3", *where(deployed))
     ticketctl("counter", "create", "orders", *where(deployed))
     rows = [line.split("\t") for line in ticketctl("status", *where(deployed)).stdout.splitlines()]
-    assert [row[:4] for row in rows] == [["orders", "0", "1", str(LEFT)], [REGION, "3", "1", str(LEFT - 3)]]
+    assert [(*row[:4], row[5]) for row in rows] == [
+        ("orders", "0", "1", str(LEFT), "mints"),
+        (REGION, "3", "1", str(LEFT - 3), "mints"),
+    ]
     for via in ("url", "dynamodb"):
         one = ticketctl("status", "--partition", REGION, "--json", "--via", via, *where(deployed))
         counter = json.loads(one.stdout)

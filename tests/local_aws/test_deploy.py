@@ -203,12 +203,16 @@ def test_change_that_would_replace_the_table_is_refused(
     assert connect(stack=deployed).mint(1).last == 1
 
 
-def test_interrupted_review_is_cleared(stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str) -> None:
-    """A stack whose change set was never executed is deleted and made again."""
+def test_interrupted_review_is_brought_to_life(stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str) -> None:
+    """A stack whose change set was never executed is not deleted, for somebody may be about to: it is deployed."""
     stacks.plan(new_stack, template.as_body(template.load(new_stack)), {})
-    result = ticketctl("deploy", "--local", "--stack", new_stack)
-    assert result.returncode == 0
-    assert f"{new_stack} is REVIEW_IN_PROGRESS" in result.stderr
+    before = stacks.find(new_stack)
+    assert ticketctl("deploy", "--local", "--stack", new_stack).returncode == 0
+    after = stacks.find(new_stack)
+    assert before is not None
+    assert after is not None
+    assert (before.status, after.status, after.id) == ("REVIEW_IN_PROGRESS", "CREATE_COMPLETE", before.id)
+    assert ticketctl("next", "--local", "--stack", new_stack).stdout == "1\n"
 
 
 def test_diff_of_a_new_stack_leaves_nothing(stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str) -> None:

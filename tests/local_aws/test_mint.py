@@ -59,23 +59,23 @@ def test_unknown_counter_is_not_started(connect: Connect, deployed: str, via: st
     with pytest.raises(UnknownCounterError) as caught:
         connect(stack=deployed, via=via, partition="typo").mint(1)
     assert caught.value.hint == "ticketctl counter create typo"
-    assert list(connect(stack=deployed).counters()) == []
+    assert list(connect(stack=deployed).counters().all(pytest.fail)) == []
 
 
 @BOTH
 def test_named_counter_starts_at_one(connect: Connect, deployed: str, via: str) -> None:
     """A counter that was created mints 1 first, whatever the default counter does."""
     connect(stack=deployed).mint(5)
-    connect(stack=deployed).table().create("orders")
+    connect(stack=deployed).counters().create("orders")
     assert connect(stack=deployed, via=via, partition="orders").mint(3).tickets == range(1, 4)
 
 
 def test_creating_twice_changes_nothing(connect: Connect, deployed: str) -> None:
     """A counter that exists is left where it stands."""
-    table = connect(stack=deployed).table()
-    table.create("orders")
-    table.mint("orders", 7)
-    counter, created = table.create("orders")
+    counters = connect(stack=deployed).counters()
+    assert counters.create("orders")[1] is True
+    connect(stack=deployed, partition="orders").mint(7)
+    counter, created = counters.create("orders")
     assert (counter.hand_crafted_int, created) == (7, False)
 
 
@@ -140,7 +140,7 @@ def test_count_out_of_range_spends_nothing(connect: Connect, deployed: str, via:
     connection = connect(stack=deployed, via=via)
     with pytest.raises(UsageError):
         connection.mint(count)
-    assert list(connection.counters()) == []
+    assert list(connection.counters().all(pytest.fail)) == []
 
 
 def ask(connection: Connection, method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:

@@ -37,7 +37,7 @@ def fetch(
     ] = False,
 ) -> None:
     """Mint many tickets and print them, one a line, while the rest is being minted."""
-    printed, size, key = 0, block or run.connection.max_block, _key(run)
+    printed, key, size = 0, _key(run), block or run.connection.max_block
     try:
         with run.output.progress("minting", count) as advance:
             while printed < count:

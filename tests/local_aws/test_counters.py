@@ -1,0 +1,512 @@
+"""Looking after counters: none goes back, none leaves its lane, and what is refused changes nothing."""
+
+import itertools
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.local_aws.conftest import REGION, Result, Ticketctl
+from ticketctl.aws import Aws
+from ticketctl.connection import Connection
+from ticketctl.counters import Counters
+from ticketctl.errors import (
+    CounterFrozenError,
+    CounterInvalidError,
+    RefusedError,
+    TicketctlError,
+    UnknownCounterError,
+    UsageError,
+)
+from ticketctl.models import Counter
+
+Connect = Callable[..., Connection]
+BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
+MOST = 2**53 - 1
+STACK = "counters"
+WHERE = ("--local", "--stack", STACK)
+_names = (f"counter-{number}" for number in itertools.count(1))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stack(ticketctl: Ticketctl) -> None:
+    """One stack for all of this module: each test has a counter of its own."""
+    assert ticketctl("deploy", *WHERE).returncode == 0
+
+
+@pytest.fixture
+def name() -> str:
+    """A counter that no other test has."""
+    return next(_names)
+
+
+@pytest.fixture
+def counters(connect: Connect) -> Counters:
+    return connect(stack=STACK).counters()
+
+
+def made(name: str, last: int, *, increment: int = 1, ceiling: int = MOST, frozen: bool = False) -> Counter:
+    """A counter as it stands before its first mint."""
+    return Counter(
+        partition=name,
+        hand_crafted_int=last,
+        increment=increment,
+        ceiling=ceiling,
+        remaining=(ceiling - last) // increment,
+        minted_at=None,
+        frozen=frozen,
+    )
+
+
+def row(counter: Counter) -> str:
+    numbers = (counter.hand_crafted_int, counter.increment, counter.remaining)
+    return "\t".join([counter.partition, *map(str, numbers), "-", "frozen" if counter.frozen else "mints"]) + "\n"
+
+
+def tell(counter: Counter, what: str) -> str:
+    return f"{counter.partition} {what}, in {STACK} in the embedded AWS, {REGION}\n"
+
+
+def refusal(call: Callable[[], object]) -> tuple[type[TicketctlError], str, str, int]:
+    with pytest.raises(TicketctlError) as caught:
+        call()
+    error = caught.value
+    return type(error), error.message, error.hint, error.exit_code
+
+
+# --- create -----------------------------------------------------------------------------------------
+
+
+def test_create(ticketctl: Ticketctl, name: str) -> None:
+    """A counter is made with its lane and ceiling, and mints in them until it is full; again it stays as it is."""
+    asked = ("--start", "12", "--increment", "10", "--offset", "2", "--ceiling", "39")
+    counter = made(name, 2, increment=10, ceiling=39)
+    assert ticketctl("counter", "create", name, *asked, *WHERE) == Result(0, row(counter), tell(counter, "created"))
+    again = ticketctl("counter", "create", name, *asked, "--json", *WHERE)
+    assert (again.returncode, json.loads(again.stdout), again.stderr) == (0, counter.as_dict() | {"created": False}, "")
+    assert ticketctl("fetch", "3", "-p", name, *WHERE) == Result(0, "12\n22\n32\n", "")
+    full = ticketctl("next", "-p", name, "--json", *WHERE)
+    assert (full.returncode, full.stdout, json.loads(full.stderr)["error"]["code"]) == (6, "", "counter_exhausted")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("asked", "tickets"),
+    [
+        ({}, [1, 2, 3]),
+        ({"start": 100}, [100, 101, 102]),
+        ({"increment": 10}, [1, 11, 21]),
+        ({"increment": 10, "offset": 3}, [3, 13, 23]),
+        ({"increment": 2, "offset": 2, "start": 100}, [100, 102, 104]),
+        ({"offset": 7}, [7, 8, 9]),
+        ({"ceiling": 3}, [1, 2, 3]),
+        ({"start": MOST - 2}, [MOST - 2, MOST - 1, MOST]),
+        ({"increment": MOST, "ceiling": 1}, [1]),
+    ],
+    ids=str,
+)
+def test_first_tickets(
+    connect: Connect, counters: Counters, name: str, via: str, asked: dict[str, int], tickets: list[int]
+) -> None:
+    """The first ticket is the start, else the offset; the others follow in the lane."""
+    assert counters.create(name, **asked)[1] is True
+    source = connect(stack=STACK, via=via, partition=name)
+    assert [source.mint(1).last for _ in tickets] == tickets
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"increment": 5},
+        {"offset": 3},
+        {"offset": 8, "increment": 5},
+        {"start": 13},
+        {"start": 3, "offset": 3, "increment": 5},
+        {"ceiling": 100},
+    ],
+    ids=str,
+)
+def test_create_again_as_it_is(counters: Counters, name: str, asked: dict[str, int]) -> None:
+    """Who asks for what is there gets it as it is: nothing that it minted comes again."""
+    counters.create(name, start=3, offset=3, increment=5, ceiling=100)
+    there = counters.advance(name, 28)
+    assert counters.create(name, **asked) == (there, False)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"increment": 4},
+        {"increment": 1},
+        {"offset": 1},
+        {"ceiling": 99},
+        {"ceiling": MOST},
+        {"start": 1000, "ceiling": 1000},
+        {"start": 43, "increment": 5, "offset": 3},
+    ],
+    ids=str,
+)
+def test_create_again_as_another(counters: Counters, name: str, asked: dict[str, int]) -> None:
+    """Who asks for something else than is there is refused, and it stays as it is."""
+    there = counters.create(name, start=33, offset=3, increment=5, ceiling=100)[0]
+    kind, message, _, exit_code = refusal(lambda: counters.create(name, **asked))
+    assert (kind, message, exit_code) == (
+        RefusedError,
+        f"the counter {name!r} exists and is another: last ticket 28, step 5, ceiling 100",
+        6,
+    )
+    assert counters.find(name) == there
+
+
+def test_create_off_its_lane(ticketctl: Ticketctl, counters: Counters, name: str) -> None:
+    """A start outside the lane is refused with the next number that is in it, and nothing is made."""
+    refused = ticketctl("counter", "create", name, "--start", "4", "--increment", "10", "--offset", "2", *WHERE)
+    assert refused == Result(
+        6, "", "error: 4 is not in the lane 2, 12, 22, …\nhint: the next number that is: --start 12\n"
+    )
+    assert counters.find(name) is None
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"start": 11, "ceiling": 10},
+        {"start": MOST + 1},
+        {"ceiling": MOST + 1},
+        {"offset": MOST + 1},
+        {"start": 10**40},
+        {"increment": 10**40},
+        {"increment": 10**40, "offset": 10**39},
+    ],
+    ids=str,
+)
+def test_create_without_room(counters: Counters, name: str, asked: dict[str, int]) -> None:
+    """A counter in which no ticket fits, or that no JSON reader keeps exact, is refused."""
+    assert refusal(lambda: counters.create(name, **asked))[3] == 6
+    assert counters.find(name) is None
+
+
+BAD_NAMES = ["", "n" * 256, "a\tb", "a\nb", "\x00", "\x7f", "\x85", "a\ud800", "receipt#", "receipt#x"]
+
+
+@pytest.mark.parametrize("bad", BAD_NAMES, ids=repr)
+def test_names_that_are_none(counters: Counters, bad: str) -> None:
+    """A name is 1 to 255 characters, none a control character, and no receipt's: nothing else gets anywhere."""
+    calls: list[Callable[[], object]] = [
+        lambda: counters.create(bad),
+        lambda: counters.advance(bad, 5),
+        lambda: counters.adopt(bad, 5),
+        lambda: counters.freeze(bad),
+        lambda: counters.thaw(bad),
+    ]
+    assert [(kind, exit_code) for kind, _, _, exit_code in map(refusal, calls)] == [(UsageError, 2)] * len(calls)
+
+
+@pytest.mark.parametrize("bad", ["", "receipt#x"], ids=repr)
+def test_names_that_are_none_on_the_command_line(ticketctl: Ticketctl, bad: str) -> None:
+    """A bad name is wrong usage, and no counter is made."""
+    refused = ticketctl("counter", "create", bad, "--json", *WHERE)
+    assert (refused.returncode, refused.stdout, json.loads(refused.stderr)["error"]["code"]) == (2, "", "usage")
+
+
+@pytest.mark.parametrize("odd", ["n" * 255, "größe 😀", "a/b?c=d&e", " ", "Receipt#1", "receipt", "a#b"], ids=repr)
+@BOTH
+def test_odd_names(connect: Connect, counters: Counters, via: str, odd: str) -> None:
+    """Any other text is a name, through both sources."""
+    counters.create(odd)
+    source = connect(stack=STACK, via=via, partition=odd)
+    minted = source.mint(1)
+    assert (minted.partition, source.counter().hand_crafted_int) == (odd, minted.last)
+
+
+# --- advance ----------------------------------------------------------------------------------------
+
+
+def test_advance_back_is_refused(ticketctl: Ticketctl, counters: Counters, name: str) -> None:
+    """A counter at 9 does not go to 5: exit 6, and nothing has changed."""
+    counters.create(name, start=10)
+    before = counters.find(name)
+    refused = ticketctl("counter", "advance", name, "--to", "5", *WHERE)
+    assert refused == Result(6, "", f"error: the counter '{name}' is at 9; going back to 5 would mint numbers again\n")
+    assert counters.find(name) == before == made(name, 9)
+
+
+def test_advance(ticketctl: Ticketctl, connect: Connect, name: str) -> None:
+    """A counter is moved past a number and mints the next one; to where it stands it may be moved again."""
+    connect(stack=STACK).counters().create(name)
+    moved = ticketctl("counter", "advance", name, "--to", "41", *WHERE)
+    assert moved == Result(0, row(made(name, 41)), tell(made(name, 41), "is now past that number"))
+    as_json = ticketctl("counter", "advance", name, "--to", "41", "--json", *WHERE)
+    assert (json.loads(as_json.stdout), as_json.stderr) == (made(name, 41).as_dict(), "")
+    tickets = [connect(stack=STACK, via=via, partition=name).mint(1).last for via in ("url", "dynamodb")]
+    assert tickets == [42, 43]
+
+
+def test_advance_in_a_lane(counters: Counters, name: str) -> None:
+    """Only numbers of the lane up to the ceiling can count as the last ticket; else nothing changes."""
+    there = counters.create(name, start=2, increment=10, offset=2, ceiling=52)[0]
+    assert refusal(lambda: counters.advance(name, 13)) == (
+        RefusedError,
+        f"13 is not in the lane of {name!r}: …, -8, 2, …",
+        f"ticketctl counter advance {name} --to 22",
+        6,
+    )
+    beyond = (RefusedError, f"62 is beyond the ceiling 52 of {name!r}", "", 6)
+    assert refusal(lambda: counters.advance(name, 62)) == beyond
+    assert counters.find(name) == there
+    assert counters.advance(name, 52).remaining == 0
+
+
+def test_advance_hint_can_be_typed(counters: Counters, name: str) -> None:
+    """A name that a shell would take apart is quoted in the command that mends it."""
+    odd = f"{name} of 'May'"
+    counters.create(odd, increment=10)
+    hint = f"ticketctl counter advance '{name} of '\"'\"'May'\"'\"'' --to 11"
+    assert refusal(lambda: counters.advance(odd, 5))[2] == hint
+
+
+@pytest.mark.parametrize("to", [MOST + 1, 10**40])
+def test_advance_beyond_what_is_exact(counters: Counters, name: str, to: int) -> None:
+    """No counter moves beyond the largest integer that JSON readers keep exact."""
+    counters.create(name)
+    assert refusal(lambda: counters.advance(name, to))[0] is RefusedError
+    assert counters.find(name) == made(name, 0)
+
+
+@pytest.mark.parametrize("command", [("advance", "--to", "5"), ("freeze",), ("thaw",)], ids=str)
+def test_unknown(ticketctl: Ticketctl, name: str, command: tuple[str, ...]) -> None:
+    """A counter that is not there is not made by changing it: exit 5 and how to create it."""
+    refused = ticketctl("counter", command[0], name, *command[1:], *WHERE)
+    hint = f"ticketctl counter create {name} --stack {STACK} --local"
+    assert refused == Result(5, "", f"error: there is no counter '{name}'\nhint: {hint}\n")
+
+
+def test_advance_under_load(connect: Connect, counters: Counters, name: str) -> None:
+    """While eight threads mint, a counter is moved forward again and again: no number twice, none back."""
+    counters.create(name)
+    minting = threading.Event()
+    sources = [connect(stack=STACK, via="url" if n % 2 else "dynamodb", partition=name) for n in range(8)]
+
+    def mint(source: Connection) -> list[int]:
+        tickets = []
+        for _ in range(25):
+            tickets.append(source.mint(1).last)
+            minting.set()
+        return tickets
+
+    seen = [0]
+    with ThreadPoolExecutor(len(sources)) as pool:
+        working = [pool.submit(mint, source) for source in sources]
+        minting.wait(60)
+        while not all(each.done() for each in working):
+            try:
+                seen.append(counters.advance(name, seen[-1] + 1000).hand_crafted_int)
+            except RefusedError:  # the minting was quicker, or kept changing it
+                found = counters.find(name)
+                assert found is not None
+                seen.append(found.hand_crafted_int)
+        results = [each.result() for each in working]
+    tickets = [ticket for result in results for ticket in result]
+    assert len(set(tickets)) == len(tickets) == 200
+    assert all(result == sorted(result) for result in results)
+    assert seen == sorted(seen)
+    assert len(seen) > 1
+    # a number that was advanced to counts as issued elsewhere
+    assert not set(tickets) & {number for number in seen if number % 1000 == 0 and number > 200}
+
+
+# --- adopt ------------------------------------------------------------------------------------------
+
+
+def test_adopt_a_file(ticketctl: Ticketctl, connect: Connect, tmp_path: Path, name: str) -> None:
+    """A new counter starts above the largest number of a file; one that is beyond it stays where it is."""
+    numbers = tmp_path / "numbers"
+    numbers.write_bytes(b"\xef\xbb\xbf7\r\n41\r\n\r\n12\r\n")
+    adopt = ("counter", "adopt", name, "--from-max", str(numbers), *WHERE)
+    assert ticketctl(*adopt) == Result(0, row(made(name, 41)), tell(made(name, 41), "starts above 41"))
+    assert ticketctl(*adopt).stderr == tell(made(name, 41), "was beyond 41 already")
+    as_json = ticketctl(*adopt, "--json")
+    assert (json.loads(as_json.stdout), as_json.stderr) == (made(name, 41).as_dict() | {"moved": False}, "")
+    assert connect(stack=STACK, partition=name).mint(1).last == 42
+
+
+def test_adopt_a_column_of_a_stream(environ: dict[str, str], connect: Connect, name: str) -> None:
+    """A dash reads stdin; of a CSV one column counts."""
+    process = subprocess.run(
+        [sys.executable, "-m", "ticketctl", "counter", "adopt", name, "--from-max", "-", "--column", "id", *WHERE],
+        env=environ,
+        input="name,id\na,41\nb,7\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (
+        0,
+        row(made(name, 41)),
+        tell(made(name, 41), "starts above 41"),
+    )
+    assert connect(stack=STACK, via="dynamodb", partition=name).mint(1).last == 42
+
+
+@pytest.mark.parametrize(
+    ("content", "column", "code", "exit_code"),
+    [
+        (None, None, "file", 3),
+        (b"\xff\xfe7\n", None, "file", 3),
+        (b"41\nseven\n", None, "counter_invalid", 6),
+        (b"id\n7\n", "order", "counter_invalid", 6),
+    ],
+    ids=str,
+)
+def test_adopt_what_is_none(
+    ticketctl: Ticketctl,
+    counters: Counters,
+    tmp_path: Path,
+    name: str,
+    content: bytes | None,
+    column: str | None,
+    code: str,
+    exit_code: int,
+) -> None:
+    """A file that cannot be read, or that has no number to start above, makes no counter."""
+    if content is not None:
+        (tmp_path / "numbers").write_bytes(content)
+    extra = () if column is None else ("--column", column)
+    adopt = ("counter", "adopt", name, "--from-max", str(tmp_path / "numbers"), *extra, "--json", *WHERE)
+    refused = ticketctl(*adopt)
+    error = json.loads(refused.stderr)["error"]
+    assert (error["code"], error["exit_code"], refused.returncode, refused.stdout) == (code, exit_code, exit_code, "")
+    assert counters.find(name) is None
+
+
+@pytest.mark.parametrize(("largest", "last"), [(0, 7), (7, 7), (8, 17), (16, 17), (17, 17), (18, 27)])
+def test_adopt_in_a_lane(counters: Counters, name: str, largest: int, last: int) -> None:
+    """A counter that is there moves to the next number of its lane that is not below, and never back."""
+    counters.create(name, start=17, increment=10, offset=7)
+    assert counters.adopt(name, largest) == (made(name, last, increment=10), largest > 7)
+
+
+@pytest.mark.parametrize(("largest", "first"), [(-5, 1), (0, 1), (1, 2), (41, 42)])
+def test_adopt_a_new_counter(counters: Counters, name: str, largest: int, first: int) -> None:
+    """A new counter starts with the next number of the stack's lane."""
+    assert counters.adopt(name, largest) == (made(name, first - 1), True)
+
+
+def test_adopt_into_the_lane_of_the_stack(connect: Connect, name: str) -> None:
+    """Where the stack's counters go in threes from 2, so does one that starts above 41."""
+    counters = connect(stack=STACK).counters_of(STACK, offset=2, increment=3)
+    assert counters.adopt(name, 41) == (made(name, 41, increment=3), True)
+    assert connect(stack=STACK, partition=name).mint(2).tickets == range(44, 48, 3)
+
+
+def test_adopt_beyond_the_ceiling(counters: Counters, name: str) -> None:
+    """A counter does not start above numbers that are beyond its ceiling."""
+    there = counters.create(name, ceiling=40)[0]
+    assert refusal(lambda: counters.adopt(name, 41))[0] is RefusedError
+    assert counters.find(name) == there
+
+
+# --- freeze, thaw, list ------------------------------------------------------------------------------
+
+
+def test_freeze_and_thaw(ticketctl: Ticketctl, connect: Connect, name: str) -> None:
+    """A frozen counter mints through neither source and says how to thaw it; thawed it goes on."""
+    connect(stack=STACK).counters().create(name)
+    frozen = made(name, 0, frozen=True)
+    assert ticketctl("counter", "freeze", name, *WHERE) == Result(0, row(frozen), tell(frozen, "is frozen"))
+    assert connect(stack=STACK).counters().freeze(name) == frozen
+    thaw = f"ticketctl counter thaw {name} --stack {STACK} --local"
+    for via in ("url", "dynamodb"):
+        refused = ticketctl("next", "-p", name, "--via", via, *WHERE)
+        assert refused == Result(6, "", f"error: The counter '{name}' is frozen.\nhint: {thaw}\n")
+        assert connect(stack=STACK, via=via, partition=name).counter() == frozen
+    assert ticketctl(*thaw.split()[1:]) == Result(0, row(made(name, 0)), tell(made(name, 0), "mints again"))
+    assert connect(stack=STACK).counters().thaw(name) == made(name, 0)
+    assert [connect(stack=STACK, via=via, partition=name).mint(1).last for via in ("url", "dynamodb")] == [1, 2]
+
+
+@BOTH
+def test_frozen_under_load(connect: Connect, counters: Counters, name: str, via: str) -> None:
+    """Whoever minted before the freeze mints no more after it; the lane that it knows does not help."""
+    counters.create(name)
+    source = connect(stack=STACK, via=via, partition=name)
+    source.mint(3)
+    counters.freeze(name)
+    with pytest.raises(CounterFrozenError):
+        source.mint(1)
+    assert counters.advance(name, 10).frozen is True
+    counters.thaw(name)
+    assert source.mint(1).last == 11
+
+
+def test_list_has_no_receipts(ticketctl: Ticketctl, connect: Connect, deployed: str) -> None:
+    """List and status show every counter in the order of names, and no receipt."""
+    where = ("--local", "--stack", deployed)
+    counters = connect(stack=deployed).counters()
+    for name in ("b", "a", "receipts"):
+        counters.create(name)
+    counters.freeze("b")
+    connect(stack=deployed, via="dynamodb", partition="a").mint(1, key="k")
+    shown = ticketctl("counter", "list", *where)
+    rows = [(*line.split("\t")[:2], line.split("\t")[5]) for line in shown.stdout.splitlines()]
+    assert (shown.returncode, rows, shown.stderr) == (
+        0,
+        [("a", "1", "mints"), ("b", "0", "frozen"), ("receipts", "0", "mints")],
+        "",
+    )
+    assert ticketctl("status", *where) == shown
+    document = json.loads(ticketctl("counter", "list", "--json", *where).stdout)
+    assert [counter["partition"] for counter in document["counters"]] == ["a", "b", "receipts"]
+
+
+@BOTH
+def test_a_receipt_is_no_counter(connect: Connect, via: str, name: str) -> None:
+    """A receipt cannot be looked at or minted from as if it were a counter."""
+    connect(stack=STACK, via=via).mint(1, key=name)
+    receipt = connect(stack=STACK, via=via, partition=f"receipt#{name}")
+    calls: list[Callable[[], object]] = [receipt.counter, lambda: receipt.mint(1), lambda: receipt.mint(1, key="k")]
+    assert [(kind, exit_code) for kind, _, _, exit_code in map(refusal, calls)] == [(UsageError, 2)] * 3
+
+
+def test_a_damaged_item(aws: Aws, counters: Counters, name: str) -> None:
+    """An item without its number is neither moved nor made anew, keeps what it has, and is warned of in a list."""
+    item = {"partition": {"S": name}, "note": {"S": "mine"}}
+    dynamodb = aws.client("dynamodb")
+    dynamodb.put_item(TableName=STACK, Item=item)
+    try:
+        for change in (lambda: counters.create(name), lambda: counters.advance(name, 5)):
+            assert refusal(change)[0] is CounterInvalidError
+        assert refusal(lambda: counters.freeze(name))[0] in (CounterInvalidError, UnknownCounterError)
+        warnings: list[str] = []
+        assert name not in [counter.partition for counter in counters.all(warnings.append)]
+        assert warnings == [f"The item of the counter {name!r} has no whole number in 'hand_crafted_int'."]
+        assert dynamodb.get_item(TableName=STACK, Key={"partition": {"S": name}})["Item"] == item
+    finally:
+        counters.remove(name)
+
+
+def test_little_is_left(ticketctl: Ticketctl, connect: Connect, deployed: str) -> None:
+    """Where less than a tenth is left, status and list say so on stderr; exactly a tenth is enough."""
+    where = ("--local", "--stack", deployed)
+    counters = connect(stack=deployed).counters()
+    counters.create("enough", ceiling=100)
+    counters.advance("enough", 90)
+    counters.create("little", ceiling=100)
+    counters.advance("little", 91)
+    counters.create("wide", increment=10, ceiling=1000)
+    counters.advance("wide", 911)
+    warnings = "warning: the counter little has 9 tickets left\nwarning: the counter wide has 8 tickets left\n"
+    for command in (("status",), ("counter", "list")):
+        shown = ticketctl(*command, *where)
+        assert (shown.returncode, shown.stderr) == (0, warnings)
+    one = ticketctl("status", "-p", "little", "--json", *where)
+    assert (json.loads(one.stdout)["remaining"], json.loads(one.stderr)) == (
+        9,
+        {"warning": "the counter little has 9 tickets left"},
+    )

@@ -1,0 +1,231 @@
+"""Idempotency keys: the same key gives the same tickets, whoever asks and however often."""
+
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.local_aws.conftest import REGION, Result, Ticketctl
+from ticketctl.aws import Aws
+from ticketctl.connection import Connection
+from ticketctl.errors import CounterFrozenError, IdempotencyConflictError, UsageError
+from ticketctl.models import Block
+
+Connect = Callable[..., Connection]
+BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
+DAY = 24 * 60 * 60
+
+
+def where(stack: str) -> tuple[str, ...]:
+    return ("--local", "--stack", stack)
+
+
+def receipt_of(aws: Aws, stack: str, key: str) -> dict[str, Any]:
+    answer = aws.client("dynamodb").get_item(TableName=stack, Key={"partition": {"S": f"receipt#{key}"}})
+    item: dict[str, Any] = answer["Item"]
+    return item
+
+
+def test_next_twice(ticketctl: Ticketctl, deployed: str) -> None:
+    """A key twice prints the same number, through either source; the next one follows it."""
+    once = ("next", "--idempotency-key", "a", *where(deployed))
+    assert ticketctl(*once) == Result(0, "1\n", "")
+    assert ticketctl(*once) == Result(0, "1\n", "")
+    assert ticketctl(*once, "--via", "dynamodb") == Result(0, "1\n", "")
+    assert ticketctl("next", *where(deployed)) == Result(0, "2\n", "")
+    document = {"partition": REGION, "first": 1, "last": 1, "count": 1, "increment": 1, "hand_crafted_int": 1}
+    assert json.loads(ticketctl(*once, "--json").stdout) == document | {"replayed": True}
+
+
+@BOTH
+def test_replayed(connect: Connect, deployed: str, via: str) -> None:
+    """The first answer says that it is new, each later one that it is replayed; the counter moves once."""
+    connection = connect(stack=deployed, via=via)
+    new = Block(REGION, first=1, last=5, count=5, increment=1, replayed=False)
+    again = Block(REGION, first=1, last=5, count=5, increment=1, replayed=True)
+    assert [connection.mint(5, key="a") for _ in range(3)] == [new, again, again]
+    assert connection.mint(5, key="b").tickets == range(6, 11)
+    assert connection.counter().hand_crafted_int == 10
+
+
+def test_both_sources_share_receipts(connect: Connect, deployed: str) -> None:
+    """What one source minted under a key the other gives out again, whatever characters the key has."""
+    sources = [connect(stack=deployed), connect(stack=deployed, via="dynamodb")]
+    keys = ["a", "order 17", " a ", '"a"', 'say "a\\b", twice', "~!#$%&'()*+-./:;<=>?@[]^_`{|}", "k" * 255]
+    for first, key in enumerate(keys, start=1):
+        assert [source.mint(1, key=key).last for source in sources] == [first, first], key
+        sources.reverse()
+
+
+@BOTH
+def test_key_that_is_none(connect: Connect, deployed: str, via: str) -> None:
+    """A key that is empty, too long or has control characters is refused and mints nothing."""
+    connection = connect(stack=deployed, via=via)
+    for key in ("", "k" * 256, "a\tb", "a\nb"):
+        with pytest.raises(UsageError):
+            connection.mint(1, key=key)
+    assert list(connection.counters().all(pytest.fail)) == []
+
+
+def test_receipt(connect: Connect, aws: Aws, deployed: str) -> None:
+    """A receipt is an item of its own with the block, its counter, and when it ends: a day later."""
+    before = int(time.time())
+    connect(stack=deployed).mint(3, key="a")
+    item = receipt_of(aws, deployed, "a")
+    expires = int(item.pop("expires_at")["N"])
+    assert before + DAY <= expires <= time.time() + DAY
+    assert item == {
+        "partition": {"S": "receipt#a"},
+        "counter": {"S": REGION},
+        "first": {"N": "1"},
+        "last": {"N": "3"},
+        "count": {"N": "3"},
+        "increment": {"N": "1"},
+    }
+
+
+@BOTH
+def test_another_request_under_the_same_key(connect: Connect, deployed: str, via: str) -> None:
+    """A key that was used for another count or another counter is a conflict, and no counter moves."""
+    counters = connect(stack=deployed).counters()
+    counters.create("orders")
+    default, orders = connect(stack=deployed, via=via), connect(stack=deployed, via=via, partition="orders")
+    default.mint(2, key="a")
+    before = list(counters.all(pytest.fail))
+    for connection, count in ((default, 3), (orders, 2)):
+        with pytest.raises(IdempotencyConflictError):
+            connection.mint(count, key="a")
+    assert list(counters.all(pytest.fail)) == before
+
+
+def test_conflict_on_the_command_line(ticketctl: Ticketctl, deployed: str) -> None:
+    """A conflict exits 6 and says what the key minted."""
+    assert ticketctl("fetch", "2", "--idempotency-key", "a", *where(deployed)) == Result(0, "1\n2\n", "")
+    refused = ticketctl("fetch", "3", "--idempotency-key", "a", "--json", *where(deployed))
+    assert (refused.returncode, refused.stdout, json.loads(refused.stderr)) == (
+        6,
+        "",
+        {
+            "error": {
+                "code": "idempotency_conflict",
+                "message": f"This Idempotency-Key minted 2 from '{REGION}' already.",
+                "hint": "",
+                "exit_code": 6,
+            }
+        },
+    )
+
+
+def test_race(connect: Connect, deployed: str) -> None:
+    """Eight callers that race with one key, through both sources, all get one block; the others' are gaps."""
+    connections = [connect(stack=deployed, via="url" if n % 2 else "dynamodb") for n in range(8)]
+    connections[0].mint(1)
+    for turn in range(5):
+        stood = connections[0].counter().hand_crafted_int
+        with ThreadPoolExecutor(8) as pool:
+            blocks = list(pool.map(lambda connection: connection.mint(10, key=f"race {turn}"), connections))  # noqa: B023 - used at once
+        (tickets,) = {block.tickets for block in blocks}
+        moved = connections[0].counter().hand_crafted_int - stood
+        assert tickets.start > stood
+        assert tickets[-1] <= stood + moved
+        assert moved in range(10, 81, 10)
+        assert [block.replayed for block in blocks].count(False) == 1
+
+
+@BOTH
+def test_expired(connect: Connect, aws: Aws, deployed: str, via: str) -> None:
+    """A receipt that has expired counts no more, though DynamoDB has not deleted it yet; a new one takes its place."""
+    connection = connect(stack=deployed, via=via)
+    connection.mint(1, key="a")
+    aws.client("dynamodb").update_item(
+        TableName=deployed,
+        Key={"partition": {"S": "receipt#a"}},
+        UpdateExpression="SET expires_at = :past",
+        ExpressionAttributeValues={":past": {"N": str(int(time.time()) - 1)}},
+    )
+    assert [connection.mint(1, key="a") for _ in range(2)] == [
+        Block(REGION, first=2, last=2, count=1, increment=1, replayed=False),
+        Block(REGION, first=2, last=2, count=1, increment=1, replayed=True),
+    ]
+    assert int(receipt_of(aws, deployed, "a")["expires_at"]["N"]) > time.time() + DAY - 600
+
+
+@BOTH
+def test_what_was_refused_has_no_receipt(connect: Connect, deployed: str, via: str) -> None:
+    """A key whose request was refused is still good, and what it minted comes again from a frozen counter."""
+    connection, counters = connect(stack=deployed, via=via, partition="orders"), connect(stack=deployed).counters()
+    counters.create("orders")
+    counters.freeze("orders")
+    with pytest.raises(CounterFrozenError):
+        connection.mint(1, key="a")
+    counters.thaw("orders")
+    assert connection.mint(1, key="a") == Block("orders", first=1, last=1, count=1, increment=1)
+    counters.freeze("orders")
+    assert connection.mint(1, key="a").replayed is True
+
+
+def test_lane_that_changed_in_between(connect: Connect, aws: Aws, deployed: str) -> None:
+    """A block comes again as it was minted, and whoever got it still learns the counter's new lane."""
+    connections = [connect(stack=deployed, via=via) for via in ("url", "dynamodb")]
+    connections[0].mint(3, key="a")
+    aws.client("dynamodb").update_item(
+        TableName=deployed,
+        Key={"partition": {"S": REGION}},
+        UpdateExpression="SET #i = :i",
+        ExpressionAttributeNames={"#i": "increment"},
+        ExpressionAttributeValues={":i": {"N": "10"}},
+    )
+    again = Block(REGION, first=1, last=3, count=3, increment=1, replayed=True)
+    assert [connection.mint(3, key="a") for connection in connections] == [again, again]
+    assert [connection.mint(1).last for connection in connections] == [13, 23]
+
+
+def test_header(connect: Connect, deployed: str) -> None:
+    """Over HTTP the key is a header, quoted or bare; the answer says whether it is replayed."""
+    connection = connect(stack=deployed)
+    block = {"partition": REGION, "hand_crafted_int": 2, "first": 1, "last": 2, "count": 2, "increment": 1}
+    answers = [ask(connection, header) for header in ("a-b", "a-b", '"a-b"')]
+    assert [(answer.status_code, answer.json()) for answer in answers] == [
+        (200, block | {"replayed": False}),
+        (200, block | {"replayed": True}),
+        (200, block | {"replayed": True}),
+    ]
+    assert [ask(connection, header).json()["first"] for header in ['"a b"', '"a b"', '"\\"a-b\\""']] == [3, 3, 5]
+
+
+def test_bad_header(connect: Connect, deployed: str) -> None:
+    """A header that is no key is 400, and mints nothing."""
+    connection = connect(stack=deployed)
+    for header in ("", '""', '"a', "a b", "a,b", "k" * 256):
+        refused = ask(connection, header)
+        assert (refused.status_code, refused.json()["code"]) == (400, "bad_request"), header
+    assert list(connection.counters().all(pytest.fail)) == []
+
+
+def ask(connection: Connection, key: str) -> httpx.Response:
+    """Mint two over HTTP, with the header as it stands."""
+    url = connection.url() + "?count=2"
+    signed = connection.aws.signed_headers("POST", url, {}, b"")
+    return httpx.post(url, headers={**signed, "idempotency-key": key}, trust_env=False, timeout=60)
+
+
+def test_fetch_twice(ticketctl: Ticketctl, deployed: str) -> None:
+    """A key twice prints the same tickets block by block, and the counter stays where it is."""
+    fetch = ("fetch", "7", "--block", "3", "--idempotency-key", "a", *where(deployed))
+    tickets = "".join(f"{ticket}\n" for ticket in range(1, 8))
+    assert ticketctl(*fetch) == Result(0, tickets, "")
+    assert ticketctl(*fetch, "--via", "dynamodb") == Result(0, tickets, "")
+    assert ticketctl("next", *where(deployed)) == Result(0, "8\n", "")
+
+
+def test_each_run_has_a_key_of_its_own(ticketctl: Ticketctl, connect: Connect, aws: Aws, deployed: str) -> None:
+    """Without a key each run makes one that nobody has, so that its own retries are safe."""
+    assert [ticketctl("next", *where(deployed)).stdout for _ in range(2)] == ["1\n", "2\n"]
+    items = aws.client("dynamodb").scan(TableName=deployed)["Items"]
+    receipts = [item for item in items if item["partition"]["S"].startswith("receipt#")]
+    assert sorted(item["first"]["N"] for item in receipts) == ["1", "2"]
+    assert [counter.partition for counter in connect(stack=deployed).counters().all(pytest.fail)] == [REGION]

@@ -1,0 +1,77 @@
+"""``verify``: the proof on a stack of one's own, and what it leaves behind."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.local_aws.conftest import Ticketctl
+from ticketctl.connection import Connection
+
+Connect = Callable[..., Connection]
+NAMES = [
+    "minted",
+    "not_minted",
+    "unknown",
+    "duplicates",
+    "duplicate_tickets",
+    "outside_lane",
+    "outside_lane_tickets",
+    "out_of_order",
+    "gaps",
+    "gap_tickets",
+    "seconds",
+    "tickets_per_second",
+    "latency_ms",
+]
+MEASURED = {"seconds", "tickets_per_second", "latency_ms"}
+
+
+def clean(minted: int) -> dict[str, object]:
+    """What a report says of a sound server, but for the times."""
+    return {name: [] if name.endswith("_tickets") else 0 for name in NAMES} | {"minted": minted}
+
+
+def unmeasured(report: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in report.items() if name not in MEASURED}
+
+
+def test_verify(ticketctl: Ticketctl, connect: Connect, deployed: str) -> None:
+    """16 workers through both sources: no duplicate, no gap, exit 0, and the scratch counter is gone."""
+    run = ticketctl("verify", "--workers", "16", "--mints", "25", "--json", "--local", "--stack", deployed)
+    assert (run.returncode, run.stderr) == (0, "")
+    report = json.loads(run.stdout)
+    assert unmeasured(report) == unmeasured(clean(400)) | {"workers": 16, "mints": 25, "via": "both"}
+    assert list(report) == ["workers", "mints", "via", *NAMES]
+    assert report["seconds"] > 0
+    assert report["tickets_per_second"] == pytest.approx(400 / report["seconds"], rel=0.01)
+    latency = report["latency_ms"]
+    assert list(latency) == ["p50", "p95", "p99"]
+    assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
+    assert list(connect(stack=deployed).counters().all(pytest.fail)) == []
+
+
+@pytest.mark.parametrize("via", ["url", "dynamodb"])
+def test_through_one_source(ticketctl: Ticketctl, connect: Connect, deployed: str, via: str) -> None:
+    """In a pipe the report is a name and a value a line; a counter that is there is left alone."""
+    counters = connect(stack=deployed).counters()
+    there = counters.create("orders", start=7)[0]
+    verify = ("verify", "--workers", "4", "--mints", "5", "--via", via, "--local", "--stack", deployed)
+    run = ticketctl(*verify)
+    assert (run.returncode, run.stderr) == (0, "")
+    rows = [line.split("\t") for line in run.stdout.splitlines()]
+    assert [name for name, _ in rows] == NAMES
+    assert unmeasured({name: json.loads(value) for name, value in rows}) == unmeasured(clean(20))
+    assert list(counters.all(pytest.fail)) == [there]
+
+
+def test_in_a_lane(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
+    """The proof is made in the stack's own lane."""
+    where = ("--local", "--stack", new_stack)
+    assert ticketctl("deploy", "--offset", "2", "--increment", "3", *where).returncode == 0
+    run = ticketctl("verify", "--workers", "4", "--mints", "5", "--json", *where)
+    assert (run.returncode, unmeasured(json.loads(run.stdout))) == (
+        0,
+        unmeasured(clean(20)) | {"workers": 4, "mints": 5, "via": "both"},
+    )
+    assert list(connect(stack=new_stack).counters().all(pytest.fail)) == []

@@ -1,0 +1,109 @@
+"""``counters``: the largest integer of a stream, above which a counter can start."""
+
+import io
+
+import pytest
+
+from ticketctl.counters import largest_integer
+from ticketctl.errors import CounterInvalidError
+
+
+def refusal(text: str, column: str | None = None) -> str:
+    with pytest.raises(CounterInvalidError) as caught:
+        largest_integer(io.StringIO(text, newline=""), column)
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "largest"),
+    [
+        ("7\n", 7),
+        ("7", 7),
+        ("7\n41\n12\n", 41),
+        ("\n\n7\n\n  \n3\n\n", 7),
+        ("  7  \n\t41\t\n", 41),
+        ("7\r\n41\r\n", 41),
+        ("7\r41\r", 41),
+        ("0\n", 0),
+        ("-5\n", -5),
+        ("-5\n-3\n-9\n", -3),
+        ("-5\n0\n", 0),
+        ("007\n", 7),
+        (f"{2**53 - 1}\n", 2**53 - 1),
+        ("9" * 20, 10**20 - 1),
+    ],
+)
+def test_a_number_a_line(text: str, largest: int) -> None:
+    """It is the largest of the lines, whatever their order; blank lines are none."""
+    assert largest_integer(io.StringIO(text, newline="")) == largest
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "largest"),
+    [
+        ("id,name\n7,a\n41,b\n12,c\n", "id", 41),
+        ("name,id\na,7\nb,41\n", "id", 41),
+        ('name,order id\n"a, ""b""",7\n"two\nlines",41\n', "order id", 41),
+        ("id\r\n7\r\n41\r\n", "id", 41),
+        ("id,name\n7,a\n,b\n\n", "id", 7),
+        ("name,id\na,7\nb\n", "id", 7),
+        ("id\n-5\n", "id", -5),
+    ],
+)
+def test_a_column(text: str, column: str, largest: int) -> None:
+    """Of a CSV only the column of that heading counts; empty cells are none."""
+    assert largest_integer(io.StringIO(text, newline=""), column) == largest
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "seven",
+        "7.0",
+        "7e3",
+        "+7",
+        "1_000",
+        "1,000",
+        "7 8",
+        "0x7",
+        "-",
+        "--7",
+        "7-",
+        "- 7",
+        "\u0667",
+        "\uff17",
+        "\u00b2",
+        "\ufeff7",
+        "7\x00",
+        "inf",
+        "9" * 21,
+        "9" * 10_000,
+    ],
+)
+def test_not_a_whole_number(cell: str) -> None:
+    """A line that is no whole number is named, and nothing is guessed."""
+    assert refusal(f"41\n\n{cell}\n") == f"line 3 is not a whole number: {cell[:50]!r}; nothing was changed"
+
+
+def test_not_a_whole_number_in_a_column() -> None:
+    """In a CSV, too."""
+    assert "'seven'; nothing was changed" in refusal("id\n7\nseven\n", "id")
+
+
+@pytest.mark.parametrize(("text", "column"), [("", None), ("\n \n", None), ("id\n", "id"), ("id\n\n", "id")])
+def test_no_number(text: str, column: str | None) -> None:
+    """Where there is no number there is nothing to start above."""
+    assert refusal(text, column) == "there is no number to start above; nothing was changed"
+
+
+@pytest.mark.parametrize(
+    ("text", "known"), [("id,name\n7,a\n", "id, name"), ("ID\n7\n", "ID"), ("7\n41\n", "7"), ("", "")]
+)
+def test_no_such_column(text: str, known: str) -> None:
+    """A column that is not there is an error that names those that are."""
+    assert refusal(text, "order") == f"there is no column 'order'; there are: {known}"
+
+
+def test_a_broken_csv() -> None:
+    """A CSV that cannot be parsed is refused, like a line that is no number."""
+    assert "nothing was changed" in refusal("id,name\n7," + "x" * 200_000 + "\n", "id")

@@ -1,0 +1,200 @@
+"""Arbitrary events against the handler: whatever is asked, the answer is well-formed and the failure the caller's.
+
+The examples are the same in every run. To explore further: ``FUZZ_EXAMPLES=20000 pytest tests/test_fuzz.py``, which
+draws new ones each time and prints how to repeat a failure.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote_plus
+
+from botocore.exceptions import ClientError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.function_url import SETTINGS
+from ticketctl.bundle import handler
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
+OWN_CODES = {code for code, status in handler.STATUS.items() if status < 500}
+
+
+class InMemory:
+    """A table behind the client's three calls: its writes keep to the conditions that the handler sends."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, dict[str, Any]] = {}
+
+    def get_item(self, **request: Any) -> Mapping[str, Any]:
+        item = self.items.get(request["Key"]["partition"]["S"])
+        return {} if item is None else {"Item": item}
+
+    def put_item(self, **request: Any) -> Mapping[str, Any]:
+        name = request["Item"]["partition"]["S"]
+        there = self.items.get(name)
+        if there is not None and int(there["expires_at"]["N"]) > int(request["ExpressionAttributeValues"][":now"]["N"]):
+            raise condition_failed("PutItem", there)
+        self.items[name] = request["Item"]
+        return {}
+
+    def update_item(self, **request: Any) -> Mapping[str, Any]:
+        name = request["Key"]["partition"]["S"]
+        values = {key: int(value["N"]) for key, value in request["ExpressionAttributeValues"].items()}
+        there = self.items.get(name)
+        if there is None:
+            if "attribute_not_exists(#partition)" not in request["ConditionExpression"]:
+                raise condition_failed("UpdateItem", None)
+            last = values[":start"]
+        else:
+            last = int(there["hand_crafted_int"]["N"])
+            if last > values[":room"]:
+                raise condition_failed("UpdateItem", there)
+        number = {"N": str(last + values[":step"])}
+        self.items[name] = {"partition": {"S": name}, "hand_crafted_int": number}
+        return {"Attributes": {"hand_crafted_int": number}}
+
+
+def condition_failed(operation: str, item: Mapping[str, Any] | None) -> ClientError:
+    answer: dict[str, Any] = {"Error": {"Code": "ConditionalCheckFailedException", "Message": "no"}}
+    return ClientError(answer if item is None else answer | {"Item": item}, operation)
+
+
+# --- events ----------------------------------------------------------------------------------------
+
+TEXT = st.text(max_size=30) | st.text(st.characters(codec="ascii"), max_size=300)
+SURROGATES = st.text(st.characters(), max_size=10)  # lone ones too
+COUNTS = st.sampled_from(["1", "3", "10000", "0", "-1", "10001", "1e3", "\u0661", "", "9" * 10_000]) | TEXT
+NAMES = st.sampled_from(["us-east-1", "orders", "receipt#k", "", "a\0"]) | TEXT
+FIELDS = st.sampled_from(["count", "partition"]) | TEXT
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner, max_size=3),
+    max_leaves=5,
+)
+PAIRS = st.lists(
+    st.tuples(st.just("count"), COUNTS) | st.tuples(st.just("partition"), NAMES) | st.tuples(FIELDS, TEXT), max_size=3
+)
+QUERIES = st.one_of(
+    PAIRS.map(lambda pairs: "&".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in pairs)),
+    TEXT,
+    SURROGATES,
+    st.binary(max_size=20).map(lambda raw: "partition=" + quote_plus(raw)),
+)
+DOCUMENTS = st.one_of(
+    st.fixed_dictionaries({}, optional={"count": st.integers(-1, 20) | JSON, "partition": NAMES | JSON}),
+    st.dictionaries(FIELDS, JSON, max_size=3),
+    JSON,
+).map(json.dumps)
+PLAIN = st.one_of(st.none(), st.just(""), DOCUMENTS, TEXT, SURROGATES, st.just("[" * 5_000))
+BODIES = st.one_of(
+    st.tuples(PLAIN, st.just(value=False)),
+    st.tuples(DOCUMENTS.map(lambda text: base64.b64encode(text.encode()).decode()), st.just(value=True)),
+    st.tuples(st.binary(max_size=50).map(lambda raw: base64.b64encode(raw).decode()), st.just(value=True)),
+    st.tuples(PLAIN, st.just(value=True)),
+)
+KEYS = st.sampled_from(["k", '"k"', '"a b"', "", '"', "a" * 256]) | TEXT
+ACCEPTS = st.sampled_from(["text/plain", "*/*", "text/plain;q=0.5,*/*;q=\u0661"]) | TEXT
+HEADERS = st.none() | st.dictionaries(TEXT, TEXT, max_size=2).flatmap(
+    lambda more: st.fixed_dictionaries({}, optional={"idempotency-key": KEYS, "accept": ACCEPTS}).map(
+        lambda own: {**more, **own}
+    )
+)
+
+
+@st.composite
+def events(draw: st.DrawFn) -> dict[str, Any]:
+    """A Function URL's event in its shape, with anything in it; most reach the counter."""
+    path = draw(st.sampled_from(["/", "/", "/", "/status", "", "//"]) | TEXT)
+    http = {"method": draw(st.sampled_from(["GET", "POST", "POST", "DELETE"]) | TEXT), "path": path}
+    body, encoded = draw(BODIES)
+    event = {
+        "version": "2.0",
+        "rawPath": path,
+        "rawQueryString": draw(st.just("") | QUERIES),
+        "headers": draw(HEADERS),
+        "requestContext": {"http": http},
+        "body": body,
+        "isBase64Encoded": encoded,
+    }
+    if draw(st.booleans()):
+        event["queryStringParameters"] = draw(st.none() | st.dictionaries(FIELDS, TEXT | SURROGATES, max_size=2))
+    left_out = draw(st.sets(st.sampled_from(["headers", "body", "isBase64Encoded", "rawQueryString"]), max_size=2))
+    return {name: value for name, value in event.items() if name not in left_out}
+
+
+# --- answers ---------------------------------------------------------------------------------------
+
+
+def check_form(answer: dict[str, Any]) -> None:
+    """Whether Lambda can make an HTTP response of it, and a client can read that."""
+    assert set(answer) == {"statusCode", "headers", "body"}
+    assert type(answer["statusCode"]) is int
+    assert type(answer["body"]) is str
+    assert all(type(name) is type(value) is str for name, value in answer["headers"].items())
+    assert answer["headers"]["Cache-Control"] == "no-store"
+    json.dumps(answer).encode("ascii")
+    answer["body"].encode()
+
+
+def check_meaning(answer: dict[str, Any]) -> None:
+    """Whether it is a block, a counter, their text, or a problem of the caller's own."""
+    status, kind, body = answer["statusCode"], answer["headers"]["Content-Type"], answer["body"]
+    if status == 200 and kind == "text/plain; charset=utf-8":
+        assert [str(int(line)) for line in body.splitlines()] == body.split()
+    elif status == 200:
+        document = json.loads(body)
+        assert kind == "application/json"
+        assert {"partition", "hand_crafted_int", "increment"} < set(document)
+    else:
+        document = json.loads(body)
+        assert kind == "application/problem+json"
+        assert list(document) == ["type", "title", "status", "code", "detail"]
+        assert document["code"] in OWN_CODES
+        assert document["status"] == status == handler.STATUS[document["code"]]
+
+
+@settings(
+    max_examples=EXAMPLES or 300,
+    derandomize=not EXAMPLES,
+    print_blob=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(asked=st.lists(events(), min_size=1, max_size=3))
+def test_any_event_gets_a_well_formed_answer_and_no_error_of_the_servers(asked: list[dict[str, Any]]) -> None:
+    """No event raises, is answered with a 5xx, or moves a counter back."""
+    handler.LANES.clear()
+    table, last = InMemory(), 0
+    for event in asked:
+        answer = handler.respond(event, SETTINGS, table)
+        check_form(answer)
+        check_meaning(answer)
+        now = int(table.items.get("us-east-1", {}).get("hand_crafted_int", {}).get("N", "0"))
+        assert now >= last
+        assert now == last or answer["statusCode"] == 200
+        assert [name for name in table.items if not name.startswith("receipt#")] in ([], ["us-east-1"])
+        last = now
+    handler.LANES.clear()
+
+
+def test_the_fuzz_reaches_the_counter() -> None:
+    """The events are not all refused at the door: some mint, some with a key, some read the counter."""
+    from hypothesis import find
+
+    def ends(event: dict[str, Any], *, path: str, receipt: bool) -> bool:
+        handler.LANES.clear()
+        table = InMemory()
+        table.items["us-east-1"] = {"partition": {"S": "us-east-1"}, "hand_crafted_int": {"N": "7"}}
+        told = handler.respond(event, SETTINGS, table)["statusCode"]
+        return told == 200 and (event["rawPath"] or "/") == path and receipt == (len(table.items) > 1)
+
+    for path, receipt in (("/", False), ("/", True), ("/status", False)):
+        find(
+            events(),
+            lambda event, path=path, receipt=receipt: ends(event, path=path, receipt=receipt),  # type: ignore[misc]
+            settings=settings(max_examples=2_000, derandomize=True, database=None),
+        )
+    handler.LANES.clear()

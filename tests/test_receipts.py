@@ -1,0 +1,507 @@
+"""Idempotent minting: the receipt, the order of the calls, and what each failure on the way comes to."""
+
+import json
+from collections.abc import Iterator, Mapping
+from itertools import count as numbers
+from typing import Any
+
+import pytest
+
+from tests.function_url import SETTINGS, event, problem
+from ticketctl.bundle import handler
+from ticketctl.errors import OutcomeUnknownError
+
+NOW = 1_700_000_000_999
+EXPIRES = 1_700_086_400  # a day after NOW, in whole seconds
+Call = tuple[str, dict[str, Any]]
+
+
+def block(first: int, *, count: int = 1, partition: str = "orders") -> dict[str, Any]:
+    last = first + count - 1
+    return {
+        "partition": partition,
+        "hand_crafted_int": last,
+        "first": first,
+        "last": last,
+        "count": count,
+        "increment": 1,
+    }
+
+
+def receipt(first: int, *, count: int = 1, partition: str = "orders", expires: int = EXPIRES) -> dict[str, Any]:
+    """The item of a receipt."""
+    return {
+        "partition": {"S": "receipt#k"},
+        "counter": {"S": partition},
+        "first": {"N": str(first)},
+        "last": {"N": str(first + count - 1)},
+        "count": {"N": str(count)},
+        "increment": {"N": "1"},
+        "expires_at": {"N": str(expires)},
+    }
+
+
+def minted(last: int) -> dict[str, Any]:
+    return {"Attributes": {"hand_crafted_int": {"N": str(last)}}}
+
+
+class Calls(list[Call]):
+    """A ``send`` that gives one prepared answer after the other and keeps the calls."""
+
+    def __init__(self, *answers: Mapping[str, Any] | Exception) -> None:
+        super().__init__()
+        self.answers = list(answers)
+
+    def __call__(self, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
+        self.append((operation, request))
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    @property
+    def operations(self) -> list[str]:
+        return [operation for operation, _ in self]
+
+
+def mint_once(send: Calls, *, count: int = 1, lane: handler.Lane | None = None) -> tuple[dict[str, Any], handler.Lane]:
+    lane = lane or handler.Lane()
+    return handler.mint_once(send, "Tickets", "orders", count, key="k", lane=lane, offset=None, now_ms=NOW)
+
+
+def problem_of(send: Calls, *, count: int = 1) -> tuple[str, int, str]:
+    with pytest.raises(handler.ProblemError) as raised:
+        mint_once(send, count=count)
+    return raised.value.code, raised.value.status, raised.value.detail
+
+
+def refused(item: Mapping[str, Any] | None) -> Exception:
+    return handler.ConditionFailedError(item)
+
+
+LOST = OutcomeUnknownError("no answer")
+READ_MINT = ["GetItem", "UpdateItem"]
+READ_MINT_WRITE = [*READ_MINT, "PutItem"]
+READ_MINT_WRITE_TWICE = [*READ_MINT_WRITE, "PutItem"]
+
+
+# --- the receipt -----------------------------------------------------------------------------------
+
+
+def test_a_receipt_is_written_only_where_there_is_none_that_is_good() -> None:
+    """A receipt holds the block, lives a day, and never takes the place of one that is still good."""
+    assert handler.receipt_request("Tickets", "k", block(40, count=3), NOW) == {
+        "TableName": "Tickets",
+        "Item": {
+            "partition": {"S": "receipt#k"},
+            "counter": {"S": "orders"},
+            "first": {"N": "40"},
+            "last": {"N": "42"},
+            "count": {"N": "3"},
+            "increment": {"N": "1"},
+            "expires_at": {"N": "1700086400"},
+        },
+        "ConditionExpression": "attribute_not_exists(#partition) OR #expires_at <= :now",
+        "ExpressionAttributeNames": {"#partition": "partition", "#expires_at": "expires_at"},
+        "ExpressionAttributeValues": {":now": {"N": "1700000000"}},
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    }
+
+
+def test_a_receipt_gives_the_same_block_again() -> None:
+    """The block of a receipt is the one that was minted, marked as replayed."""
+    assert handler.replay(receipt(40, count=3), "orders", 3, NOW) == block(40, count=3) | {"replayed": True}
+
+
+def test_what_is_written_is_what_is_read() -> None:
+    """The item of a receipt reads back as its block, in whatever lane."""
+    taken = block(41) | {"first": 15, "last": 42, "hand_crafted_int": 42, "count": 10, "increment": 3}
+    item = handler.receipt_request("Tickets", "k", taken, NOW)["Item"]
+    assert handler.replay(item, "orders", 10, NOW) == taken | {"replayed": True}
+
+
+def test_without_a_receipt_there_is_nothing_to_replay() -> None:
+    """No item is no block."""
+    assert handler.replay(None, "orders", 1, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("now_ms", "good"),
+    [
+        (EXPIRES * 1000 - 1, True),
+        (EXPIRES * 1000, False),
+        (EXPIRES * 1000 + 1, False),
+    ],
+)
+def test_a_receipt_ends_with_its_second(now_ms: int, *, good: bool) -> None:
+    """DynamoDB deletes late, so the time is looked at; the reader and the condition of the write agree."""
+    item = receipt(40)
+    assert (handler.replay(item, "orders", 1, now_ms) is not None) == good
+    written = handler.receipt_request("Tickets", "k", block(41), now_ms)["ExpressionAttributeValues"][":now"]["N"]
+    assert (int(item["expires_at"]["N"]) <= int(written)) == (not good)
+
+
+def test_an_expired_receipt_conflicts_with_nothing() -> None:
+    """A key may be used for something else once its day is over."""
+    assert handler.replay(receipt(40, partition="users", expires=EXPIRES - 86_400), "orders", 2, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("item", "detail"),
+    [
+        (receipt(40, partition="users"), "This Idempotency-Key minted 1 from 'users' already."),
+        (receipt(40, count=2), "This Idempotency-Key minted 2 from 'orders' already."),
+        (receipt(40, partition="Orders"), "This Idempotency-Key minted 1 from 'Orders' already."),
+    ],
+    ids=["other counter", "other count", "other case"],
+)
+def test_a_key_is_for_one_counter_and_one_count(item: dict[str, Any], detail: str) -> None:
+    """The same key for something else is a conflict that mints nothing."""
+    send = Calls({"Item": item})
+    assert problem_of(send) == ("idempotency_conflict", 409, detail)
+    assert send.operations == ["GetItem"]
+
+
+@pytest.mark.parametrize("name", ["first", "last", "count", "increment", "expires_at"])
+@pytest.mark.parametrize("damage", [{"S": "40"}, {"N": "4.5"}, {}], ids=["string", "fraction", "no type"])
+def test_a_damaged_receipt_is_not_replayed(name: str, damage: dict[str, str]) -> None:
+    """A receipt that somebody damaged is an error, neither a block nor a reason to mint again."""
+    send = Calls({"Item": receipt(40) | {name: damage}})
+    code, status, _ = problem_of(send)
+    assert (code, status, send.operations) == ("counter_invalid", 409, ["GetItem"])
+
+
+@pytest.mark.parametrize("damage", [{"N": "40"}, {}], ids=["number", "no type"])
+def test_a_receipt_without_its_counter_is_not_replayed(damage: dict[str, str]) -> None:
+    """A receipt that does not say which counter it is of is damaged like any other."""
+    send = Calls({"Item": receipt(40) | {"counter": damage}})
+    code, status, _ = problem_of(send)
+    assert (code, status, send.operations) == ("counter_invalid", 409, ["GetItem"])
+
+
+# --- minting once ----------------------------------------------------------------------------------
+
+
+def test_the_first_request_with_a_key_reads_mints_and_writes() -> None:
+    """A block is handed out after its receipt is written; the three calls are these, in this order."""
+    send = Calls({}, minted(42), {})
+    assert mint_once(send, count=3) == (block(40, count=3) | {"replayed": False}, handler.Lane())
+    assert send == [
+        ("GetItem", handler.read_request("Tickets", "receipt#k")),
+        ("UpdateItem", handler.mint_request("Tickets", "orders", 3, handler.Lane(), offset=None, now_ms=NOW)),
+        ("PutItem", handler.receipt_request("Tickets", "k", block(40, count=3), NOW)),
+    ]
+
+
+def test_a_replay_spends_nothing() -> None:
+    """A request whose receipt is there is one consistent read, and teaches no lane."""
+    send = Calls({"Item": receipt(40)})
+    assert mint_once(send, lane=handler.Lane(7)) == (block(40) | {"replayed": True}, handler.Lane(7))
+    assert send == [("GetItem", handler.read_request("Tickets", "receipt#k"))]
+
+
+def test_an_expired_receipt_is_replaced() -> None:
+    """After a day the same key mints again, under a new receipt."""
+    send = Calls({"Item": receipt(1, expires=EXPIRES - 86_400)}, minted(42), {})
+    assert mint_once(send)[0] == block(42) | {"replayed": False}
+    assert send.operations == READ_MINT_WRITE
+
+
+def test_a_lane_is_learned_on_the_way() -> None:
+    """A refusal of the mint teaches the lane as without a key, and the receipt has the block of that lane."""
+    item = {"partition": {"S": "orders"}, "hand_crafted_int": {"N": "40"}, "increment": {"N": "5"}}
+    send = Calls({}, refused(item), minted(45), {})
+    taken = block(45) | {"increment": 5}
+    assert mint_once(send) == (taken | {"replayed": False}, handler.Lane(5))
+    assert send.operations == ["GetItem", "UpdateItem", "UpdateItem", "PutItem"]
+    assert send[-1][1] == handler.receipt_request("Tickets", "k", taken, NOW)
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (refused(None), "unknown_counter"),
+        (handler.ProblemError("throttled", "Slow down."), "throttled"),
+        (handler.ProblemError("outcome_unknown", "No answer."), "outcome_unknown"),
+    ],
+    ids=["unknown counter", "throttled", "unknown outcome"],
+)
+def test_what_did_not_mint_for_sure_writes_no_receipt(failure: Exception, code: str) -> None:
+    """A failed mint is told as what it is, once, and leaves the key free."""
+    send = Calls({}, failure)
+    assert problem_of(send)[0] == code
+    assert send.operations == READ_MINT
+
+
+def test_an_unread_receipt_is_not_taken_for_none() -> None:
+    """Where the receipt cannot be read nothing is minted."""
+    send = Calls(handler.ProblemError("unavailable", "Down."))
+    assert problem_of(send) == ("unavailable", 503, "Down.")
+    assert send.operations == ["GetItem"]
+
+
+# --- the write of the receipt ----------------------------------------------------------------------
+
+
+def test_our_own_receipt_behind_a_lost_reply_is_a_success() -> None:
+    """The reply to the first write was lost; the second finds our own block under the key."""
+    send = Calls({}, minted(42), LOST, refused(receipt(42)))
+    assert mint_once(send)[0] == block(42) | {"replayed": False}
+    assert send.operations == READ_MINT_WRITE_TWICE
+    assert send[2] == send[3]
+
+
+def test_the_second_attempt_may_write_the_receipt() -> None:
+    """One failed write of a receipt is tried again."""
+    send = Calls({}, minted(42), handler.ProblemError("throttled", "Slow down."), {})
+    assert mint_once(send)[0] == block(42) | {"replayed": False}
+    assert send.operations == READ_MINT_WRITE_TWICE
+
+
+def test_who_loses_a_race_gets_the_winners_block() -> None:
+    """Of two callers with one key both get the first receipt's block; the other number is a gap."""
+    send = Calls({}, minted(42), refused(receipt(41)))
+    assert mint_once(send)[0] == block(41) | {"replayed": True}
+    assert send.operations == READ_MINT_WRITE
+
+
+def test_a_racing_caller_after_a_lost_reply_wins_too() -> None:
+    """A first write that was lost before it arrived does not make the winner's block ours."""
+    send = Calls({}, minted(42), LOST, refused(receipt(41)))
+    assert mint_once(send)[0] == block(41) | {"replayed": True}
+
+
+@pytest.mark.parametrize("item", [receipt(41, partition="users"), receipt(41, count=2)], ids=["counter", "count"])
+def test_a_race_for_something_else_is_a_conflict(item: dict[str, Any]) -> None:
+    """A key that somebody used for something else meanwhile is never answered with a block."""
+    send = Calls({}, minted(42), refused(item))
+    assert problem_of(send)[:2] == ("idempotency_conflict", 409)
+    assert send.operations == READ_MINT_WRITE
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        LOST,
+        handler.ProblemError("throttled", "Slow down."),
+        handler.ProblemError("unavailable", "Denied."),
+        ValueError("not an answer"),
+    ],
+    ids=["unknown", "throttled", "unavailable", "unreadable"],
+)
+def test_a_block_without_a_receipt_is_never_handed_out(failure: Exception) -> None:
+    """A receipt that cannot be written leaves the outcome unknown, however the write fails."""
+    send = Calls({}, minted(42), failure, failure)
+    assert problem_of(send) == ("outcome_unknown", 504, "Minted, but the receipt could not be written.")
+    assert send.operations == READ_MINT_WRITE_TWICE
+
+
+@pytest.mark.parametrize(
+    "item", [None, receipt(41, expires=EXPIRES - 86_400)], ids=["refused without an item", "expired"]
+)
+def test_a_refusal_without_a_receipt_that_is_good_is_no_success(item: dict[str, Any] | None) -> None:
+    """A refused write whose reason cannot be seen leaves the outcome unknown."""
+    send = Calls({}, minted(42), refused(item))
+    assert problem_of(send) == ("outcome_unknown", 504, "Minted, but the receipt is not readable.")
+
+
+@pytest.mark.parametrize("damage", ["first", "counter"])
+def test_a_damaged_receipt_after_the_mint_leaves_the_outcome_unknown(damage: str) -> None:
+    """Once a number is spent, an unreadable receipt is never told as a plain refusal."""
+    send = Calls({}, minted(42), refused(receipt(41) | {damage: {}}))
+    assert problem_of(send)[:2] == ("outcome_unknown", 504)
+
+
+# --- keys ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("header", "key"),
+    [
+        ('"8e03978e-40d5-43dd-bc93-6894a57f9324"', "8e03978e-40d5-43dd-bc93-6894a57f9324"),
+        ("8e03978e-40d5-43dd-bc93-6894a57f9324", "8e03978e-40d5-43dd-bc93-6894a57f9324"),
+        ("a", "a"),
+        ('"a"', "a"),
+        ('"a b"', "a b"),
+        ('" "', " "),
+        ('"a,b;c=d"', "a,b;c=d"),
+        ("a;b=c", "a;b=c"),
+        ("a'b", "a'b"),
+        (r'"a\"b"', 'a"b'),
+        (r'"a\\b"', r"a\b"),
+        (r'"\\\""', r"\""),
+        (r"a\b", r"a\b"),
+        ("!~", "!~"),
+        ("receipt#a", "receipt#a"),
+        pytest.param("a" * 255, "a" * 255, id="255 bare"),
+        pytest.param(f'"{"a" * 255}"', "a" * 255, id="255 quoted"),
+        pytest.param('"' + r"\"" * 255 + '"', '"' * 255, id="255 escaped"),
+    ],
+)
+def test_a_key_is_a_string_of_the_draft_or_bare(header: str, key: str) -> None:
+    """A structured field's string and the bare text of it are the same key."""
+    assert handler.check_key(header) == key
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("", '""', '"', '"a', 'a"', '"a"b', 'a"b', '"a" "b"', '"a","b"', "a,b", "a b", " ", "a ", "\t"),
+        *(r'"a\"', r'"\a"', r'"a\nb"', '"a\\', '"a"b"'),
+        *("é", '"é"', "\u0661", "\uff41", "a\x00", '"a\x00"', "a\n", '"a"\n', '"a\n"', "a\x7f", '"\x7f"', "\ud800"),
+        pytest.param("a" * 256, id="256 bare"),
+        pytest.param(f'"{"a" * 256}"', id="256 quoted"),
+        pytest.param('"' + r"\\" * 256 + '"', id="256 escaped"),
+        pytest.param('"' + "\\" * 100_001 + '"', id="100,001 backslashes"),
+    ],
+)
+def test_any_other_key_is_refused(header: str) -> None:
+    """What is no one string of 1 to 255 visible ASCII characters is no key."""
+    with pytest.raises(handler.ProblemError) as raised:
+        handler.check_key(header)
+    told = (raised.value.code, raised.value.status, raised.value.detail)
+    assert told == ("bad_request", 400, "Idempotency-Key must be 1 to 255 visible ASCII characters.")
+
+
+# --- over HTTP -------------------------------------------------------------------------------------
+
+
+class Client:
+    """DynamoDB's client in front of ``Calls``."""
+
+    def __init__(self, *answers: Mapping[str, Any] | Exception) -> None:
+        self.calls = Calls(*answers)
+
+    def get_item(self, **request: Any) -> Mapping[str, Any]:
+        return self.calls("GetItem", request)
+
+    def update_item(self, **request: Any) -> Mapping[str, Any]:
+        return self.calls("UpdateItem", request)
+
+    def put_item(self, **request: Any) -> Mapping[str, Any]:
+        return self.calls("PutItem", request)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_learned() -> Iterator[None]:
+    """The function starts without what it has learned of counters, as in a new execution environment."""
+    handler.LANES.clear()
+    yield
+    handler.LANES.clear()
+
+
+def keyed(key: str = "k", **more: Any) -> dict[str, Any]:
+    return event(method="POST", headers={"idempotency-key": key}, **more)
+
+
+def one() -> dict[str, Any]:
+    return block(42, partition="us-east-1")
+
+
+@pytest.mark.parametrize("header", ["k", '"k"', ' "k" ', " k\t"])
+def test_a_block_with_a_key_says_whether_it_is_a_replay(header: str) -> None:
+    """With a key the answer has the mark; the receipt is under the key without its quotes."""
+    client = Client({}, minted(42), {})
+    answer = handler.respond(keyed(header), SETTINGS, client)
+    assert (answer["statusCode"], json.loads(answer["body"])) == (200, one() | {"replayed": False})
+    assert client.calls.operations == READ_MINT_WRITE
+    assert client.calls[2][1]["Item"]["partition"] == {"S": "receipt#k"}
+
+
+def test_a_replay_is_the_same_answer_with_its_mark() -> None:
+    """A second request with the key is answered from the receipt, for a day from the real clock."""
+    client = Client({}, minted(42), {})
+    handler.respond(keyed(), SETTINGS, client)
+    again = Client({"Item": client.calls[2][1]["Item"]})
+    answer = handler.respond(keyed(), SETTINGS, again)
+    assert (answer["statusCode"], json.loads(answer["body"])) == (200, one() | {"replayed": True})
+    assert again.calls.operations == ["GetItem"]
+
+
+def test_a_replay_as_text_is_the_tickets_again() -> None:
+    """As text a replay is like the first answer."""
+    item = receipt(40, count=3, partition="us-east-1", expires=10**12)
+    asked = event(query="count=3", headers={"idempotency-key": "k", "accept": "text/plain"})
+    assert handler.respond(asked, SETTINGS, Client({"Item": item}))["body"] == "40\n41\n42\n"
+
+
+def test_a_replay_teaches_no_lane() -> None:
+    """An old block says nothing of the counter now: the default counter, not seen yet, may still begin."""
+    item = receipt(40, partition="us-east-1", expires=10**12)
+    handler.respond(keyed(), SETTINGS, Client({"Item": item}))
+    assert handler.LANES == {}
+
+
+def test_a_conflict_is_told_over_http() -> None:
+    """A key of another counter is a 409 of its own."""
+    client = Client({"Item": receipt(40, expires=10**12)})
+    detail = "This Idempotency-Key minted 1 from 'orders' already."
+    assert handler.respond(keyed(), SETTINGS, client) == problem("idempotency_conflict", 409, detail)
+    assert client.calls.operations == ["GetItem"]
+
+
+@pytest.mark.parametrize("key", ["", " ", '""', "a,b", "é", "a" * 256])
+def test_a_bad_key_is_refused_before_anything_is_sent(key: str) -> None:
+    """A key that cannot be meant is never minted without."""
+    client = Client()
+    detail = "Idempotency-Key must be 1 to 255 visible ASCII characters."
+    assert handler.respond(keyed(key), SETTINGS, client) == problem("bad_request", 400, detail)
+    assert client.calls == []
+
+
+def test_a_mint_without_a_key_is_one_write() -> None:
+    """Without a key nothing is read, no receipt is written, and the answer has no mark."""
+    client = Client(minted(42))
+    answer = handler.respond(event(method="POST"), SETTINGS, client)
+    assert (answer["statusCode"], json.loads(answer["body"])) == (200, one())
+    assert client.calls.operations == ["UpdateItem"]
+
+
+# --- the time that is left -------------------------------------------------------------------------
+
+TOO_SLOW = problem("unavailable", 503, "DynamoDB is too slow; nothing was minted.")
+NO_RECEIPT = problem("outcome_unknown", 504, "Minted, but the receipt could not be written.")
+
+
+def answered_within(
+    asked: dict[str, Any], *left: int, answers: tuple[Mapping[str, Any] | Exception, ...] = ({}, minted(42), {})
+) -> tuple[dict[str, Any], list[str]]:
+    """The answer and the calls, where before each call this many milliseconds are ``left``, then none."""
+    client, steps = Client(*answers), numbers()
+
+    def remaining_ms() -> int:
+        step = next(steps)
+        return left[step] if step < len(left) else 0
+
+    return handler.respond(asked, SETTINGS, client, "r-1", remaining_ms), client.calls.operations
+
+
+@pytest.mark.parametrize("asked", [keyed(), event(method="POST"), event("/status")], ids=["key", "no key", "status"])
+@pytest.mark.parametrize("left", [handler.CALL_MS - 1, 0, -1])
+def test_no_call_is_begun_that_might_not_end_in_time(asked: dict[str, Any], left: int) -> None:
+    """With too little time left nothing is sent, and nothing was minted."""
+    assert answered_within(asked, left) == (TOO_SLOW, [])
+
+
+def test_a_call_is_begun_that_just_ends_in_time() -> None:
+    """Exactly the time of a call is enough for it."""
+    enough = handler.CALL_MS
+    answer, calls = answered_within(keyed(), enough, enough, enough)
+    assert (answer["statusCode"], calls) == (200, READ_MINT_WRITE)
+
+
+def test_no_time_for_the_mint_after_the_receipt_was_read() -> None:
+    """A slow read of the receipt spends nothing."""
+    assert answered_within(keyed(), handler.CALL_MS) == (TOO_SLOW, ["GetItem"])
+
+
+def test_no_time_for_a_second_write_after_a_refusal() -> None:
+    """A mint that was refused and has no time for another spent nothing."""
+    item = {"partition": {"S": "us-east-1"}, "hand_crafted_int": {"N": "40"}, "increment": {"N": "5"}}
+    told = answered_within(event(method="POST"), handler.CALL_MS, answers=(refused(item),))
+    assert told == (TOO_SLOW, ["UpdateItem"])
+
+
+def test_no_time_for_the_receipt_leaves_the_outcome_unknown() -> None:
+    """A number that is spent without its receipt is never told as nothing minted."""
+    assert answered_within(keyed(), handler.CALL_MS, handler.CALL_MS) == (NO_RECEIPT, READ_MINT)

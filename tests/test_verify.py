@@ -1,0 +1,195 @@
+"""``verify``: what the workers' records add up to."""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ticketctl.errors import AccessError, NotMintedError, OutcomeUnknownError
+from ticketctl.verify import Record, Report, percentile, report, run, work
+
+CLEAN = {
+    "minted": 6,
+    "not_minted": 0,
+    "unknown": 0,
+    "duplicates": 0,
+    "duplicate_tickets": [],
+    "outside_lane": 0,
+    "outside_lane_tickets": [],
+    "out_of_order": 0,
+    "gaps": 0,
+    "gap_tickets": [],
+    "seconds": 2.0,
+    "tickets_per_second": 3.0,
+    "latency_ms": {"p50": None, "p95": None, "p99": None},
+}
+
+
+def of(*tickets: list[int], first: int = 1, increment: int = 1) -> Report:
+    return report([Record(tickets=each) for each in tickets], first=first, increment=increment, seconds=2.0)
+
+
+def ticking() -> Callable[[], float]:
+    """A clock that is a second further on each look."""
+    seconds = itertools.count(0)
+    return lambda: float(next(seconds))
+
+
+def mints(*outcomes: int | Exception) -> Callable[[], int]:
+    left: Iterator[int | Exception] = iter(outcomes)
+
+    def mint() -> int:
+        outcome = next(left)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    return mint
+
+
+@pytest.mark.parametrize(
+    ("tickets", "first", "increment"),
+    [
+        (([1, 2, 3], [4, 5, 6]), 1, 1),
+        (([1, 3, 5], [2, 4, 6]), 1, 1),
+        (([5, 15, 20], [10, 25, 30]), 5, 5),
+        (([-2, 1, 4], [7, 10, 13]), -2, 3),
+    ],
+)
+def test_clean(tickets: tuple[list[int], ...], first: int, increment: int) -> None:
+    """Every number of the lane once and in order is how it must be."""
+    found = of(*tickets, first=first, increment=increment)
+    assert (found.as_dict(), found.holds) == (CLEAN, True)
+
+
+def test_nothing_minted() -> None:
+    """Without a ticket there is nothing wrong, and nothing to measure."""
+    found = report([Record(not_minted=2), Record(unknown=3)], first=1, increment=1, seconds=0.0)
+    expected = {"minted": 0, "not_minted": 2, "unknown": 3, "seconds": 0.0, "tickets_per_second": None}
+    assert (found.as_dict(), found.holds) == (CLEAN | expected, True)
+
+
+@pytest.mark.parametrize(
+    ("tickets", "differs"),
+    [
+        (([1, 2, 3], [3, 4, 5]), {"duplicates": 1, "duplicate_tickets": [3]}),
+        (([1, 2, 3], [1, 2, 3]), {"duplicates": 3, "duplicate_tickets": [1, 2, 3]}),
+        (([1, 2, 2], [3, 4, 5]), {"duplicates": 1, "duplicate_tickets": [2], "out_of_order": 1}),
+        (([1, 3, 2], [4, 5, 6]), {"out_of_order": 1}),
+        (([3, 2, 1], [6, 5, 4]), {"out_of_order": 4}),
+        (([0, 1, 2], [3, 4, 5]), {"outside_lane": 1, "outside_lane_tickets": [0]}),
+        (([-7, 1, 2], [3, 4, 5]), {"outside_lane": 1, "outside_lane_tickets": [-7]}),
+    ],
+)
+def test_what_must_never_be(tickets: tuple[list[int], ...], differs: dict[str, object]) -> None:
+    """A duplicate, a number outside the lane and a wrong order are each counted and named, and nothing holds."""
+    found = of(*tickets)
+    assert (found.as_dict(), found.holds) == (CLEAN | differs, False)
+
+
+def test_outside_a_wide_lane() -> None:
+    """A number between two of the lane is outside it, and no gap."""
+    found = of([5, 15, 16], [10, 20, 25], first=5, increment=5)
+    assert (found.outside_lane, found.gaps, found.holds) == ([16], [], False)
+
+
+def test_order_is_each_workers_own() -> None:
+    """That one worker is behind another says nothing of the order."""
+    assert of([4, 5, 6], [1, 2, 3]).as_dict() == CLEAN
+
+
+def test_gaps_are_named_and_allowed() -> None:
+    """A number below the largest that nobody holds is a gap; gaps break nothing."""
+    found = of([5, 20, 25], [10, 40, 45], first=5, increment=5)
+    assert found.as_dict() == CLEAN | {"gaps": 3, "gap_tickets": [15, 30, 35]}
+    assert found.holds
+
+
+def test_a_gap_before_the_first() -> None:
+    """Gaps begin where the counter began."""
+    assert of([4, 5, 6], [7, 8, 9]).gaps == [1, 2, 3]
+
+
+def test_lists_are_cut_at_a_hundred() -> None:
+    """The document names a hundred numbers of a kind beside their full count."""
+    twice = list(range(1000, 1150))
+    outside = list(range(-300, -150))
+    found = of([*outside, *twice], twice).as_dict()
+    assert {name: found[name] for name in ("duplicates", "outside_lane", "gaps")} == {
+        "duplicates": 150,
+        "outside_lane": 150,
+        "gaps": 999,
+    }
+    assert (found["duplicate_tickets"], found["outside_lane_tickets"], found["gap_tickets"]) == (
+        list(range(1000, 1100)),
+        list(range(-300, -200)),
+        list(range(1, 101)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "percent", "milliseconds"),
+    [
+        (1, 50, 1000.0),
+        (1, 99, 1000.0),
+        (2, 50, 1000.0),
+        (3, 50, 2000.0),
+        (5, 95, 5000.0),
+        (20, 95, 19000.0),
+        (21, 95, 20000.0),
+        (100, 50, 50000.0),
+        (100, 95, 95000.0),
+        (100, 99, 99000.0),
+        (101, 99, 100000.0),
+    ],
+)
+def test_percentiles_are_nearest_rank(count: int, percent: int, milliseconds: float) -> None:
+    """A percentile is one of the times themselves: the smallest that so many percent do not exceed."""
+    assert percentile([float(second) for second in range(1, count + 1)], percent) == milliseconds
+
+
+def test_percentile_of_nothing() -> None:
+    """Without times there is no percentile."""
+    assert percentile([], 50) is None
+
+
+def test_percentiles_of_a_report() -> None:
+    """The times of all workers are taken together and rounded to a hundredth of a millisecond."""
+    slow, quick = Record(seconds=[0.3, 0.1]), Record(seconds=[0.0123456])
+    latency = report([slow, quick], first=1, increment=1, seconds=1.0).as_dict()["latency_ms"]
+    assert latency == {"p50": 100.0, "p95": 300.0, "p99": 300.0}
+
+
+def test_one_worker() -> None:
+    """A worker goes on after a failed attempt, counts it, and times only what came."""
+    told: list[None] = []
+    outcomes = (1, NotMintedError("busy"), 2, OutcomeUnknownError("lost"), 4)
+    record = work(mints(*outcomes), 5, tell=lambda: told.append(None), clock=ticking())
+    assert record == Record(tickets=[1, 2, 4], seconds=[1.0, 1.0, 1.0], not_minted=1, unknown=1)
+    assert len(told) == 5
+
+
+def test_another_error_ends_the_run() -> None:
+    """What is not about one mint is not counted: it is told."""
+    with pytest.raises(AccessError):
+        run([mints(1), mints(AccessError("forbidden"))], 1, first=1, increment=1)
+
+
+def test_a_server_that_counts() -> None:
+    """Workers that mint at once from one sound counter find nothing."""
+    counter, lock = itertools.count(5, 5), threading.Lock()
+
+    def mint() -> int:
+        with lock:
+            return next(counter)
+
+    told: list[None] = []
+    found = run([mint] * 8, 50, first=5, increment=5, tell=lambda: told.append(None))
+    assert (found.minted, found.holds, found.gaps, len(found.latencies), len(told)) == (400, True, [], 400, 400)
+
+
+def test_a_server_that_repeats_itself() -> None:
+    """Two counters that start alike are found out by their duplicates."""
+    found = run([itertools.count(1).__next__ for _ in range(2)], 3, first=1, increment=1)
+    assert (found.duplicates, found.out_of_order, found.gaps, found.holds) == ([1, 2, 3], 0, [], False)
