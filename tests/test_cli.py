@@ -201,9 +201,13 @@ def test_next_is_light(environ: dict[str, str], home: Path, server: Server) -> N
         (["next", "--zzz"], "No such option: --zzz", "ticketctl next --help"),
         (["--zzz"], "No such option: --zzz", "ticketctl --help"),
         (["next", "orders"], "Got unexpected extra argument(s) (orders)", "ticketctl next --help"),
-        (["fetch"], "Missing argument 'count'.", "ticketctl fetch --help"),
-        (["fetch", "many"], "Invalid value for 'count': 'many' is not a valid int range.", "ticketctl fetch --help"),
-        (["fetch", "0"], "Invalid value for 'count': 0 is not in the range x>=1.", "ticketctl fetch --help"),
+        (["fetch"], "Missing argument 'COUNT'.", "ticketctl fetch --help"),
+        (["fetch", "many"], "Invalid value for 'COUNT': 'many' is not a whole number.", "ticketctl fetch --help"),
+        (
+            ["fetch", "0"],
+            "Invalid value for 'COUNT': 0 is not in the range 1<=x<=9007199254740991.",
+            "ticketctl fetch --help",
+        ),
         (
             ["fetch", "1", "--block", "10001"],
             "Invalid value for '--block': 10001 is not in the range 1<=x<=10000.",

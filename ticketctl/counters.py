@@ -6,6 +6,7 @@ and moves in the lane that was looked at.
 
 import csv
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -94,7 +95,7 @@ class Counters:
                 hint=f"the next number that is: --start {nearest}",
             )
         limit = bundle.handler.MAX_TICKET if ceiling is None else ceiling
-        if not first <= limit <= bundle.handler.MAX_TICKET:
+        if not first <= limit <= bundle.handler.MAX_TICKET or step > bundle.handler.MAX_TICKET:
             raise RefusedError(f"no ticket fits: the first is {first}, the ceiling {limit}")
         values = {":last": first - step, ":increment": step, ":ceiling": limit}
         sets = ["#last = :last"]
@@ -149,7 +150,13 @@ class Counters:
         if counter.hand_crafted_int >= largest:
             return counter, False
         to = at_or_after(largest, offset=counter.hand_crafted_int, increment=counter.increment)
-        return self.advance(name, to), True
+        try:
+            return self.advance(name, to), True
+        except RefusedError:
+            passed = self.find(name)
+            if passed is None or passed.hand_crafted_int < largest:
+                raise
+            return passed, False  # minters have brought it there meanwhile
 
     def freeze(self, name: str) -> Counter:
         """Stop a counter from minting."""
@@ -180,7 +187,7 @@ class Counters:
             nearest = at_or_after(to, offset=last, increment=step)
             raise RefusedError(
                 f"{to} is not in the lane of {counter.partition!r}: …, {last}, {last + step}, …",
-                hint=f"ticketctl counter advance {counter.partition} --to {nearest}",
+                hint=f"ticketctl counter advance {shlex.quote(counter.partition)} --to {nearest}",
             )
         if to > counter.ceiling:
             raise RefusedError(f"{to} is beyond the ceiling {counter.ceiling} of {counter.partition!r}")

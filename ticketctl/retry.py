@@ -40,7 +40,9 @@ def until_known(
             if not keyed:
                 raise
         except TicketctlError as error:
-            raise (unknown or error) from error
+            if unknown is None:
+                raise
+            raise unknown from error
         pause = jitter(0.0, bound)
         if clock() + pause >= deadline:
             raise unknown or last

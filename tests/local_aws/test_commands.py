@@ -205,7 +205,7 @@ def test_stale_cache_is_asked_again(ticketctl: Ticketctl, aws_endpoint: str, dep
 def test_unreachable_url_mints_nothing(ticketctl: Ticketctl) -> None:
     """A refused connection exits 7, at once and without a traceback."""
     started = time.monotonic()
-    result = ticketctl("next", "--url", "http://127.0.0.1:1/", "--region", REGION)
+    result = ticketctl("next", "--url", "http://127.0.0.1:1/", "--region", REGION, "--timeout", "1")
     assert (result.returncode, result.stdout) == (7, "")
     assert result.stderr.startswith("error: 127.0.0.1:1 cannot be reached")
     assert time.monotonic() - started < 30

@@ -45,9 +45,9 @@ def name() -> str:
     return next(_names)
 
 
-@pytest.fixture
-def counters(connect: Connect) -> Counters:
-    return connect(stack=STACK).counters()
+@pytest.fixture(scope="module")
+def counters(aws: Aws) -> Counters:
+    return Counters(aws.client("dynamodb"), STACK, region=REGION)
 
 
 def made(name: str, last: int, *, increment: int = 1, ceiling: int = MOST, frozen: bool = False) -> Counter:

@@ -1,5 +1,6 @@
 """Faults, tried for real: in front of the Function URL, and between the handler and DynamoDB."""
 
+import os
 import random
 import signal
 import subprocess
@@ -26,6 +27,8 @@ from ticketctl.sources import Source
 from ticketctl.sources.url import UrlSource
 
 Connect = Callable[..., Connection]
+MINTS = int(os.environ.get("TICKETCTL_FAULT_MINTS") or 1000)
+"""Without keys, and the same again with keys."""
 UNTIL_SENT: list[Fault] = ["lost request", "lost reply", "reset", "delay", "half"]
 
 
@@ -155,7 +158,7 @@ def test_two_thousand_mints_with_faults(
     print(f"TICKETCTL_FAULT_SEED={SEED}")  # noqa: T201 - to replay it
     connection = connect(stack=deployed)
     connection.mint(1)
-    workers, mints = 8, 250
+    workers, mints = 8, MINTS // 8
     before = sometimes(0.1, "lost request", "lost reply", "reset", "half")
     behind = sometimes(0.1 if keyed else 0.12, "throttled", "failed", "lost request", "lost reply", "reset", "half")
     with ExitStack() as opened:

@@ -15,7 +15,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from ticketctl.bundle import handler
 from ticketctl.connection import Connection
@@ -112,10 +112,19 @@ class Receipt:
     expires: int
 
 
-NAMES = st.sampled_from(["default", "orders", "users"])
+NAMES = st.sampled_from([*["orders"] * 6, "default", "users"])  # mostly one, so that operations meet
 KEYS = st.sampled_from(["k1", "k2", "k3"])
-CALLERS = st.sampled_from([0, 1])
-FATES = st.lists(st.sampled_from(["answered", "answered", "reply lost", "not sent"]), max_size=4)
+CALLERS = st.sampled_from([0, 0, 0, 1])
+FATES = st.sampled_from(
+    [
+        *([[]] * 6),
+        ["reply lost"],
+        ["not sent"],
+        *(["answered", fault] for fault in ("reply lost", "not sent")),
+        *(["answered", "answered", *faults] for faults in (["reply lost"], ["reply lost"] * 2, ["not sent"] * 2)),
+        ["answered", "answered", "not sent", "reply lost"],
+    ]
+)
 
 
 def attempt(call: Callable[[], Answer]) -> Answer:
@@ -141,6 +150,7 @@ class Tickets(RuleBasedStateMachine):
         self.models: dict[str, Model] = {}
         self.receipts: dict[str, Receipt] = {}
         self.issued: dict[str, set[int]] = {}
+        self.asked: tuple[str, str, int] | None = None
 
     def _source(self, client: Any) -> DynamoDBSource:
         return DynamoDBSource(
@@ -230,6 +240,13 @@ class Tickets(RuleBasedStateMachine):
 
     # --- minting ---
 
+    @initialize(increment=st.integers(1, 4), ceiling=st.sampled_from([20, 50, 200, MAX]), users=st.booleans())
+    def begin(self, increment: int, ceiling: int, users: bool) -> None:
+        """Most runs begin with counters; the default one begins by itself."""
+        for name in ("orders", "users") if users else ("orders",):
+            self.keeper.create(self.prefix + name, increment=increment, ceiling=ceiling)
+        self.models = self._stored()
+
     @rule(name=NAMES, count=st.integers(1, 50), caller=CALLERS, fates=FATES)
     def mint(self, name: str, count: int, caller: int, fates: list[str]) -> None:
         expected, before = self._tickets(name, count), self.models.get(name)
@@ -245,6 +262,16 @@ class Tickets(RuleBasedStateMachine):
 
     @rule(name=NAMES, key=KEYS, count=st.sampled_from([1, 1, 2, 50]), caller=CALLERS, fates=FATES)
     def mint_once(self, name: str, key: str, count: int, caller: int, fates: list[str]) -> None:
+        self.asked = (name, key, count)
+        self._mint_once(name, key, count, caller, fates)
+
+    @rule(caller=CALLERS, fates=FATES)
+    def ask_again(self, caller: int, fates: list[str]) -> None:
+        """The last request with a key is made again, as after a lost answer."""
+        if self.asked is not None:
+            self._mint_once(*self.asked, caller, fates)
+
+    def _mint_once(self, name: str, key: str, count: int, caller: int, fates: list[str]) -> None:
         expected, before, known = self._tickets(name, count), self.models.get(name), self._live(key)
         told = self._meet(fates, lambda: self._keyed(self.callers[caller], name, key, count))
         stored = self._receipt(key)
@@ -274,6 +301,7 @@ class Tickets(RuleBasedStateMachine):
         """Between a caller's mint and its receipt another one goes through with the same key."""
         if self._live(key) is not None or not isinstance(expected := self._tickets(name, count), range):
             return
+        self.asked = (name, key, count)
         rivals: list[Answer] = []
         ours = self._after(name, expected)
         self.faulty.meanwhile = lambda: rivals.append(attempt(lambda: self._keyed(self.rival, name, key, count)))
@@ -406,8 +434,8 @@ def test_no_sequence_of_operations_issues_a_number_twice_or_moves_a_counter_back
     run_state_machine_as_test(
         lambda: Tickets(deployed),  # type: ignore[arg-type] # what makes a machine will do
         settings=settings(
-            max_examples=EXAMPLES or 80,
-            stateful_step_count=30,
+            max_examples=EXAMPLES or 40,
+            stateful_step_count=50,
             derandomize=not EXAMPLES,
             print_blob=True,
             deadline=None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ticketctl.commands.options import Run, command, help_when_bare
+from ticketctl.commands.options import Run, command, help_when_bare, whole
 from ticketctl.commands.status import warn_where_little_is_left
 from ticketctl.errors import FileError
 from ticketctl.models import Counter
@@ -36,10 +36,16 @@ def register(app: typer.Typer) -> None:
 def create(
     run: Run,
     name: Name,
-    start: Annotated[int | None, typer.Option(min=1, help="Its first ticket.")] = None,
-    increment: Annotated[int | None, typer.Option(min=1, help="Its step. Default: the stack's.")] = None,
-    offset: Annotated[int | None, typer.Option(min=1, help="A number of its lane. Default: the stack's.")] = None,
-    ceiling: Annotated[int | None, typer.Option(min=1, help="The last ticket that may be issued.")] = None,
+    start: Annotated[int | None, typer.Option(parser=whole(1), metavar="N", help="Its first ticket.")] = None,
+    increment: Annotated[
+        int | None, typer.Option(parser=whole(1), metavar="N", help="Its step. Default: the stack's.")
+    ] = None,
+    offset: Annotated[
+        int | None, typer.Option(parser=whole(1), metavar="N", help="A number of its lane. Default: the stack's.")
+    ] = None,
+    ceiling: Annotated[
+        int | None, typer.Option(parser=whole(1), metavar="N", help="The last ticket that may be issued.")
+    ] = None,
 ) -> None:
     """Create a counter. Where it exists as asked for, it stays as it is."""
     counter, created = run.connection.counters().create(
@@ -51,7 +57,9 @@ def create(
 def advance(
     run: Run,
     name: Name,
-    to: Annotated[int, typer.Option("--to", min=1, help="The number that then counts as its last ticket.")],
+    to: Annotated[
+        int, typer.Option("--to", parser=whole(1), metavar="N", help="The number that then counts as its last ticket.")
+    ],
 ) -> None:
     """Move a counter forward, past numbers that were taken elsewhere. Never back."""
     _show(run, run.connection.counters().advance(name, to), "is now past that number")

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
-from ticketctl.commands.options import KEY, Run, command
+from ticketctl.commands.options import KEY, Run, command, whole
 from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError, UsageError
 from ticketctl.models import Block
 from ticketctl.render import UndeliveredError, block_lines, lost_reader
+
+MAX_TICKETS = 2**53 - 1
 
 
 def register(app: typer.Typer) -> None:
@@ -28,9 +30,12 @@ def next_ticket(run: Run) -> None:
 
 def fetch(
     run: Run,
-    count: Annotated[int, typer.Argument(min=1, help="How many tickets.")],
+    count: Annotated[int, typer.Argument(parser=whole(1, MAX_TICKETS), metavar="COUNT", help="How many tickets.")],
     block: Annotated[
-        int | None, typer.Option("--block", min=1, max=10_000, help="Tickets a write. Default: as many as allowed.")
+        int | None,
+        typer.Option(
+            "--block", parser=whole(1, 10_000), metavar="N", help="Tickets a write. Default: as many as allowed."
+        ),
     ] = None,
     ranges: Annotated[
         bool, typer.Option("--ranges", help="One block a line: first, last and step, tab-separated.")

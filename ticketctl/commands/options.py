@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +19,21 @@ from ticketctl.settings import Settings, resolve
 
 _WHERE = "Where"
 _HOW = "How"
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """A parser of whole numbers in ASCII digits; ``int`` alone takes digits of every script, and underscores."""
+    span = f"x>={least}" if most is None else f"{least}<=x<={most}"
+
+    def number(text: str) -> int:
+        if not re.fullmatch(r"-?[0-9]{1,40}", str(text)):
+            raise typer.BadParameter(f"{text!r} is not a whole number.")
+        if int(text) < least or (most is not None and int(text) > most):
+            raise typer.BadParameter(f"{text} is not in the range {span}.")
+        return int(text)
+
+    return number
+
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -65,11 +81,22 @@ PARAMETERS: dict[str, Any] = {
         bool | None,
         typer.Option("--public/--no-public", help="Whether anyone who has the URL may mint. Default: as it is, or no."),
     ],
-    "max_count": Annotated[int | None, typer.Option(help="The most tickets that one call may take.")],
-    "offset": Annotated[int | None, typer.Option(help="The first ticket of counters that are made from now on.")],
-    "increment": Annotated[int | None, typer.Option(help="The step of counters that are made from now on.")],
-    "reserved_concurrency": Annotated[int | None, typer.Option(help="Executions reserved for it; -1 reserves none.")],
-    "log_retention": Annotated[int | None, typer.Option(help="Days that log lines are kept.")],
+    "max_count": Annotated[
+        int | None, typer.Option(parser=whole(0), metavar="N", help="The most tickets that one call may take.")
+    ],
+    "offset": Annotated[
+        int | None,
+        typer.Option(parser=whole(0), metavar="N", help="The first ticket of counters that are made from now on."),
+    ],
+    "increment": Annotated[
+        int | None, typer.Option(parser=whole(0), metavar="N", help="The step of counters that are made from now on.")
+    ],
+    "reserved_concurrency": Annotated[
+        int | None, typer.Option(parser=whole(-1), metavar="N", help="Executions reserved for it; -1 reserves none.")
+    ],
+    "log_retention": Annotated[
+        int | None, typer.Option(parser=whole(0), metavar="DAYS", help="Days that log lines are kept.")
+    ],
 }
 _FLAGS = {"as_json", "quiet", "verbose", "debug"}
 _NOT_FOR_LOCAL = {"local", "profile", "endpoint_url"}

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ticketctl.commands.options import Run, command
+from ticketctl.commands.options import Run, command, whole
 from ticketctl.connection import Connection
 from ticketctl.errors import RefusedError, UsageError
 
@@ -24,8 +24,10 @@ def register(app: typer.Typer) -> None:
 
 def verify(
     run: Run,
-    workers: Annotated[int, typer.Option(min=1, max=256, help="How many mint at once.")] = 8,
-    mints: Annotated[int, typer.Option(min=1, help="How often each of them mints.")] = 100,
+    workers: Annotated[int, typer.Option(parser=whole(1, 256), metavar="N", help="How many mint at once.")] = 8,
+    mints: Annotated[
+        int, typer.Option(parser=whole(1, 10_000_000), metavar="N", help="How often each of them mints.")
+    ] = 100,
     via: Annotated[str, typer.Option(help="Through the 'url', the table ('dynamodb') or 'both'.")] = "both",
 ) -> None:
     """Prove on your own stack that no ticket comes twice, on a scratch counter that is made and removed."""
