@@ -1,7 +1,9 @@
 """The only writer: answers to stdout (tickets, tables, JSON), everything else to stderr."""
 
 import errno
+import io
 import json
+import select
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PLAIN_PROGRESS_SECONDS = 10.0
+PORTION = 4096  # what a pipe that has room takes without blocking (PIPE_BUF)
 
 
 class UndeliveredError(Exception):
@@ -66,10 +69,16 @@ class Output:
         try:
             with self._bar_aside():
                 while rest:
-                    rest = rest[self._stdout.write(rest) or 0 :]
+                    self._await_room()
+                    rest = rest[self._stdout.write(rest[:PORTION]) or 0 :]
         except (OSError, KeyboardInterrupt) as error:
             taken = bytes(whole[: len(whole) - len(rest)]).count(b"\n")
             raise UndeliveredError(taken, error if isinstance(error, OSError) else None) from error
+
+    def _await_room(self) -> None:
+        """Wait where a signal loses nothing: a write that is cut short by one does not say how far it came."""
+        if isinstance(self._stdout, io.FileIO):
+            select.select([], [self._stdout], [])
 
     def line(self, text: str) -> None:
         """Write one line of an answer that can be asked for again."""

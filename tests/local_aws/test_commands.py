@@ -163,6 +163,24 @@ def test_fetch_interrupted(environ: dict[str, str], tmp_path: Path, deployed: st
     assert stderr == f"error: interrupted; {count} of 100000 tickets were printed, up to 10 more may be spent\n"
 
 
+def test_fetch_interrupted_while_it_prints(environ: dict[str, str], ticketctl: Ticketctl, deployed: str) -> None:
+    """Ctrl-C before a full pipe is emptied names the tickets that were minted and not delivered."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ticketctl", "fetch", "30000", *where(deployed)],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    while ticketctl("status", *where(deployed)).stdout.split("\t")[1:2] not in (["20000"], ["30000"]):
+        time.sleep(0.1)  # the pipe holds less than two blocks: the second is being written
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    whole = stdout[: stdout.rindex(b"\n")].count(b"\n") + 1
+    last = 20_000
+    story = f"error: interrupted; minted but not delivered: {whole + 1} to {last}, {last - whole} tickets\n"
+    assert (process.returncode, stderr.decode()) == (130, story)
+
+
 def test_watch(environ: dict[str, str], ticketctl: Ticketctl, deployed: str) -> None:
     """In a pipe --watch prints a counter when it has changed, until it is stopped."""
     ticketctl("next", *where(deployed))

@@ -1,6 +1,8 @@
 """Deploying, changing and destroying a stack through CloudFormation."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -245,3 +247,27 @@ def table_resource(name: str) -> dict[str, Any]:
             "KeySchema": [{"AttributeName": "partition", "KeyType": "HASH"}],
         },
     }
+
+
+def test_another_stack_is_left_alone(aws: Aws, stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str) -> None:
+    """A stack of that name that is no ticket server is neither deployed over nor destroyed, not even with --yes."""
+    group = {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": new_stack}}
+    aws.client("cloudformation").create_stack(StackName=new_stack, TemplateBody=json.dumps({"Resources": {"L": group}}))
+    for command in (["deploy", "--yes"], ["destroy", "--yes"], ["next"], ["url"], ["diff"]):
+        refused = ticketctl(*command, "--local", "--stack", new_stack)
+        assert (refused.returncode, refused.stdout) == (6, ""), command
+        assert "is not a ticket server; nothing was changed" in refused.stderr
+    assert stacks.find(new_stack) is not None
+    assert aws.client("logs").describe_log_groups(logGroupNamePrefix=new_stack)["logGroups"]
+
+
+def test_three_deployments_at_once(environ: dict[str, str], new_stack: str) -> None:
+    """One of them makes the stack, the others find it done; all print the same URL."""
+    command = [sys.executable, "-m", "ticketctl", "deploy", "--local", "--quiet", "--stack", new_stack]
+    runs = [
+        subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    answers = [run.communicate(timeout=120) for run in runs]
+    assert [(run.returncode, stderr) for run, (_, stderr) in zip(runs, answers, strict=True)] == [(0, "")] * 3
+    assert len({stdout for stdout, _ in answers}) == 1

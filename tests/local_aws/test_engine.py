@@ -78,6 +78,14 @@ def test_killed_engine_is_noticed_and_said(bare: dict[str, str]) -> None:
     assert "warning" not in run(bare, "next", "--local").stderr
 
 
+def test_killed_engine_is_said_by_down_too(bare: dict[str, str]) -> None:
+    """Whichever command finds it first says that the engine was killed."""
+    run(bare, "next", "--local")
+    os.kill(engine_pid(bare), signal.SIGKILL)
+    down = run(bare, "local", "down")
+    assert down.stderr.startswith("warning: the embedded AWS was killed; ")
+
+
 def test_engine_stopped_from_outside_is_no_loss(bare: dict[str, str]) -> None:
     """After SIGTERM, as at a shutdown of the machine, nothing is lost and nothing is said."""
     run(bare, "fetch", "5", "--local")

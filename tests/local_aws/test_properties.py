@@ -434,7 +434,7 @@ def test_no_sequence_of_operations_issues_a_number_twice_or_moves_a_counter_back
     run_state_machine_as_test(
         lambda: Tickets(deployed),  # type: ignore[arg-type] # what makes a machine will do
         settings=settings(
-            max_examples=EXAMPLES or 40,
+            max_examples=EXAMPLES or 30,
             stateful_step_count=50,
             derandomize=not EXAMPLES,
             print_blob=True,
