@@ -58,12 +58,12 @@ def test_fault_before_the_function_is_unknown(connect: Connect, engine: Engine, 
     """Once a request has left, a fault is unknown; tried again with its key it gives the number it took."""
     connection = connect(stack=deployed)
     connection.mint(1)
-    with proxy_to(engine.port, first(fault, 2), delay=3.0) as proxy, url_source(connection, proxy.port) as source:
+    with proxy_to(engine.port, first(fault, 2), delay=4.0) as proxy, url_source(connection, proxy.port) as source:
         with pytest.raises(OutcomeUnknownError):
-            source.mint(None, 1, key=None, within=1.0)
+            source.mint(None, 1, key=None, within=2.0)
         before = connection.counter().hand_crafted_int
         with pytest.raises(OutcomeUnknownError):
-            source.mint(None, 1, key="k", within=1.0)
+            source.mint(None, 1, key="k", within=2.0)
         took = connection.counter().hand_crafted_int
         assert took == before + (fault != "lost request")
         assert source.mint(None, 1, key="k", within=10.0).last == before + 1
