@@ -359,7 +359,7 @@ LANES: dict[str, Lane] = {}  # what this execution environment has learned of ea
 
 
 class Settings(NamedTuple):
-    """What the deployment decides and no request can change."""
+    """What the deployment decides and no request can change; with ``offset`` 0 the default counter never starts here."""
 
     table: str
     default: str
@@ -460,7 +460,8 @@ def _mint(event: Mapping[str, Any], settings: Settings, send: Send) -> tuple[dic
     header = (event.get("headers") or {}).get("idempotency-key")
     key = None if header is None else check_key(header.strip())
     lane = LANES.get(partition, Lane(settings.increment))
-    offset = settings.offset if partition == settings.default and partition not in LANES else None
+    starts = settings.offset > 0 and partition == settings.default and partition not in LANES
+    offset = settings.offset if starts else None
     now_ms = time.time_ns() // 1_000_000
     if key is None:
         block, lane = mint(send, settings.table, partition, count, lane=lane, offset=offset, now_ms=now_ms)

@@ -46,7 +46,11 @@ class TicketsStack(Stack):
             description="Who may call the URL: callers that AWS IAM allows, or (NONE) anyone who has it.",
         )
         self.offset = self._number(
-            "Offset", 1, "The first ticket of a counter that starts here.", at_least=1, at_most=10**6
+            "Offset",
+            1,
+            "The first ticket of a counter that starts here; 0 where its lane comes from another region.",
+            at_least=0,
+            at_most=10**6,
         )
         self.increment = self._number(
             "Increment", 1, "The step of a counter that starts here.", at_least=1, at_most=10**6

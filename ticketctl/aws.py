@@ -2,7 +2,8 @@
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -44,7 +45,7 @@ METADATA_SECONDS = 0.25
 class Aws:
     """AWS as one profile sees it in one region, or the embedded AWS at ``endpoint_url``.
 
-    ``embedded`` reads no credentials and no configuration of the user's.
+    ``embedded`` reads no credentials and no configuration of the user's. Safe for threads.
     """
 
     def __init__(
@@ -54,22 +55,36 @@ class Aws:
         self.profile = profile
         self.endpoint_url = endpoint_url
         self.embedded = embedded
-        self._session: Any = None
+        self._session = _Once(lambda: _embedded_session() if embedded else _session(profile))
         self._opened = ExitStack()
 
-    def client(self, service: str, *, timeout: float = 10.0, retries: int = 3) -> Any:
+    def in_region(self, region: str) -> "Aws":
+        """The same account in another region, with the same session."""
+        other = Aws(region, profile=self.profile, endpoint_url=self.endpoint_url, embedded=self.embedded)
+        other._session = self._session
+        self._opened.callback(other.close)
+        return other
+
+    def regions(self) -> list[str]:
+        """Every region of this one's partition (``aws``, ``aws-cn``, …) that has DynamoDB."""
+        with self._session as session:
+            partition = session.get_partition_for_region(self.region)
+            return list(session.get_available_regions("dynamodb", partition_name=partition))
+
+    def client(self, service: str, *, timeout: float = 10.0, connect: float = 3.0, retries: int = 3) -> Any:
         """A botocore client. ``timeout`` is in seconds, for each request; ``retries``: what the SDK may resend."""
         from botocore.config import Config
 
         config = Config(
-            connect_timeout=min(timeout, 3.0),
+            connect_timeout=min(timeout, connect),
             read_timeout=timeout,
             retries={"total_max_attempts": 1 + retries, "mode": "standard"},
             proxies={} if self.embedded else None,
             user_agent_extra="ticketctl",
         )
-        with errors_in_our_words(f"{service} in {self.region}", profile=self.profile), _broken_setup():
-            client = self._botocore().create_client(
+        where = errors_in_our_words(f"{service} in {self.region}", profile=self.profile)
+        with where, _broken_setup(), self._session as session:
+            client = session.create_client(
                 service, region_name=self.region, endpoint_url=self.endpoint_url, config=config
             )
         self._opened.callback(client.close)
@@ -89,18 +104,35 @@ class Aws:
         from botocore.auth import SigV4Auth
         from botocore.awsrequest import AWSRequest
 
-        with errors_in_our_words("the credentials", profile=self.profile), _broken_setup():
-            credentials = self._botocore().get_credentials()
+        with errors_in_our_words("the credentials", profile=self.profile), _broken_setup(), self._session as session:
+            credentials = session.get_credentials()
             if credentials is None:
                 raise _no_credentials(self.profile)
             request = AWSRequest(method=method, url=url, data=body, headers=dict(headers))
             SigV4Auth(credentials.get_frozen_credentials(), "lambda", self.region).add_auth(request)
         return dict(request.headers.items())
 
-    def _botocore(self) -> Any:
-        if self._session is None:
-            self._session = _embedded_session() if self.embedded else _session(self.profile)
-        return self._session
+
+class _Once:
+    """A botocore session, made when it is first needed; one thread at a time may use it, as botocore wants it."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._lock = threading.RLock()
+        self._made: Any = None
+
+    def __enter__(self) -> Any:
+        self._lock.acquire()
+        try:
+            if self._made is None:
+                self._made = self._make()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self._made
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 def profile_region(profile: str | None) -> str | None:

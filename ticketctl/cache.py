@@ -1,7 +1,7 @@
 """What is known of deployed stacks, so that ``next`` needs no look-up. CloudFormation stays the truth."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,26 +15,36 @@ _IDENTITY = ("AWS_ACCESS_KEY_ID", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FIL
 _HINT = "remove the file: it is a cache"
 
 
+def key_of(
+    *,
+    stack: str,
+    region: str = "",
+    local: bool = False,
+    endpoint: str | None,
+    profile: str | None,
+    environ: Mapping[str, str],
+) -> str:
+    """Who asks for what and where. Another profile, key, file or role may mean another account.
+
+    What it cannot see: the same profile that has come to mean another account. A private stack then answers
+    403 and is looked up again.
+    """
+    if local:
+        return "|".join(["embedded", "", "", region, stack])
+    identity = "\n".join(environ.get(name, "") for name in _IDENTITY)
+    who = hashlib.sha256(identity.encode()).hexdigest()[:12] if identity.strip() else ""
+    return "|".join([endpoint or "aws", profile or "", who, region, stack])
+
+
 class StackCache:
-    """A file of ``StackOutputs``, each under what it was asked for with (see ``key``)."""
+    """A file of ``StackOutputs``, each under what it was asked for with (see ``key_of``)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @staticmethod
-    def key(*, stack: str, region: str, endpoint: str | None, profile: str | None, environ: Mapping[str, str]) -> str:
-        """Who asks for what and where. Another profile, key, file or role may mean another account.
-
-        What it cannot see: the same profile that has come to mean another account. A private stack then answers
-        403 and is looked up again.
-        """
-        identity = "\n".join(environ.get(name, "") for name in _IDENTITY)
-        who = hashlib.sha256(identity.encode()).hexdigest()[:12] if identity.strip() else ""
-        return "|".join([endpoint or "aws", profile or "", who, region, stack])
-
     def get(self, key: str) -> StackOutputs | None:
         """The stack under that key, ``None`` where it is not known."""
-        entry = self._entries().get(key)
+        entry = _read(self.path, "stacks").get(key)
         try:
             return StackOutputs(**entry) if entry is not None else None
         except TypeError as error:
@@ -42,16 +52,41 @@ class StackCache:
 
     def put(self, key: str, outputs: StackOutputs | None) -> None:
         """Remember a stack, or with ``None`` forget it."""
-        entries = {name: entry for name, entry in self._entries().items() if name != key}
-        if outputs is not None:
-            entries[key] = asdict(outputs)
-        write_json(self.path, {"version": VERSION, "stacks": entries})
+        _write(self.path, "stacks", key, None if outputs is None else asdict(outputs))
 
-    def _entries(self) -> dict[str, Any]:
-        document = read_json(self.path, hint=_HINT)
-        if document is None:
-            return {}
-        stacks = document.get("stacks") if isinstance(document, dict) else None
-        if not isinstance(stacks, dict) or document.get("version") != VERSION:
-            raise FileError(f"{self.path} is not a cache of this version", hint=_HINT)
-        return stacks
+
+class RegionsCache:
+    """A file of the regions in which stacks were deployed together, in their order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def get(self, key: str) -> tuple[str, ...]:
+        """The regions under that key (without a region); none where there is only one, or none is known."""
+        return tuple(map(str, _read(self.path, "regions").get(key) or ()))
+
+    def put(self, key: str, regions: Sequence[str]) -> None:
+        """Remember the regions of a stack."""
+        _write(self.path, "regions", key, list(regions) or None)
+
+    def forget_embedded(self) -> None:
+        """Forget the stacks of the embedded AWS, which is as new."""
+        for key in [key for key in _read(self.path, "regions") if key.startswith("embedded|")]:
+            _write(self.path, "regions", key, None)
+
+
+def _read(path: Path, what: str) -> dict[str, Any]:
+    document = read_json(path, hint=_HINT)
+    if document is None:
+        return {}
+    entries = document.get(what) if isinstance(document, dict) else None
+    if not isinstance(entries, dict) or document.get("version") != VERSION:
+        raise FileError(f"{path} is not a cache of this version", hint=_HINT)
+    return entries
+
+
+def _write(path: Path, what: str, key: str, entry: Any) -> None:
+    entries = {name: other for name, other in _read(path, what).items() if name != key}
+    if entry is not None:
+        entries[key] = entry
+    write_json(path, {"version": VERSION, what: entries})

@@ -15,7 +15,7 @@ if sys.stdout is None or not sys.stdout.isatty():
 import typer
 
 from ticketctl import __version__
-from ticketctl.commands import counter, local, mint, stack, status, verify
+from ticketctl.commands import counter, local, mint, regions, stack, status, verify
 from ticketctl.commands.options import help_when_bare
 from ticketctl.errors import TicketctlError, UsageError
 from ticketctl.render import Output, lost_reader, standard_output
@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
-for module in (mint, status, counter, stack, verify, local):
+for module in (mint, status, counter, regions, stack, verify, local):
     module.register(app)
 
 

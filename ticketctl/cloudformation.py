@@ -172,7 +172,7 @@ class CloudFormation:
                     *({"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()),
                     *({"ParameterKey": name, "UsePreviousValue": True} for name in kept),
                 ],
-                Capabilities=["CAPABILITY_IAM"],
+                Capabilities=["CAPABILITY_NAMED_IAM" if '"RoleName"' in template_body else "CAPABILITY_IAM"],
                 ImportExistingResources=True,
             )
         return self._planned(made["Id"], made["StackId"], is_new=is_new)

@@ -1,13 +1,14 @@
-"""From settings to something that answers: the account, the deployed stack, a source of tickets."""
+"""From settings to something that answers in one region: the account, the deployed stack, a source of tickets."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import urlsplit
 
 from ticketctl.aws import Aws
-from ticketctl.cache import StackCache
+from ticketctl.cache import StackCache, key_of
 from ticketctl.errors import (
     AccessError,
     NoRegionError,
@@ -17,11 +18,14 @@ from ticketctl.errors import (
     UnreachableError,
 )
 from ticketctl.files import directory
+from ticketctl.lanes import Lane
 from ticketctl.local import LocalAws, reachable_url
 from ticketctl.models import Block, Counter, StackOutputs
 from ticketctl.retry import until_known
 from ticketctl.settings import Settings
 from ticketctl.sources import Source
+from ticketctl.sources.url import CONNECT_SECONDS
+from ticketctl.table import tables_elsewhere
 
 if TYPE_CHECKING:
     from ticketctl.cloudformation import CloudFormation
@@ -33,9 +37,10 @@ _PERHAPS_STALE = (AccessError, NotDeployedError, UnreachableError)
 
 
 class Connection:
-    """One stack in one region, as the settings name it.
+    """One stack in one region, the first that the settings name.
 
-    ``report`` is told of what takes a while, ``warn`` of what the user must know.
+    ``report`` is told of what takes a while, ``warn`` of what the user must know. ``connect`` is how many seconds
+    it may take to reach something that mints or tells where that is.
     """
 
     def __init__(
@@ -43,17 +48,20 @@ class Connection:
         settings: Settings,
         *,
         environ: Mapping[str, str],
+        connect: float = CONNECT_SECONDS,
         report: Callable[[str], None] = lambda line: None,
         warn: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.settings = settings
         self._environ = environ
+        self._connect = connect
         self._report = report
         self._warn = warn
         self._cache = StackCache(directory("cache", environ) / "stacks.json")
         self._known: StackOutputs | None = None
         self._known_for_sure = False
         self._source_now: Source | None = None
+        self._near: Connection | None = None
         self._opened = ExitStack()
 
     def __enter__(self) -> Self:
@@ -66,6 +74,23 @@ class Connection:
         """Close what was opened on the way."""
         self._opened.close()
 
+    def in_region(self, region: str) -> "Connection":
+        """The same stack in another region, with the same session; closed together with this one."""
+        other = Connection(
+            self.settings.in_region(region),
+            environ=self._environ,
+            connect=self._connect,
+            report=self._report,
+            warn=self._warn,
+        )
+        other._near = self
+        return self._opened.enter_context(other)
+
+    @property
+    def region(self) -> str:
+        """The name of its region."""
+        return self.settings.require_region()
+
     @cached_property
     def local(self) -> LocalAws:
         """The embedded AWS."""
@@ -75,6 +100,8 @@ class Connection:
     def aws(self) -> Aws:
         """AWS, or with ``--local`` the embedded one, which is started if need be."""
         region = self.settings.require_region()
+        if self._near is not None:
+            return self._near.aws.in_region(region)
         if self.settings.local:
             aws = Aws(region, endpoint_url=self.local.ensure().endpoint_url, embedded=True)
         else:
@@ -92,11 +119,13 @@ class Connection:
         with self.local.exclusively():
             yield
 
-    def cloudformation(self, report: Callable[[str], None] = lambda line: None) -> "CloudFormation":
-        """CloudFormation in the stack's region."""
+    def cloudformation(
+        self, report: Callable[[str], None] = lambda line: None, *, timeout: float = 30.0, retries: int = 1
+    ) -> "CloudFormation":
+        """CloudFormation in the stack's region; ``timeout`` is in seconds, for each request."""
         from ticketctl.cloudformation import CloudFormation
 
-        client = self.aws.client("cloudformation", timeout=30.0, retries=1)
+        client = self.aws.client("cloudformation", timeout=timeout, connect=self._connect, retries=retries)
         return CloudFormation(client, profile=self.settings.profile, report=report)
 
     def outputs(self) -> StackOutputs:
@@ -109,7 +138,7 @@ class Connection:
     def look_up(self) -> StackOutputs:
         """The deployed stack as CloudFormation says; with ``--local`` it is deployed where it is not."""
         self._known_for_sure, self._source_now = True, None
-        self._known = self._find() or (self._deploy_locally() if self.settings.local else None)
+        self._known = self.find() or (self._deploy_locally() if self.settings.local else None)
         self._cache.put(self._key, self._known)
         if self._known is None:
             raise NotDeployedError(
@@ -129,34 +158,37 @@ class Connection:
 
     def mint(self, count: int, *, key: str | None = None) -> Block:
         """Take ``count`` tickets from the source that the settings name, trying again where that is safe."""
+        return until_known(
+            lambda within: self.attempt(count, key=key, within=within, looks_up=True),
+            timeout=self.settings.timeout,
+            keyed=key is not None,
+        )
 
-        def attempt(within: float) -> Block:
-            return self._ask(lambda source: source.mint(self.settings.partition, count, key=key, within=within))
+    def attempt(self, count: int, *, key: str | None, within: float, looks_up: bool) -> Block:
+        """Take ``count`` tickets in one try of ``within`` seconds.
 
-        return until_known(attempt, timeout=self.settings.timeout, keyed=key is not None)
+        ``looks_up``: where nothing can be reached, CloudFormation is asked whether it is elsewhere now.
+        """
+        partition = self.settings.partition
+        block = self._ask(lambda source: source.mint(partition, count, key=key, within=within), looks_up=looks_up)
+        return replace(block, region=self._named_region)
 
     def counter(self) -> Counter:
         """Where the counter stands that the settings name."""
-        return self._ask(lambda source: source.counter(self.settings.partition))
+        counter = self._ask(lambda source: source.counter(self.settings.partition))
+        return replace(counter, region=self._named_region)
 
     def counters(self) -> "Counters":
         """The counters of the stack's table, as CloudFormation says now."""
         known = self.outputs() if self._known_for_sure else self.look_up()
-        return self.counters_of(known.table, offset=known.offset, increment=known.increment)
+        return self.counters_of(known.table, lane=Lane(known.offset or 1, known.increment))
 
-    def counters_of(self, table: str, *, offset: int = 1, increment: int = 1) -> "Counters":
+    def counters_of(self, table: str, *, lane: Lane = Lane(1, 1), retries: int = 3) -> "Counters":  # noqa: B008 - frozen
         """The counters of a table, whether or not a stack owns it."""
         from ticketctl.counters import Counters
 
-        client = self.aws.client("dynamodb", timeout=self.settings.timeout)
-        return Counters(
-            client,
-            table,
-            region=self.aws.region,
-            offset=offset,
-            increment=increment,
-            profile=self.settings.profile,
-        )
+        client = self.aws.client("dynamodb", timeout=self.settings.timeout, connect=self._connect, retries=retries)
+        return Counters(client, table, region=self.aws.region, lane=lane, profile=self.settings.profile)
 
     @property
     def max_block(self) -> int:
@@ -165,12 +197,17 @@ class Connection:
             return 10_000
         return self.outputs().max_count
 
-    def _ask(self, call: Callable[[Source], Answer]) -> Answer:
+    @property
+    def _named_region(self) -> str | None:
+        """The region that tickets come from; a URL that was typed may be anywhere."""
+        return None if self.settings.url else self.settings.region
+
+    def _ask(self, call: Callable[[Source], Answer], *, looks_up: bool = True) -> Answer:
         """Ask the source. What was remembered may be out of date: then CloudFormation is asked once, and it again."""
         try:
             return call(self._source())
         except _PERHAPS_STALE as error:
-            if not self._refreshed(error):
+            if (isinstance(error, UnreachableError) and not looks_up) or not self._refreshed(error):
                 raise
         except UnknownCounterError as error:
             if self.settings.via != "dynamodb" or not self._refreshed(error):
@@ -206,6 +243,7 @@ class Connection:
             sign=lambda *request: signer().signed_headers(*request),
             signs_at_once=not self.settings.url and self.outputs().auth != "NONE",
             timeout=self.settings.timeout,
+            connect=self._connect,
             direct=self.settings.local,
         )
         self._opened.callback(source.close)
@@ -215,13 +253,15 @@ class Connection:
         from ticketctl.sources.dynamodb import DynamoDBSource, sender
 
         timeout = min(self.settings.timeout, DYNAMODB_SECONDS)
-        client = self.aws.client("dynamodb", timeout=timeout, retries=0)  # what mints is sent once
+        client = self.aws.client(
+            "dynamodb", timeout=timeout, connect=self._connect, retries=0
+        )  # what mints is sent once
         return DynamoDBSource(
             sender(client, f"the table {known.table} in {known.region}", profile=self.settings.profile),
             known.table,
             region=known.region,
             increment=known.increment,
-            offset=known.offset if self._known_for_sure else None,
+            offset=(known.offset or None) if self._known_for_sure else None,
         )
 
     def _signer(self, url: str) -> Aws:
@@ -232,23 +272,32 @@ class Connection:
             return self.aws
         return Aws(rest.partition(".")[0], profile=self.settings.profile)
 
-    def _find(self) -> StackOutputs | None:
+    def find(self) -> StackOutputs | None:
+        """The deployed stack as CloudFormation says now, ``None`` where there is none; nothing is deployed or kept."""
         from ticketctl.cloudformation import outputs_of
 
-        stack = self.cloudformation().find_ours(self.settings.stack)
+        stack = self.cloudformation(timeout=self.settings.timeout).find_ours(self.settings.stack)
         return None if stack is None or not stack.outputs else outputs_of(stack, self.aws.region)
 
     def _deploy_locally(self) -> StackOutputs | None:
-        from ticketctl import template
-
+        """Deploy it as it is on a bare machine; not where another region has its sequence, which it would repeat."""
         with self.local.exclusively():
-            if found := self._find():
+            if found := self.find():
                 return found
+            if len(self.settings.regions) > 1 or tables_elsewhere(self.aws, self.settings.stack, self._warn):
+                return None
             self._report(f"deploying {self.settings.stack} into the embedded AWS ({self.aws.region})")
             stacks = self.cloudformation()
             stacks.make_ready(self.settings.stack)
-            stacks.execute(stacks.plan(self.settings.stack, template.as_body(template.load(self.settings.stack)), {}))
-            return self._find()
+            stacks.execute(stacks.plan(self.settings.stack, self.template(), {}))
+            return self.find()
+
+    def template(self) -> str:
+        """The template of the stack as it is sent to CloudFormation."""
+        from ticketctl.template import as_body, for_embedded, load
+
+        document = load(self.settings.stack)
+        return as_body(for_embedded(document, self.region) if self.settings.local else document)
 
     def _account(self) -> str:
         try:
@@ -258,17 +307,10 @@ class Connection:
 
     @property
     def _key(self) -> str:
-        if self.settings.local:
-            return StackCache.key(
-                stack=self.settings.stack,
-                region=self.settings.require_region(),
-                endpoint="embedded",
-                profile=None,
-                environ={},
-            )
-        return StackCache.key(
+        return key_of(
             stack=self.settings.stack,
             region=self.settings.require_region(),
+            local=self.settings.local,
             endpoint=self.settings.endpoint_url,
             profile=self.settings.profile,
             environ=self._environ,

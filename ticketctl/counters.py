@@ -8,21 +8,25 @@ import csv
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ticketctl import bundle
 from ticketctl.aws import errors_in_our_words
 from ticketctl.errors import CounterInvalidError, RefusedError, UnknownCounterError
-from ticketctl.lanes import at_or_after
+from ticketctl.lanes import Lane
 from ticketctl.models import Counter
 from ticketctl.sources import refusal
 from ticketctl.sources.dynamodb import problems_in_our_words, sender
 
 ATTEMPTS = 10
+HALF_MADE = "half-made"  # the value of the attribute ``frozen`` until a counter is there in every region
+ABSENT = "attribute_not_exists(#partition)"
+Value = bool | int | str | frozenset[str]
 
 
 class Counters:
-    """The counters of a table. ``offset`` and ``increment`` are the lane of those that are made here."""
+    """The counters of a table in ``region``. ``lane`` is that of counters that are made here."""
 
     def __init__(
         self,
@@ -30,15 +34,14 @@ class Counters:
         table: str,
         *,
         region: str,
-        offset: int = 1,
-        increment: int = 1,
+        lane: Lane = Lane(1, 1),  # noqa: B008 - it is frozen
         profile: str | None = None,
     ) -> None:
+        self.region = region
+        self.lane = lane
         self._client = client
         self._profile = profile
         self._table = table
-        self._offset = offset
-        self._increment = increment
         self._target = f"the table {table} in {region}"
         self._send = sender(client, self._target, profile=profile)
 
@@ -47,6 +50,16 @@ class Counters:
 
         ``warn`` is told of items that are no counter, a line each.
         """
+        for item in self.items():
+            try:
+                counter = self.read(item)
+            except bundle.handler.ProblemError as problem:
+                warn(problem.detail)
+            else:
+                yield counter
+
+    def items(self) -> Iterator[Mapping[str, Any]]:
+        """The items of all counters as DynamoDB has them, a page at a time."""
         scan = self._client.get_paginator("scan").paginate(
             TableName=self._table,
             ConsistentRead=True,
@@ -56,20 +69,26 @@ class Counters:
         )
         with errors_in_our_words(self._target, profile=self._profile):
             for page in scan:
-                for item in page["Items"]:
-                    try:
-                        counter = Counter.from_answer(bundle.handler.read_counter(item))
-                    except bundle.handler.ProblemError as problem:
-                        warn(problem.detail)
-                    else:
-                        yield counter
+                yield from page["Items"]
+
+    def item(self, name: str) -> Mapping[str, Any] | None:
+        """The item of a counter, read consistently; ``None`` where there is none of that name."""
+        with problems_in_our_words(name):
+            request = bundle.handler.read_request(self._table, bundle.handler.check_name(name))
+            item: Mapping[str, Any] | None = self._send("GetItem", request).get("Item")
+            return item
+
+    def read(self, item: Mapping[str, Any]) -> Counter:
+        """The counter of an item."""
+        return replace(Counter.from_answer(bundle.handler.read_counter(item)), region=self.region)
 
     def find(self, name: str) -> Counter | None:
         """A counter, ``None`` where there is none of that name."""
+        item = self.item(name)
+        if item is None:
+            return None
         with problems_in_our_words(name):
-            request = bundle.handler.read_request(self._table, bundle.handler.check_name(name))
-            item = self._send("GetItem", request).get("Item")
-            return None if item is None else Counter.from_answer(bundle.handler.read_counter(item))
+            return self.read(item)
 
     def create(
         self,
@@ -85,14 +104,13 @@ class Counters:
         What is not given is the stack's lane and no ceiling. One that is there already is left as it is;
         ``RefusedError`` where it is not what was asked for.
         """
-        step = increment or self._increment
-        residue = offset or self._offset
-        first = residue if start is None else start
-        if at_or_after(first, offset=residue, increment=step) != first:
-            nearest = at_or_after(first, offset=residue, increment=step)
+        lane = Lane(offset or self.lane.offset, increment or self.lane.increment)
+        step = lane.increment
+        first = lane.offset if start is None else start
+        if (first - lane.offset) % step:
             raise RefusedError(
-                f"{first} is not in the lane {residue}, {residue + step}, {residue + 2 * step}, …",
-                hint=f"the next number that is: --start {nearest}",
+                f"{first} is not in the lane {lane}",
+                hint=f"the next number that is: --start {lane.at_or_after(first)}",
             )
         limit = bundle.handler.MAX_TICKET if ceiling is None else ceiling
         if not first <= limit <= bundle.handler.MAX_TICKET or step > bundle.handler.MAX_TICKET:
@@ -104,11 +122,11 @@ class Counters:
         if ceiling is not None:
             sets.append("#ceiling = :ceiling")
         try:
-            return self._update(name, "SET " + ", ".join(sets), "attribute_not_exists(#partition)", values), True
-        except _NotSoError as found:
-            if found.counter is None:
+            return self._changed(name, "SET " + ", ".join(sets), ABSENT, values), True
+        except NotSoError as found:
+            if found.item is None:
                 raise UnknownCounterError(f"the counter {name!r} went away meanwhile") from None
-            there = found.counter
+            there = self.read(found.item)
             asked = (increment or there.increment, ceiling or there.ceiling)
             elsewhere = offset is not None and (there.hand_crafted_int - offset) % there.increment != 0
             behind = start is not None and there.hand_crafted_int + there.increment < start
@@ -131,11 +149,11 @@ class Counters:
                 raise refusal("unknown_counter", "", name) or AssertionError
             self._check_advance(counter, to)
             values = {":to": to, ":increment": counter.increment, ":ceiling": counter.ceiling}
-            condition = f"#last <= :to AND {_same_lane(counter)}"
+            condition = f"#last <= :to AND {same_increment(counter.increment)} AND {_same_ceiling(counter)}"
             try:
-                return self._update(name, "SET #last = :to", condition, values)
-            except _NotSoError as found:
-                counter = found.counter
+                return self._changed(name, "SET #last = :to", condition, values)
+            except NotSoError as found:
+                counter = None if found.item is None else self.read(found.item)
         raise RefusedError(f"the counter {name!r} changes all the time; nothing was changed", hint="try again")
 
     def adopt(self, name: str, largest: int) -> tuple[Counter, bool]:
@@ -145,11 +163,10 @@ class Counters:
         """
         counter = self.find(name)
         if counter is None:
-            first = at_or_after(max(largest + 1, self._offset), offset=self._offset, increment=self._increment)
-            return self.create(name, start=first)
+            return self.create(name, start=self.lane.after(largest))
         if counter.hand_crafted_int >= largest:
             return counter, False
-        to = at_or_after(largest, offset=counter.hand_crafted_int, increment=counter.increment)
+        to = Lane(counter.hand_crafted_int, counter.increment).at_or_after(largest)
         try:
             return self.advance(name, to), True
         except RefusedError:
@@ -171,10 +188,16 @@ class Counters:
         with errors_in_our_words(self._target, profile=self._profile):
             self._client.delete_item(TableName=self._table, Key={"partition": {"S": name}})
 
-    def _switch(self, name: str, update: str, values: Mapping[str, int | bool]) -> Counter:
+    def _switch(self, name: str, update: str, values: Mapping[str, Value]) -> Counter:
         try:
-            return self._update(name, update, "attribute_exists(#last)", values)
-        except _NotSoError:
+            made = "attribute_exists(#last) AND NOT #frozen = :half_made"
+            return self._changed(name, update, made, {**values, ":half_made": HALF_MADE})
+        except NotSoError as found:
+            if found.item is not None and "hand_crafted_int" in found.item:
+                raise RefusedError(
+                    f"the counter {name!r} is not there in every region yet",
+                    hint=f"ticketctl counter create {shlex.quote(name)}",
+                ) from None
             raise refusal("unknown_counter", "", name) or AssertionError from None
 
     def _check_advance(self, counter: Counter, to: int) -> None:
@@ -184,7 +207,7 @@ class Counters:
                 f"the counter {counter.partition!r} is at {last}; going back to {to} would mint numbers again"
             )
         if (to - last) % step:
-            nearest = at_or_after(to, offset=last, increment=step)
+            nearest = Lane(last, step).at_or_after(to)
             raise RefusedError(
                 f"{to} is not in the lane of {counter.partition!r}: …, {last}, {last + step}, …",
                 hint=f"ticketctl counter advance {shlex.quote(counter.partition)} --to {nearest}",
@@ -192,50 +215,73 @@ class Counters:
         if to > counter.ceiling:
             raise RefusedError(f"{to} is beyond the ceiling {counter.ceiling} of {counter.partition!r}")
 
-    def _update(self, name: str, update: str, condition: str, values: Mapping[str, int | bool]) -> Counter:
-        """One conditional write; ``_NotSoError`` with what is there where its condition does not hold."""
+    def _changed(self, name: str, update: str, condition: str, values: Mapping[str, Value]) -> Counter:
+        item = self.change(name, update, condition, values)
+        with problems_in_our_words(name):
+            return self.read(item)
+
+    def change(
+        self,
+        name: str,
+        update: str,
+        condition: str,
+        values: Mapping[str, Value],
+        names: Mapping[str, str] | None = None,
+    ) -> Mapping[str, Any]:
+        """One conditional write; the item as it is then. ``NotSoError`` where the condition does not hold.
+
+        ``names`` are attributes beside those that the handler names; of names and values those are sent that are used.
+        """
         handler = bundle.handler
-        text = f"{update} {condition}"
+        used = set(re.findall(r"[#:]\w+", f"{update} {condition}"))
         with problems_in_our_words(name):
             request = {
                 "TableName": self._table,
                 "Key": {"partition": {"S": handler.check_name(name)}},
                 "UpdateExpression": update,
                 "ConditionExpression": condition,
-                "ExpressionAttributeNames": {k: v for k, v in handler.NAMES.items() if k in text},
+                "ExpressionAttributeNames": {k: v for k, v in {**handler.NAMES, **(names or {})}.items() if k in used},
                 "ReturnValues": "ALL_NEW",
                 "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
             }
-            if used := {k: _typed(v) for k, v in values.items() if k in text}:
-                request["ExpressionAttributeValues"] = used
+            if sent := {k: _typed(v) for k, v in values.items() if k in used}:
+                request["ExpressionAttributeValues"] = sent
             try:
-                item = self._send("UpdateItem", request)["Attributes"]
+                item: Mapping[str, Any] = self._send("UpdateItem", request)["Attributes"]
             except handler.ConditionFailedError as refused:
-                there = None if refused.item is None else Counter.from_answer(handler.read_counter(refused.item))
-                raise _NotSoError(there) from None
-            return Counter.from_answer(handler.read_counter(item))
+                raise NotSoError(refused.item) from None
+        return item
 
 
-class _NotSoError(Exception):
-    """The condition of a change does not hold; ``counter`` is what is there."""
+class NotSoError(Exception):
+    """The condition of a change does not hold; ``item`` is what is there."""
 
-    def __init__(self, counter: Counter | None) -> None:
+    def __init__(self, item: Mapping[str, Any] | None) -> None:
         super().__init__()
-        self.counter = counter
+        self.item = item
 
 
-def _same_lane(counter: Counter) -> str:
+def same_increment(increment: int) -> str:
+    """The condition that a counter still moves by ``:increment``; an absent one means 1."""
     same = "#increment = :increment"
-    if counter.increment == 1:
-        same = f"(attribute_not_exists(#increment) OR {same})"
-    limit = "#ceiling = :ceiling"
+    return f"(attribute_not_exists(#increment) OR {same})" if increment == 1 else same
+
+
+def _same_ceiling(counter: Counter) -> str:
     if counter.ceiling == bundle.handler.MAX_TICKET:
-        limit = "(attribute_not_exists(#ceiling) OR #ceiling >= :ceiling)"
-    return f"{same} AND {limit}"
+        return "(attribute_not_exists(#ceiling) OR #ceiling >= :ceiling)"
+    return "#ceiling = :ceiling"
 
 
-def _typed(value: int | bool) -> dict[str, Any]:
-    return {"BOOL": value} if isinstance(value, bool) else {"N": str(value)}
+def _typed(value: Value) -> dict[str, Any]:
+    match value:
+        case bool():
+            return {"BOOL": value}
+        case int():
+            return {"N": str(value)}
+        case str():
+            return {"S": value}
+    return {"SS": sorted(value)}
 
 
 def largest_integer(lines: Iterator[str], column: str | None = None) -> int:

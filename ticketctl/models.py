@@ -11,7 +11,8 @@ T = TypeVar("T")
 class Block:
     """Tickets taken in one write: ``first, first + increment, …, last``, ``count`` of them.
 
-    ``replayed``: an earlier request with the same idempotency key took them.
+    ``replayed``: an earlier request with the same idempotency key took them. ``region`` is where they were taken;
+    ``possible_gaps`` are regions that were asked first and did not say whether they took as many.
     """
 
     partition: str
@@ -20,13 +21,15 @@ class Block:
     count: int
     increment: int
     replayed: bool = False
+    region: str | None = None
+    possible_gaps: tuple[str, ...] = ()
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> "Block":
         """Read what the Function URL and the atomic write give; ``ValueError`` where it is not that."""
         partition = _member(answer, "partition", str)
         numbers = {name: _member(answer, name, int) for name in ("first", "last", "count", "increment")}
-        block = cls(partition=partition, **numbers, replayed=answer.get("replayed") is True)
+        block = cls(partition, **numbers, replayed=answer.get("replayed") is True)  # type: ignore[arg-type]
         if block.increment < 1 or block.count < 1 or block.last != block.first + (block.count - 1) * block.increment:
             raise ValueError("not a block: its numbers contradict each other")
         return block
@@ -43,7 +46,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Counter:
-    """Where a counter stands. ``minted_at`` is in epoch milliseconds, ``None`` before the first mint."""
+    """Where a counter stands. ``minted_at`` is in epoch milliseconds, ``None`` before the first mint.
+
+    ``region`` is ``None`` where the counter was asked for at a URL that names none.
+    """
 
     partition: str
     hand_crafted_int: int
@@ -52,6 +58,12 @@ class Counter:
     remaining: int
     minted_at: int | None
     frozen: bool = False
+    region: str | None = None
+
+    @property
+    def offset(self) -> int:
+        """Its lane's residue as a number from 1 to ``increment``."""
+        return (self.hand_crafted_int - 1) % self.increment + 1
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> "Counter":
@@ -60,11 +72,12 @@ class Counter:
         minted_at = None if answer.get("minted_at", ...) is None else _member(answer, "minted_at", int)
         names = ("hand_crafted_int", "increment", "ceiling", "remaining")
         numbers = {name: _member(answer, name, int) for name in names}
-        return cls(partition=partition, minted_at=minted_at, frozen=answer.get("frozen") is True, **numbers)
+        frozen = answer.get("frozen") is True
+        return cls(partition=partition, minted_at=minted_at, frozen=frozen, **numbers)  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, Any]:
         """The counter as ``--json`` prints it."""
-        return asdict(self)
+        return {**asdict(self), "offset": self.offset}
 
 
 def _member(answer: Mapping[str, Any], name: str, kind: type[T]) -> T:

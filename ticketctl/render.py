@@ -103,6 +103,22 @@ class Output:
             for counter in counters:
                 self._counter(counter)
 
+    def lanes(self, rows: Sequence[Sequence[str]], *, title: str) -> None:
+        """Write who has which lane: counter, region, offset, increment, share, next ticket, state."""
+        if not self.on_terminal:
+            self.lines("\t".join(row) for row in rows)
+            return
+        from rich.console import Console
+        from rich.table import Table
+
+        names = ("counter", "region", "offset", "step", "share", "next ticket", "state")
+        table = Table(*names, title=title, title_justify="left")
+        for column in table.columns[2:6]:
+            column.justify, column.no_wrap = "right", True
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+
     def facts(self, facts: Mapping[str, Any]) -> None:
         """Write names and values, tab-separated, one a line."""
         for name, value in facts.items():
@@ -142,11 +158,39 @@ class Output:
         """A bar on stderr where it is a terminal; elsewhere a line now and then if it takes long."""
         if self._quiet or self.as_json:
             yield lambda done: None
-        elif self._stderr.isatty() and not self._environ.get("CI"):
+        elif self._moves:
             with self._shown_bar(what, total) as advance:
                 yield advance
         else:
             yield self._plain_progress(what, total)
+
+    @contextmanager
+    def side_by_side(self, names: Sequence[str]) -> Iterator[Callable[[str, str], None]]:
+        """Tell of work that goes on in several places: ``(name, what)``. On a terminal each has a line that changes."""
+        if len(names) < 2:
+            yield lambda name, what: self.note(what)
+        elif self._moves:
+            with self._shown_lines(names) as tell:
+                yield tell
+        else:
+            yield lambda name, what: self.note(f"{name}: {what.strip()}")
+
+    @contextmanager
+    def _shown_lines(self, names: Sequence[str]) -> Iterator[Callable[[str, str], None]]:
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn
+
+        columns = (SpinnerColumn(finished_text="-"), TextColumn("{task.description}", markup=False))
+        with Progress(*columns, console=Console(file=self._stderr)) as lines:
+            tasks = {name: lines.add_task(name, total=None) for name in names}
+            yield lambda name, what: lines.update(tasks[name], description=f"{name}: {what.strip()}")
+            for task in tasks.values():
+                lines.update(task, total=1, completed=1)
+
+    @property
+    def _moves(self) -> bool:
+        silent = self._quiet or self.as_json or bool(self._environ.get("CI"))
+        return self._stderr.isatty() and not silent
 
     def _say(self, text: str) -> None:
         try:
@@ -203,11 +247,12 @@ class Output:
         """Show counters again and again: a live table on a terminal, else each counter when it has changed."""
         if self.on_terminal and not self.as_json:
             self._watch_live(look, title, every, sleep)
-        shown: dict[str, Counter] = {}
+        shown: dict[tuple[str | None, str], Counter] = {}
         while True:
             for counter in look():
-                if shown.get(counter.partition) != counter:
-                    shown[counter.partition] = counter
+                place = (counter.region, counter.partition)
+                if shown.get(place) != counter:
+                    shown[place] = counter
                     self._counter(counter)
             sleep(every)
 
@@ -234,8 +279,9 @@ def counter_table(title: str, counters: Iterable[Counter]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("counter", "last ticket", "step", "left", "last minted", "state", title=title, title_justify="left")
-    for column in table.columns[1:4]:
+    names = ("counter", "last ticket", "step", "left", "last minted", "state", "offset", "region")
+    table = Table(*names, title=title, title_justify="left")
+    for column in [*table.columns[1:4], table.columns[6]]:
         column.justify, column.no_wrap = "right", True
     for counter in counters:
         table.add_row(*(Text(cell, overflow="fold") for cell in counter_row(counter)))
@@ -243,10 +289,11 @@ def counter_table(title: str, counters: Iterable[Counter]) -> "Table":
 
 
 def counter_row(counter: Counter) -> Sequence[str]:
-    """A counter's cells: name, last ticket, step, how many are left, when it last minted (UTC), its state."""
+    """A counter's cells: name, last ticket, step, how many are left, last mint (UTC), state, offset, region."""
     numbers = (counter.hand_crafted_int, counter.increment, counter.remaining)
     state = "frozen" if counter.frozen else "mints"
-    return [counter.partition, *map(str, numbers), _utc(counter.minted_at), state]
+    where = (str(counter.offset), counter.region or "-")
+    return [counter.partition, *map(str, numbers), _utc(counter.minted_at), state, *where]
 
 
 def _utc(epoch_ms: int | None) -> str:

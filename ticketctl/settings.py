@@ -3,8 +3,8 @@
 import math
 import re
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ _AWS_VARIABLES = {
 _DEFAULTS: dict[str, Any] = {
     "stack": "Tickets",
     "region": None,
+    "regions": None,
     "profile": None,
     "partition": None,
     "via": "url",
@@ -33,10 +34,14 @@ _DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What a command works with. ``timeout`` is in seconds; ``origins`` names where each value came from."""
+    """What a command works with. ``timeout`` is in seconds; ``origins`` names where each value came from.
+
+    ``regions`` are those of the stack, in the order in which they are tried; ``region`` is the first of them.
+    """
 
     stack: str
     region: str | None
+    regions: tuple[str, ...]
     profile: str | None
     partition: str | None
     via: str
@@ -46,12 +51,16 @@ class Settings:
     timeout: float
     origins: Mapping[str, str] = field(default_factory=dict)
 
+    def in_region(self, region: str) -> "Settings":
+        """The same for one region."""
+        return replace(self, region=region, regions=(region,))
+
     def require_region(self) -> str:
         """The region, or an error that says where it was looked for."""
         if self.region is None:
             raise NoRegionError(
-                "no region is set; looked at --region, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
-                "ticketctl's configuration file and the AWS profile",
+                "no region is set; looked at --region, TICKETCTL_REGIONS, TICKETCTL_REGION, AWS_REGION, "
+                "AWS_DEFAULT_REGION, ticketctl's configuration file and the AWS profile",
                 hint="add --region REGION, or try it without AWS: ticketctl next --local",
             )
         return self.region
@@ -62,8 +71,15 @@ def resolve(
     environ: Mapping[str, str],
     *,
     profile_region: Callable[[str | None], str | None] = lambda profile: None,
+    deployed: Callable[[Mapping[str, Any]], Sequence[str]] = lambda values: (),
 ) -> Settings:
-    """Settle every setting. ``flags`` has those that were typed; ``profile_region`` looks into the AWS profile."""
+    """Settle every setting. ``flags`` has those that were typed; their ``region`` may be several.
+
+    ``profile_region`` looks into the AWS profile, ``deployed`` tells in which regions the stack of the settings
+    was deployed before.
+    """
+    typed = flags.get("region") or None
+    flags = {**flags, "region": None, "regions": [typed] if isinstance(typed, str) else typed}
     file, contents = _configuration(environ)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -72,10 +88,10 @@ def resolve(
     values["local"] = _boolean(values["local"], origins["local"])
     if values["local"]:
         _make_local(values, origins, flags)
-    elif values["region"] is None and (region := profile_region(values["profile"])):
-        values["region"], origins["region"] = region, f"AWS profile {values['profile'] or 'default'}"
     for name, value in values.items():
-        values[name] = _checked(name, value, origins[name])
+        if name != "regions":
+            values[name] = _checked(name, value, origins[name])
+    _settle_regions(values, origins, profile_region, deployed)
     if values["url"] and values["via"] == "dynamodb":
         if origins["via"] == "--via" and origins["url"] != "--url":
             values["url"], origins["url"] = None, f"--via, against {origins['url']}"
@@ -86,6 +102,42 @@ def resolve(
     return Settings(**values, origins=origins)
 
 
+def _settle_regions(
+    values: dict[str, Any],
+    origins: dict[str, str],
+    profile_region: Callable[[str | None], str | None],
+    deployed: Callable[[Mapping[str, Any]], Sequence[str]],
+) -> None:
+    """The regions: those that were named, else where the stack was deployed before, the one we are in first."""
+    is_said = origins["regions"] in ("--region", "TICKETCTL_REGIONS")
+    if values["regions"] is not None and (is_said or origins["region"] != "TICKETCTL_REGION"):
+        values["regions"] = _region_names(values["regions"], origins["regions"])
+        values["region"], origins["region"] = values["regions"][0], origins["regions"]
+        return
+    if values["region"] is None and not values["local"] and (region := profile_region(values["profile"])):
+        values["region"] = _checked("region", region, f"AWS profile {values['profile'] or 'default'}")
+        origins["region"] = f"AWS profile {values['profile'] or 'default'}"
+    home = values["region"]
+    before = () if values["url"] or origins["region"] == "TICKETCTL_REGION" else tuple(deployed(values))
+    if before and home in (None, *before):
+        values["regions"] = tuple(dict.fromkeys([home or before[0], *before]))
+        origins["regions"] = "where the stack was deployed before"
+        if home is None:
+            values["region"], origins["region"] = before[0], origins["regions"]
+        return
+    if home is None and values["local"]:
+        values["region"], origins["region"] = LOCAL_REGION, "default of --local"
+    values["regions"] = () if values["region"] is None else (values["region"],)
+    origins["regions"] = origins["region"]
+
+
+def _region_names(value: Any, origin: str) -> tuple[str, ...]:
+    names = re.split(r"[\s,]+", value.strip(" ,")) if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not names:
+        raise UsageError(f"regions is {value!r} (from {origin}), not a list of regions")
+    return tuple(dict.fromkeys(str(_checked("region", name, origin)) for name in names))
+
+
 def _settle(
     name: str,
     default: Any,
@@ -94,7 +146,8 @@ def _settle(
     configuration: tuple[Path, Mapping[str, Any]],
 ) -> tuple[Any, str]:
     if flags.get(name) is not None:
-        return flags[name], "--no-local" if flags[name] is False else f"--{name.replace('_', '-')}"
+        flag = {"regions": "--region"}.get(name, f"--{name.replace('_', '-')}")
+        return flags[name], "--no-local" if flags[name] is False else flag
     for variable in (f"TICKETCTL_{name.upper()}", *_AWS_VARIABLES.get(name, ())):
         if environ.get(variable):
             return environ[variable], variable
@@ -131,8 +184,8 @@ def _make_local(values: dict[str, Any], origins: dict[str, str], flags: Mapping[
         values[name], origins[name] = None, "default"
     if flags.get("url") is None:
         values["url"], origins["url"] = None, "default"
-    if values["region"] is None or origins["region"].startswith("AWS_"):
-        values["region"], origins["region"] = LOCAL_REGION, "default of --local"
+    if origins["region"].startswith("AWS_"):
+        values["region"], origins["region"] = None, "default"
 
 
 def _checked(name: str, value: Any, origin: str) -> Any:

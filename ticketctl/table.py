@@ -1,9 +1,12 @@
-"""The table as a whole: whether it is there, and deleting it with every counter."""
+"""The table as a whole: whether it is there, in which regions, and deleting it with every counter."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ticketctl.aws import errors_in_our_words
-from ticketctl.errors import NotDeployedError, StackFailedError
+from ticketctl.aws import Aws, errors_in_our_words
+from ticketctl.errors import NotDeployedError, NotMintedError, StackFailedError, TicketctlError
+
+LOOKERS = 16  # regions that are looked at side by side
 
 
 class Tables:
@@ -35,3 +38,24 @@ class Tables:
                 self._client.get_waiter("table_not_exists").wait(TableName=name)
             except WaiterError as error:
                 raise StackFailedError(f"the table {name} is not deleted yet: {error}", hint="run it again") from error
+
+
+def tables_elsewhere(aws: Aws, name: str, warn: Callable[[str], None]) -> Sequence[str]:
+    """The other regions of the account that have a table of that name. ``warn`` is told where nobody can tell."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def look(region: str) -> bool | None:
+        client = aws.in_region(region).client("dynamodb", timeout=5.0, retries=0)
+        try:
+            return Tables(client, profile=aws.profile).exists(name)
+        except NotMintedError:
+            return None
+        except TicketctlError:  # the account has not enabled the region, or we may not use it
+            return False
+
+    others = [region for region in aws.regions() if region != aws.region]
+    with ThreadPoolExecutor(LOOKERS) as pool:
+        found = dict(zip(others, pool.map(look, others), strict=True))
+    if unknown := [region for region, there in found.items() if there is None]:
+        warn(f"not reached, so a table {name} there is not known of: {', '.join(unknown)}")
+    return [region for region, there in found.items() if there]

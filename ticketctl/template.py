@@ -15,10 +15,13 @@ from typing import Any
 
 from ticketctl.bundle import sources
 from ticketctl.errors import FileError, MissingExtraError, SetupError
+from ticketctl.settings import LOCAL_REGION
 
 SHIPPED = Path(__file__).parent / "template.json"
 MAX_BYTES = 51_200  # CloudFormation's limit for a template that is sent with the request
 TABLE_TYPE = "AWS::DynamoDB::Table"
+ROLE_TYPE = "AWS::IAM::Role"
+_ROLE_NAME = "${AWS::StackName}-${AWS::Region}"
 
 
 def sources_hash(root: Path) -> str:
@@ -56,6 +59,20 @@ def for_stack(template: dict[str, Any], stack: str) -> dict[str, Any]:
     resources = {
         name: {**resource, "Properties": {**resource["Properties"], "TableName": stack}}
         if resource["Type"] == TABLE_TYPE
+        else resource
+        for name, resource in template["Resources"].items()
+    }
+    return {**template, "Resources": resources}
+
+
+def for_embedded(template: dict[str, Any], region: str) -> dict[str, Any]:
+    """The template with the region in its role's name, for the embedded AWS.
+
+    IAM is one for all regions, and there a role that has no name of its own gets the same one in each of them.
+    """
+    resources = {
+        name: {**resource, "Properties": {**resource["Properties"], "RoleName": {"Fn::Sub": _ROLE_NAME}}}
+        if resource["Type"] == ROLE_TYPE and region != LOCAL_REGION
         else resource
         for name, resource in template["Resources"].items()
     }

@@ -4,20 +4,25 @@ import itertools
 import math
 import time
 from collections import Counter as Multiset
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from ticketctl.errors import NotMintedError, OutcomeUnknownError
+from ticketctl.lanes import Lane
 
 NAMED = 100
 
 
 @dataclass
 class Record:
-    """What one worker saw: its tickets in their order, the seconds each took, and the attempts that failed."""
+    """What one worker saw: its tickets in their order, the seconds each took, and the attempts that failed.
 
+    ``lane`` is the one that its tickets should be in.
+    """
+
+    lane: Lane
     tickets: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     not_minted: int = 0
@@ -66,9 +71,11 @@ class Report:
         }
 
 
-def work(mint: Callable[[], int], mints: int, *, tell: Callable[[], None], clock: Callable[[], float]) -> Record:
+def work(
+    mint: Callable[[], int], lane: Lane, mints: int, *, tell: Callable[[], None], clock: Callable[[], float]
+) -> Record:
     """One worker: mint so many times, one after the other, and write down what came."""
-    record = Record()
+    record = Record(lane)
     for _ in range(mints):
         began = clock()
         try:
@@ -84,49 +91,56 @@ def work(mint: Callable[[], int], mints: int, *, tell: Callable[[], None], clock
 
 
 def run(
-    mints_of: Sequence[Callable[[], int]],
+    workers: Sequence[tuple[Callable[[], int], Lane]],
     mints: int,
     *,
-    first: int,
-    increment: int,
     tell: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Report:
-    """Let one worker for each of ``mints_of`` mint ``mints`` times from a counter that begins at ``first``."""
+    """Let each worker mint ``mints`` times; its lane begins with the first ticket of the counter it mints from."""
     began = clock()
-    with ThreadPoolExecutor(len(mints_of)) as pool:
-        records = list(pool.map(lambda mint: work(mint, mints, tell=tell, clock=clock), mints_of))
-    return report(records, first=first, increment=increment, seconds=clock() - began)
+    with ThreadPoolExecutor(len(workers)) as pool:
+        records = list(pool.map(lambda worker: work(worker[0], worker[1], mints, tell=tell, clock=clock), workers))
+    return report(records, seconds=clock() - began)
 
 
-def report(records: Sequence[Record], *, first: int, increment: int, seconds: float) -> Report:
-    """Add records up. Between the first number and the largest seen, each of the lane should be there once."""
+def report(records: Sequence[Record], *, seconds: float) -> Report:
+    """Add records up. In each lane, between its first number and the largest seen, each should be there once."""
     times = Multiset(ticket for record in records for ticket in record.tickets)
-    outside = sorted(ticket for ticket in times if ticket < first or (ticket - first) % increment)
-    inside = sorted(times.keys() - set(outside))
-    gaps = _between(first, inside, increment)
+    inside: dict[Lane, set[int]] = {record.lane: set() for record in records}
+    outside: set[int] = set()
+    for record in records:
+        within = {ticket for ticket in record.tickets if ticket in record.lane}
+        inside[record.lane] |= within
+        outside |= set(record.tickets) - within
+    gaps = itertools.chain.from_iterable(_between(lane, sorted(tickets)) for lane, tickets in inside.items())
     return Report(
         minted=times.total(),
         not_minted=sum(record.not_minted for record in records),
         unknown=sum(record.unknown for record in records),
         duplicates=sorted(ticket for ticket, count in times.items() if count > 1),
-        outside_lane=outside,
+        outside_lane=sorted(outside),
         out_of_order=sum(
             later <= earlier for r in records for earlier, later in zip(r.tickets, r.tickets[1:], strict=False)
         ),
-        gaps=(max(inside, default=first - increment) - first) // increment + 1 - len(inside),
+        gaps=sum(_reach(lane, tickets) - len(tickets) for lane, tickets in inside.items()),
         gap_tickets=list(itertools.islice(gaps, NAMED)),
         seconds=seconds,
         latencies=sorted(second for record in records for second in record.seconds),
     )
 
 
-def _between(first: int, tickets: Sequence[int], increment: int) -> Iterator[int]:
+def _reach(lane: Lane, tickets: Collection[int]) -> int:
+    """How many numbers a lane has from its first to the largest seen."""
+    return (max(tickets) - lane.offset) // lane.increment + 1 if tickets else 0
+
+
+def _between(lane: Lane, tickets: Iterable[int]) -> Iterator[int]:
     """The numbers of a lane from its first on that are missing between ascending tickets of it."""
-    expected = first
+    expected = lane.offset
     for ticket in tickets:
-        yield from range(expected, ticket, increment)
-        expected = ticket + increment
+        yield from range(expected, ticket, lane.increment)
+        expected = ticket + lane.increment
 
 
 def percentile(ascending: Sequence[float], percent: int) -> float | None:

@@ -1,16 +1,21 @@
 """``counter``: make counters, move them forward, freeze them."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ticketctl.commands.options import Run, command, help_when_bare, whole
-from ticketctl.commands.status import warn_where_little_is_left
-from ticketctl.errors import FileError
+from ticketctl.commands.status import by_name, warn_where_little_is_left
+from ticketctl.errors import FileError, UsageError
 from ticketctl.models import Counter
+from ticketctl.regions import raise_failures
+
+if TYPE_CHECKING:
+    from ticketctl.counters import Counters
+    from ticketctl.sequence import Member
 
 Name = Annotated[str, typer.Argument(help="The counter's name.")]
 
@@ -47,11 +52,20 @@ def create(
         int | None, typer.Option(parser=whole(1), metavar="N", help="The last ticket that may be issued.")
     ] = None,
 ) -> None:
-    """Create a counter. Where it exists as asked for, it stays as it is."""
-    counter, created = run.connection.counters().create(
-        name, start=start, increment=increment, offset=offset, ceiling=ceiling
-    )
-    _show(run, counter, "created" if created else "exists already", created=created)
+    """Create a counter, in every region of the stack. Where it exists as asked for, it stays as it is."""
+    from ticketctl import sequence
+
+    if run.regions.are_shared():
+        if increment or offset:
+            raise UsageError("--increment and --offset cannot be set where several regions share the lanes")
+        members = run.regions.members()
+        made, created = sequence.create(members, _targets(run, members), name, start=start or 1, ceiling=ceiling)
+    else:
+        counter, created = run.connection.counters().create(
+            name, start=start, increment=increment, offset=offset, ceiling=ceiling
+        )
+        made = [counter]
+    _show(run, made, "created" if created else "exists already", created=created)
 
 
 def advance(
@@ -62,7 +76,13 @@ def advance(
     ],
 ) -> None:
     """Move a counter forward, past numbers that were taken elsewhere. Never back."""
-    _show(run, run.connection.counters().advance(name, to), "is now past that number")
+    from ticketctl.sequence import advance as advance_all
+
+    if run.regions.are_shared():
+        moved = advance_all(_members(run), name, to)
+    else:
+        moved = [run.connection.counters().advance(name, to)]
+    _show(run, moved, "is now past that number")
 
 
 def adopt(
@@ -72,6 +92,7 @@ def adopt(
     column: Annotated[str | None, typer.Option(help="The file is CSV with headings: take this column.")] = None,
 ) -> None:
     """Start a counter above numbers that exist already: create it there, or move it forward."""
+    from ticketctl import sequence
     from ticketctl.counters import largest_integer
 
     try:
@@ -82,30 +103,59 @@ def adopt(
                 largest = largest_integer(file, column)
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(f"{from_max} cannot be read: {error}", hint="name a readable file, or - for stdin") from None
-    counter, moved = run.connection.counters().adopt(name, largest)
-    _show(run, counter, f"starts above {largest}" if moved else f"was beyond {largest} already", moved=moved)
+    if run.regions.are_shared():
+        members = _members(run)
+        there, moved = sequence.adopt(members, _targets(run, members), name, largest)
+    else:
+        counter, moved = run.connection.counters().adopt(name, largest)
+        there = [counter]
+    _show(run, there, f"starts above {largest}" if moved else f"was beyond {largest} already", moved=moved)
 
 
 def freeze(run: Run, name: Name) -> None:
     """Stop a counter from minting."""
-    _show(run, run.connection.counters().freeze(name), "is frozen")
+    _show(run, _switch(run, name, lambda counters: counters.freeze), "is frozen")
 
 
 def thaw(run: Run, name: Name) -> None:
     """Let a frozen counter mint again."""
-    _show(run, run.connection.counters().thaw(name), "mints again")
+    _show(run, _switch(run, name, lambda counters: counters.thaw), "mints again")
 
 
 def list_all(run: Run) -> None:
     """List all counters."""
-    counters = sorted(run.connection.counters().all(run.output.warn), key=lambda counter: counter.partition)
+    outcomes = run.regions.each(lambda connection: list(connection.counters().all(run.output.warn)))
+    counters = by_name(outcomes)
     warn_where_little_is_left(run, counters)
     run.output.counters(counters, title=run.place)
+    raise_failures(outcomes, "listed")
 
 
-def _show(run: Run, counter: Counter, what: str, **facts: bool) -> None:
+def _switch(run: Run, name: str, change: "Callable[[Counters], Callable[[str], Counter]]") -> Sequence[Counter]:
+    """Change a counter wherever it is."""
+    from ticketctl.sequence import switch
+
+    if not run.regions.are_shared():
+        return [change(run.connection.counters())(name)]
+    return switch(_members(run), name, lambda counters: change(counters)(name))
+
+
+def _members(run: Run) -> "Sequence[Member]":
+    """The regions that a change is for: those that were named, else all that share the sequence."""
+    members = run.regions.members()
+    return [member for member in members if member.region in run.named_regions] if run.named_regions else members
+
+
+def _targets(run: Run, members: "Sequence[Member]") -> Sequence[str]:
+    """The regions in which a counter is made."""
+    return run.named_regions or [member.region for member in members if not member.retired]
+
+
+def _show(run: Run, counters: Sequence[Counter], what: str, **facts: bool) -> None:
+    place = run.place_of(counter.region or "" for counter in counters)
     if run.output.as_json:
-        run.output.document({**counter.as_dict(), **facts})
+        whole = [counter.as_dict() for counter in counters]
+        run.output.document({**(whole[0] if len(whole) == 1 else {"counters": whole}), **facts})
         return
-    run.output.note(f"{counter.partition} {what}, in {run.place}")
-    run.output.counters([counter], title=run.place)
+    run.output.note(f"{counters[0].partition} {what}, in {place}")
+    run.output.counters(counters, title=place)

@@ -23,7 +23,8 @@ def register(app: typer.Typer) -> None:
 def next_ticket(run: Run) -> None:
     """Mint one ticket and print it."""
     try:
-        deliver(run.connection.mint(1, key=_key(run)), run, ranges=False)
+        key, is_typed = _key(run)
+        deliver(run.regions.mint(1, key=key, stays=is_typed), run, ranges=False)
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted; a ticket may have been spent") from None
 
@@ -42,16 +43,18 @@ def fetch(
     ] = False,
 ) -> None:
     """Mint many tickets and print them, one a line, while the rest is being minted."""
-    printed, key, size = 0, _key(run), block or run.connection.max_block
+    printed, size = 0, block or run.regions.max_block
+    key, is_typed = _key(run)
     try:
         with run.output.progress("minting", count) as advance:
             while printed < count:
                 try:
-                    minted = run.connection.mint(min(size, count - printed), key=f"{key}/{printed}")
+                    minted = run.regions.mint(min(size, count - printed), key=f"{key}/{printed}", stays=is_typed)
                 except UsageError:
-                    if block or printed or run.connection.look_up().max_count >= size:
+                    run.regions.look_up()
+                    if block or printed or run.regions.max_block >= size:
                         raise
-                    size = run.connection.max_block  # somebody has made it smaller
+                    size = run.regions.max_block  # somebody has made it smaller
                     continue
                 deliver(minted, run, ranges=ranges)
                 printed += minted.count
@@ -70,14 +73,14 @@ def fetch(
         ) from error
 
 
-def _key(run: Run) -> str:
-    """The idempotency key of a run, which makes its own retries safe: what was typed, else one that nobody has."""
+def _key(run: Run) -> tuple[str, bool]:
+    """The idempotency key of a run, which makes its own retries safe, and whether it was typed; else nobody has it."""
     typed: str | None = run.flags["idempotency_key"]
     if typed is None:
-        return uuid.uuid4().hex
+        return uuid.uuid4().hex, False
     if not re.fullmatch(r"[ -~]{1,200}", typed):
         raise UsageError("--idempotency-key must be 1 to 200 visible ASCII characters")
-    return typed
+    return typed, True
 
 
 def deliver(block: Block, run: Run, *, ranges: bool) -> None:

@@ -6,16 +6,19 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
+from ticketctl import failover
 from ticketctl.connection import Connection
 from ticketctl.errors import ConfirmationNeededError, RefusedError, TicketctlError
+from ticketctl.regions import Regions, deployed_before
 from ticketctl.render import Output, standard_output
 from ticketctl.settings import Settings, resolve
+from ticketctl.sources.url import CONNECT_SECONDS
 
 _WHERE = "Where"
 _HOW = "How"
@@ -41,7 +44,10 @@ _EVERYWHERE: dict[str, Any] = {
     "stack": Annotated[
         str | None, typer.Option(help="The stack, and its table. Default: Tickets.", rich_help_panel=_WHERE)
     ],
-    "region": Annotated[str | None, typer.Option(help="The AWS region.", rich_help_panel=_WHERE)],
+    "region": Annotated[
+        list[str] | None,
+        typer.Option(help="The AWS region; several in the order in which to try them.", rich_help_panel=_WHERE),
+    ],
     "profile": Annotated[str | None, typer.Option(help="The AWS profile.", rich_help_panel=_WHERE)],
     "local": Annotated[
         bool | None,
@@ -69,6 +75,9 @@ SOURCE: dict[str, Any] = {
 }
 KEY: dict[str, Any] = {
     **SOURCE,
+    "spread": Annotated[
+        bool, typer.Option("--spread", help="Begin with another region each time, instead of the first.")
+    ],
     "idempotency_key": Annotated[
         str | None,
         typer.Option(
@@ -98,7 +107,7 @@ PARAMETERS: dict[str, Any] = {
         int | None, typer.Option(parser=whole(0), metavar="DAYS", help="Days that log lines are kept.")
     ],
 }
-_FLAGS = {"as_json", "quiet", "verbose", "debug"}
+_FLAGS = {"spread", "as_json", "quiet", "verbose", "debug"}
 _NOT_FOR_LOCAL = {"local", "profile", "endpoint_url"}
 
 
@@ -109,13 +118,23 @@ class Run:
     flags: Mapping[str, Any]
     settings: Settings
     connection: Connection
+    regions: Regions
     output: Output
 
     @property
     def place(self) -> str:
-        """The stack and region, for a person."""
+        """The stack and its regions, for a person."""
+        return self.place_of(self.settings.regions or [self.settings.require_region()])
+
+    def place_of(self, regions: Iterable[str]) -> str:
+        """The stack in some of its regions, for a person."""
         where = "the embedded AWS, " if self.settings.local else ""
-        return f"{self.settings.stack} in {where}{self.settings.require_region()}"
+        return f"{self.settings.stack} in {where}{', '.join(regions)}"
+
+    @property
+    def named_regions(self) -> Sequence[str]:
+        """The regions that were typed; none where the command is for all of them."""
+        return self.settings.regions if self.flags.get("region") else ()
 
     def in_context(self, hint: str) -> str:
         """A command that a hint names, for the same stack in the same place as this one."""
@@ -197,11 +216,20 @@ def _run(flags: Mapping[str, Any]) -> Run:
         quiet=flags["quiet"],
         verbose=flags["verbose"],
     )
-    settings = resolve(flags, os.environ, profile_region=_profile_region)
+    settings = resolve(
+        flags,
+        os.environ,
+        profile_region=_profile_region,
+        deployed=lambda values: deployed_before(values, os.environ),
+    )
     for name, origin in settings.origins.items():
-        output.detail(f"{name.replace('_', '-')}: {getattr(settings, name)} (from {origin})")
-    connection = Connection(settings, environ=os.environ, report=output.note, warn=output.warn)
-    return Run(flags, settings, connection, output)
+        value = getattr(settings, name)
+        output.detail(f"{name.replace('_', '-')}: {' '.join(value) if name == 'regions' else value} (from {origin})")
+    connect = failover.CONNECT_SECONDS if len(settings.regions) > 1 else CONNECT_SECONDS
+    connection = Connection(settings, environ=os.environ, connect=connect, report=output.note, warn=output.warn)
+    spread = bool(flags.get("spread"))
+    regions = Regions(connection, environ=os.environ, spread=spread, note=output.detail, warn=output.warn)
+    return Run(flags, settings, connection, regions, output)
 
 
 def _profile_region(profile: str | None) -> str | None:
@@ -214,7 +242,9 @@ def _in_context(hint: str, flags: Mapping[str, Any]) -> str:
     if not hint.startswith("ticketctl ") or "--local" in hint:
         return hint
     for name in ("stack", "region", "profile", "endpoint_url"):
-        if flags.get(name) is not None:
+        if name == "region":
+            hint += "".join(f" --region {region}" for region in flags.get(name) or () if "--region" not in hint)
+        elif flags.get(name) is not None:
             hint += f" --{name.replace('_', '-')} {shlex.quote(str(flags[name]))}"
     if hint.startswith("ticketctl status") and flags.get("partition") is not None:
         hint += f" --partition {shlex.quote(flags['partition'])}"

@@ -1,20 +1,25 @@
 """``deploy``, ``diff``, ``destroy`` and ``synth``: the stack."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ticketctl.commands.options import PARAMETERS, Run, Yes, command
-from ticketctl.errors import FileError, InterruptedRunError, RefusedError, TicketctlError, UsageError
+from ticketctl.connection import Connection
+from ticketctl.errors import FileError, InterruptedRunError, TicketctlError, UsageError
+from ticketctl.regions import Outcomes, all_of, answers, failures, raise_failures
 from ticketctl.render import counter_row
 from ticketctl.table import Tables
 
 if TYPE_CHECKING:
-    from ticketctl.cloudformation import CloudFormation, Plan
+    from ticketctl.cloudformation import CloudFormation, Plan, Stack
+    from ticketctl.deployment import Planned
 
 CHANGES_FOUND = 9
 _TEMPLATE_NAMES = {
@@ -35,30 +40,75 @@ def register(app: typer.Typer) -> None:
 
 
 def deploy(run: Run, yes: Yes = False) -> None:
-    """Deploy the ticket server, or bring it up to date. What is not named keeps its value."""
-    note = run.output.note
-    stacks = run.connection.cloudformation(report=note)
+    """Deploy the ticket server to its regions, or bring it up to date. What is not named keeps its value."""
+    from ticketctl import deployment
+
+    note, regions = run.output.note, run.regions
+    parameters = _parameters(run)
     note(f"deploying {run.place}, {_who(run)}")
     with run.connection.exclusively():
-        existing = stacks.make_ready(run.settings.stack)
-        plan = _plan(run, stacks)
-        for change in plan.changes:
-            note(f"  {change}")
-        was_public = existing is not None and existing.parameters.get("AuthType") == "NONE"
-        if run.flags["public"] and not was_public:
-            _confirm_public(run, stacks, plan, yes=yes)
-        if plan.changes:
-            with _goes_on("deployment", "ticketctl deploy"):
-                stacks.execute(plan)
+        shared = deployment.sharers(regions, parameters)
+        with run.output.side_by_side(regions.names) as tell:
+
+            def plan(connection: Connection) -> "Planned":
+                stacks = connection.cloudformation(report=partial(tell, connection.region))
+                stacks.make_ready(run.settings.stack)
+                planned = deployment.plan(connection, stacks, parameters, shared=bool(shared))
+                for change in planned.plan.changes:
+                    tell(connection.region, f"  {change}")
+                return planned
+
+            plans = regions.each(plan)
+        _confirm_public(run, answers(plans).values(), yes=yes)
+        with run.output.side_by_side(regions.names) as tell, _goes_on("deployment", "ticketctl deploy"):
+            plans = _carried_out(run, plans, tell)
+    if shared and answers(plans):
+        deployment.give_lanes(regions, shared, note)
+    _show_deployed(run, plans)
+
+
+def _carried_out(run: Run, plans: Outcomes["Planned"], tell: Callable[[str, str], None]) -> Outcomes["Planned"]:
+    """Execute the plans; a region that failed before stays as it is."""
+
+    def execute(connection: Connection) -> "Planned":
+        planned = answers(plans)[connection.region]
+        if planned.plan.changes:
+            planned.stacks.execute(planned.plan)
         else:
-            note("no changes")
-    outputs, address = run.connection.look_up(), run.connection.url()
-    note(f"the ticket server is at {address}" + (", open to anyone" if outputs.auth == "NONE" else ""))
-    note(f"mint a ticket: {run.in_context('ticketctl next')}")
-    if run.output.as_json:
-        run.output.document({"url": address, "auth": outputs.auth, "changed": bool(plan.changes), **_where(run)})
-    else:
-        run.output.line(address)
+            tell(connection.region, "no changes")
+        return planned
+
+    done = {**failures(plans), **run.regions.each(execute, answers(plans))}
+    if len(plans) > 1:
+        for name, error in failures(done).items():
+            tell(name, f"failed: {error.message}")
+    return {name: done[name] for name in plans}
+
+
+def _show_deployed(run: Run, plans: Outcomes["Planned"]) -> None:
+    """Say where the ticket server is, in every region that is up to date; then what failed."""
+    found = all_of(run.regions.each(lambda connection: (connection.look_up(), connection.url()), answers(plans)))
+    for outputs, address in found.values():
+        opened = ", open to anyone" if outputs.auth == "NONE" else ""
+        run.output.note(f"the ticket server is at {address}{opened}")
+    if found:
+        run.output.note(f"mint a ticket: {run.in_context('ticketctl next')}")
+    documents = [
+        {
+            "url": address,
+            "auth": outputs.auth,
+            "changed": bool(answers(plans)[name].plan.changes),
+            "stack": run.settings.stack,
+            "region": name,
+        }
+        for name, (outputs, address) in found.items()
+    ]
+    if run.output.as_json and documents:
+        run.output.document(documents[0] if len(plans) == 1 else {"regions": documents})
+    elif not run.output.as_json:
+        for _, address in found.values():
+            run.output.line(address)
+    raise_failures(plans, "deployed")
 
 
 def diff(
@@ -66,22 +116,47 @@ def diff(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 9 where there are changes.")] = False,
 ) -> None:
     """Show what deploy would change; nothing is changed."""
-    stacks = run.connection.cloudformation(report=run.output.note)
-    plan = _plan(run, stacks)
-    if plan.changes:
-        stacks.discard(plan)
-    else:
+    from ticketctl import deployment
+
+    parameters = _parameters(run)
+    shared = deployment.sharers(run.regions, parameters)
+
+    def look(connection: Connection) -> "Plan":
+        stacks = connection.cloudformation(report=run.output.note)
+        plan = deployment.plan(connection, stacks, parameters, shared=bool(shared)).plan
+        if plan.changes:
+            stacks.discard(plan)
+        return plan
+
+    outcomes = run.regions.each(look)
+    plans = answers(outcomes)
+    several = len(outcomes) > 1
+    if plans and not any(plan.changes for plan in plans.values()):
         run.output.note("no changes")
-    if run.output.as_json:
-        changes = [
-            {"action": c.action, "id": c.logical_id, "type": c.type, "replacement": c.replacement} for c in plan.changes
-        ]
-        run.output.document({"changes": changes, **_where(run)})
-    else:
-        for change in plan.changes:
-            run.output.line(str(change))
-    if plan.changes and exit_code:
+    if run.output.as_json and plans:
+        _show_changes(run, plans)
+    elif plans:
+        for region, plan in plans.items():
+            for change in plan.changes:
+                run.output.line(f"{region}: {change}" if several else str(change))
+    raise_failures(outcomes, "compared")
+    if exit_code and any(plan.changes for plan in plans.values()):
         raise typer.Exit(CHANGES_FOUND)
+
+
+def _show_changes(run: Run, plans: Mapping[str, "Plan"]) -> None:
+    documents = [
+        {
+            "changes": [
+                {"action": c.action, "id": c.logical_id, "type": c.type, "replacement": c.replacement}
+                for c in plan.changes
+            ],
+            "stack": run.settings.stack,
+            "region": region,
+        }
+        for region, plan in plans.items()
+    ]
+    run.output.document(documents[0] if len(run.regions.names) == 1 else {"regions": documents})
 
 
 def destroy(
@@ -92,32 +167,85 @@ def destroy(
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """Delete the stack. Its table stays, and a later deploy carries its counters on."""
+    """Delete the stack in its regions. Its tables stay, and a later deploy carries their counters on."""
+    if delete_tickets is not None and delete_tickets != run.settings.stack:
+        raise UsageError(f"--delete-tickets {delete_tickets} does not name the stack {run.settings.stack}")
+    outcomes = run.regions.each(lambda connection: _standing(connection, run, deletes=delete_tickets is not None))
+    there = answers(outcomes)
+    doomed = [region for region, standing in there.items() if standing.what]
+    for region, standing in there.items():
+        if not standing.what:
+            kept = f"; the table {run.settings.stack} is there and stays" if standing.has_table else ""
+            run.output.note(f"nothing to destroy in {_who(run)}/{region}{kept}")
+        elif standing.has_table:
+            _show_counters(run, run.regions.at(region))
+    if doomed:
+        what = "; ".join(dict.fromkeys(there[region].what for region in doomed))
+        run.confirm(f"Delete {what} of {run.place_of(doomed)}, {_who(run)}?", yes=yes)
+        outcomes = {**outcomes, **_destroyed(run, {region: there[region] for region in doomed})}
+    if run.output.as_json and answers(outcomes):
+        documents = [
+            {
+                "destroyed": standing.stack is not None,
+                "table_deleted": standing.deletes_table,
+                "stack": run.settings.stack,
+                "region": region,
+            }
+            for region, standing in answers(outcomes).items()
+        ]
+        run.output.document(documents[0] if len(outcomes) == 1 else {"regions": documents})
+    raise_failures(outcomes, "destroyed")
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """What there is to destroy in one region."""
+
+    stacks: "CloudFormation"
+    stack: "Stack | None"
+    has_table: bool
+    deletes_table: bool
+
+    @property
+    def what(self) -> str:
+        """What goes, for a person; empty where nothing does."""
+        parts = ["the stack"] * (self.stack is not None) + ["the table with every counter"] * self.deletes_table
+        return " and ".join(parts)
+
+
+def _standing(connection: Connection, run: Run, *, deletes: bool) -> _Standing:
+    stacks = connection.cloudformation(report=run.output.note)
+    stack, has_table = stacks.find_ours(run.settings.stack), _tables(connection).exists(run.settings.stack)
+    return _Standing(stacks, stack, has_table, deletes_table=has_table and deletes)
+
+
+def _destroyed(run: Run, doomed: Mapping[str, _Standing]) -> Outcomes[_Standing]:
+    """Delete what there is, side by side; the regions are not asked for tickets any more."""
     name = run.settings.stack
-    if delete_tickets is not None and delete_tickets != name:
-        raise UsageError(f"--delete-tickets {delete_tickets} does not name the stack {name}")
-    stacks = run.connection.cloudformation(report=run.output.note)
-    tables = Tables(run.connection.aws.client("dynamodb"), profile=run.settings.profile)
-    stack, has_table = stacks.find_ours(name), tables.exists(name)
-    deletes_table = has_table and delete_tickets is not None
-    if stack is None and not deletes_table:
-        kept = f"; the table {name} is there and stays" if has_table else ""
-        run.output.note(f"nothing to destroy in {_who(run)}/{run.settings.region}{kept}")
-    else:
-        if has_table:
-            _show_counters(run)
-        what = " and ".join(["the stack"] * (stack is not None) + ["the table with every counter"] * deletes_table)
-        run.confirm(f"Delete {what} of {run.place}, {_who(run)}?", yes=yes)
+    with run.output.side_by_side(list(doomed)) as tell:
+
+        def delete(connection: Connection) -> _Standing:
+            standing = doomed[connection.region]
+            if standing.stack is not None:
+                connection.cloudformation(report=partial(tell, connection.region)).delete(standing.stack)
+                connection.forget()
+            if standing.deletes_table:
+                _tables(connection).delete(name)
+            return standing
+
         with run.connection.exclusively(), _goes_on("deletion", "ticketctl destroy"):
-            if stack is not None:
-                stacks.delete(stack)
-                run.connection.forget()
-            if deletes_table:
-                tables.delete(name)
-        kept = "" if deletes_table else f"; its table {name} stays, and ticketctl deploy takes it back"
-        run.output.note(f"destroyed {what} of {run.place}{kept}")
-    if run.output.as_json:
-        run.output.document({"destroyed": stack is not None, "table_deleted": deletes_table, **_where(run)})
+            outcomes = run.regions.each(delete, doomed)
+    gone = answers(outcomes)
+    if gone:
+        run.regions.remember([region for region in run.regions.before() if region not in gone])
+    for region, standing in gone.items():
+        kept = "" if standing.deletes_table else f"; its table {name} stays, and ticketctl deploy takes it back"
+        run.output.note(f"destroyed {standing.what} of {run.place_of([region])}{kept}")
+    return outcomes
+
+
+def _tables(connection: Connection) -> Tables:
+    return Tables(connection.aws.client("dynamodb"), profile=connection.settings.profile)
 
 
 def synth(
@@ -143,19 +271,6 @@ def synth(
         run.output.line(str(out))
 
 
-def _plan(run: Run, stacks: "CloudFormation") -> "Plan":
-    """What a deployment would change; refused where that would cost the table."""
-    from ticketctl.template import as_body, load
-
-    template = load(run.settings.stack)
-    plan = stacks.plan(run.settings.stack, as_body(template), _parameters(run.flags, template))
-    if plan.endangers_table:
-        stacks.discard(plan)
-        dangers = "; ".join(map(str, plan.endangers_table))
-        raise RefusedError(f"this would replace or delete the table: {dangers}; nothing was changed")
-    return plan
-
-
 @contextmanager
 def _goes_on(what: str, again: str) -> Iterator[None]:
     try:
@@ -164,16 +279,27 @@ def _goes_on(what: str, again: str) -> Iterator[None]:
         raise InterruptedRunError(f"interrupted; the {what} goes on without us, follow it again", hint=again) from None
 
 
-def _confirm_public(run: Run, stacks: "CloudFormation", plan: "Plan", *, yes: bool) -> None:
+def _confirm_public(run: Run, plans: Collection["Planned"], *, yes: bool) -> None:
+    """Ask before anyone is let in, once for all regions; the plans are dropped where the answer is no."""
+    if not run.flags["public"] or all(planned.is_public for planned in plans):
+        return
     try:
         run.confirm("Anyone who has the URL will be able to mint. Deploy it?", yes=yes)
     except BaseException:
-        stacks.discard(plan)
+        for planned in plans:
+            if planned.plan.changes:
+                planned.stacks.discard(planned.plan)
         raise
 
 
-def _parameters(flags: Mapping[str, Any], template: Mapping[str, Any]) -> dict[str, str]:
+def _parameters(run: Run) -> dict[str, str]:
     """The template's parameters that were named, checked against what the template allows."""
+    from ticketctl.template import load
+
+    flags = run.flags
+    if flags["offset"] == 0:
+        raise UsageError("--offset 0 is not allowed", hint="from 1 up to 1000000")
+    template = load(run.settings.stack)
     named = {_TEMPLATE_NAMES[flag]: (flag, flags[flag]) for flag in _TEMPLATE_NAMES if flags[flag] is not None}
     for name, (flag, value) in named.items():
         rules = template["Parameters"][name]
@@ -189,10 +315,10 @@ def _parameters(flags: Mapping[str, Any], template: Mapping[str, Any]) -> dict[s
     return parameters
 
 
-def _show_counters(run: Run) -> None:
-    run.output.note(f"the counters of {run.place}:")
+def _show_counters(run: Run, connection: Connection) -> None:
+    run.output.note(f"the counters of {run.place_of([connection.region])}:")
     try:
-        for counter in run.connection.counters_of(run.settings.stack).all(run.output.warn):
+        for counter in connection.counters_of(run.settings.stack).all(run.output.warn):
             run.output.note("  " + "\t".join(counter_row(counter)))
     except TicketctlError as error:  # whoever may delete the stack may not be allowed to read its table
         run.output.note(f"  cannot be read: {error.message}")
@@ -201,7 +327,3 @@ def _show_counters(run: Run) -> None:
 def _who(run: Run) -> str:
     profile = "" if run.settings.local else f", profile {run.settings.profile or 'default'}"
     return f"account {run.connection.aws.account()}{profile}"
-
-
-def _where(run: Run) -> dict[str, str | None]:
-    return {"stack": run.settings.stack, "region": run.settings.region}

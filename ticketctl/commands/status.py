@@ -8,6 +8,7 @@ import typer
 
 from ticketctl.commands.options import SOURCE, Run, command
 from ticketctl.models import Counter
+from ticketctl.regions import Outcomes, answers, raise_failures
 
 
 def register(app: typer.Typer) -> None:
@@ -23,25 +24,30 @@ def status(
 ) -> None:
     """Show the counters, or one with --partition. Never mints."""
     if watch:
-        run.output.watch(lambda: _counters(run), title=run.place, every=interval, sleep=time.sleep)
+        run.output.watch(lambda: by_name(_look(run)), title=run.place, every=interval, sleep=time.sleep)
         return
-    counters = _counters(run)
+    outcomes = _look(run)
+    counters = by_name(outcomes)
     warn_where_little_is_left(run, counters)
-    if run.settings.partition is not None and run.output.as_json:
+    if run.settings.partition is not None and run.output.as_json and len(outcomes) == 1:
         run.output.document(counters[0].as_dict())
-        return
-    run.output.counters(counters, title=run.place)
+    else:
+        run.output.counters(counters, title=run.place)
+    raise_failures(outcomes, "shown")
     if not counters:
         run.output.note("no counter yet; the first ticketctl next starts one")
 
 
 def url(run: Run) -> None:
-    """Print the Function URL."""
-    outputs, address = run.connection.look_up(), run.connection.url()
-    if run.output.as_json:
-        run.output.document({"url": address, "auth": outputs.auth, "stack": outputs.stack, "region": outputs.region})
-    else:
-        run.output.line(address)
+    """Print the Function URL, one a region."""
+    outcomes = run.regions.each(lambda connection: (connection.look_up(), connection.url()))
+    for outputs, address in answers(outcomes).values():
+        if run.output.as_json:
+            where = {"stack": outputs.stack, "region": outputs.region}
+            run.output.document({"url": address, "auth": outputs.auth, **where})
+        else:
+            run.output.line(address)
+    raise_failures(outcomes, "shown")
 
 
 def warn_where_little_is_left(run: Run, counters: Iterable[Counter]) -> None:
@@ -51,8 +57,20 @@ def warn_where_little_is_left(run: Run, counters: Iterable[Counter]) -> None:
             run.output.warn(f"the counter {counter.partition} has {counter.remaining} tickets left")
 
 
-def _counters(run: Run) -> list[Counter]:
-    """The counter that was named, or all of the table; at an address given by --url only the default one."""
-    if run.settings.partition is not None or run.settings.url:
-        return [run.connection.counter()]
-    return sorted(run.connection.counters().all(run.output.warn), key=lambda counter: counter.partition)
+def _look(run: Run) -> Outcomes[list[Counter]]:
+    """The counter that was named, or all of the table, of each region; at an address given by --url the default one."""
+    partition = run.settings.partition
+    regions = [partition] if partition in run.regions.names else run.regions.names
+    if run.settings.url:
+        return {"": [run.connection.counter()]}
+    if partition is not None:
+        return run.regions.each(lambda connection: [connection.counter()], regions)
+    return run.regions.each(lambda connection: list(connection.counters().all(run.output.warn)))
+
+
+def by_name(outcomes: Outcomes[list[Counter]]) -> list[Counter]:
+    """The counters of the regions that answered, by name and region; the first error where none did."""
+    if not answers(outcomes):
+        raise_failures(outcomes, "shown")
+    counters = [counter for found in answers(outcomes).values() for counter in found]
+    return sorted(counters, key=lambda counter: (counter.partition, counter.region or ""))

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Annotated
 
@@ -13,6 +13,9 @@ import typer
 from ticketctl.commands.options import Run, command, whole
 from ticketctl.connection import Connection
 from ticketctl.errors import RefusedError, UsageError
+from ticketctl.lanes import Lane
+from ticketctl.models import Counter
+from ticketctl.regions import all_of
 
 SOURCES = {"url": ["url"], "dynamodb": ["dynamodb"], "both": ["url", "dynamodb"]}
 
@@ -35,23 +38,22 @@ def verify(
 
     if via not in SOURCES:
         raise UsageError(f"--via {via!r} is not one of: {', '.join(SOURCES)}")
-    counters = run.connection.counters()
     name = f"verify-{uuid.uuid4().hex}"
-    counter, _ = counters.create(name)
-    first = counter.hand_crafted_int + counter.increment
+    tables = all_of(run.regions.each(lambda connection: connection.counters()))
     try:
+        lanes = {counter.region: _lane(counter) for counter in _create(run, name)}
         with ExitStack() as opened, run.output.progress("minting", workers * mints) as advance:
             done = itertools.count(1)
-            sources = itertools.cycle(SOURCES[via])
+            turns = itertools.cycle(itertools.product(SOURCES[via], tables))
+            ways = [next(turns) for _ in range(workers)]
             report = proof.run(
-                [_worker(run, opened, name, next(sources)) for _ in range(workers)],
+                [(_worker(run, opened, name, region, source), lanes[region]) for source, region in ways],
                 mints,
-                first=first,
-                increment=counter.increment,
                 tell=lambda: advance(next(done)),
             )
     finally:
-        counters.remove(name)
+        for table in tables.values():
+            table.remove(name)
     if run.output.as_json:
         run.output.document({"workers": workers, "mints": mints, "via": via, **report.as_dict()})
     else:
@@ -60,9 +62,23 @@ def verify(
         raise RefusedError("the guarantee does not hold here: see the report")
 
 
-def _worker(run: Run, opened: ExitStack, name: str, via: str) -> Callable[[], int]:
+def _create(run: Run, name: str) -> Sequence[Counter]:
+    """The scratch counter, in each of the regions."""
+    from ticketctl.sequence import create
+
+    if not run.regions.are_shared():
+        return [run.connection.counters().create(name)[0]]
+    members = run.regions.members()
+    return create(members, run.regions.names, name)[0]
+
+
+def _lane(counter: Counter) -> Lane:
+    return Lane(counter.hand_crafted_int + counter.increment, counter.increment)
+
+
+def _worker(run: Run, opened: ExitStack, name: str, region: str, via: str) -> Callable[[], int]:
     """A worker with connections of its own."""
-    settings = dataclasses.replace(run.settings, partition=name, via=via, url=None)
+    settings = dataclasses.replace(run.settings.in_region(region), partition=name, via=via, url=None)
     connection = opened.enter_context(Connection(settings, environ=os.environ))
     connection.outputs()
     return lambda: connection.mint(1).last

@@ -28,7 +28,7 @@ CONNECT_SECONDS = 3.0
 
 
 class UrlSource:
-    """A Function URL; ``timeout`` (seconds) bounds each look at a counter.
+    """A Function URL; ``timeout`` (seconds) bounds each look at a counter, ``connect`` each connection.
 
     ``signs_at_once``: the URL is known to want signed requests; else the first 403, which mints nothing,
     tells. ``transport`` takes the place of the network; ``direct`` ignores the proxies of the environment.
@@ -41,6 +41,7 @@ class UrlSource:
         sign: Signer,
         signs_at_once: bool,
         timeout: float,
+        connect: float = CONNECT_SECONDS,
         direct: bool = False,
         transport: "httpx.BaseTransport | None" = None,
     ) -> None:
@@ -51,6 +52,7 @@ class UrlSource:
         self._sign = sign
         self._signs = signs_at_once
         self._timeout = timeout
+        self._connect = connect
         try:
             self._client = httpx.Client(trust_env=not direct, transport=transport)
         except (OSError, ValueError, ImportError) as error:  # proxies and certificates of the environment
@@ -118,7 +120,7 @@ class UrlSource:
 
         if self._signs:
             headers = self._sign(method, url, headers, body)
-        timeout = httpx.Timeout(within, connect=min(within, CONNECT_SECONDS))
+        timeout = httpx.Timeout(within, connect=min(within, self._connect))
         try:
             return self._client.request(method, url, headers=headers, content=body, timeout=timeout)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:

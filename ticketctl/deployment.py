@@ -1,0 +1,72 @@
+"""Deploying a stack to its regions: what would change in each, carrying it out, and the lanes that they get."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ticketctl.cloudformation import CloudFormation, Plan, Stack
+from ticketctl.connection import Connection
+from ticketctl.errors import RefusedError, UsageError
+from ticketctl.regions import Regions
+from ticketctl.sequence import DEFAULT, Member, arrange, survey
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a deployment would do in one region. ``existing`` is the stack as it is."""
+
+    stacks: CloudFormation
+    existing: Stack | None
+    plan: Plan
+
+    @property
+    def is_public(self) -> bool:
+        """Whether anyone who has the URL may mint there now."""
+        return self.existing is not None and self.existing.parameters.get("AuthType") == "NONE"
+
+
+def plan(connection: Connection, stacks: CloudFormation, parameters: Mapping[str, str], *, shared: bool) -> Planned:
+    """What a deployment would change; ``RefusedError`` where that would cost the table.
+
+    Where the sequence is ``shared``, a new stack does not begin the default counter by itself.
+    """
+    name = connection.settings.stack
+    existing = stacks.find_ours(name)
+    is_new = existing is None or existing.is_empty
+    offset = {"Offset": "0"} if shared and is_new else {}
+    plan = stacks.plan(name, connection.template(), {**parameters, **offset})
+    if plan.endangers_table:
+        stacks.discard(plan)
+        dangers = "; ".join(map(str, plan.endangers_table))
+        raise RefusedError(f"this would replace or delete the table: {dangers}; nothing was changed")
+    return Planned(stacks, existing, plan)
+
+
+def sharers(regions: Regions, parameters: Mapping[str, str]) -> Sequence[str]:
+    """The regions that would share the sequence if it were deployed to ``regions``; none where there is only one.
+
+    ``UsageError`` where a lane is asked for that is nobody's to choose then, ``RefusedError`` where lanes meet.
+    """
+    members = regions.members(tolerant=True)
+    if not any(_has_lane(member) for member in members):
+        members = regions.members(also=regions.elsewhere(), tolerant=True)
+    names = list(dict.fromkeys([*regions.names, *(member.region for member in members)]))
+    if len(names) < 2:
+        return ()
+    if parameters.keys() & {"Offset", "Increment"}:
+        raise UsageError("--offset and --increment cannot be set where several regions share the lanes")
+    survey(members).require_disjoint()
+    return names
+
+
+def give_lanes(regions: Regions, shared: Sequence[str], report: Callable[[str], None]) -> None:
+    """Give the regions their lanes of every counter, and remember them."""
+    members = regions.members(also=shared, tolerant=True)
+    arrange(members, regions.names, report)
+    others = [name for name in (*regions.before(), *shared) if name not in regions.names]
+    order = [*regions.names, *others] if len(regions.names) > 1 else [*others, *regions.names]
+    active = {member.region for member in members if not member.retired}
+    regions.remember([name for name in dict.fromkeys(order) if name in active])
+
+
+def _has_lane(member: Member) -> bool:
+    return member.start is not None or member.find(DEFAULT) is not None

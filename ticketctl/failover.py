@@ -1,0 +1,111 @@
+"""Minting from whichever region answers: the policy, apart from how a region is reached."""
+
+import itertools
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from ticketctl.errors import (
+    CounterExhaustedError,
+    NotDeployedError,
+    NotMintedError,
+    OutcomeUnknownError,
+    TicketctlError,
+)
+from ticketctl.models import Block
+from ticketctl.retry import until_known
+
+CONNECT_SECONDS = 1.0  # how long a region may take to accept a connection where there is another to go to
+ASIDE_SECONDS = 10.0  # how long a region that did not answer is asked last
+
+
+class Minter(Protocol):
+    """One region: ``attempt`` takes ``count`` tickets in one try of at most ``within`` seconds.
+
+    ``looks_up``: where it cannot be reached, its address may be looked up again.
+    """
+
+    @property
+    def region(self) -> str:
+        """Its name."""
+        ...
+
+    def attempt(self, count: int, *, key: str | None, within: float, looks_up: bool) -> Block:
+        """Take ``count`` tickets."""
+        ...
+
+
+class Failover:
+    """Several regions as one source of tickets. They are asked in their order, with ``spread`` each first in turn.
+
+    ``note`` is told where a region was passed over, and why.
+    """
+
+    def __init__(
+        self,
+        regions: Sequence[Minter],
+        *,
+        timeout: float,
+        spread: bool = False,
+        note: Callable[[str], None] = lambda line: None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._regions = list(regions)
+        self._timeout = timeout
+        self._turns = itertools.count(random.randrange(len(self._regions)) if spread else 0, 1 if spread else 0)  # noqa: S311 - no secret
+        self._note = note
+        self._clock = clock
+        self._sleep = sleep
+        self._aside: dict[str, float] = {}
+
+    def mint(self, count: int, *, key: str) -> Block:
+        """Take ``count`` tickets from the first region that gives them, within the timeout in all.
+
+        A region whose outcome is *unknown* may have spent them: then the block that another one gives names it in
+        ``possible_gaps``. Its receipt for ``key`` stays in that region, so asking it again settles the matter.
+        """
+        order = self._order()
+        unsettled: dict[str, None] = {}
+        passes = itertools.count()
+
+        def attempt(within: float) -> Block:
+            looks_up, deadline = next(passes) > 0, self._clock() + within
+            failures: list[TicketctlError] = []
+            for number, region in enumerate(order):
+                share = max(deadline - self._clock(), 0.05) / (len(order) - number)
+                try:
+                    block = region.attempt(count, key=key, within=share, looks_up=looks_up)
+                except (NotMintedError, OutcomeUnknownError, NotDeployedError, CounterExhaustedError) as failure:
+                    if isinstance(failure, OutcomeUnknownError):
+                        unsettled[region.region] = None
+                    self._pass_over(region.region, failure)
+                    failures.append(failure)
+                else:
+                    gaps = tuple(name for name in unsettled if name != region.region)
+                    return replace(block, possible_gaps=gaps)
+            raise _what_counts(failures)
+
+        return until_known(attempt, timeout=self._timeout, keyed=True, clock=self._clock, sleep=self._sleep)
+
+    def _order(self) -> Sequence[Minter]:
+        """The regions, those that did not answer lately behind the others."""
+        turn, now = next(self._turns) % len(self._regions), self._clock()
+        turned = self._regions[turn:] + self._regions[:turn]
+        return sorted(turned, key=lambda region: self._aside.get(region.region, now) > now)
+
+    def _pass_over(self, region: str, failure: TicketctlError) -> None:
+        self._aside[region] = self._clock() + ASIDE_SECONDS
+        may = "; it may have spent tickets" if isinstance(failure, OutcomeUnknownError) else ""
+        self._note(f"{region} is passed over{may}: {failure.message}")
+
+
+def _what_counts(failures: Sequence[TicketctlError]) -> TicketctlError:
+    """Of several failures the one that says most: *unknown*, else *not minted*, else the first."""
+    for kind in (OutcomeUnknownError, NotMintedError):
+        for failure in failures:
+            if isinstance(failure, kind):
+                return failure
+    return failures[0]

@@ -1,0 +1,226 @@
+"""A stack in all its regions: asking them side by side, minting from whichever answers, and who belongs to them."""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ticketctl.cache import RegionsCache, key_of
+from ticketctl.connection import Connection
+from ticketctl.errors import NotDeployedError, PartialError, TicketctlError
+from ticketctl.failover import Failover
+from ticketctl.files import directory
+from ticketctl.lanes import Lane
+from ticketctl.models import Block
+from ticketctl.table import tables_elsewhere
+
+if TYPE_CHECKING:
+    from ticketctl.sequence import Member
+
+Answer = TypeVar("Answer")
+Outcomes = Mapping[str, Answer | TicketctlError]
+
+
+class Regions:
+    """The regions that the settings name, in their order. ``home`` is the connection to the first of them.
+
+    ``note`` is told where a region was passed over.
+    """
+
+    def __init__(
+        self,
+        home: Connection,
+        *,
+        environ: Mapping[str, str],
+        spread: bool = False,
+        note: Callable[[str], None] = lambda line: None,
+        warn: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.home = home
+        self.names = home.settings.regions
+        self._environ = environ
+        self._spread = spread
+        self._note = note
+        self._warn = warn
+        self._connections = dict.fromkeys(self.names[:1], home)
+        self.unread: dict[str, TicketctlError] = {}
+        """The regions that ``members`` could not read, and why."""
+
+    def at(self, region: str) -> Connection:
+        """The connection to a region."""
+        if region not in self._connections:
+            self._connections[region] = self.home.in_region(region)
+        return self._connections[region]
+
+    def mint(self, count: int, *, key: str, stays: bool = False) -> Block:
+        """Take ``count`` tickets from the first region that gives them.
+
+        ``stays``: only the first region is asked, where the receipt of a key that is to be used again lies.
+        """
+        partition = self.home.settings.partition
+        if partition in self.names:  # the name of a region's default counter, which only that region has
+            return self.at(partition or "").mint(count, key=key)
+        if stays or len(self.names) < 2:
+            return self.home.mint(count, key=key)
+        return self._failover.mint(count, key=key)
+
+    @cached_property
+    def _failover(self) -> Failover:
+        regions = [self.at(name) for name in self.names]
+        return Failover(regions, timeout=self.home.settings.timeout, spread=self._spread, note=self._note)
+
+    def look_up(self) -> None:
+        """Ask CloudFormation again where the stack is, in every region that answers."""
+        self.each(lambda connection: connection.look_up())
+
+    @property
+    def max_block(self) -> int:
+        """The most tickets that one mint can take in every region that can tell."""
+        if len(self.names) < 2:
+            return self.home.max_block
+        known = self.each(lambda connection: connection.max_block)
+        sizes = [size for size in known.values() if isinstance(size, int)]
+        return min(sizes) if sizes else all_of(known)[self.names[0]]
+
+    def each(self, call: Callable[[Connection], Answer], regions: Iterable[str] | None = None) -> Outcomes[Answer]:
+        """Ask each region, side by side; what each of them answered or failed with, in their order."""
+        names = self.names if regions is None else regions
+        connections = {name: self.at(name) for name in names}
+        if len(connections) > 1:
+            self.home.aws.regions()  # what all of them share is made before they start
+        return side_by_side(connections, call)
+
+    def are_shared(self) -> bool:
+        """Whether the stack's counters are shared with another region, as far as the settings or the home can tell."""
+        from ticketctl.handover import find
+
+        if len(self.names) > 1:
+            return True
+        default = find(self.home.counters(), self.home.region)
+        return default is not None and bool(default.regions)
+
+    def members(self, *, also: Iterable[str] = (), tolerant: bool = False) -> "Sequence[Member]":
+        """Every region with a table of this sequence: those named or remembered, and those that their counters name.
+
+        ``also`` are more to look into. ``tolerant``: warn of those that cannot be read.
+        """
+        names = [*self.names, *self.before(), *also]
+        found: dict[str, tuple[Member, frozenset[str]] | None] = {}
+        while new := [name for name in dict.fromkeys(names) if name not in found]:
+            outcomes = self.each(self._member, new)
+            failed = failures(outcomes)
+            for name, error in failed.items():
+                if not tolerant:
+                    raise error
+                self._warn(f"{name} cannot be read: {error.message}")
+            self.unread |= failed
+            found |= answers(outcomes) | dict.fromkeys(failed)
+            names += sorted(other for there in found.values() if there for other in there[1])
+        return [there[0] for name in dict.fromkeys(names) if (there := found[name])]
+
+    def _member(self, connection: Connection) -> "tuple[Member, frozenset[str]] | None":
+        """A region, and those that its default counter names; ``None`` where it has no table."""
+        from ticketctl.handover import find
+        from ticketctl.sequence import Member
+
+        table = connection.counters_of(connection.settings.stack)
+        try:
+            default = find(table, connection.region)
+        except NotDeployedError:
+            return None
+        stack = connection.find()
+        if stack is None:
+            return Member(table, retired=True), default.regions if default else frozenset()
+        start = Lane(stack.offset, stack.increment) if stack.offset else None
+        table.lane = start or table.lane
+        return Member(table, start), default.regions if default else frozenset()
+
+    def elsewhere(self) -> Sequence[str]:
+        """The other regions of the account, whichever they are, that have a table of the stack's name."""
+        return tables_elsewhere(self.home.aws, self.home.settings.stack, self._warn)
+
+    def before(self) -> tuple[str, ...]:
+        """Where the stack was deployed before, as far as it is remembered."""
+        return deployed_before(vars(self.home.settings), self._environ)
+
+    def remember(self, regions: Sequence[str]) -> None:
+        """Keep in mind in which regions the stack is deployed, where it is more than one."""
+        cache, key = _remembered(vars(self.home.settings), self._environ)
+        cache.put(key, regions if len(regions) > 1 else ())
+
+
+def side_by_side(each: Mapping[str, Connection], call: Callable[[Connection], Answer]) -> Outcomes[Answer]:
+    """Call with each connection at the same time; the answers or errors by their names."""
+
+    def attempt(connection: Connection) -> Answer | TicketctlError:
+        try:
+            return call(connection)
+        except TicketctlError as error:
+            return error
+
+    if len(each) == 1:
+        return {name: attempt(connection) for name, connection in each.items()}
+    outcomes: dict[str, Answer | TicketctlError] = {}
+    bugs: list[Exception] = []
+
+    def work(name: str, connection: Connection) -> None:
+        try:
+            outcomes[name] = attempt(connection)
+        except Exception as bug:
+            bugs.append(bug)
+
+    threads = [threading.Thread(target=work, args=pair, daemon=True) for pair in each.items()]  # Ctrl-C leaves them
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if bugs:
+        raise bugs[0]
+    return {name: outcomes[name] for name in each}
+
+
+def answers(outcomes: Outcomes[Answer]) -> dict[str, Answer]:
+    """The answers of the regions that did not fail."""
+    return {name: outcome for name, outcome in outcomes.items() if not isinstance(outcome, TicketctlError)}
+
+
+def failures(outcomes: Outcomes[Answer]) -> dict[str, TicketctlError]:
+    """The errors of the regions that failed."""
+    return {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, TicketctlError)}
+
+
+def all_of(outcomes: Outcomes[Answer]) -> dict[str, Answer]:
+    """The answers; where there are errors, the first of them."""
+    for error in failures(outcomes).values():
+        raise error
+    return answers(outcomes)
+
+
+def raise_failures(outcomes: Outcomes[Answer], what: str) -> None:
+    """``PartialError`` where some regions failed, the first error where all did."""
+    failed = failures(outcomes)
+    if not failed:
+        return
+    if len(failed) == len(outcomes):
+        raise next(iter(failed.values()))
+    done = ", ".join(answers(outcomes))
+    why = "; ".join(f"{name}: {error.message}" for name, error in failed.items())
+    hint = next((error.hint for error in failed.values() if error.hint), "")
+    raise PartialError(f"{what} in {done}, but not in {why}", hint=hint)
+
+
+def deployed_before(values: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """In which regions the stack of these settings was deployed together; see ``settings.resolve``."""
+    cache, key = _remembered(values, environ)
+    return cache.get(key)
+
+
+def _remembered(values: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[RegionsCache, str]:
+    key = key_of(
+        stack=values["stack"],
+        local=values["local"],
+        endpoint=values["endpoint_url"],
+        profile=values["profile"],
+        environ=environ,
+    )
+    return RegionsCache(directory("cache", environ) / "regions.json"), key

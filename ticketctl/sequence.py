@@ -1,0 +1,345 @@
+"""One sequence in many regions: who holds which lane, that no two meet, and how a region comes to its own.
+
+What is where is read from the tables each time. Every change is a conditional write to one item (see ``handover``),
+so that whatever was cut short is finished by doing it again.
+"""
+
+import itertools
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ticketctl.counters import Counters, NotSoError
+from ticketctl.errors import RefusedError, TicketctlError, UsageError
+from ticketctl.handover import Holding, begin, find, offer, release, settle, take
+from ticketctl.lanes import Lane
+from ticketctl.models import Counter
+from ticketctl.sources import refusal
+
+ATTEMPTS = 20
+SCRATCH = re.compile(r"verify-[0-9a-f]{32}")  # the counters of ``ticketctl verify``, which go again
+DEFAULT = ""  # stands for the default counter, which has another name in each region: the region's
+
+Report = Callable[[str], None]
+
+
+def _nothing(line: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A region with a table of the sequence.
+
+    ``start`` is the lane in which its function would begin the default counter by itself; ``None``: it does not.
+    ``retired``: its stack is gone and only the table is left; what it holds is neither issued nor handed over.
+    """
+
+    table: Counters
+    start: Lane | None = None
+    retired: bool = False
+
+    @property
+    def region(self) -> str:
+        """Its name."""
+        return self.table.region
+
+    def find(self, counter: str) -> Holding | None:
+        """What it has of a counter."""
+        return find(self.table, self.name_of(counter))
+
+    def name_of(self, counter: str) -> str:
+        """What a counter is called in its table."""
+        return counter or self.region
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A lane of a counter in one region; without a ``holding`` it is only handed over, or may still begin."""
+
+    counter: str
+    region: str
+    lane: Lane
+    holding: Holding | None = None
+
+    @property
+    def state(self) -> str:
+        """Whether it mints, is frozen, or is not begun."""
+        if self.holding is None:
+            return "not begun"
+        return "frozen" if self.holding.counter.frozen else "mints"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The lane as ``--json`` prints it; ``counter`` is ``null`` for the region's default counter."""
+        return {
+            "counter": self.counter or None,
+            "region": self.region,
+            "offset": self.lane.residue,
+            "increment": self.lane.increment,
+            "share": str(self.lane.share),
+            "next": self.lane.offset,
+        }
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Every lane of a sequence, by counter."""
+
+    entries: Mapping[str, Sequence[Entry]]
+
+    @property
+    def pairs(self) -> Iterator[tuple[Entry, Entry]]:
+        """All pairs of lanes of one counter."""
+        return itertools.chain.from_iterable(itertools.combinations(lanes, 2) for lanes in self.entries.values())
+
+    @property
+    def conflicts(self) -> Sequence[tuple[Entry, Entry]]:
+        """The pairs of lanes that have numbers in common; where there is none, nothing can come twice."""
+        return [(one, other) for one, other in self.pairs if not one.lane.is_disjoint(other.lane)]
+
+    def require_disjoint(self) -> None:
+        """``RefusedError`` with both names where two lanes meet."""
+        for one, other in self.conflicts:
+            raise RefusedError(
+                f"{called(one)} and {called(other)} meet: {one.lane} and {other.lane}",
+                hint="destroy the one whose tickets nobody uses, or deploy it under another --stack",
+            )
+
+
+def called(entry: Entry) -> str:
+    """A counter in a region, for a person."""
+    return f"the counter {entry.counter or entry.region!r} in {entry.region}"
+
+
+def survey(members: Sequence[Member], warn: Report = _nothing) -> Survey:
+    """Read every counter of every member. ``warn`` is told of items that are damaged, and left out."""
+    found: dict[str, dict[str, Holding]] = {DEFAULT: {}}
+    for member in members:
+        for item in member.table.items():
+            name = str(item["partition"]["S"])
+            if SCRATCH.fullmatch(name):
+                continue
+            try:
+                holding = Holding.read(member.table, item)
+            except TicketctlError as damage:
+                warn(f"{member.region}: {damage.message}")
+            else:
+                found.setdefault(DEFAULT if name == member.region else name, {})[member.region] = holding
+    starts = {member.region: member.start for member in members if member.start is not None}
+    return Survey({name: list(_entries(name, holdings, {} if name else starts)) for name, holdings in found.items()})
+
+
+def _entries(counter: str, holdings: Mapping[str, Holding], starts: Mapping[str, Lane]) -> Iterator[Entry]:
+    """The lanes that are held, those on offer that nobody has taken, and those that may still begin."""
+    for holding in holdings.values():
+        yield Entry(counter, holding.region, holding.lane, holding)
+        for region, lane in holding.offers.items():
+            if region not in holdings or not holdings[region].came_from(lane):
+                yield Entry(counter, region, lane)
+    for region, lane in starts.items():
+        if region not in holdings:
+            yield Entry(counter, region, lane)
+
+
+def arrange(members: Sequence[Member], regions: Sequence[str], report: Report = _nothing) -> None:
+    """Give each of ``regions`` a lane of every counter, and finish what an earlier run has left open.
+
+    A sequence that has not begun gets lanes ``1 … n`` of increment n in their order, also for those of ``regions``
+    that are no members yet; later ones get a part of the widest lane of each counter. ``RefusedError`` where
+    lanes meet.
+    """
+    survey(members, report).require_disjoint()
+    _begin_default(members, regions)
+    for target in (member for region in regions for member in members if member.region == region):
+        for counter in sorted(survey(members).entries):
+            _hand_over(members, counter, target, report)
+    for target in members:
+        for counter in survey([target]).entries:
+            _take_offers(members, counter, target, report)
+    survey(members).require_disjoint()
+
+
+def _begin_default(members: Sequence[Member], regions: Sequence[str]) -> None:
+    """Let the default counter begin where its function would do it, else in one region, with lanes for the others."""
+    for member in members:
+        if member.start is not None and not member.retired and member.find(DEFAULT) is None:
+            _begun(member, member.region, member.start, {})
+    awaiting = [member for member in members if not member.retired]
+    if not awaiting or any(member.find(DEFAULT) for member in members):
+        return
+    names = list(dict.fromkeys([*regions, *(member.region for member in awaiting)]))
+    lanes = dict(zip(names, Lane(1, 1).split(len(names)), strict=True))
+    first = min(awaiting, key=lambda member: member.region)  # the same one for whoever does this at the same time
+    _begun(first, first.region, lanes.pop(first.region), lanes)
+
+
+def _begun(member: Member, name: str, lane: Lane, offers: Mapping[str, Lane]) -> None:
+    try:
+        begin(member.table, name, lane, offers=offers)
+    except NotSoError:
+        return  # somebody else was first, and what is there counts
+
+
+def _hand_over(members: Sequence[Member], counter: str, target: Member, report: Report) -> None:
+    """See to it that ``target`` has a lane of a counter that others have."""
+    for _ in range(ATTEMPTS):
+        if _take_offers(members, counter, target, report) or target.find(counter) is not None:
+            return
+        holdings = {member.region: member.find(counter) for member in members}
+        if any(holding and holding.is_half_made for holding in holdings.values()):
+            return  # whoever creates it will come to this region, too
+        donors = [m for m in members if not m.retired and holdings[m.region] is not None]
+        if not donors:
+            raise RefusedError(
+                f"{counter or 'the default counter'} is only in regions that were destroyed: "
+                f"{', '.join(region for region, holding in holdings.items() if holding)}; their lanes stay unused",
+                hint="deploy one of them again, with --region",
+            )
+        steps = {member.region: _step(holdings[member.region]) for member in donors}
+        donor = min(donors, key=lambda member: (steps[member.region], member.region))
+        try:
+            offer(donor.table, donor.name_of(counter), steps[donor.region], [target.region])
+        except NotSoError:
+            continue  # another region has got a part of it meanwhile
+    raise RefusedError(f"the lanes of {counter!r} change all the time", hint="run it again")
+
+
+def _step(holding: Holding | None) -> int:
+    return holding.counter.increment if holding else 0
+
+
+def _take_offers(members: Sequence[Member], counter: str, target: Member, report: Report) -> bool:
+    """Take what others have handed over to ``target``; whether there was anything."""
+    taken = False
+    for donor in members:
+        holding = donor.find(counter)
+        if holding is None or target.region not in holding.offers:
+            continue
+        lane = holding.offers[target.region]
+        take(target.table, target.name_of(counter), holding)
+        settle(donor.table, donor.name_of(counter), target.region, lane)
+        report(f"{counter or 'the default counter'}: {donor.region} has handed {lane} over to {target.region}")
+        taken = True
+    return taken
+
+
+def holders(members: Sequence[Member], name: str) -> Sequence[Member]:
+    """The members whose counter of that name is meant: a region's name means the default counter of that region."""
+    return [member for member in members if member.region == name] or members
+
+
+def create(
+    members: Sequence[Member], regions: Sequence[str], name: str, *, start: int = 1, ceiling: int | None = None
+) -> tuple[Sequence[Counter], bool]:
+    """Make a counter in each of ``regions``, in the lanes that their default counters have; and whether it is new.
+
+    It begins at ``start``. Until it is there in all of them it mints in none; a run that was cut short is finished
+    by the next. ``RefusedError`` where it exists and is another, or would meet itself.
+    """
+    if any(member.region == name for member in members):
+        raise UsageError(f"{name} is the name of a region's default counter", hint="choose another name")
+    targets = [member for member in members if member.region in regions and not member.retired]
+    lanes = {member.region: _lane_of(member) for member in targets}
+    before = [holding for member in members if (holding := member.find(name))]
+    is_new = not before or any(holding.is_half_made for holding in before)
+    for holding in before:
+        _require_as_asked(holding, start, ceiling)
+    for member in targets:
+        holding = member.find(name)
+        others = [(other, there) for other in members if (there := other.find(name))]
+        if holding is None and all(there.is_half_made and _is_in(there, _lane_of(other)) for other, there in others):
+            lane = Lane(lanes[member.region].at_or_after(start), lanes[member.region].increment)
+            try:
+                begin(member.table, name, lane, offers={}, ceiling=ceiling, half_made=True)
+            except NotSoError:
+                continue
+        elif holding is None:
+            _hand_over(members, name, member, _nothing)
+    _require_disjoint(members, name)
+    for member in members:
+        release(member.table, name)
+    return [holding.counter for member in targets if (holding := member.find(name))], is_new
+
+
+def _lane_of(member: Member) -> Lane:
+    """A region's lane: its residue class, from its default counter or from where that may begin."""
+    holding = member.find(DEFAULT)
+    lane = holding.lane if holding else member.start
+    if lane is None:
+        raise RefusedError(
+            f"{member.region} has no lane yet", hint=f"ticketctl deploy --region {shlex.quote(member.region)}"
+        )
+    return Lane(lane.residue, lane.increment)
+
+
+def _is_in(holding: Holding, lane: Lane) -> bool:
+    return (holding.lane.residue, holding.lane.increment) == (lane.residue, lane.increment)
+
+
+def _require_as_asked(holding: Holding, start: int, ceiling: int | None) -> None:
+    counter = holding.counter
+    if (ceiling or counter.ceiling) != counter.ceiling or holding.lane.offset < start:
+        raise RefusedError(
+            f"the counter {counter.partition!r} exists in {holding.region} and is another: last ticket "
+            f"{counter.hand_crafted_int}, step {counter.increment}, ceiling {counter.ceiling}",
+            hint="choose another name, or move it forward with: ticketctl counter advance",
+        )
+
+
+def _require_disjoint(members: Sequence[Member], name: str) -> None:
+    holdings = {member.region: holding for member in members if (holding := member.find(name))}
+    Survey({name: list(_entries(name, holdings, {}))}).require_disjoint()
+
+
+def adopt(members: Sequence[Member], regions: Sequence[str], name: str, largest: int) -> tuple[Sequence[Counter], bool]:
+    """Start above numbers that exist already; the counters, and whether one was made or moved."""
+    before = [holding.counter for member in holders(members, name) if (holding := find(member.table, name))]
+    if not before:
+        return create(members, regions, name, start=largest + 1)
+    if all(counter.hand_crafted_int >= largest for counter in before):
+        return before, False
+    after = advance(members, name, largest)
+    return after, after != before
+
+
+def advance(members: Sequence[Member], name: str, to: int) -> Sequence[Counter]:
+    """Move a counter forward in every region, so that no ticket up to ``to`` comes any more. Never back.
+
+    ``RefusedError`` where every region is beyond it already.
+    """
+    for target in members:
+        _take_offers(members, name, target, _nothing)
+    there = [(member, holding) for member in holders(members, name) if (holding := find(member.table, name))]
+    if not there:
+        raise refusal("unknown_counter", "", name) or AssertionError
+    if all(to < holding.counter.hand_crafted_int for _, holding in there):
+        least = min(holding.counter.hand_crafted_int for _, holding in there)
+        raise RefusedError(f"the counter {name!r} is at {least} or more in every region; it never goes back")
+    return [_advanced(member, holding, to) for member, holding in there]
+
+
+def _advanced(member: Member, holding: Holding, to: int) -> Counter:
+    """Move one region's counter to the last number of its lane that is not above ``to``."""
+    counter = holding.counter
+    for _ in range(ATTEMPTS):
+        last = to - (to - counter.hand_crafted_int) % counter.increment
+        if last <= counter.hand_crafted_int:
+            return counter
+        try:
+            return member.table.advance(counter.partition, last)
+        except RefusedError:
+            found = member.table.find(counter.partition)
+            if found is None or found in (counter, holding.counter):
+                raise
+            counter = found  # it was minted from, or its lane was split
+    raise RefusedError(f"the counter {counter.partition!r} changes all the time", hint="run it again")
+
+
+def switch(members: Sequence[Member], name: str, change: Callable[[Counters], Counter]) -> Sequence[Counter]:
+    """Freeze or thaw a counter in every region that has it."""
+    there: Iterable[Member] = [member for member in holders(members, name) if find(member.table, name)]
+    if not there:
+        raise refusal("unknown_counter", "", name) or AssertionError
+    return [change(member.table) for member in there]
