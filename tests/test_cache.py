@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ticketctl.cache import StackCache
+from ticketctl.cache import StackCache, key_of
 from ticketctl.errors import FileError
 from ticketctl.models import StackOutputs
 
@@ -102,7 +102,7 @@ def test_broken_file(cache: StackCache) -> None:
 
 def test_key() -> None:
     """A key says who asks for what and where, with the access key as a hash."""
-    key = StackCache.key(
+    key = key_of(
         stack="Tickets",
         region="us-east-1",
         endpoint=None,
@@ -134,4 +134,4 @@ def test_keys_differ(other: dict[str, Any]) -> None:
         "profile": None,
         "environ": {},
     }
-    assert StackCache.key(**asked) != StackCache.key(**asked | other)
+    assert key_of(**asked) != key_of(**asked | other)

@@ -17,7 +17,7 @@ from ticketctl import __version__, errors, template
 from ticketctl.cli import app
 
 REGION_MISSING = (
-    "no region is set; looked at --region, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
+    "no region is set; looked at --region, TICKETCTL_REGIONS, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
     "ticketctl's configuration file and the AWS profile"
 )
 CODES = {
@@ -120,6 +120,7 @@ def test_commands() -> None:
         "local status",
         "local up",
         "next",
+        "regions",
         "status",
         "synth",
         "url",
@@ -395,6 +396,7 @@ def test_verbose(ticketctl: Callable[..., Run]) -> None:
     assert run.stderr.splitlines() == [
         "stack: orders (from TICKETCTL_STACK)",
         "region: eu-west-1 (from AWS_REGION)",
+        "regions: eu-west-1 (from AWS_REGION)",
         "profile: None (from default)",
         "partition: None (from default)",
         "via: url (from default)",

@@ -1,40 +1,199 @@
-"""``lanes``: the arithmetic of residue classes."""
+"""``lanes``: every small lane against a counted one, large ones by the laws that hold for all."""
 
 import itertools
+from fractions import Fraction
+from math import gcd, lcm
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ticketctl.lanes import at_or_after
+from ticketctl.lanes import Lane
+
+LAST = 400  # counted lanes end here
+SMALL = [Lane(offset, increment) for offset in range(-5, 13) for increment in range(1, 9)]
+
+NUMBERS = st.integers(-(2**60), 2**60)
+LANES = st.builds(Lane, NUMBERS, st.integers(1, 2**60))
+NARROW = st.builds(Lane, NUMBERS, st.integers(1, 60))  # narrow enough that two of them often meet
+LARGE = settings(max_examples=300, derandomize=True, deadline=None)
 
 
-@pytest.mark.parametrize("increment", range(1, 8))
-def test_every_small_lane(increment: int) -> None:
-    """It is the first number of the residue class, found by counting up."""
-    for offset, number in itertools.product(range(-10, 16), range(-20, 30)):
-        counted = next(n for n in itertools.count(number) if (n - offset) % increment == 0)
-        assert at_or_after(number, offset=offset, increment=increment) == counted
+def counted(lane: Lane) -> list[int]:
+    """Its numbers up to ``LAST``, one step after the other."""
+    numbers = [lane.offset]
+    while numbers[-1] + lane.increment <= LAST:
+        numbers.append(numbers[-1] + lane.increment)
+    return numbers
+
+
+# --- small lanes -----------------------------------------------------------------------------------
+
+
+def test_a_small_lane_has_exactly_the_numbers_that_are_counted() -> None:
+    """A number is in a lane where walking it from its offset comes past."""
+    for lane in SMALL:
+        assert [number for number in range(-30, LAST + 1) if number in lane] == counted(lane)
+
+
+def test_the_next_number_of_a_small_lane_is_the_first_that_is_counted() -> None:
+    """``at_or_after`` is the smallest counted number that is not below, ``after`` the smallest above."""
+    for lane in SMALL:
+        numbers = counted(lane)
+        for number in range(-30, 60):
+            assert lane.at_or_after(number) == min(n for n in numbers if n >= number)
+            assert lane.after(number) == min(n for n in numbers if n > number)
+
+
+def test_the_residue_of_a_small_lane_is_its_smallest_positive_number_if_it_began_there() -> None:
+    """The residue is from 1 to the increment and a whole number of steps from the offset."""
+    for lane in SMALL:
+        steps = itertools.count(lane.offset % lane.increment - lane.increment, lane.increment)
+        assert lane.residue == next(number for number in steps if number >= 1)
+        assert 1 <= lane.residue <= lane.increment
+
+
+def test_the_share_of_a_small_lane_is_how_many_numbers_it_has() -> None:
+    """Of as many numbers as the increments' common multiple says, a lane has its share."""
+    for lane in SMALL:
+        stretch = range(20, 20 + lcm(*range(1, 9)))
+        assert Fraction(sum(number in lane for number in stretch), len(stretch)) == lane.share
+
+
+def test_two_small_lanes_are_disjoint_where_no_counted_number_is_in_both() -> None:
+    """Beyond both offsets the lanes repeat after the common multiple of their increments, so that far is enough."""
+    numbers = {lane: frozenset(counted(lane)) for lane in SMALL}
+    for one, other in itertools.product(SMALL, repeat=2):
+        assert max(one.offset, other.offset) + lcm(one.increment, other.increment) <= LAST
+        assert one.is_disjoint(other) == numbers[one].isdisjoint(numbers[other])
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_the_parts_of_a_small_lane_are_the_lane_and_do_not_meet(parts: int) -> None:
+    """Each number of a lane is in exactly one of its parts, no other number is in any, and each has the same share."""
+    for lane in SMALL:
+        pieces = lane.split(parts)
+        assert sorted(itertools.chain.from_iterable(map(counted, pieces))) == counted(lane)
+        assert [piece.share for piece in pieces] == [lane.share / parts] * parts
+        assert all(one.is_disjoint(other) for one, other in itertools.combinations(pieces, 2))
+
+
+# --- large lanes -----------------------------------------------------------------------------------
+
+
+@LARGE
+@given(LANES, st.integers(0, 2**60))
+def test_every_step_from_the_offset_is_in_the_lane(lane: Lane, steps: int) -> None:
+    """However far, ``offset + k·increment`` is in the lane, and its neighbours are only where the step is 1."""
+    number = lane.offset + steps * lane.increment
+    assert number in lane
+    assert (number + 1 in lane) == (lane.increment == 1)
+    assert lane.offset - lane.increment not in lane
+
+
+@LARGE
+@given(LANES, NUMBERS)
+def test_the_next_number_is_less_than_a_step_away(lane: Lane, number: int) -> None:
+    """``at_or_after`` is in the lane, not below, and either the first of all or less than one step above."""
+    found = lane.at_or_after(number)
+    assert found in lane
+    assert found >= number
+    assert found == lane.offset or found - number < lane.increment
+    assert lane.at_or_after(found) == found
+    assert lane.after(found) == found + lane.increment
+    assert lane.after(number) > number
+
+
+@LARGE
+@given(LANES)
+def test_the_residue_names_the_class(lane: Lane) -> None:
+    """The lane that begins at the residue is the same class: it has every number of the lane."""
+    assert 1 <= lane.residue <= lane.increment
+    whole = Lane(min(lane.residue, lane.offset), lane.increment)
+    assert lane.offset in whole
+    assert lane.residue in whole
+
+
+@LARGE
+@given(NARROW, NARROW)
+def test_lanes_that_are_not_disjoint_meet_within_one_common_multiple(one: Lane, other: Lane) -> None:
+    """Looking at each number of the one for as long as the pattern lasts says the same as the congruence."""
+    start = max(one.offset, other.offset)
+    steps = lcm(one.increment, other.increment) // one.increment
+    first = one.at_or_after(start)
+    meets = any(first + k * one.increment in other for k in range(steps))
+    assert one.is_disjoint(other) == other.is_disjoint(one) == (not meets)
+
+
+@LARGE
+@given(LANES, st.integers(1, 2**60), st.integers(0, 2**60), st.integers(1, 2**30))
+def test_lanes_through_one_number_are_never_disjoint(one: Lane, increment: int, steps: int, more: int) -> None:
+    """Two lanes that have a number in common meet, whatever their increments and wherever they begin."""
+    common = one.offset + steps * one.increment
+    assert not one.is_disjoint(Lane(common - more * increment, increment))
+
+
+@LARGE
+@given(LANES, st.integers(2, 50), NUMBERS)
+def test_each_number_is_in_exactly_one_part_of_a_large_lane(lane: Lane, parts: int, number: int) -> None:
+    """The parts of a lane share its numbers out, and nothing else, without a meeting."""
+    pieces = lane.split(parts)
+    assert len(pieces) == parts
+    assert sum(number in piece for piece in pieces) == (number in lane)
+    beyond = lane.at_or_after(number)
+    assert sum(beyond in piece for piece in pieces) == 1
+    assert all(one.is_disjoint(other) for one, other in itertools.combinations(pieces, 2))
+
+
+@LARGE
+@given(LANES, st.integers(2, 9), st.integers(2, 9), st.data())
+def test_a_part_of_a_part_stays_away_from_the_other_parts(lane: Lane, k: int, m: int, data: st.DataObject) -> None:
+    """A lane may be split again and again, and whoever has another part never notices."""
+    first, *others = data.draw(st.permutations(lane.split(k)))
+    assert all(piece.is_disjoint(other) for piece in first.split(m) for other in others)
+
+
+# --- examples --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("number", "offset", "increment", "nearest"),
+    ("one", "other", "meeting"),
     [
-        (2**53 - 1, 1, 1, 2**53 - 1),
-        (2**53 - 1, 1, 2, 2**53 - 1),
-        (2**53 - 1, 2, 2, 2**53),
-        (2**53 - 10, 3, 10**6, 9_007_199_255_000_003),
-        (1, 10**6, 10**6, 10**6),
-        (10**40 + 7, 7, 10**20, 10**40 + 7),
-        (10**40 + 8, 7, 10**20, 10**40 + 10**20 + 7),
+        (Lane(1, 2), Lane(1, 3), 1),
+        (Lane(1, 2), Lane(2, 3), 5),
+        (Lane(5, 6), Lane(2, 9), 11),
+        (Lane(2, 4), Lane(6, 10), 6),
     ],
 )
-def test_large_lanes(number: int, offset: int, increment: int, nearest: int) -> None:
-    """No number is too large to be exact."""
-    assert at_or_after(number, offset=offset, increment=increment) == nearest
+def test_different_increments_are_not_enough(one: Lane, other: Lane, meeting: int) -> None:
+    """Lanes of different increments meet where their offsets agree modulo the common divisor."""
+    assert (one.offset - other.offset) % gcd(one.increment, other.increment) == 0
+    assert not one.is_disjoint(other)
+    assert meeting in one
+    assert meeting in other
 
 
-@pytest.mark.parametrize(("offset", "increment"), [(1, 1), (1, 2), (2, 2), (3, 7), (7, 7)])
-def test_a_lane_is_walked_in_its_own_steps(offset: int, increment: int) -> None:
-    """From each number of a lane the next one is an increment away, and none lies between."""
-    lane = [offset + increment * n for n in range(5)]
-    assert [at_or_after(n, offset=offset, increment=increment) for n in lane] == lane
-    assert [at_or_after(n + 1, offset=offset, increment=increment) for n in lane] == [n + increment for n in lane]
+@pytest.mark.parametrize(
+    ("one", "other"), [(Lane(1, 2), Lane(2, 2)), (Lane(1, 2), Lane(4, 6)), (Lane(3, 6), Lane(5, 9))]
+)
+def test_lanes_of_different_residues_never_meet(one: Lane, other: Lane) -> None:
+    """Lanes whose offsets differ modulo the common divisor of their increments have nothing in common."""
+    assert one.is_disjoint(other)
+
+
+def test_hilberts_hotel() -> None:
+    """The two parts of all positive integers are the odd and the even ones."""
+    assert Lane(1, 1).split() == (Lane(1, 2), Lane(2, 2))
+    assert Lane(5, 3).split(3) == (Lane(5, 9), Lane(8, 9), Lane(11, 9))
+
+
+@pytest.mark.parametrize("increment", [0, -1, -(2**60)])
+def test_a_lane_goes_forward(increment: int) -> None:
+    """A lane that stands still or goes back is refused where it is made."""
+    with pytest.raises(ValueError, match=f"^the increment of a lane is 1 or more, not {increment}$"):
+        Lane(1, increment)
+
+
+def test_a_lane_in_words() -> None:
+    """A lane is told by its first three numbers."""
+    assert str(Lane(2, 3)) == "2, 5, 8, …"

@@ -1,5 +1,6 @@
 """``models``: blocks and counters, and the answers that they are read from."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,9 +27,12 @@ def test_block() -> None:
 
 
 def test_block_as_dict() -> None:
-    """A block prints as the answer that it was read from, and always says whether it was replayed."""
-    assert Block.from_answer(BLOCK).as_dict() == BLOCK | {"replayed": False}
-    assert Block.from_answer(REPLAYED).as_dict() == REPLAYED
+    """A block prints as the answer that it was read from, and always says whether it was replayed and from where."""
+    nowhere = {"region": None, "possible_gaps": []}
+    assert Block.from_answer(BLOCK).as_dict() == BLOCK | {"replayed": False} | nowhere
+    assert Block.from_answer(REPLAYED).as_dict() == REPLAYED | nowhere
+    there = replace(Block.from_answer(REPLAYED), region="eu-west-1", possible_gaps=("us-east-1",))
+    assert there.as_dict() == REPLAYED | {"region": "eu-west-1", "possible_gaps": ["us-east-1"]}
 
 
 @pytest.mark.parametrize("word", [1, "true", None, [True]], ids=repr)
@@ -84,12 +88,21 @@ def test_counter() -> None:
         remaining=27,
         minted_at=1_700_000_000_000,
     )
-    assert counter.as_dict() == COUNTER | {"frozen": False}
+    assert counter.as_dict() == COUNTER | {"frozen": False, "region": None, "offset": 2}
+
+
+@pytest.mark.parametrize(
+    ("last", "increment", "offset"), [(0, 1, 1), (17, 1, 1), (0, 2, 2), (-1, 2, 1), (7, 2, 1), (9, 3, 3), (-2, 3, 1)]
+)
+def test_offset(last: int, increment: int, offset: int) -> None:
+    """The offset is the lane's residue, 1 to the increment, wherever the counter stands in it."""
+    answer = COUNTER | {"hand_crafted_int": last, "increment": increment}
+    assert Counter.from_answer(answer).offset == offset
 
 
 def test_frozen_counter() -> None:
     """A counter says that it is frozen, and only true says so."""
-    assert Counter.from_answer(COUNTER | {"frozen": True}).as_dict() == COUNTER | {"frozen": True}
+    assert Counter.from_answer(COUNTER | {"frozen": True}).frozen is True
     assert Counter.from_answer(COUNTER | {"frozen": "yes"}).frozen is False
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ ORDERS = Counter(
     ceiling=100,
     remaining=27,
     minted_at=1_700_000_000_000,
+    region="eu-west-1",
 )
 NEW = Counter(partition="new", hand_crafted_int=0, increment=1, ceiling=100, remaining=100, minted_at=None)
 
@@ -127,7 +129,10 @@ def test_counters_in_a_pipe() -> None:
     """In a pipe counters are tab-separated, one a line, without a heading."""
     streams = Streams()
     streams.output.counters([ORDERS, NEW], title="Tickets in us-east-1")
-    assert streams.written == ("größe 1\t17\t3\t27\t2023-11-14T22:13:20Z\tmints\nnew\t0\t1\t100\t-\tmints\n", "")
+    assert streams.written == (
+        "größe 1\t17\t3\t27\t2023-11-14T22:13:20Z\tmints\t2\teu-west-1\nnew\t0\t1\t100\t-\tmints\t1\t-\n",
+        "",
+    )
 
 
 def test_counters_as_json() -> None:
@@ -144,6 +149,8 @@ def test_counters_as_json() -> None:
                 "remaining": 100,
                 "minted_at": None,
                 "frozen": False,
+                "region": None,
+                "offset": 1,
             }
         ]
     }
@@ -152,14 +159,29 @@ def test_counters_as_json() -> None:
 def test_table() -> None:
     """For a person counters are a table whose names are text, never markup."""
     console = Console(file=io.StringIO(), width=80)
-    odd = Counter("[red]odd", hand_crafted_int=7, increment=2, ceiling=9, remaining=1, minted_at=None, frozen=True)
+    odd = replace(NEW, partition="[red]odd", increment=2, frozen=True, region="eu-west-1")
     console.print(counter_table("Tickets in us-east-1", [ORDERS, odd]))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
     assert cells == [
         ["größe 1", "17", "3", "27", "2023-11-14T22:13:20Z", "mints"],
-        ["[red]odd", "7", "2", "1", "-", "frozen"],
+        ["[red]odd", "0", "2", "100", "-", "frozen"],
     ]
+
+
+def test_table_of_regions() -> None:
+    """Where counters are in several regions the table says which lane is where."""
+    there = replace(ORDERS, region="us-east-1", hand_crafted_int=18)
+    table = counter_table("Tickets", [ORDERS, there])
+    cells = [[str(cell) for cell in column.cells] for column in table.columns]
+    assert cells[6:] == [["2", "3"], ["eu-west-1", "us-east-1"]]
+
+
+def test_lanes_in_a_pipe() -> None:
+    """In a pipe lanes are tab-separated, one a line."""
+    streams = Streams()
+    streams.output.lanes([["orders", "eu-west-1", "2", "4", "1/4", "14", "mints"]], title="Tickets")
+    assert streams.written == ("orders\teu-west-1\t2\t4\t1/4\t14\tmints\n", "")
 
 
 def test_facts() -> None:
@@ -185,7 +207,7 @@ def test_impossible_time() -> None:
             False,
             [
                 '{"partition": "größe", "first": 8, "last": 17, "count": 4, "increment": 3, '
-                '"replayed": false, "hand_crafted_int": 17}',
+                '"replayed": false, "region": null, "possible_gaps": [], "hand_crafted_int": 17}',
             ],
         ),
     ],
@@ -329,7 +351,7 @@ def looks(*answers: list[Counter]) -> Callable[[], list[Counter]]:
 )
 def test_watch(as_json: bool, name: Callable[[str], str]) -> None:
     """In a pipe --watch prints a counter at first and then when it has changed."""
-    moved = Counter(**ORDERS.as_dict() | {"hand_crafted_int": 20, "remaining": 26})
+    moved = replace(ORDERS, hand_crafted_int=20, remaining=26)
     streams = Streams(as_json=as_json)
     slept: list[float] = []
 

@@ -12,6 +12,7 @@ from ticketctl.settings import Settings, resolve
 DEFAULTS: dict[str, Any] = {
     "stack": "Tickets",
     "region": None,
+    "regions": (),
     "profile": None,
     "partition": None,
     "via": "url",
@@ -64,8 +65,8 @@ def test_region_precedence(home: dict[str, str], given: str, region: str | None,
         profile_region=lambda profile: "eu-profile-1" if "profile" in given.split() else None,
     )
     assert settings == Settings(
-        **DEFAULTS | {"region": region},
-        origins=dict.fromkeys(DEFAULTS, "default") | {"region": origin.format(file=file)},
+        **DEFAULTS | {"region": region, "regions": (region,) if region else ()},
+        origins=dict.fromkeys(DEFAULTS, "default") | dict.fromkeys(("region", "regions"), origin.format(file=file)),
     )
 
 
@@ -87,6 +88,7 @@ def test_every_setting_from_the_file(home: dict[str, str]) -> None:
     assert resolve({}, home) == Settings(
         stack="orders",
         region="eu-west-1",
+        regions=("eu-west-1",),
         profile="work",
         partition="größe",
         via="dynamodb",
@@ -114,6 +116,7 @@ def test_every_setting_from_the_environment(home: dict[str, str]) -> None:
     assert resolve({}, home | variables) == Settings(
         stack="orders",
         region="eu-west-1",
+        regions=("eu-west-1",),
         profile="work",
         partition="invoices",
         via="url",
@@ -121,7 +124,7 @@ def test_every_setting_from_the_environment(home: dict[str, str]) -> None:
         endpoint_url="http://127.0.0.1:4566",
         url="https://tickets.example",
         timeout=2.5,
-        origins={name: f"TICKETCTL_{name.upper()}" for name in DEFAULTS},
+        origins={name: f"TICKETCTL_{name.upper()}" for name in DEFAULTS} | {"regions": "TICKETCTL_REGION"},
     )
 
 
@@ -156,8 +159,10 @@ def test_local_ignores_aws(home: dict[str, str]) -> None:
         "TICKETCTL_URL": "https://tickets.example",
     }
     assert resolve({"local": True}, home | variables, profile_region=lambda profile: "eu-profile-1") == Settings(
-        **DEFAULTS | {"local": True, "region": "us-east-1"},
-        origins=dict.fromkeys(DEFAULTS, "default") | {"local": "--local", "region": "default of --local"},
+        **DEFAULTS | {"local": True, "region": "us-east-1", "regions": ("us-east-1",)},
+        origins=dict.fromkeys(DEFAULTS, "default")
+        | {"local": "--local"}
+        | dict.fromkeys(("region", "regions"), "default of --local"),
     )
 
 
@@ -281,7 +286,7 @@ def test_url_excludes_dynamodb(home: dict[str, str]) -> None:
         (
             'regoin = "eu-west-1"\nverbose = true\n',
             "{file} has unknown settings: regoin, verbose",
-            "known are: endpoint_url, local, partition, profile, region, stack, timeout, url, via",
+            "known are: endpoint_url, local, partition, profile, region, regions, stack, timeout, url, via",
         ),
         (
             "region =",
@@ -317,7 +322,74 @@ def test_require_region(home: dict[str, str]) -> None:
     with pytest.raises(NoRegionError) as caught:
         resolve({}, home).require_region()
     assert (caught.value.message, caught.value.hint) == (
-        "no region is set; looked at --region, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
+        "no region is set; looked at --region, TICKETCTL_REGIONS, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
         "ticketctl's configuration file and the AWS profile",
         "add --region REGION, or try it without AWS: ticketctl next --local",
     )
+
+
+BEFORE = ("eu-west-1", "us-east-1")
+TWO = "us-east-1 eu-west-1"
+KNOWN = "where the stack was deployed before"
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "text", "regions", "origin"),
+    [
+        (
+            {"region": ["us-east-1", "eu-west-1"]},
+            {"TICKETCTL_REGIONS": "eu-west-3"},
+            "",
+            "us-east-1 eu-west-1",
+            "--region",
+        ),
+        ({"region": ["us-east-1", "us-east-1"]}, {}, "", "us-east-1", "--region"),
+        (
+            {},
+            {"TICKETCTL_REGIONS": "us-east-1, eu-west-1", "TICKETCTL_REGION": "eu-west-3"},
+            "",
+            "us-east-1 eu-west-1",
+            "TICKETCTL_REGIONS",
+        ),
+        ({}, {"TICKETCTL_REGIONS": TWO}, "", TWO, "TICKETCTL_REGIONS"),
+        ({}, {"TICKETCTL_REGION": "eu-west-3"}, 'regions = ["us-east-1"]', "eu-west-3", "TICKETCTL_REGION"),
+        ({}, {"AWS_REGION": "eu-west-1"}, 'regions = ["us-east-1", "eu-west-1"]', TWO, "{file}"),
+        ({}, {}, 'regions = ["us-east-1", "eu-west-1"]\nregion = "eu-west-3"', TWO, "{file}"),
+        ({}, {"AWS_REGION": "us-east-1"}, "", TWO, KNOWN),
+        ({}, {"AWS_REGION": "eu-west-3"}, "", "eu-west-3", "AWS_REGION"),
+        ({}, {"TICKETCTL_REGION": "us-east-1"}, "", "us-east-1", "TICKETCTL_REGION"),
+        ({}, {}, "", "eu-west-1 us-east-1", KNOWN),
+        ({"local": True}, {"AWS_REGION": "us-east-1"}, "", "eu-west-1 us-east-1", KNOWN),
+        ({"local": True, "region": ["us-east-1"]}, {}, "", "us-east-1", "--region"),
+    ],
+)
+def test_regions(
+    home: dict[str, str], flags: dict[str, Any], variables: dict[str, str], text: str, regions: str, origin: str
+) -> None:
+    """Regions that are named count, else those where the stack was deployed before, the one we are in first."""
+    file = configure(home, text)
+    settings = resolve(flags, home | variables, deployed=lambda values: BEFORE)
+    assert settings.regions == tuple(regions.split())
+    assert (settings.region, settings.origins["regions"]) == (regions.split()[0], origin.format(file=file))
+
+
+def test_regions_of_an_address(home: dict[str, str]) -> None:
+    """Where the address is given, nothing that was deployed before matters."""
+    assert resolve({"url": "https://tickets.example"}, home, deployed=lambda values: BEFORE).regions == ()
+
+
+@pytest.mark.parametrize(
+    "text", ['regions = ["europe"]', "regions = []", "regions = 7", "regions = [7]", 'regions = ","']
+)
+def test_wrong_regions(home: dict[str, str], value: str) -> None:
+    """What is no list of regions is refused."""
+    configure(home, f"regions = {value}")
+    with pytest.raises(UsageError):
+        resolve({}, home)
+
+
+def test_in_region(home: dict[str, str]) -> None:
+    """The settings for one of several regions are the same apart from the region."""
+    settings = resolve({"region": ["us-east-1", "eu-west-1"], "stack": "orders"}, home)
+    there = settings.in_region("eu-west-1")
+    assert (there.region, there.regions, there.stack) == ("eu-west-1", ("eu-west-1",), "orders")

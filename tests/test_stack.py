@@ -216,7 +216,7 @@ def test_parameters(template: dict[str, Any]) -> None:
     assert all(parameter["Description"] for parameter in template["Parameters"].values())
     assert rules == {
         "AuthType": {"Type": "String", "Default": "AWS_IAM", "AllowedValues": ["AWS_IAM", "NONE"]},
-        "Offset": {"Type": "Number", "Default": 1, "MinValue": 1, "MaxValue": 1_000_000},
+        "Offset": {"Type": "Number", "Default": 1, "MinValue": 0, "MaxValue": 1_000_000},
         "Increment": {"Type": "Number", "Default": 1, "MinValue": 1, "MaxValue": 1_000_000},
         "MaxCount": {"Type": "Number", "Default": 10_000, "MinValue": 1, "MaxValue": 10_000},
         "ReservedConcurrency": {"Type": "Number", "Default": -1, "MinValue": -1},

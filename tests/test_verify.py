@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ticketctl.errors import AccessError, NotMintedError, OutcomeUnknownError
+from ticketctl.lanes import Lane
 from ticketctl.verify import Record, Report, percentile, report, run, work
 
+ALL = Lane(1, 1)
 CLEAN = {
     "minted": 6,
     "not_minted": 0,
@@ -27,7 +29,7 @@ CLEAN = {
 
 
 def of(*tickets: list[int], first: int = 1, increment: int = 1) -> Report:
-    return report([Record(tickets=each) for each in tickets], first=first, increment=increment, seconds=2.0)
+    return report([Record(Lane(first, increment), tickets=each) for each in tickets], seconds=2.0)
 
 
 def ticking() -> Callable[[], float]:
@@ -65,7 +67,7 @@ def test_clean(tickets: tuple[list[int], ...], first: int, increment: int) -> No
 
 def test_nothing_minted() -> None:
     """Without a ticket there is nothing wrong, and nothing to measure."""
-    found = report([Record(not_minted=2), Record(unknown=3)], first=1, increment=1, seconds=0.0)
+    found = report([Record(ALL, not_minted=2), Record(ALL, unknown=3)], seconds=0.0)
     expected = {"minted": 0, "not_minted": 2, "unknown": 3, "seconds": 0.0, "tickets_per_second": None}
     assert (found.as_dict(), found.holds) == (CLEAN | expected, True)
 
@@ -160,10 +162,20 @@ def test_percentile_of_nothing() -> None:
     assert percentile([], 50) is None
 
 
+def test_regions_have_lanes_of_their_own() -> None:
+    """Each worker's tickets are held against its own lane; a number of the other's is outside, also where it is new."""
+    odd, even = Lane(1, 2), Lane(2, 2)
+    records = [Record(odd, tickets=[1, 5, 8]), Record(even, tickets=[2, 4]), Record(odd, tickets=[3])]
+    found = report(records, seconds=2.0).as_dict()
+    assert found == CLEAN | {"outside_lane": 1, "outside_lane_tickets": [8]}
+    whole = report([Record(odd, tickets=[1, 7]), Record(even, tickets=[2, 6])], seconds=2.0)
+    assert (whole.holds, whole.gap_tickets, whole.gaps) == (True, [3, 5, 4], 3)
+
+
 def test_percentiles_of_a_report() -> None:
     """The times of all workers are taken together and rounded to a hundredth of a millisecond."""
-    slow, quick = Record(seconds=[0.3, 0.1]), Record(seconds=[0.0123456])
-    latency = report([slow, quick], first=1, increment=1, seconds=1.0).as_dict()["latency_ms"]
+    slow, quick = Record(ALL, seconds=[0.3, 0.1]), Record(ALL, seconds=[0.0123456])
+    latency = report([slow, quick], seconds=1.0).as_dict()["latency_ms"]
     assert latency == {"p50": 100.0, "p95": 300.0, "p99": 300.0}
 
 
@@ -171,15 +183,15 @@ def test_one_worker() -> None:
     """A worker goes on after a failed attempt, counts it, and times only what came."""
     told: list[None] = []
     outcomes = (1, NotMintedError("busy"), 2, OutcomeUnknownError("lost"), 4)
-    record = work(mints(*outcomes), 5, tell=lambda: told.append(None), clock=ticking())
-    assert record == Record(tickets=[1, 2, 4], seconds=[1.0, 1.0, 1.0], not_minted=1, unknown=1)
+    record = work(mints(*outcomes), ALL, 5, tell=lambda: told.append(None), clock=ticking())
+    assert record == Record(ALL, tickets=[1, 2, 4], seconds=[1.0, 1.0, 1.0], not_minted=1, unknown=1)
     assert len(told) == 5
 
 
 def test_another_error_ends_the_run() -> None:
     """What is not about one mint is not counted: it is told."""
     with pytest.raises(AccessError):
-        run([mints(1), mints(AccessError("forbidden"))], 1, first=1, increment=1)
+        run([(mints(1), ALL), (mints(AccessError("forbidden")), ALL)], 1)
 
 
 def test_a_server_that_counts() -> None:
@@ -191,11 +203,11 @@ def test_a_server_that_counts() -> None:
             return next(counter)
 
     told: list[None] = []
-    found = run([mint] * 8, 50, first=5, increment=5, tell=lambda: told.append(None))
+    found = run([(mint, Lane(5, 5))] * 8, 50, tell=lambda: told.append(None))
     assert (found.minted, found.holds, found.gaps, len(found.latencies), len(told)) == (400, True, 0, 400, 400)
 
 
 def test_a_server_that_repeats_itself() -> None:
     """Two counters that start alike are found out by their duplicates."""
-    found = run([itertools.count(1).__next__ for _ in range(2)], 3, first=1, increment=1)
+    found = run([(itertools.count(1).__next__, ALL) for _ in range(2)], 3)
     assert (found.duplicates, found.out_of_order, found.gaps, found.holds) == ([1, 2, 3], 0, 0, False)

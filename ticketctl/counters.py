@@ -53,8 +53,8 @@ class Counters:
         for item in self.items():
             try:
                 counter = self.read(item)
-            except bundle.handler.ProblemError as problem:
-                warn(problem.detail)
+            except CounterInvalidError as damage:
+                warn(damage.message)
             else:
                 yield counter
 
@@ -79,16 +79,14 @@ class Counters:
             return item
 
     def read(self, item: Mapping[str, Any]) -> Counter:
-        """The counter of an item."""
-        return replace(Counter.from_answer(bundle.handler.read_counter(item)), region=self.region)
+        """The counter of an item; ``CounterInvalidError`` where that is damaged."""
+        with problems_in_our_words(str(item["partition"]["S"])):
+            return replace(Counter.from_answer(bundle.handler.read_counter(item)), region=self.region)
 
     def find(self, name: str) -> Counter | None:
         """A counter, ``None`` where there is none of that name."""
         item = self.item(name)
-        if item is None:
-            return None
-        with problems_in_our_words(name):
-            return self.read(item)
+        return None if item is None else self.read(item)
 
     def create(
         self,
@@ -216,9 +214,7 @@ class Counters:
             raise RefusedError(f"{to} is beyond the ceiling {counter.ceiling} of {counter.partition!r}")
 
     def _changed(self, name: str, update: str, condition: str, values: Mapping[str, Value]) -> Counter:
-        item = self.change(name, update, condition, values)
-        with problems_in_our_words(name):
-            return self.read(item)
+        return self.read(self.change(name, update, condition, values))
 
     def change(
         self,

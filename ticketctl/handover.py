@@ -21,7 +21,6 @@ from ticketctl.counters import ABSENT, HALF_MADE, Counters, NotSoError, Value, s
 from ticketctl.errors import RefusedError
 from ticketctl.lanes import Lane
 from ticketctl.models import Counter
-from ticketctl.sources.dynamodb import problems_in_our_words
 
 FIRST, INCREMENT = "first@", "increment@"  # with the region's name behind it: the attributes of a record
 
@@ -38,8 +37,7 @@ class Holding:
     @classmethod
     def read(cls, table: Counters, item: Mapping[str, Any]) -> "Holding":
         """Read it out of an item; ``CounterInvalidError`` where that is damaged."""
-        with problems_in_our_words(str(item["partition"]["S"])):
-            counter = table.read(item)
+        counter = table.read(item)
         offers = {
             name.removeprefix(FIRST): Lane(int(item[name]["N"]), int(item[INCREMENT + name.removeprefix(FIRST)]["N"]))
             for name in item

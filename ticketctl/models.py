@@ -41,7 +41,7 @@ class Block:
 
     def as_dict(self) -> dict[str, Any]:
         """The block as ``--json`` prints it, with the names of the HTTP contract."""
-        return {**asdict(self), "hand_crafted_int": self.last}
+        return {**asdict(self), "possible_gaps": list(self.possible_gaps), "hand_crafted_int": self.last}
 
 
 @dataclass(frozen=True)

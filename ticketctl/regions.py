@@ -84,6 +84,7 @@ class Regions:
 
     def each(self, call: Callable[[Connection], Answer], regions: Iterable[str] | None = None) -> Outcomes[Answer]:
         """Ask each region, side by side; what each of them answered or failed with, in their order."""
+        self.home.settings.require_region()
         names = self.names if regions is None else regions
         connections = {name: self.at(name) for name in names}
         if len(connections) > 1:
@@ -102,7 +103,7 @@ class Regions:
     def members(self, *, also: Iterable[str] = (), tolerant: bool = False) -> "Sequence[Member]":
         """Every region with a table of this sequence: those named or remembered, and those that their counters name.
 
-        ``also`` are more to look into. ``tolerant``: warn of those that cannot be read.
+        ``also`` are more to look into. ``tolerant``: warn of those that cannot be read, while others can.
         """
         names = [*self.names, *self.before(), *also]
         found: dict[str, tuple[Member, frozenset[str]] | None] = {}
@@ -110,7 +111,7 @@ class Regions:
             outcomes = self.each(self._member, new)
             failed = failures(outcomes)
             for name, error in failed.items():
-                if not tolerant:
+                if not tolerant or not (found or answers(outcomes)):
                     raise error
                 self._warn(f"{name} cannot be read: {error.message}")
             self.unread |= failed

@@ -275,16 +275,19 @@ class Output:
 
 
 def counter_table(title: str, counters: Iterable[Counter]) -> "Table":
-    """Counters for a person's eyes."""
+    """Counters for a person's eyes; their lanes and regions where there is more than one."""
     from rich.table import Table
     from rich.text import Text
 
-    names = ("counter", "last ticket", "step", "left", "last minted", "state", "offset", "region")
-    table = Table(*names, title=title, title_justify="left")
-    for column in [*table.columns[1:4], table.columns[6]]:
+    rows = [(counter, counter_row(counter)) for counter in counters]
+    shown = ["counter", "last ticket", "step", "left", "last minted", "state"]
+    if len({counter.region for counter, _ in rows}) > 1:
+        shown += ["offset", "region"]
+    table = Table(*shown, title=title, title_justify="left")
+    for column in [*table.columns[1:4], *table.columns[6:7]]:
         column.justify, column.no_wrap = "right", True
-    for counter in counters:
-        table.add_row(*(Text(cell, overflow="fold") for cell in counter_row(counter)))
+    for _, row in rows:
+        table.add_row(*(Text(cell, overflow="fold") for cell in row[: len(shown)]))
     return table
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ticketctl.counters import Counters, NotSoError
-from ticketctl.errors import RefusedError, TicketctlError, UsageError
+from ticketctl.errors import CounterInvalidError, RefusedError, UsageError
 from ticketctl.handover import Holding, begin, find, offer, release, settle, take
 from ticketctl.lanes import Lane
 from ticketctl.models import Counter
@@ -123,7 +123,7 @@ def survey(members: Sequence[Member], warn: Report = _nothing) -> Survey:
                 continue
             try:
                 holding = Holding.read(member.table, item)
-            except TicketctlError as damage:
+            except CounterInvalidError as damage:
                 warn(f"{member.region}: {damage.message}")
             else:
                 found.setdefault(DEFAULT if name == member.region else name, {})[member.region] = holding

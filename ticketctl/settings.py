@@ -78,8 +78,8 @@ def resolve(
     ``profile_region`` looks into the AWS profile, ``deployed`` tells in which regions the stack of the settings
     was deployed before.
     """
-    typed = flags.get("region") or None
-    flags = {**flags, "region": None, "regions": [typed] if isinstance(typed, str) else typed}
+    typed = flags.get("region")
+    flags = {**flags, "region": None, "regions": [typed] if isinstance(typed, str) else typed or None}
     file, contents = _configuration(environ)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}

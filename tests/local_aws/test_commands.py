@@ -34,6 +34,8 @@ def test_next_as_json(ticketctl: Ticketctl, deployed: str) -> None:
         "count": 1,
         "increment": 1,
         "replayed": False,
+        "region": REGION,
+        "possible_gaps": [],
         "hand_crafted_int": 1,
     }
 
@@ -45,7 +47,7 @@ def test_unknown_counter_names_the_fix(ticketctl: Ticketctl, deployed: str) -> N
     assert refused == Result(5, "", f"error: there is no counter 'line items'\nhint: {command}\n")
     assert ticketctl("status", *where(deployed)).stdout == ""
     created = ticketctl("counter", "create", "line items", *where(deployed))
-    assert (created.returncode, created.stdout) == (0, f"line items\t0\t1\t{LEFT}\t-\tmints\n")
+    assert (created.returncode, created.stdout) == (0, f"line items\t0\t1\t{LEFT}\t-\tmints\t1\t{REGION}\n")
     assert ticketctl("next", "--partition", "line items", *where(deployed)) == Result(0, "1\n", "")
 
 

@@ -23,6 +23,7 @@ from ticketctl.errors import (
     UnknownCounterError,
     UsageError,
 )
+from ticketctl.lanes import Lane
 from ticketctl.models import Counter
 
 Connect = Callable[..., Connection]
@@ -60,12 +61,14 @@ def made(name: str, last: int, *, increment: int = 1, ceiling: int = MOST, froze
         remaining=(ceiling - last) // increment,
         minted_at=None,
         frozen=frozen,
+        region=REGION,
     )
 
 
 def row(counter: Counter) -> str:
     numbers = (counter.hand_crafted_int, counter.increment, counter.remaining)
-    return "\t".join([counter.partition, *map(str, numbers), "-", "frozen" if counter.frozen else "mints"]) + "\n"
+    state = "frozen" if counter.frozen else "mints"
+    return "\t".join([counter.partition, *map(str, numbers), "-", state, str(counter.offset), REGION]) + "\n"
 
 
 def tell(counter: Counter, what: str) -> str:
@@ -400,7 +403,7 @@ def test_adopt_a_new_counter(counters: Counters, name: str, largest: int, first:
 
 def test_adopt_into_the_lane_of_the_stack(connect: Connect, name: str) -> None:
     """Where the stack's counters go in threes from 2, so does one that starts above 41."""
-    counters = connect(stack=STACK).counters_of(STACK, offset=2, increment=3)
+    counters = connect(stack=STACK).counters_of(STACK, lane=Lane(2, 3))
     assert counters.adopt(name, 41) == (made(name, 41, increment=3), True)
     assert connect(stack=STACK, partition=name).mint(2).tickets == range(44, 48, 3)
 

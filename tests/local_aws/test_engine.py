@@ -139,8 +139,15 @@ def test_missing_extra_names_the_install_line(bare: dict[str, str]) -> None:
 
 
 def test_other_region(bare: dict[str, str]) -> None:
-    """The embedded AWS has regions too; each has its own stack and default counter."""
+    """The embedded AWS has regions too; one that is not deployed starts no second sequence beside the first."""
     assert run(bare, "next", "--local").stdout == "1\n"
-    assert run(bare, "next", "--local", "--region", "eu-west-1").stdout == "1\n"
+    refused = run(bare, "next", "--local", "--region", "eu-west-1")
+    assert (refused.returncode, refused.stdout) == (5, "")
+    assert refused.stderr.splitlines()[-1] == "hint: ticketctl deploy --region eu-west-1 --local"
+    assert run(bare, "deploy", "--local", "--region", "eu-west-1").returncode == 0
+    assert [run(bare, "next", "--local", "--region", name).stdout for name in ("eu-west-1", "us-east-1")] == [
+        "2\n",
+        "3\n",
+    ]
     status = run(bare, "status", "--local", "--region", "eu-west-1").stdout
-    assert status.startswith("eu-west-1\t1\t1\t")
+    assert status.startswith("eu-west-1\t2\t2\t")

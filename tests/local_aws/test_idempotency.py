@@ -38,15 +38,19 @@ def test_next_twice(ticketctl: Ticketctl, deployed: str) -> None:
     assert ticketctl(*once, "--via", "dynamodb") == Result(0, "1\n", "")
     assert ticketctl("next", *where(deployed)) == Result(0, "2\n", "")
     document = {"partition": REGION, "first": 1, "last": 1, "count": 1, "increment": 1, "hand_crafted_int": 1}
-    assert json.loads(ticketctl(*once, "--json").stdout) == document | {"replayed": True}
+    assert json.loads(ticketctl(*once, "--json").stdout) == document | {
+        "replayed": True,
+        "region": REGION,
+        "possible_gaps": [],
+    }
 
 
 @BOTH
 def test_replayed(connect: Connect, deployed: str, via: str) -> None:
     """The first answer says that it is new, each later one that it is replayed; the counter moves once."""
     connection = connect(stack=deployed, via=via)
-    new = Block(REGION, first=1, last=5, count=5, increment=1, replayed=False)
-    again = Block(REGION, first=1, last=5, count=5, increment=1, replayed=True)
+    new = Block(REGION, first=1, last=5, count=5, increment=1, replayed=False, region=REGION)
+    again = Block(REGION, first=1, last=5, count=5, increment=1, replayed=True, region=REGION)
     assert [connection.mint(5, key="a") for _ in range(3)] == [new, again, again]
     assert connection.mint(5, key="b").tickets == range(6, 11)
     assert connection.counter().hand_crafted_int == 10
@@ -148,8 +152,8 @@ def test_expired(connect: Connect, aws: Aws, deployed: str, via: str) -> None:
         ExpressionAttributeValues={":past": {"N": str(int(time.time()) - 1)}},
     )
     assert [connection.mint(1, key="a") for _ in range(2)] == [
-        Block(REGION, first=2, last=2, count=1, increment=1, replayed=False),
-        Block(REGION, first=2, last=2, count=1, increment=1, replayed=True),
+        Block(REGION, first=2, last=2, count=1, increment=1, replayed=False, region=REGION),
+        Block(REGION, first=2, last=2, count=1, increment=1, replayed=True, region=REGION),
     ]
     assert int(receipt_of(aws, deployed, "a")["expires_at"]["N"]) > time.time() + DAY - 600
 
@@ -163,7 +167,7 @@ def test_what_was_refused_has_no_receipt(connect: Connect, deployed: str, via: s
     with pytest.raises(CounterFrozenError):
         connection.mint(1, key="a")
     counters.thaw("orders")
-    assert connection.mint(1, key="a") == Block("orders", first=1, last=1, count=1, increment=1)
+    assert connection.mint(1, key="a") == Block("orders", first=1, last=1, count=1, increment=1, region=REGION)
     counters.freeze("orders")
     assert connection.mint(1, key="a").replayed is True
 
@@ -179,7 +183,7 @@ def test_lane_that_changed_in_between(connect: Connect, aws: Aws, deployed: str)
         ExpressionAttributeNames={"#i": "increment"},
         ExpressionAttributeValues={":i": {"N": "10"}},
     )
-    again = Block(REGION, first=1, last=3, count=3, increment=1, replayed=True)
+    again = Block(REGION, first=1, last=3, count=3, increment=1, replayed=True, region=REGION)
     assert [connection.mint(3, key="a") for connection in connections] == [again, again]
     assert [connection.mint(1).last for connection in connections] == [13, 23]
 

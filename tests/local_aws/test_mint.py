@@ -26,7 +26,7 @@ def put(aws: Aws, table: str, partition: str, **numbers: int | str) -> None:
 def test_first_ticket_is_one(connect: Connect, deployed: str, via: str) -> None:
     """The default counter, named after the region, comes to life with 1."""
     connection = connect(stack=deployed, via=via)
-    assert connection.mint(1) == Block(REGION, first=1, last=1, count=1, increment=1)
+    assert connection.mint(1) == Block(REGION, first=1, last=1, count=1, increment=1, region=REGION)
     assert connection.mint(1).last == 2
 
 
