@@ -284,7 +284,8 @@ class Connection:
         with self.local.exclusively():
             if found := self.find():
                 return found
-            if len(self.settings.regions) > 1 or tables_elsewhere(self.aws, self.settings.stack, self._warn):
+            is_one = self._near is None and len(self.settings.regions) == 1
+            if not is_one or tables_elsewhere(self.aws, self.settings.stack, self._warn):
                 return None
             self._report(f"deploying {self.settings.stack} into the embedded AWS ({self.aws.region})")
             stacks = self.cloudformation()

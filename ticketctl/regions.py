@@ -216,6 +216,11 @@ def deployed_before(values: Mapping[str, Any], environ: Mapping[str, str]) -> tu
     return cache.get(key)
 
 
+def forget_embedded(environ: Mapping[str, str]) -> None:
+    """Forget where stacks were deployed in the embedded AWS, which is as new."""
+    RegionsCache(directory("cache", environ) / "regions.json").forget_embedded()
+
+
 def _remembered(values: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[RegionsCache, str]:
     key = key_of(
         stack=values["stack"],

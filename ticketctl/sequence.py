@@ -47,8 +47,8 @@ class Member:
         return self.table.region
 
     def find(self, counter: str) -> Holding | None:
-        """What it has of a counter."""
-        return find(self.table, self.name_of(counter))
+        """What it has of a counter; another that is called like this region is not its default counter."""
+        return None if counter == self.region else find(self.table, self.name_of(counter))
 
     def name_of(self, counter: str) -> str:
         """What a counter is called in its table."""
@@ -88,6 +88,10 @@ class Survey:
     """Every lane of a sequence, by counter."""
 
     entries: Mapping[str, Sequence[Entry]]
+
+    def holdings(self, counter: str) -> Mapping[str, Holding]:
+        """Who has a counter, by region."""
+        return {entry.region: entry.holding for entry in self.entries.get(counter, ()) if entry.holding}
 
     @property
     def pairs(self) -> Iterator[tuple[Entry, Entry]]:
@@ -152,12 +156,14 @@ def arrange(members: Sequence[Member], regions: Sequence[str], report: Report = 
     """
     survey(members, report).require_disjoint()
     _begin_default(members, regions)
-    for target in (member for region in regions for member in members if member.region == region):
-        for counter in sorted(survey(members).entries):
-            _hand_over(members, counter, target, report)
     for target in members:
-        for counter in survey([target]).entries:
-            _take_offers(members, counter, target, report)
+        found = survey(members)
+        for counter in sorted(found.entries):
+            holdings = found.holdings(counter)
+            if any(target.region in holding.offers for holding in holdings.values()):
+                _take_offers(members, counter, target, report)
+            elif target.region in regions and target.region not in holdings and target.region != counter:
+                _hand_over(members, counter, target, report)
     survey(members).require_disjoint()
 
 

@@ -1,5 +1,6 @@
 """``local``: the embedded AWS by hand."""
 
+import os
 import time
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from ticketctl.aws import EMBEDDED_KEY
 from ticketctl.commands.options import Run, Yes, command, help_when_bare
+from ticketctl.regions import forget_embedded
 
 
 def register(app: typer.Typer) -> None:
@@ -98,6 +100,7 @@ def reset(run: Run, yes: Yes = False) -> None:
     """Stop it and forget everything it knows, counters included."""
     run.confirm("Forget every stack and counter of the embedded AWS?", yes=yes)
     run.connection.local.reset()
+    forget_embedded(os.environ)
     run.output.note("the embedded AWS is as new")
     if run.output.as_json:
         run.output.document({"reset": True})
