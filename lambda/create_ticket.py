@@ -639,7 +639,7 @@ class DynamoDB:
     def __init__(self, environ: Mapping[str, str], clock: Callable[[], float] = time.time) -> None:
         self._environ = environ
         self._clock = clock
-        self._kept: HTTPConnection | None = None
+        self.kept: HTTPConnection | None = None
         self._kept_at = 0.0
 
     def send(self, operation: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -661,7 +661,7 @@ class DynamoDB:
             if isinstance(error, ProblemError):
                 raise
             raise _failure(operation, sent=sent, cause=type(error).__name__) from None
-        self._kept, self._kept_at = connection, self._clock()
+        self.kept, self._kept_at = connection, self._clock()
         if status >= 300:
             raise _refused(operation, status, document)
         return document
@@ -697,7 +697,7 @@ class DynamoDB:
         wrote and then failed. So the connection is looked at before: what can be read while nothing was asked is
         its end, and one that was idle for long (a frozen environment hears of no end) is not trusted.
         """
-        kept, self._kept = self._kept, None
+        kept, self.kept = self.kept, None
         if kept is not None and kept.sock is not None:
             # By the wall clock, because the monotonic one may stand still while the environment is frozen.
             fresh = 0.0 <= self._clock() - self._kept_at <= IDLE_SECONDS
