@@ -672,8 +672,9 @@ class DynamoDB:
 
     @cached_property
     def _tls(self) -> Any:
-        import ssl  # here, with the certificates, because an endpoint without TLS needs neither
+        import ssl
 
+        # Once, and only for an endpoint with TLS: reading the certificates costs more than a handshake.
         return ssl.create_default_context(cafile=self._environ.get("AWS_CA_BUNDLE") or None)
 
     def _signed(self, operation: str, body: bytes) -> dict[str, str]:

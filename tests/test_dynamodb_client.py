@@ -265,12 +265,6 @@ def test_nothing_is_sent_to_what_is_no_address(url: str) -> None:
     assert failure_of(client) == ("unavailable", "ValueError")
 
 
-def test_a_host_without_an_address_is_unavailable() -> None:
-    """A name that does not resolve sent nothing."""
-    client = handler.DynamoDB({**LAMBDA, "AWS_ENDPOINT_URL": "http://nobody.invalid"})
-    assert failure_of(client) == ("unavailable", "gaierror")
-
-
 def test_a_plain_endpoint_loads_no_certificates() -> None:
     """Without TLS no certificate is read; with it they are read once, whatever becomes of the connections."""
     closing = repeat(then_closes(mints(2)))
