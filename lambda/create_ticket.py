@@ -32,7 +32,7 @@ RECEIPT_ATTEMPTS = 2
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
 CALL_MS = 3_500  # what one call to DynamoDB may take: a second to connect, two to answer, and some room
-IDLE_SECONDS = 20.0
+IDLE_SECONDS = 20.0  # beyond that a new handshake costs less than the doubt
 THROTTLES = {"ThrottlingException", "ProvisionedThroughputExceededException", "RequestLimitExceeded"}
 
 STATUS = {
@@ -763,7 +763,7 @@ class TimedReader(io.RawIOBase):
 
 
 def _prepare(connection: HTTPConnection, path: str, headers: Mapping[str, str]) -> None:
-    connection.putrequest("POST", path, skip_host=True, skip_accept_encoding=True)
+    connection.putrequest("POST", path, skip_host=True)
     for name, value in headers.items():
         connection.putheader(name, value)
     connection.sock.settimeout(ANSWER_SECONDS)

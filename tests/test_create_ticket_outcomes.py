@@ -237,9 +237,9 @@ ENVIRONMENT = {
 
 
 def run_entry_point(server: DynamoDB, remaining_ms: int = 10_000, /, **more: str) -> list[dict[str, Any]]:
-    """The JSON lines of the handler on its own, in a process and an environment like Lambda's."""
+    """The JSON lines of the handler on its own, in a process and an environment like Lambda's but without an SDK."""
     run = subprocess.run(
-        [sys.executable, "-B", "-c", ONCE, json.dumps(MINT), str(remaining_ms)],
+        [sys.executable, "-B", "-S", "-c", ONCE, json.dumps(MINT), str(remaining_ms)],
         cwd=bundle.sources() / "lambda",
         env={**ENVIRONMENT, "AWS_ENDPOINT_URL_DYNAMODB": server.url, **more},
         capture_output=True,

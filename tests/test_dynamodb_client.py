@@ -217,6 +217,7 @@ def test_what_arrives_is_what_was_signed(operation: str, path: str, arrives: str
         "host": server.url.removeprefix("http://"),
         "x-amz-date": "20260102T030405Z",
         **({"x-amz-security-token": token} if token else {}),
+        "accept-encoding": "identity",
         "content-length": str(len(body)),
         "authorization": authorization,
     }
