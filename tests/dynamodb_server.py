@@ -21,6 +21,7 @@ class Exchange(BaseHTTPRequestHandler):
 
     server: "DynamoDB"
     protocol_version = "HTTP/1.1"
+    timeout = 5.0  # so that a client that keeps its connection for ever holds up no run
 
     def setup(self) -> None:
         super().setup()
