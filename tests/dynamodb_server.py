@@ -154,3 +154,11 @@ def drips(exchange: Exchange) -> None:
     exchange.wfile.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")
     while not exchange.server.stopped.wait(0.05):
         exchange.wfile.write(b".")
+
+
+def falls_silent(exchange: Exchange) -> None:
+    """Begin an answer late, and say nothing more."""
+    exchange.close_connection = True
+    exchange.server.stopped.wait(1.7)
+    exchange.wfile.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")
+    exchange.server.stopped.wait()

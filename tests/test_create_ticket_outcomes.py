@@ -19,6 +19,7 @@ from tests.dynamodb_server import (
     breaks_tls,
     drips,
     dynamodb,
+    falls_silent,
     hangs_up,
     minted,
     mints,
@@ -116,7 +117,7 @@ def test_a_failed_write_is_sent_once_and_told_as_what_it_is(
     assert SECRET not in line
 
 
-@pytest.mark.parametrize("answer", [never_answers, drips])
+@pytest.mark.parametrize("answer", [never_answers, falls_silent, drips])
 def test_a_write_is_not_waited_for_longer_than_a_call_may_take(answer: Answer) -> None:
     """Where DynamoDB takes longer than the function waits, even byte by byte, a ticket may be spent."""
     with dynamodb(repeat(answer)) as server:

@@ -2,7 +2,9 @@
 
 import json
 import select
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -364,6 +366,27 @@ def test_a_kept_connection_that_fails_is_not_tried_again(operation: str, fault: 
         assert (server.connections, len(server.requests)) == (1, 2)
         assert client.send("UpdateItem", WRITE) == json.loads(minted(2))
     assert (server.connections, len(server.requests)) == (2, 3)
+
+
+@pytest.mark.parametrize(("operation", "code"), [("UpdateItem", "outcome_unknown"), ("GetItem", "unavailable")])
+def test_a_request_that_left_in_part_may_have_arrived(operation: str, code: str) -> None:
+    """From the first byte on a write may have been made, even where sending it breaks off."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        client = handler.DynamoDB({**LAMBDA, "AWS_ENDPOINT_URL": url})
+
+        def take_a_little() -> None:
+            accepted, _ = listener.accept()
+            accepted.recv(100)
+            accepted.close()  # with the rest unread, so that the sender gets a reset
+
+        thread = threading.Thread(target=take_a_little)
+        thread.start()
+        with pytest.raises(handler.ProblemError) as raised:
+            client.send(operation, {"TableName": "x" * 50_000_000})  # more than any socket takes at once
+        thread.join()
+    assert raised.value.code == code
+    assert raised.value.cause in ("ConnectionResetError", "BrokenPipeError")
 
 
 def test_a_late_answer_is_never_taken_for_the_next() -> None:
