@@ -3,19 +3,24 @@
 The first half is pure: functions over plain dictionaries that build DynamoDB requests and read their
 answers. ``ticketctl`` mints straight from the table with those same functions. The second half speaks
 HTTP: Function URL events (payload format 2.0) in, JSON, plain text or problem details (RFC 9457) out.
+The last part sends the requests: an SDK would cost each cold start more than all else that is done here.
 """
 
 import base64
+import hmac
+import io
 import json
 import os
 import re
-import shlex
+import select
 import time
-import traceback
+import zlib
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, cached_property, lru_cache
+from hashlib import sha256
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 MAX_TICKET = 2**53 - 1  # the largest integer that JSON readers in every language keep exact
 MAX_COUNT = 10_000
@@ -24,7 +29,10 @@ RECEIPT = "receipt#"
 RECEIPT_SECONDS = 24 * 60 * 60
 WRITE_ATTEMPTS = 5
 RECEIPT_ATTEMPTS = 2
+CONNECT_SECONDS = 1.0
+ANSWER_SECONDS = 2.0
 CALL_MS = 3_500  # what one call to DynamoDB may take: a second to connect, two to answer, and some room
+IDLE_SECONDS = 20.0  # beyond that a new handshake costs less than the doubt
 THROTTLES = {"ThrottlingException", "ProvisionedThroughputExceededException", "RequestLimitExceeded"}
 
 STATUS = {
@@ -226,6 +234,8 @@ def lane_after_refusal(item: Item | None, partition: str, count: int) -> Lane:
 
 def unknown_counter(partition: str) -> ProblemError:
     """The problem of a counter that is not there."""
+    import shlex  # here, because a mint does not need it
+
     return ProblemError(
         "unknown_counter",
         f"There is no counter {partition!r}. Create it with: ticketctl counter create {shlex.quote(partition)}",
@@ -382,25 +392,13 @@ class Settings(NamedTuple):
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """The Lambda entry point: answer one Function URL request."""
     settings, request_id = Settings.from_environment(os.environ), getattr(context, "aws_request_id", "")
-    return respond(event, settings, dynamodb(), request_id, context.get_remaining_time_in_millis)
-
-
-@cache
-def dynamodb() -> Any:
-    """One client for the life of the execution environment; the SDK sends each request once, at most."""
-    import boto3
-    from botocore.config import Config
-
-    return boto3.client(
-        "dynamodb",
-        config=Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1, "mode": "standard"}),
-    )
+    return respond(event, settings, dynamodb().send, request_id, context.get_remaining_time_in_millis)
 
 
 def respond(
     event: Mapping[str, Any],
     settings: Settings,
-    client: Any,
+    send: Send,
     request_id: str = "",
     remaining_ms: Callable[[], int] = lambda: CALL_MS,
 ) -> dict[str, Any]:
@@ -409,18 +407,20 @@ def respond(
     ``remaining_ms`` is the time that the function has left: no call is begun that might not end in it.
     """
 
-    def send(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
+    def in_time(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
         if remaining_ms() < CALL_MS:
             raise ProblemError("unavailable", "DynamoDB is too slow; nothing was minted.", cause=operation)
-        return _send(client, operation, request)
+        return send(operation, request)
 
     path = method = ""
     try:
         path, method = read_target(event)
-        answer, text = _route(path, method)(event, settings, send)
+        answer, text = _route(path, method)(event, settings, in_time)
     except ProblemError as problem:
         return _refuse(problem, request_id, method, path)
     except Exception as error:  # nothing of it may reach the caller, and a bare 502 would tell the caller nothing
+        import traceback  # here, because a mint does not need it
+
         where = traceback.extract_tb(error.__traceback__)[-1]
         cause = f"{type(error).__name__} in {where.name}, line {where.lineno}"
         unexpected = ProblemError(
@@ -546,33 +546,6 @@ def wants_text(accept: str) -> bool:
     return text > as_json or (text == as_json > 0.0 and named)
 
 
-def _send(client: Any, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
-    """Send one request to DynamoDB and turn its failure into what is known of the outcome."""
-    from botocore import exceptions
-
-    call = {"GetItem": client.get_item, "PutItem": client.put_item, "UpdateItem": client.update_item}[operation]
-    try:
-        answer: Mapping[str, Any] = call(**request)
-    except exceptions.ClientError as error:
-        name = error.response.get("Error", {}).get("Code", "")
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if name == "ConditionalCheckFailedException":
-            raise ConditionFailedError(error.response.get("Item") or None) from None
-        if name in THROTTLES:
-            raise ProblemError(
-                "throttled", "DynamoDB is throttling; nothing was minted.", cause=name, headers={"Retry-After": "1"}
-            ) from None
-        sent, cause = status >= 500, name
-    except exceptions.BotoCoreError as error:  # TLS or a checksum may also break in the answer to a write
-        after = (exceptions.HTTPClientError, exceptions.SSLError, exceptions.ChecksumError)
-        sent, cause = isinstance(error, after), type(error).__name__
-    else:
-        return answer
-    if sent and operation != "GetItem":
-        raise ProblemError("outcome_unknown", "DynamoDB did not answer; a ticket may have been spent.", cause=cause)
-    raise ProblemError("unavailable", "DynamoDB is not available; nothing was minted.", cause=cause)
-
-
 def _refuse(problem: ProblemError, request_id: str, method: str, path: str) -> dict[str, Any]:
     """Log a problem and make its answer (RFC 9457)."""
     line = {
@@ -598,3 +571,236 @@ def _response(status: int, content_type: str, body: str, headers: Mapping[str, s
         "headers": {"Content-Type": content_type, "Cache-Control": "no-store", **(headers or {})},
         "body": body,
     }
+
+
+# --- DynamoDB over HTTPS (AWS Signature Version 4) -------------------------------------------------
+
+
+class Credentials(NamedTuple):
+    """What signs a request; ``token`` is empty for a key that does not expire."""
+
+    key_id: str
+    secret: str
+    token: str = ""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "Credentials":
+        """Read Lambda's own variables; ``unavailable`` where they are not there."""
+        key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
+        if not key_id or not secret:
+            raise _failure("", sent=False, cause="NoCredentials")
+        return cls(key_id, secret, environ.get("AWS_SESSION_TOKEN", ""))
+
+
+def endpoint_url(environ: Mapping[str, str]) -> str:
+    """Where DynamoDB answers: at the endpoint that the environment names, else at AWS's for the region."""
+    region = environ["AWS_REGION"]
+    regional = f"https://dynamodb.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
+    return environ.get("AWS_ENDPOINT_URL_DYNAMODB") or environ.get("AWS_ENDPOINT_URL") or regional
+
+
+def authorization(
+    method: str,
+    path: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    credentials: Credentials,
+    region: str,
+    service: str = "dynamodb",
+) -> str:
+    """The Authorization header of a request without a query (AWS IAM User Guide, "Create a signed AWS API request").
+
+    All of ``headers`` is signed: names in lower case, values without spaces around them, ``host`` and
+    ``x-amz-date`` (``20260102T030405Z``) among them.
+    """
+    moment, names = headers["x-amz-date"], sorted(headers)
+    signed = ";".join(names)
+    lines = [method, quote(path, safe="/~"), "", *(f"{name}:{headers[name]}" for name in names), "", signed]
+    canonical = "\n".join([*lines, sha256(body).hexdigest()])
+    scope = f"{moment[:8]}/{region}/{service}/aws4_request"
+    text = "\n".join(["AWS4-HMAC-SHA256", moment, scope, sha256(canonical.encode()).hexdigest()])
+    key = signing_key(credentials.secret, moment[:8], region, service)
+    signature = hmac.digest(key, text.encode(), "sha256").hex()
+    return f"AWS4-HMAC-SHA256 Credential={credentials.key_id}/{scope}, SignedHeaders={signed}, Signature={signature}"
+
+
+@lru_cache(maxsize=1)
+def signing_key(secret: str, date: str, region: str, service: str) -> bytes:
+    """The key of one day (``20260102``), region and service."""
+    key = b"AWS4" + secret.encode()
+    for part in (date, region, service, "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
+
+
+class DynamoDB:
+    """Three of DynamoDB's operations over one kept connection. ``clock`` gives epoch seconds."""
+
+    def __init__(self, environ: Mapping[str, str], clock: Callable[[], float] = time.time) -> None:
+        self._environ = environ
+        self._clock = clock
+        self.kept: HTTPConnection | None = None
+        self._kept_at = 0.0
+
+    def send(self, operation: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Send a request once, at most, and read its answer.
+
+        Raises ``ConditionFailedError``, or a ``ProblemError`` that says what is known of the outcome.
+        """
+        body, connection, sent = json.dumps(request).encode(), None, False
+        try:
+            headers = self._signed(operation, body)
+            connection = self._connection()
+            _prepare(connection, self._url.path or "/", {**headers, "content-length": str(len(body))})
+            sent = True
+            connection.endheaders(body)
+            status, document = _read_answer(connection)
+        except Exception as error:  # whatever it is, the outcome depends on nothing but whether a byte has left
+            if connection is not None:
+                connection.close()
+            if isinstance(error, ProblemError):
+                raise
+            raise _failure(operation, sent=sent, cause=type(error).__name__) from None
+        self.kept, self._kept_at = connection, self._clock()
+        if status >= 300:
+            raise _refused(operation, status, document)
+        return document
+
+    @cached_property
+    def _url(self) -> SplitResult:
+        return urlsplit(endpoint_url(self._environ))
+
+    @cached_property
+    def _tls(self) -> Any:
+        import ssl
+
+        # Once, and only for an endpoint with TLS: reading the certificates costs more than a handshake.
+        return ssl.create_default_context(cafile=self._environ.get("AWS_CA_BUNDLE") or None)
+
+    def _signed(self, operation: str, body: bytes) -> dict[str, str]:
+        credentials = Credentials.from_environment(self._environ)
+        headers = {
+            "content-type": "application/x-amz-json-1.0",
+            "host": self._url.netloc.rpartition("@")[2],
+            "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock())),
+            "x-amz-target": f"DynamoDB_20120810.{operation}",
+        }
+        if credentials.token:
+            headers["x-amz-security-token"] = credentials.token
+        region, path = self._environ["AWS_REGION"], self._url.path or "/"
+        signature = authorization("POST", path, headers, body, credentials=credentials, region=region)
+        return {**headers, "authorization": signature}
+
+    def _connection(self) -> HTTPConnection:
+        """The kept connection if it is still good, else a new one; the caller gives it back when all is read.
+
+        Once a write has left on a connection that DynamoDB had closed, nothing tells this from a DynamoDB that
+        wrote and then failed. So the connection is looked at before: what can be read while nothing was asked is
+        its end, and one that was idle for long (a frozen environment hears of no end) is not trusted.
+        """
+        kept, self.kept = self.kept, None
+        if kept is not None and kept.sock is not None:
+            # By the wall clock, because the monotonic one may stand still while the environment is frozen.
+            fresh = 0.0 <= self._clock() - self._kept_at <= IDLE_SECONDS
+            if fresh and not select.select([kept.sock], [], [], 0)[0]:
+                return kept
+            kept.close()
+        return self._connect()
+
+    def _connect(self) -> HTTPConnection:
+        scheme, host, port = self._url.scheme, self._url.hostname, self._url.port
+        if host is None or scheme not in ("http", "https"):
+            raise ValueError("the endpoint is no http or https address")
+        connection = (
+            HTTPConnection(host, port, timeout=CONNECT_SECONDS)
+            if scheme == "http"
+            else HTTPSConnection(host, port, timeout=CONNECT_SECONDS, context=self._tls)
+        )
+        connection.response_class = TimedResponse
+        connection.connect()
+        return connection
+
+
+@cache
+def dynamodb() -> DynamoDB:
+    """One connection for the life of the execution environment."""
+    return DynamoDB(os.environ)
+
+
+class TimedResponse(HTTPResponse):
+    """An answer that must have come whole in ``ANSWER_SECONDS``, in however many pieces."""
+
+    def __init__(self, sock: Any, *args: Any, **more: Any) -> None:
+        super().__init__(sock, *args, **more)
+        self.fp = io.BufferedReader(TimedReader(sock, self.fp.detach()))
+
+
+class TimedReader(io.RawIOBase):
+    """A socket's bytes until ``ANSWER_SECONDS`` from now; its own timeout would begin anew with each piece."""
+
+    def __init__(self, sock: Any, raw: Any) -> None:
+        self._sock = sock
+        self._raw = raw
+        self._ends = time.monotonic() + ANSWER_SECONDS
+
+    def readable(self) -> bool:
+        """Whether it is for reading."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read what is there; ``TimeoutError`` once the time is over."""
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
+        count: int | None = self._raw.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._raw.close()
+        super().close()
+
+
+def _prepare(connection: HTTPConnection, path: str, headers: Mapping[str, str]) -> None:
+    connection.putrequest("POST", path, skip_host=True)
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.sock.settimeout(ANSWER_SECONDS)
+
+
+def _read_answer(connection: HTTPConnection) -> tuple[int, dict[str, Any]]:
+    """The status and JSON document of an answer; a refusal's may be none, a success must have one."""
+    with connection.getresponse() as response:
+        body = response.read()
+    checksum = response.headers.get("x-amz-crc32")
+    if checksum is not None and checksum != str(zlib.crc32(body)):
+        raise ValueError("the answer is not what was sent")
+    try:
+        document = json.loads(body)
+    except ValueError:
+        document = None
+    if isinstance(document, dict):
+        return response.status, document
+    if response.status < 300:
+        raise ValueError("the answer is no JSON object")
+    return response.status, {}
+
+
+def _refused(operation: str, status: int, document: Mapping[str, Any]) -> Exception:
+    """What DynamoDB's error means; its name is the end of ``__type``."""
+    name = str(document.get("__type", "")).rpartition("#")[2]
+    if name == "ConditionalCheckFailedException":
+        return ConditionFailedError(document.get("Item") or None)
+    if name in THROTTLES:
+        return ProblemError(
+            "throttled", "DynamoDB is throttling; nothing was minted.", cause=name, headers={"Retry-After": "1"}
+        )
+    return _failure(operation, sent=status >= 500, cause=name or f"HTTP {status}")
+
+
+def _failure(operation: str, *, sent: bool, cause: str) -> ProblemError:
+    if sent and operation != "GetItem":
+        return ProblemError("outcome_unknown", "DynamoDB did not answer; a ticket may have been spent.", cause=cause)
+    return ProblemError("unavailable", "DynamoDB is not available; nothing was minted.", cause=cause)

@@ -12,20 +12,16 @@ from ticketctl.bundle import handler
 
 
 class Answers:
-    """A client that gives one answer to every request and keeps the requests."""
+    """A ``send`` that gives one answer to every request and keeps the requests."""
 
     def __init__(self, answer: Mapping[str, Any]) -> None:
         self.answer = answer
         self.requests: list[dict[str, Any]] = []
 
-    def update_item(self, **request: Any) -> Mapping[str, Any]:
+    def __call__(self, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
+        assert operation != "PutItem", "no key, no receipt"
         self.requests.append(request)
         return self.answer
-
-    get_item = update_item
-
-    def put_item(self, **request: Any) -> Mapping[str, Any]:
-        raise AssertionError(f"no key, no receipt: {request}")
 
 
 @pytest.fixture(autouse=True)

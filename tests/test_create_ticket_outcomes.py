@@ -1,112 +1,46 @@
-"""What a caller is told when DynamoDB fails: the SDK's client against a server on loopback that misbehaves."""
+"""What a caller is told when DynamoDB fails: the handler's client against a server on loopback that misbehaves."""
 
 import json
-import os
 import socket
-import ssl
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
+from collections.abc import Iterator
 from itertools import repeat
 from typing import Any
 
-import boto3
 import pytest
-import urllib3
-from botocore.config import Config
-from botocore.exceptions import ChecksumError, SSLError
 
+from tests.dynamodb_server import (
+    CERTIFICATE,
+    SECRET,
+    Answer,
+    DynamoDB,
+    breaks_tls,
+    drips,
+    dynamodb,
+    falls_silent,
+    hangs_up,
+    minted,
+    mints,
+    never_answers,
+    refuses,
+    resets,
+    says,
+    sends,
+)
 from tests.function_url import SETTINGS, event, problem
 from ticketctl import bundle
 from ticketctl.bundle import handler
 
 MINT = event(method="POST")
 STATUS = event("/status")
-SECRET = "the host ip-10-1-2-3 of arn:aws:sts::123456789012:assumed-role/x said"
 
 # The whole answers, so that nothing of an exception can be in them.
 THROTTLED = problem("throttled", 429, "DynamoDB is throttling; nothing was minted.", Retry_After="1")
 UNAVAILABLE = problem("unavailable", 503, "DynamoDB is not available; nothing was minted.")
 UNKNOWN = problem("outcome_unknown", 504, "DynamoDB did not answer; a ticket may have been spent.")
 UNREADABLE = problem("outcome_unknown", 504, "The request failed; if it was to mint, a ticket may be spent.")
-
-
-# --- a DynamoDB that misbehaves --------------------------------------------------------------------
-
-
-class Exchange(BaseHTTPRequestHandler):
-    """One request, answered as the server's next answer says."""
-
-    server: "DynamoDB"
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.requests.append(json.loads(body))
-        next(self.server.answers)(self)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that http.server gives it
-        """Nothing on stderr."""
-
-
-Answer = Callable[[Exchange], None]
-
-
-class DynamoDB(ThreadingHTTPServer):
-    """A server that keeps the requests it gets; ``stopped`` is set when it stops."""
-
-    daemon_threads = False  # so that closing it waits for the last exchange
-
-    def __init__(self, answers: Iterator[Answer]) -> None:
-        super().__init__(("127.0.0.1", 0), Exchange)
-        self.answers = answers
-        self.requests: list[dict[str, Any]] = []
-        self.stopped = threading.Event()
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-@contextmanager
-def dynamodb(answers: Iterator[Answer]) -> Iterator[DynamoDB]:
-    server = DynamoDB(answers)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.stopped.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def says(status: int, body: bytes, *, length: int | None = None) -> Answer:
-    def answer(exchange: Exchange) -> None:
-        exchange.send_response(status)
-        exchange.send_header("Content-Type", "application/x-amz-json-1.0")
-        exchange.send_header("Content-Length", str(len(body) if length is None else length))
-        exchange.end_headers()
-        exchange.wfile.write(body)
-
-    return answer
-
-
-def mints(last: int) -> Answer:
-    return says(200, json.dumps({"Attributes": {"hand_crafted_int": {"N": str(last)}}}).encode())
-
-
-def refuses(status: int, name: str, **more: Any) -> Answer:
-    document = {"__type": f"com.amazonaws.dynamodb.v20120810#{name}", "message": SECRET, **more}
-    return says(status, json.dumps(document).encode())
-
-
-def hangs_up(_: Exchange) -> None:
-    """Read the request and close the connection."""
-
-
-def never_answers(exchange: Exchange) -> None:
-    exchange.server.stopped.wait()
 
 
 # --- the function in front of it -------------------------------------------------------------------
@@ -120,16 +54,18 @@ def _nothing_learned() -> Iterator[None]:
     handler.LANES.clear()
 
 
-@pytest.fixture(scope="module")
-def session() -> Any:
-    return boto3.session.Session(aws_access_key_id="id", aws_secret_access_key="key", region_name="us-east-1")
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}
 
 
-def ask(session: Any, url: str, event: dict[str, Any], *, read_timeout: float = 10) -> dict[str, Any]:
-    """Answer an event with a client like the handler's own."""
-    config = Config(connect_timeout=1, read_timeout=read_timeout, retries={"total_max_attempts": 1}, proxies={})
-    with closing(session.client("dynamodb", endpoint_url=url, config=config)) as client:
-        return handler.respond(event, SETTINGS, client, "r-1")
+def ask(url: str, event: dict[str, Any], **more: str) -> dict[str, Any]:
+    """Answer an event as the handler does, with DynamoDB at that address."""
+    environment = {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL_DYNAMODB": url, "AWS_CA_BUNDLE": str(CERTIFICATE)}
+    table = handler.DynamoDB({**environment, **CREDENTIALS, **more})
+    try:
+        return handler.respond(event, SETTINGS, table.send, "r-1")
+    finally:
+        if table.kept:
+            table.kept.close()
 
 
 # --- outcomes --------------------------------------------------------------------------------------
@@ -147,72 +83,95 @@ OUTCOMES = [
     pytest.param(says(502, b"<html>Bad gateway</html>"), UNKNOWN, id="502 of something else"),
     pytest.param(refuses(503, "ServiceUnavailable"), UNKNOWN, id="ServiceUnavailable"),
     pytest.param(hangs_up, UNKNOWN, id="connection closed"),
+    pytest.param(resets, UNKNOWN, id="connection reset"),
     pytest.param(says(200, b'{"Attr', length=500), UNKNOWN, id="half an answer"),
-    pytest.param(says(200, b"<html>"), UNREADABLE, id="unreadable answer"),
+    pytest.param(says(400, b'{"__type', length=500), UNKNOWN, id="half a refusal"),
+    pytest.param(sends(b"HTTP/1.1 200 OK\r\nContent-Le"), UNKNOWN, id="half a head"),
+    pytest.param(sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), UNKNOWN, id="no chunk"),
+    pytest.param(sends(b"SSH-2.0-OpenSSH_9.9\r\n"), UNKNOWN, id="no HTTP"),
+    pytest.param(sends(b"HTTP/1.1 103 Early Hints\r\n\r\n"), UNKNOWN, id="103"),
+    pytest.param(says(200, minted(2), x_amz_crc32="1"), UNKNOWN, id="wrong checksum"),
+    pytest.param(says(200, minted(2), x_amz_crc32="x"), UNKNOWN, id="no checksum"),
+    pytest.param(says(200, b"<html>"), UNKNOWN, id="no JSON"),
+    pytest.param(says(200, b"\xff" + minted(2)), UNKNOWN, id="no UTF-8"),
+    pytest.param(says(200, b"[" * 100_000), UNKNOWN, id="deep JSON"),
+    pytest.param(says(200, b"[]"), UNKNOWN, id="no JSON object"),
+    pytest.param(says(204, b""), UNKNOWN, id="204"),
+    pytest.param(says(302, b"", Location="/"), UNAVAILABLE, id="302"),
+    pytest.param(says(400, b"[]"), UNAVAILABLE, id="400 without a name"),
+    pytest.param(says(400, b'{"__type": 5}'), UNAVAILABLE, id="400 with a number for a name"),
     pytest.param(says(200, b"{}"), UNREADABLE, id="empty answer"),
 ]
 
 
 @pytest.mark.parametrize(("answer", "expected"), OUTCOMES)
 def test_a_failed_write_is_sent_once_and_told_as_what_it_is(
-    session: Any, capsys: pytest.CaptureFixture[str], answer: Answer, expected: dict[str, Any]
+    capsys: pytest.CaptureFixture[str], answer: Answer, expected: dict[str, Any]
 ) -> None:
     """A caller is told whether a ticket may be spent, nothing of the failure itself, and no write is sent twice."""
     with dynamodb(repeat(answer)) as server:
-        told = ask(session, server.url, MINT)
+        told = ask(server.url, MINT)
     assert told == expected
     assert len(server.requests) == 1
     (line,) = capsys.readouterr().out.splitlines()
     assert SECRET not in line
 
 
-def test_a_write_without_an_answer_is_sent_once_and_its_outcome_unknown(session: Any) -> None:
-    """Where DynamoDB takes longer than the function waits, a ticket may be spent."""
-    with dynamodb(repeat(never_answers)) as server:
-        told = ask(session, server.url, MINT, read_timeout=0.3)
+@pytest.mark.parametrize("answer", [never_answers, falls_silent, drips])
+def test_a_write_is_not_waited_for_longer_than_a_call_may_take(answer: Answer) -> None:
+    """Where DynamoDB takes longer than the function waits, even byte by byte, a ticket may be spent."""
+    with dynamodb(repeat(answer)) as server:
+        began = time.monotonic()
+        told = ask(server.url, MINT)
+        took = time.monotonic() - began
     assert told == UNKNOWN
     assert len(server.requests) == 1
+    assert handler.ANSWER_SECONDS <= took < handler.CALL_MS / 1000
 
 
-def test_nothing_is_minted_where_nobody_listens(session: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_minted_where_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
     """A refused connection sent nothing, so it is safe to try again."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        told = ask(session, f"http://127.0.0.1:{closed.getsockname()[1]}", MINT)
+        told = ask(f"http://127.0.0.1:{closed.getsockname()[1]}", MINT)
     assert told == UNAVAILABLE
     assert json.loads(capsys.readouterr().out) == {
         "level": "ERROR",
         "code": "unavailable",
         "status": 503,
         "detail": "DynamoDB is not available; nothing was minted.",
-        "cause": "EndpointConnectionError",
+        "cause": "ConnectionRefusedError",
         "request_id": "r-1",
         "method": "POST",
         "path": "/",
     }
 
 
-BROKEN_TLS = urllib3.exceptions.SSLError(ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"))
-
-
 @pytest.mark.parametrize(
-    "error",
-    [
-        SSLError(endpoint_url="https://dynamodb.us-east-1.amazonaws.com", error=BROKEN_TLS),
-        ChecksumError(checksum_type="crc32", expected_checksum=1, actual_checksum=2),
-    ],
-    ids=["TLS record", "checksum"],
+    ("event", "expected"), [pytest.param(MINT, UNKNOWN, id="mint"), pytest.param(STATUS, UNAVAILABLE, id="status")]
 )
-def test_an_answer_that_breaks_on_its_way_leaves_the_outcome_unknown(error: Exception) -> None:
-    """What the SDK raises about a broken answer may come after the write, though it is no HTTP error to it."""
+def test_an_answer_that_breaks_within_tls_leaves_the_outcome_unknown(
+    event: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """A TLS error is no connection that was refused once the request has left."""
+    with dynamodb(repeat(breaks_tls), tls=True) as server:
+        told = ask(server.url, event)
+    assert told == expected
+    assert len(server.requests) == 1
 
-    class Broken:
-        def update_item(self, **_: Any) -> None:
-            raise error
 
-        get_item = put_item = update_item
+def test_nothing_is_sent_to_a_server_that_cannot_prove_its_name() -> None:
+    """A certificate that nobody vouches for ends the connection before the request."""
+    with dynamodb(repeat(mints(2)), tls=True) as server:
+        assert ask(server.url, MINT, AWS_CA_BUNDLE="") == UNAVAILABLE
+        assert server.requests == []
 
-    assert handler.respond(MINT, SETTINGS, Broken()) == UNKNOWN
+
+def test_nothing_is_sent_where_no_tls_is_spoken() -> None:
+    """A handshake with what is no TLS ends in a second, and before the request."""
+    with dynamodb(repeat(mints(2))) as server:
+        assert ask(server.url.replace("http:", "https:"), MINT) == UNAVAILABLE
+        assert server.requests == []
 
 
 @pytest.mark.parametrize(
@@ -221,15 +180,18 @@ def test_an_answer_that_breaks_on_its_way_leaves_the_outcome_unknown(error: Exce
         pytest.param(refuses(400, "ThrottlingException"), THROTTLED, id="throttled"),
         pytest.param(refuses(500, "InternalServerError"), UNAVAILABLE, id="InternalServerError"),
         pytest.param(hangs_up, UNAVAILABLE, id="connection closed"),
+        pytest.param(resets, UNAVAILABLE, id="connection reset"),
         pytest.param(says(200, b'{"It', length=500), UNAVAILABLE, id="half an answer"),
+        pytest.param(says(200, b"<html>"), UNAVAILABLE, id="no JSON"),
+        pytest.param(says(200, b"{}", x_amz_crc32="1"), UNAVAILABLE, id="wrong checksum"),
     ],
 )
 def test_a_failed_look_at_a_counter_never_says_that_a_ticket_may_be_spent(
-    session: Any, answer: Answer, expected: dict[str, Any]
+    answer: Answer, expected: dict[str, Any]
 ) -> None:
     """Reading a counter mints nothing, however it fails."""
     with dynamodb(repeat(answer)) as server:
-        told = ask(session, server.url, STATUS)
+        told = ask(server.url, STATUS)
     assert told == expected
     assert len(server.requests) == 1
 
@@ -237,22 +199,22 @@ def test_a_failed_look_at_a_counter_never_says_that_a_ticket_may_be_spent(
 # --- conditions that do not hold -------------------------------------------------------------------
 
 
-def test_a_changed_lane_is_learned_from_the_refusal(session: Any) -> None:
+def test_a_changed_lane_is_learned_from_the_refusal() -> None:
     """The item in the refusal leads to one more write, in its lane and for a counter that must exist."""
     item = {"partition": {"S": "us-east-1"}, "hand_crafted_int": {"N": "40"}, "increment": {"N": "5"}}
     refusal = refuses(400, "ConditionalCheckFailedException", Item=item)
     with dynamodb(iter([refusal, mints(45), mints(50)])) as server:
-        told = [json.loads(ask(session, server.url, MINT)["body"])["first"] for _ in range(2)]
+        told = [json.loads(ask(server.url, MINT)["body"])["first"] for _ in range(2)]
     assert told == [45, 50]
     starts = ["attribute_not_exists(#partition)" in sent["ConditionExpression"] for sent in server.requests]
     steps = [sent["ExpressionAttributeValues"][":step"]["N"] for sent in server.requests]
     assert (starts, steps) == ([True, False, False], ["1", "5", "5"])
 
 
-def test_a_counter_that_is_not_there_is_unknown(session: Any) -> None:
+def test_a_counter_that_is_not_there_is_unknown() -> None:
     """A refusal without an item is a 404 that says how to create the counter."""
     with dynamodb(repeat(refuses(400, "ConditionalCheckFailedException"))) as server:
-        told = ask(session, server.url, MINT | {"rawQueryString": "partition=orders"})
+        told = ask(server.url, MINT | {"rawQueryString": "partition=orders"})
     detail = "There is no counter 'orders'. Create it with: ticketctl counter create orders"
     assert told == problem("unknown_counter", 404, detail)
     assert len(server.requests) == 1
@@ -265,24 +227,20 @@ import json, sys, types, create_ticket
 context = types.SimpleNamespace(aws_request_id="r-1", get_remaining_time_in_millis=lambda: int(sys.argv[2]))
 print(json.dumps(create_ticket.handler(json.loads(sys.argv[1]), context)))
 """
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}
 ENVIRONMENT = {
     "TABLE_NAME": "orders",
     "DEFAULT_PARTITION": "eu-west-1",
     "OFFSET": "2",
     "INCREMENT": "3",
     "MAX_COUNT": "10",
-    "AWS_DEFAULT_REGION": "eu-west-1",
-    "AWS_CONFIG_FILE": os.devnull,
-    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_REGION": "eu-west-1",
 }
 
 
 def run_entry_point(server: DynamoDB, remaining_ms: int = 10_000, /, **more: str) -> list[dict[str, Any]]:
-    """The JSON lines of the handler on its own, in a process and an environment like Lambda's."""
+    """The JSON lines of the handler on its own, in a process and an environment like Lambda's but without an SDK."""
     run = subprocess.run(
-        [sys.executable, "-B", "-c", ONCE, json.dumps(MINT), str(remaining_ms)],
+        [sys.executable, "-B", "-S", "-c", ONCE, json.dumps(MINT), str(remaining_ms)],
         cwd=bundle.sources() / "lambda",
         env={**ENVIRONMENT, "AWS_ENDPOINT_URL_DYNAMODB": server.url, **more},
         capture_output=True,
@@ -318,7 +276,7 @@ def test_the_entry_point_sends_nothing_without_credentials() -> None:
     with dynamodb(repeat(mints(2))) as server:
         log, told = run_entry_point(server)
     assert told == UNAVAILABLE
-    assert (log["code"], log["cause"]) == ("unavailable", "NoCredentialsError")
+    assert (log["code"], log["cause"]) == ("unavailable", "NoCredentials")
     assert server.requests == []
 
 

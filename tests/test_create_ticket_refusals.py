@@ -21,17 +21,9 @@ NO_OBJECT = "The body must be a JSON object."
 NOT_FOUND = "There is nothing here. Mint at / and read a counter at /status."
 
 
-class SpendsNothing:
-    """A client for requests that must be refused before anything is sent."""
-
-    def update_item(self, **_: Any) -> Mapping[str, Any]:
-        raise AssertionError("spent")
-
-    def get_item(self, **_: Any) -> Mapping[str, Any]:
-        raise AssertionError("spent")
-
-    def put_item(self, **_: Any) -> Mapping[str, Any]:
-        raise AssertionError("spent")
+def spends_nothing(operation: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A ``send`` for requests that must be refused before anything is sent."""
+    raise AssertionError(f"spent: {operation} {request}")
 
 
 class Refusal:
@@ -43,7 +35,7 @@ class Refusal:
     def __call__(
         self, asked: Mapping[str, Any], detail: str, *, code: str = "bad_request", status: int = 400, **headers: str
     ) -> None:
-        answer = handler.respond(asked, SETTINGS, SpendsNothing(), "r-1")
+        answer = handler.respond(asked, SETTINGS, spends_nothing, "r-1")
         assert answer == problem(code, status, detail, **headers)
         (line,) = self.capsys.readouterr().out.splitlines()
         assert json.loads(line) == {
@@ -146,7 +138,7 @@ def test_a_count_in_json_is_an_integer_in_the_range(refused: Refusal, count: str
 def test_a_deployment_may_allow_less() -> None:
     """The largest count is the deployment's."""
     asked = event(query="count=11")
-    answer = handler.respond(asked, SETTINGS._replace(max_count=10), SpendsNothing())
+    answer = handler.respond(asked, SETTINGS._replace(max_count=10), spends_nothing)
     assert json.loads(answer["body"])["detail"] == "count must be an integer from 1 to 10."
 
 
@@ -276,7 +268,7 @@ def test_a_status_has_no_count(refused: Refusal) -> None:
 def test_the_log_line_is_bounded_and_has_no_header(capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever a request says, its log line stays one short line without credentials."""
     asked = event("/" + "\n" * 10_000, "X" * 10_000, headers={"authorization": SECRET, "x-amz-security-token": SECRET})
-    handler.respond(asked, SETTINGS, SpendsNothing(), "r-1")
+    handler.respond(asked, SETTINGS, spends_nothing, "r-1")
     (line,) = capsys.readouterr().out.splitlines()
     assert SECRET not in line
     assert len(line) < 1_000

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote_plus
 
-from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,43 +22,41 @@ OWN_CODES = {code for code, status in handler.STATUS.items() if status < 500}
 
 
 class InMemory:
-    """A table behind the client's three calls: its writes keep to the conditions that the handler sends."""
+    """A table behind a ``send``: its writes keep to the conditions that the handler sends."""
 
     def __init__(self) -> None:
         self.items: dict[str, dict[str, Any]] = {}
 
-    def get_item(self, **request: Any) -> Mapping[str, Any]:
+    def __call__(self, operation: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"GetItem": self.get, "PutItem": self.put, "UpdateItem": self.update}[operation](request)
+
+    def get(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         item = self.items.get(request["Key"]["partition"]["S"])
         return {} if item is None else {"Item": item}
 
-    def put_item(self, **request: Any) -> Mapping[str, Any]:
+    def put(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         name = request["Item"]["partition"]["S"]
         there = self.items.get(name)
         if there is not None and int(there["expires_at"]["N"]) > int(request["ExpressionAttributeValues"][":now"]["N"]):
-            raise condition_failed("PutItem", there)
+            raise handler.ConditionFailedError(there)
         self.items[name] = request["Item"]
         return {}
 
-    def update_item(self, **request: Any) -> Mapping[str, Any]:
+    def update(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         name = request["Key"]["partition"]["S"]
         values = {key: int(value["N"]) for key, value in request["ExpressionAttributeValues"].items()}
         there = self.items.get(name)
         if there is None:
             if "attribute_not_exists(#partition)" not in request["ConditionExpression"]:
-                raise condition_failed("UpdateItem", None)
+                raise handler.ConditionFailedError(None)
             last = values[":start"]
         else:
             last = int(there["hand_crafted_int"]["N"])
             if last > values[":room"]:
-                raise condition_failed("UpdateItem", there)
+                raise handler.ConditionFailedError(there)
         number = {"N": str(last + values[":step"])}
         self.items[name] = {"partition": {"S": name}, "hand_crafted_int": number}
         return {"Attributes": {"hand_crafted_int": number}}
-
-
-def condition_failed(operation: str, item: Mapping[str, Any] | None) -> ClientError:
-    answer: dict[str, Any] = {"Error": {"Code": "ConditionalCheckFailedException", "Message": "no"}}
-    return ClientError(answer if item is None else answer | {"Item": item}, operation)
 
 
 # --- events ----------------------------------------------------------------------------------------

@@ -366,22 +366,6 @@ def test_any_other_key_is_refused(header: str) -> None:
 # --- over HTTP -------------------------------------------------------------------------------------
 
 
-class Client:
-    """DynamoDB's client in front of ``Calls``."""
-
-    def __init__(self, *answers: Mapping[str, Any] | Exception) -> None:
-        self.calls = Calls(*answers)
-
-    def get_item(self, **request: Any) -> Mapping[str, Any]:
-        return self.calls("GetItem", request)
-
-    def update_item(self, **request: Any) -> Mapping[str, Any]:
-        return self.calls("UpdateItem", request)
-
-    def put_item(self, **request: Any) -> Mapping[str, Any]:
-        return self.calls("PutItem", request)
-
-
 @pytest.fixture(autouse=True)
 def _nothing_learned() -> Iterator[None]:
     """The function starts without what it has learned of counters, as in a new execution environment."""
@@ -401,60 +385,60 @@ def one() -> dict[str, Any]:
 @pytest.mark.parametrize("header", ["k", '"k"', ' "k" ', " k\t"])
 def test_a_block_with_a_key_says_whether_it_is_a_replay(header: str) -> None:
     """With a key the answer has the mark; the receipt is under the key without its quotes."""
-    client = Client({}, minted(42), {})
-    answer = handler.respond(keyed(header), SETTINGS, client)
+    calls = Calls({}, minted(42), {})
+    answer = handler.respond(keyed(header), SETTINGS, calls)
     assert (answer["statusCode"], json.loads(answer["body"])) == (200, one() | {"replayed": False})
-    assert client.calls.operations == READ_MINT_WRITE
-    assert client.calls[2][1]["Item"]["partition"] == {"S": "receipt#k"}
+    assert calls.operations == READ_MINT_WRITE
+    assert calls[2][1]["Item"]["partition"] == {"S": "receipt#k"}
 
 
 def test_a_replay_is_the_same_answer_with_its_mark() -> None:
     """A second request with the key is answered from the receipt, for a day from the real clock."""
-    client = Client({}, minted(42), {})
-    handler.respond(keyed(), SETTINGS, client)
-    again = Client({"Item": client.calls[2][1]["Item"]})
+    calls = Calls({}, minted(42), {})
+    handler.respond(keyed(), SETTINGS, calls)
+    again = Calls({"Item": calls[2][1]["Item"]})
     answer = handler.respond(keyed(), SETTINGS, again)
     assert (answer["statusCode"], json.loads(answer["body"])) == (200, one() | {"replayed": True})
-    assert again.calls.operations == ["GetItem"]
+    assert again.operations == ["GetItem"]
 
 
 def test_a_replay_as_text_is_the_tickets_again() -> None:
     """As text a replay is like the first answer."""
     item = receipt(40, count=3, partition="us-east-1", expires=10**12)
     asked = event(query="count=3", headers={"idempotency-key": "k", "accept": "text/plain"})
-    assert handler.respond(asked, SETTINGS, Client({"Item": item}))["body"] == "40\n41\n42\n"
+    assert handler.respond(asked, SETTINGS, Calls({"Item": item}))["body"] == "40\n41\n42\n"
 
 
 def test_a_replay_teaches_no_lane() -> None:
     """An old block says nothing of the counter now: the default counter, not seen yet, may still begin."""
     item = receipt(40, partition="us-east-1", expires=10**12)
-    handler.respond(keyed(), SETTINGS, Client({"Item": item}))
+    handler.respond(keyed(), SETTINGS, Calls({"Item": item}))
     assert handler.LANES == {}
 
 
 def test_a_conflict_is_told_over_http() -> None:
     """A key of another counter is a 409 of its own."""
-    client = Client({"Item": receipt(40, expires=10**12)})
+    calls = Calls({"Item": receipt(40, expires=10**12)})
     detail = "This Idempotency-Key minted 1 from 'orders' already."
-    assert handler.respond(keyed(), SETTINGS, client) == problem("idempotency_conflict", 409, detail)
-    assert client.calls.operations == ["GetItem"]
+    assert handler.respond(keyed(), SETTINGS, calls) == problem("idempotency_conflict", 409, detail)
+    assert calls.operations == ["GetItem"]
 
 
 @pytest.mark.parametrize("key", ["", " ", '""', "a,b", "é", "a" * 256])
 def test_a_bad_key_is_refused_before_anything_is_sent(key: str) -> None:
     """A key that cannot be meant is never minted without."""
-    client = Client()
+    calls = Calls()
     detail = "Idempotency-Key must be 1 to 255 visible ASCII characters."
-    assert handler.respond(keyed(key), SETTINGS, client) == problem("bad_request", 400, detail)
-    assert client.calls == []
+    assert handler.respond(keyed(key), SETTINGS, calls) == problem("bad_request", 400, detail)
+    assert calls == []
 
 
 def test_a_mint_without_a_key_is_one_write() -> None:
     """Without a key nothing is read, no receipt is written, and the answer has no mark."""
-    client = Client(minted(42))
-    answer = handler.respond(event(method="POST"), SETTINGS, client)
+    calls = Calls(minted(42))
+    answer = handler.respond(event(method="POST"), SETTINGS, calls)
     assert (answer["statusCode"], json.loads(answer["body"])) == (200, one())
-    assert client.calls.operations == ["UpdateItem"]
+    assert calls.operations == ["UpdateItem"]
 
 
 # --- the time that is left -------------------------------------------------------------------------
@@ -467,13 +451,13 @@ def answered_within(
     asked: dict[str, Any], *left: int, answers: tuple[Mapping[str, Any] | Exception, ...] = ({}, minted(42), {})
 ) -> tuple[dict[str, Any], list[str]]:
     """The answer and the calls, where before each call this many milliseconds are ``left``, then none."""
-    client, steps = Client(*answers), numbers()
+    calls, steps = Calls(*answers), numbers()
 
     def remaining_ms() -> int:
         step = next(steps)
         return left[step] if step < len(left) else 0
 
-    return handler.respond(asked, SETTINGS, client, "r-1", remaining_ms), client.calls.operations
+    return handler.respond(asked, SETTINGS, calls, "r-1", remaining_ms), calls.operations
 
 
 @pytest.mark.parametrize("asked", [keyed(), event(method="POST"), event("/status")], ids=["key", "no key", "status"])

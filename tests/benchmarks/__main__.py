@@ -1,0 +1,25 @@
+"""``python -m tests.benchmarks [MODULE ...]``: measure, and print each row as it is known."""
+
+import sys
+from importlib import import_module
+
+from tests.benchmarks.table import HEADER, line
+
+MODULES = ("handler",)
+
+
+def main(names: list[str]) -> int:
+    """Print the rows of the modules, of all where none is named; exit code 1 where a target is missed."""
+    if unknown := set(names) - set(MODULES):
+        sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there is {', '.join(MODULES)}")
+    print(line(HEADER), flush=True)  # noqa: T201 - the table is what this program is for
+    met = True
+    for name in names or MODULES:
+        for row in import_module(f"tests.benchmarks.{name}").rows():
+            print(line(row.cells()), flush=True)  # noqa: T201 - the same
+            met = met and row.met
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

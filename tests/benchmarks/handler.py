@@ -1,0 +1,117 @@
+"""The handler against the article's: same Python, same table of one embedded AWS, a fresh process each time."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+from tests.benchmarks.table import Row
+from tests.function_url import event
+from ticketctl.aws import EMBEDDED_KEY
+from ticketctl.bundle import sources
+from ticketctl.connection import Connection
+from ticketctl.local import LocalAws
+from ticketctl.settings import resolve
+
+COLD_RUNS = 15
+WARM_RUNS = 5
+WARM_MINTS = 500
+ARTICLE = Path(__file__).with_name("article_handler.py")
+# A process's peak is read from its own memory map: ru_maxrss starts with what its parent had when it forked.
+CHILD = """
+import json, resource, sys, time, types
+folder, event, mints = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
+context = types.SimpleNamespace(aws_request_id="r", get_remaining_time_in_millis=lambda: 10_000)
+sys.path.insert(0, folder)
+began = time.process_time()
+from index import handler
+first = json.loads(handler(event, context)["body"])["hand_crafted_int"]
+cold = time.process_time() - began
+for _ in range(min(mints, 50)):
+    handler(event, context)
+began = time.process_time()
+for _ in range(mints):
+    last = handler(event, context)
+warm = time.process_time() - began
+if mints:
+    assert json.loads(last["body"])["hand_crafted_int"] == first + mints + 50, last
+try:
+    with open("/proc/self/status") as status:
+        peak = next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM:"))
+except FileNotFoundError:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+print(json.dumps({"cold": cold * 1e3, "warm": warm * 1e3 / max(mints, 1), "peak": peak}))
+"""
+Figures = Mapping[str, float]
+Measure = Callable[[Path, int], Figures]
+
+
+def rows() -> Iterator[Row]:
+    """Cold start, warm mint and memory; the handlers take turns, so that both meet the same machine."""
+    with measuring() as (measure, ours, theirs):
+        cold = [(measure(ours, 0), measure(theirs, 0)) for _ in range(COLD_RUNS)]
+        warm = [(measure(ours, WARM_MINTS), measure(theirs, WARM_MINTS)) for _ in range(WARM_RUNS)]
+    yield row("handler: import and first mint, CPU", cold, "cold", "ms", 0.25)
+    yield row("handler: each further mint, CPU", warm, "warm", "ms", 0.45)
+    yield row(f"handler: peak memory, {WARM_MINTS} mints", warm, "peak", "MiB", 0.6)
+
+
+def row(what: str, runs: list[tuple[Figures, Figures]], name: str, unit: str, target: float) -> Row:
+    """The medians of one figure over the runs."""
+    ours, theirs = (median(figures[name] for figures in side) for side in zip(*runs, strict=True))
+    return Row(what, ours, theirs, unit, target)
+
+
+@contextmanager
+def measuring() -> Iterator[tuple[Measure, Path, Path]]:
+    """A deployed stack ``Tickets``, something that measures a handler on it, and the folders of both handlers."""
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        environ = {"PATH": os.environ["PATH"], "HOME": name, "TICKETCTL_HOME": name}
+        local = LocalAws(home / "local", environ=environ)
+        try:
+            endpoint = local.ensure().endpoint_url
+            with Connection(resolve({"local": True}, environ), environ=environ) as connection:
+                table = connection.look_up().table
+            # As in Lambda: the handler is index.py, and nobody keeps it compiled.
+            folders = [home / "ours", home / "theirs"]
+            for folder, handler in zip(folders, (sources() / "lambda" / "create_ticket.py", ARTICLE), strict=True):
+                folder.mkdir()
+                shutil.copyfile(handler, folder / "index.py")
+            yield measure_with(lambda_environment(endpoint, table)), folders[0], folders[1]
+        finally:
+            local.stop()
+
+
+def lambda_environment(endpoint: str, table: str) -> dict[str, str]:
+    """What either handler finds in its environment."""
+    return {
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": EMBEDDED_KEY,
+        "AWS_SECRET_ACCESS_KEY": EMBEDDED_KEY,
+        "AWS_ENDPOINT_URL": endpoint,
+        "TABLE_NAME": table,
+        "DEFAULT_PARTITION": "us-east-1",
+        "OFFSET": "1",
+        "INCREMENT": "1",
+        "MAX_COUNT": "10000",
+    }
+
+
+def measure_with(environ: dict[str, str]) -> Measure:
+    """Something that runs a handler of a folder in a process of its own and gives CPU (ms) and memory (MiB)."""
+
+    def measure(folder: Path, mints: int) -> Figures:
+        command = [sys.executable, "-I", "-B", "-c", CHILD, str(folder), json.dumps(event()), str(mints)]
+        run = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+        figures: Figures = json.loads(run.stdout)
+        return figures
+
+    return measure
