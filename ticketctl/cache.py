@@ -1,6 +1,5 @@
 """What is known of deployed stacks, so that ``next`` needs no look-up. CloudFormation stays the truth."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +30,8 @@ def key_of(
     """
     if local:
         return "|".join(["embedded", "", "", region, stack])
+    import hashlib
+
     identity = "\n".join(environ.get(name, "") for name in _IDENTITY)
     who = hashlib.sha256(identity.encode()).hexdigest()[:12] if identity.strip() else ""
     return "|".join([endpoint or "aws", profile or "", who, region, stack])

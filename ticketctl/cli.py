@@ -5,7 +5,6 @@ import errno
 import io
 import os
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from typing import Annotated
 
@@ -88,6 +87,8 @@ def _prints_through(output: Output) -> Iterator[None]:
 
 def _report(error: TicketctlError, output: Output, *, debug: bool) -> int:
     if debug:
+        import traceback
+
         traceback.print_exc()
     output.error(error)
     return error.exit_code

@@ -1,7 +1,6 @@
 """Minting from whichever region answers: the policy, apart from how a region is reached."""
 
 import itertools
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -55,7 +54,8 @@ class Failover:
     ) -> None:
         self._regions = list(regions)
         self._timeout = timeout
-        self._turns = itertools.count(random.randrange(len(self._regions)) if spread else 0, 1 if spread else 0)  # noqa: S311 - no secret
+        # A process that spreads begins anywhere: what another one did before it does not know.
+        self._turns = itertools.count(time.time_ns() // 1000 if spread else 0, 1 if spread else 0)
         self._note = note
         self._clock = clock
         self._sleep = sleep

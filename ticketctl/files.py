@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +39,8 @@ def read_json(path: Path, *, hint: str) -> Any:
 
 def write_json(path: Path, document: Any) -> None:
     """Replace a file in one step, so that no reader ever sees half of it; mode 0600."""
+    import tempfile
+
     temporary = ""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -6,14 +6,10 @@ which port, ``state/`` has what the engine saved when it last stopped, ``engine.
 
 import contextlib
 import fcntl
-import http.client
-import importlib.util
 import json
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -78,6 +74,8 @@ class LocalAws:
     def reset(self) -> None:
         """Stop the engine and forget all that it knew."""
         with self.exclusively():
+            import shutil
+
             self._stop()
             shutil.rmtree(self.state_folder, ignore_errors=True)
 
@@ -113,6 +111,8 @@ class LocalAws:
         write_json(self._record, {"engine": asdict(engine) if engine else None, "port": port})
 
     def _start(self) -> Engine:
+        import importlib.util
+
         if importlib.util.find_spec("ministack") is None:
             raise MissingExtraError("the embedded AWS is not installed", hint="pip install 'ticketctl[local]'")
         last = self._recorded()
@@ -153,6 +153,9 @@ class LocalAws:
             )
 
     def _spawn(self, port: int) -> int:
+        import shutil
+        import subprocess
+
         scratch = self._folder / "tmp"
         shutil.rmtree(scratch, ignore_errors=True)  # what killed engines left behind
         scratch.mkdir(parents=True, exist_ok=True)
@@ -208,6 +211,8 @@ class LocalAws:
 
 def answers(port: int) -> bool:
     """Whether an embedded AWS answers its health check on that port of loopback."""
+    import http.client
+
     connection = http.client.HTTPConnection(HOST, port, timeout=2)
     try:
         connection.request("GET", "/_ministack/health")
@@ -238,6 +243,8 @@ def is_engine(pid: int) -> bool:
         pass
     if not is_alive(pid) or Path("/proc/self").exists():
         return False
+    import subprocess
+
     listing = subprocess.run(["/bin/ps", "-p", str(pid), "-o", "command="], capture_output=True, text=True, check=False)
     return "ministack" in listing.stdout
 

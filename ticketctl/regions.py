@@ -1,24 +1,23 @@
 """A stack in all its regions: asking them side by side, minting from whichever answers, and who belongs to them."""
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ticketctl.cache import RegionsCache, key_of
 from ticketctl.connection import Connection
-from ticketctl.errors import NotDeployedError, PartialError, TicketctlError
+from ticketctl.errors import NotDeployedError, TicketctlError
 from ticketctl.failover import Failover
 from ticketctl.files import directory
 from ticketctl.lanes import Lane
 from ticketctl.models import Block
+from ticketctl.outcomes import Outcomes, all_of, answers, failures, side_by_side
 from ticketctl.table import tables_elsewhere
 
 if TYPE_CHECKING:
     from ticketctl.sequence import Member
 
 Answer = TypeVar("Answer")
-Outcomes = Mapping[str, Answer | TicketctlError]
 
 
 class Regions:
@@ -148,66 +147,6 @@ class Regions:
         """Keep in mind in which regions the stack is deployed, where it is more than one."""
         cache, key = _remembered(vars(self.home.settings), self._environ)
         cache.put(key, regions if len(regions) > 1 else ())
-
-
-def side_by_side(each: Mapping[str, Connection], call: Callable[[Connection], Answer]) -> Outcomes[Answer]:
-    """Call with each connection at the same time; the answers or errors by their names."""
-
-    def attempt(connection: Connection) -> Answer | TicketctlError:
-        try:
-            return call(connection)
-        except TicketctlError as error:
-            return error
-
-    if len(each) == 1:
-        return {name: attempt(connection) for name, connection in each.items()}
-    outcomes: dict[str, Answer | TicketctlError] = {}
-    bugs: list[Exception] = []
-
-    def work(name: str, connection: Connection) -> None:
-        try:
-            outcomes[name] = attempt(connection)
-        except Exception as bug:
-            bugs.append(bug)
-
-    threads = [threading.Thread(target=work, args=pair, daemon=True) for pair in each.items()]  # Ctrl-C leaves them
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if bugs:
-        raise bugs[0]
-    return {name: outcomes[name] for name in each}
-
-
-def answers(outcomes: Outcomes[Answer]) -> dict[str, Answer]:
-    """The answers of the regions that did not fail."""
-    return {name: outcome for name, outcome in outcomes.items() if not isinstance(outcome, TicketctlError)}
-
-
-def failures(outcomes: Outcomes[Answer]) -> dict[str, TicketctlError]:
-    """The errors of the regions that failed."""
-    return {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, TicketctlError)}
-
-
-def all_of(outcomes: Outcomes[Answer]) -> dict[str, Answer]:
-    """The answers; where there are errors, the first of them."""
-    for error in failures(outcomes).values():
-        raise error
-    return answers(outcomes)
-
-
-def raise_failures(outcomes: Outcomes[Answer], what: str) -> None:
-    """``PartialError`` where some regions failed, the first error where all did."""
-    failed = failures(outcomes)
-    if not failed:
-        return
-    if len(failed) == len(outcomes):
-        raise next(iter(failed.values()))
-    done = ", ".join(answers(outcomes))
-    why = "; ".join(f"{name}: {error.message}" for name, error in failed.items())
-    hint = next((error.hint for error in failed.values() if error.hint), "")
-    raise PartialError(f"{what} in {done}, but not in {why}", hint=hint)
 
 
 def deployed_before(values: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """Trying again where that is safe: with jitter, until a deadline."""
 
-import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,7 +18,7 @@ def until_known(
     keyed: bool,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-    jitter: Callable[[float, float], float] = random.uniform,
+    jitter: Callable[[float, float], float] | None = None,
 ) -> Answer:
     """Make attempts until one ends well or ``timeout`` seconds are over; ``attempt`` gets the seconds left.
 
@@ -27,6 +26,10 @@ def until_known(
     Once an attempt ended unknown the whole is unknown, however the later ones end. The pauses are those of
     "full jitter": from 0 to a bound that doubles (AWS Architecture Blog, "Exponential Backoff And Jitter").
     """
+    if jitter is None:
+        import random
+
+        jitter = random.uniform
     deadline = clock() + timeout
     unknown: TicketctlError | None = None
     bound = FIRST_PAUSE

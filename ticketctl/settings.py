@@ -2,7 +2,6 @@
 
 import math
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -160,16 +159,26 @@ def _settle(
 def _configuration(environ: Mapping[str, str]) -> tuple[Path, Mapping[str, Any]]:
     file = directory("config", environ) / "config.toml"
     try:
-        contents = {name.replace("-", "_"): value for name, value in tomllib.loads(file.read_text("utf-8")).items()}
+        text = file.read_text("utf-8")
     except FileNotFoundError:
         return file, {}
     except (OSError, ValueError) as error:
-        raise FileError(f"{file} cannot be read: {error}", hint="mend or remove the file") from None
+        raise _unreadable(file, error) from None
+    import tomllib
+
+    try:
+        contents = {name.replace("-", "_"): value for name, value in tomllib.loads(text).items()}
+    except ValueError as error:
+        raise _unreadable(file, error) from None
     if unknown := sorted(contents.keys() - _DEFAULTS.keys()):
         raise FileError(
             f"{file} has unknown settings: {', '.join(unknown)}", hint=f"known are: {', '.join(sorted(_DEFAULTS))}"
         )
     return file, contents
+
+
+def _unreadable(file: Path, error: Exception) -> FileError:
+    return FileError(f"{file} cannot be read: {error}", hint="mend or remove the file")
 
 
 def _make_local(values: dict[str, Any], origins: dict[str, str], flags: Mapping[str, Any]) -> None:

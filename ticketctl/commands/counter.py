@@ -11,7 +11,7 @@ from ticketctl.commands.options import Run, command, help_when_bare, whole
 from ticketctl.commands.status import by_name, warn_where_little_is_left
 from ticketctl.errors import FileError, UsageError
 from ticketctl.models import Counter
-from ticketctl.regions import raise_failures
+from ticketctl.outcomes import raise_failures
 
 if TYPE_CHECKING:
     from ticketctl.counters import Counters

@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ticketctl.aws import EMBEDDED_KEY
 from ticketctl.commands.options import Run, Yes, command, help_when_bare
-from ticketctl.regions import forget_embedded
 
 
 def register(app: typer.Typer) -> None:
@@ -61,6 +59,8 @@ def status(run: Run) -> None:
 
 def env(run: Run) -> None:
     """Print the variables that point any AWS tool at it: eval "$(ticketctl local env)"."""
+    from ticketctl.aws import EMBEDDED_KEY
+
     region = run.settings.require_region()
     variables = {
         "AWS_ENDPOINT_URL": run.connection.local.ensure().endpoint_url,
@@ -98,6 +98,8 @@ def logs(
 
 def reset(run: Run, yes: Yes = False) -> None:
     """Stop it and forget everything it knows, counters included."""
+    from ticketctl.regions import forget_embedded
+
     run.confirm("Forget every stack and counter of the embedded AWS?", yes=yes)
     run.connection.local.reset()
     forget_embedded(os.environ)

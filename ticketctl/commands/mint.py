@@ -1,7 +1,7 @@
 """``next`` and ``fetch``: minting."""
 
+import os
 import re
-import uuid
 from typing import Annotated
 
 import typer
@@ -77,7 +77,7 @@ def _key(run: Run) -> tuple[str, bool]:
     """The idempotency key of a run, which makes its own retries safe, and whether it was typed; else nobody has it."""
     typed: str | None = run.flags["idempotency_key"]
     if typed is None:
-        return uuid.uuid4().hex, False
+        return os.urandom(16).hex(), False
     if not re.fullmatch(r"[ -~]{1,200}", typed):
         raise UsageError("--idempotency-key must be 1 to 200 visible ASCII characters")
     return typed, True

@@ -8,17 +8,17 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ticketctl import failover
-from ticketctl.connection import Connection
 from ticketctl.errors import ConfirmationNeededError, RefusedError, TicketctlError
-from ticketctl.regions import Regions, deployed_before
 from ticketctl.render import Output, standard_output
-from ticketctl.settings import Settings, resolve
-from ticketctl.sources.url import CONNECT_SECONDS
+
+if TYPE_CHECKING:
+    from ticketctl.connection import Connection
+    from ticketctl.regions import Regions
+    from ticketctl.settings import Settings
 
 _WHERE = "Where"
 _HOW = "How"
@@ -116,9 +116,9 @@ class Run:
     """One run of a command: what was asked, what it connects to, where it writes. ``flags`` is as typed."""
 
     flags: Mapping[str, Any]
-    settings: Settings
-    connection: Connection
-    regions: Regions
+    settings: "Settings"
+    connection: "Connection"
+    regions: "Regions"
     output: Output
 
     @property
@@ -208,6 +208,13 @@ def _parameter(name: str, annotation: Any) -> inspect.Parameter:
 
 
 def _run(flags: Mapping[str, Any]) -> Run:
+    # Here, because help and completion need none of it.
+    from ticketctl import failover
+    from ticketctl.connection import Connection
+    from ticketctl.regions import Regions, deployed_before
+    from ticketctl.settings import resolve
+    from ticketctl.sources.url import CONNECT_SECONDS
+
     output = Output(
         stdout=standard_output(),
         stderr=sys.stderr,

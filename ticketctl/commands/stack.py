@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ticketctl.commands.options import PARAMETERS, Run, Yes, command
-from ticketctl.connection import Connection
 from ticketctl.errors import FileError, InterruptedRunError, TicketctlError, UsageError
-from ticketctl.regions import Outcomes, all_of, answers, failures, raise_failures
+from ticketctl.outcomes import Outcomes, all_of, answers, failures, raise_failures
 from ticketctl.render import counter_row
-from ticketctl.table import Tables
 
 if TYPE_CHECKING:
     from ticketctl.cloudformation import CloudFormation, Plan, Stack
+    from ticketctl.connection import Connection
     from ticketctl.deployment import Planned
+    from ticketctl.table import Tables
 
 CHANGES_FOUND = 9
 _TEMPLATE_NAMES = {
@@ -50,7 +50,7 @@ def deploy(run: Run, yes: Yes = False) -> None:
         shared = deployment.sharers(regions, parameters)
         with run.output.side_by_side(regions.names) as tell:
 
-            def plan(connection: Connection) -> "Planned":
+            def plan(connection: "Connection") -> "Planned":
                 stacks = connection.cloudformation(report=partial(tell, connection.region))
                 stacks.make_ready(run.settings.stack)
                 planned = deployment.plan(connection, stacks, parameters, shared=bool(shared))
@@ -70,7 +70,7 @@ def deploy(run: Run, yes: Yes = False) -> None:
 def _carried_out(run: Run, plans: Outcomes["Planned"], tell: Callable[[str, str], None]) -> Outcomes["Planned"]:
     """Execute the plans; a region that failed before stays as it is."""
 
-    def execute(connection: Connection) -> "Planned":
+    def execute(connection: "Connection") -> "Planned":
         planned = answers(plans)[connection.region]
         if planned.plan.changes:
             planned.stacks.execute(planned.plan)
@@ -121,7 +121,7 @@ def diff(
     parameters = _parameters(run)
     shared = deployment.sharers(run.regions, parameters)
 
-    def look(connection: Connection) -> "Plan":
+    def look(connection: "Connection") -> "Plan":
         stacks = connection.cloudformation(report=run.output.note)
         plan = deployment.plan(connection, stacks, parameters, shared=bool(shared)).plan
         if plan.changes:
@@ -213,7 +213,7 @@ class _Standing:
         return " and ".join(parts)
 
 
-def _standing(connection: Connection, run: Run, *, deletes: bool) -> _Standing:
+def _standing(connection: "Connection", run: Run, *, deletes: bool) -> _Standing:
     stacks = connection.cloudformation(report=run.output.note)
     stack, has_table = stacks.find_ours(run.settings.stack), _tables(connection).exists(run.settings.stack)
     return _Standing(stacks, stack, has_table, deletes_table=has_table and deletes)
@@ -224,7 +224,7 @@ def _destroyed(run: Run, doomed: Mapping[str, _Standing]) -> Outcomes[_Standing]
     name = run.settings.stack
     with run.output.side_by_side(list(doomed)) as tell:
 
-        def delete(connection: Connection) -> _Standing:
+        def delete(connection: "Connection") -> _Standing:
             standing = doomed[connection.region]
             if standing.stack is not None:
                 connection.cloudformation(report=partial(tell, connection.region)).delete(standing.stack)
@@ -244,7 +244,9 @@ def _destroyed(run: Run, doomed: Mapping[str, _Standing]) -> Outcomes[_Standing]
     return outcomes
 
 
-def _tables(connection: Connection) -> Tables:
+def _tables(connection: "Connection") -> "Tables":
+    from ticketctl.table import Tables
+
     return Tables(connection.aws.client("dynamodb"), profile=connection.settings.profile)
 
 
@@ -315,7 +317,7 @@ def _parameters(run: Run) -> dict[str, str]:
     return parameters
 
 
-def _show_counters(run: Run, connection: Connection) -> None:
+def _show_counters(run: Run, connection: "Connection") -> None:
     run.output.note(f"the counters of {run.place_of([connection.region])}:")
     try:
         for counter in connection.counters_of(run.settings.stack).all(run.output.warn):

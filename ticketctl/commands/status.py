@@ -8,7 +8,7 @@ import typer
 
 from ticketctl.commands.options import SOURCE, Run, command
 from ticketctl.models import Counter
-from ticketctl.regions import Outcomes, answers, raise_failures
+from ticketctl.outcomes import Outcomes, answers, raise_failures
 
 
 def register(app: typer.Typer) -> None:

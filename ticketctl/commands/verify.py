@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import os
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Annotated
@@ -11,11 +10,10 @@ from typing import Annotated
 import typer
 
 from ticketctl.commands.options import Run, command, whole
-from ticketctl.connection import Connection
 from ticketctl.errors import RefusedError, UsageError
 from ticketctl.lanes import Lane
 from ticketctl.models import Counter
-from ticketctl.regions import all_of
+from ticketctl.outcomes import all_of
 
 SOURCES = {"url": ["url"], "dynamodb": ["dynamodb"], "both": ["url", "dynamodb"]}
 
@@ -38,7 +36,7 @@ def verify(
 
     if via not in SOURCES:
         raise UsageError(f"--via {via!r} is not one of: {', '.join(SOURCES)}")
-    name = f"verify-{uuid.uuid4().hex}"
+    name = f"verify-{os.urandom(16).hex()}"
     tables = all_of(run.regions.each(lambda connection: connection.counters()))
     try:
         lanes = {counter.region: _lane(counter) for counter in _create(run, name)}
@@ -78,6 +76,8 @@ def _lane(counter: Counter) -> Lane:
 
 def _worker(run: Run, opened: ExitStack, name: str, region: str, via: str) -> Callable[[], int]:
     """A worker with connections of its own."""
+    from ticketctl.connection import Connection
+
     settings = dataclasses.replace(run.settings.in_region(region), partition=name, via=via, url=None)
     connection = opened.enter_context(Connection(settings, environ=os.environ))
     connection.outputs()
