@@ -128,7 +128,7 @@ def test_document() -> None:
 def test_counters_in_a_pipe() -> None:
     """In a pipe counters are tab-separated, one a line, without a heading."""
     streams = Streams()
-    streams.output.counters([ORDERS, NEW], title="Tickets in us-east-1")
+    streams.output.counters([[ORDERS], [NEW]], title="Tickets in us-east-1")
     assert streams.written == (
         "größe 1\t17\t3\t27\t2023-11-14T22:13:20Z\tmints\t2\teu-west-1\nnew\t0\t1\t100\t-\tmints\t1\t-\n",
         "",
@@ -138,7 +138,7 @@ def test_counters_in_a_pipe() -> None:
 def test_counters_as_json() -> None:
     """As JSON counters are one document with every field."""
     streams = Streams(as_json=True)
-    streams.output.counters([NEW], title="Tickets in us-east-1")
+    streams.output.counters([[NEW]], title="Tickets in us-east-1")
     assert json.loads(streams.written[0]) == {
         "counters": [
             {

@@ -63,7 +63,9 @@ class Output:
 
     def lines(self, lines: Iterable[str]) -> None:
         """Write lines to stdout; ``UndeliveredError`` says how many arrived where it takes no more."""
-        text = "".join(f"{line}\n" for line in lines)
+        self._write("".join([f"{line}\n" for line in lines]))
+
+    def _write(self, text: str) -> None:
         rest = memoryview(text.encode("utf-8", errors="backslashreplace"))
         whole = rest
         try:
@@ -82,8 +84,11 @@ class Output:
 
     def line(self, text: str) -> None:
         """Write one line of an answer that can be asked for again."""
+        self._answer(f"{text}\n")
+
+    def _answer(self, text: str) -> None:
         try:
-            self.lines([text])
+            self._write(text)
         except UndeliveredError as failure:
             raise lost_reader(failure.cause) from failure
 
@@ -91,22 +96,28 @@ class Output:
         """Write one JSON document on one line."""
         self.line(json.dumps(document, ensure_ascii=False))
 
-    def counters(self, counters: Iterable[Counter], *, title: str) -> None:
-        """Write counters: a table on a terminal, tab-separated in a pipe, JSON where asked."""
+    def counters(self, pages: Iterable[Sequence[Counter]], *, title: str) -> None:
+        """Write counters as their pages come: tables on a terminal, tab-separated in a pipe, JSON where asked."""
         if self.as_json:
-            self.document({"counters": [counter.as_dict() for counter in counters]})
+            begin = '{"counters": ['
+            for page in pages:
+                documents = (json.dumps(counter.as_dict(), ensure_ascii=False) for counter in page)
+                self._answer(begin + ", ".join(documents))
+                begin = ", "
+            self._answer(f"{begin if begin != ', ' else ''}]}}\n")
         elif self.on_terminal:
             from rich.console import Console
 
-            Console().print(counter_table(title, counters))
+            for page in pages:
+                Console().print(counter_table(title, page))
         else:
-            for counter in counters:
-                self._counter(counter)
+            for page in pages:
+                self._answer("".join([_counter_line(counter) for counter in page]))
 
     def lanes(self, rows: Sequence[Sequence[str]], *, title: str) -> None:
         """Write who has which lane: counter, region, offset, increment, share, next ticket, state."""
         if not self.on_terminal:
-            self.lines("\t".join(row) for row in rows)
+            self._answer("".join("\t".join(row) + "\n" for row in rows))
             return
         from rich.console import Console
         from rich.table import Table
@@ -260,7 +271,7 @@ class Output:
         if self.as_json:
             self.document(counter.as_dict())
         else:
-            self.line("\t".join(counter_row(counter)))
+            self._answer(_counter_line(counter))
 
     def _watch_live(
         self, look: Callable[[], Sequence[Counter]], title: str, every: float, sleep: Callable[[float], None]
@@ -297,6 +308,10 @@ def counter_row(counter: Counter) -> Sequence[str]:
     state = "frozen" if counter.frozen else "mints"
     where = (str(counter.offset), counter.region or "-")
     return [counter.partition, *map(str, numbers), _utc(counter.minted_at), state, *where]
+
+
+def _counter_line(counter: Counter) -> str:
+    return "\t".join(counter_row(counter)) + "\n"
 
 
 def _utc(epoch_ms: int | None) -> str:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ticketctl.commands.options import Run, command, help_when_bare, whole
-from ticketctl.commands.status import by_name, warn_where_little_is_left
+from ticketctl.commands.status import show_all
 from ticketctl.errors import FileError, UsageError
 from ticketctl.models import Counter
-from ticketctl.outcomes import raise_failures
 
 if TYPE_CHECKING:
     from ticketctl.counters import Counters
@@ -124,11 +123,7 @@ def thaw(run: Run, name: Name) -> None:
 
 def list_all(run: Run) -> None:
     """List all counters."""
-    outcomes = run.regions.each(lambda connection: list(connection.counters().all(run.output.warn)))
-    counters = by_name(outcomes)
-    warn_where_little_is_left(run, counters)
-    run.output.counters(counters, title=run.place)
-    raise_failures(outcomes, "listed")
+    show_all(run)
 
 
 def _switch(run: Run, name: str, change: "Callable[[Counters], Callable[[str], Counter]]") -> Sequence[Counter]:
@@ -158,4 +153,4 @@ def _show(run: Run, counters: Sequence[Counter], what: str, **facts: bool) -> No
         run.output.document({**(whole[0] if len(whole) == 1 else {"counters": whole}), **facts})
         return
     run.output.note(f"{counters[0].partition} {what}, in {place}")
-    run.output.counters(counters, title=place)
+    run.output.counters([counters], title=place)

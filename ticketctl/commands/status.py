@@ -1,14 +1,21 @@
 """``status`` and ``url``: where the counters stand, where the server is."""
 
+import itertools
 import time
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ticketctl.commands.options import SOURCE, Run, command
+from ticketctl.errors import TicketctlError
 from ticketctl.models import Counter
-from ticketctl.outcomes import Outcomes, answers, raise_failures
+from ticketctl.outcomes import answers, failures, raise_failures
+
+if TYPE_CHECKING:
+    from ticketctl.counters import Counters
+
+PAGE = 1_000  # counters that are sorted together; more of them come in DynamoDB's order
 
 
 def register(app: typer.Typer) -> None:
@@ -24,18 +31,50 @@ def status(
 ) -> None:
     """Show the counters, or one with --partition. Never mints."""
     if watch:
-        run.output.watch(lambda: by_name(_look(run)), title=run.place, every=interval, sleep=time.sleep)
+        run.output.watch(lambda: _found(run), title=run.place, every=interval, sleep=time.sleep)
         return
-    outcomes = _look(run)
-    counters = by_name(outcomes)
-    warn_where_little_is_left(run, counters)
-    if run.settings.partition is not None and run.output.as_json and len(outcomes) == 1:
-        run.output.document(counters[0].as_dict())
-    else:
-        run.output.counters(counters, title=run.place)
-    raise_failures(outcomes, "shown")
-    if not counters:
+    if run.settings.partition is not None or run.settings.url:
+        counters = _found(run)
+        warn_where_little_is_left(run, counters)
+        if run.output.as_json and len(counters) == 1:
+            run.output.document(counters[0].as_dict())
+        else:
+            run.output.counters([counters], title=run.place)
+    elif not show_all(run):
         run.output.note("no counter yet; the first ticketctl next starts one")
+
+
+def show_all(run: Run) -> bool:
+    """Show every counter of every region while they are being read; whether there is any."""
+    tables = run.regions.each(lambda connection: connection.counters())
+    failed, shown = failures(tables), False
+
+    def pages() -> Iterator[Sequence[Counter]]:
+        nonlocal shown
+        found = _read(run, answers(tables), failed)
+        while page := sorted(itertools.islice(found, PAGE), key=_order):
+            shown = True
+            warn_where_little_is_left(run, page)
+            yield page
+        if len(failed) == len(tables):
+            raise_failures(failed, "shown")
+
+    run.output.counters(pages(), title=run.place)
+    raise_failures({**tables, **failed}, "shown")
+    return shown
+
+
+def _read(run: Run, tables: Mapping[str, "Counters"], failed: dict[str, TicketctlError]) -> Iterator[Counter]:
+    """The counters of one region after the other; one that cannot be read goes into ``failed``."""
+    for region, table in tables.items():
+        try:
+            yield from table.all(run.output.warn)
+        except TicketctlError as error:
+            failed[region] = error
+
+
+def _order(counter: Counter) -> tuple[str, str]:
+    return (counter.partition, counter.region or "")
 
 
 def url(run: Run) -> None:
@@ -57,20 +96,15 @@ def warn_where_little_is_left(run: Run, counters: Iterable[Counter]) -> None:
             run.output.warn(f"the counter {counter.partition} has {counter.remaining} tickets left")
 
 
-def _look(run: Run) -> Outcomes[list[Counter]]:
-    """The counter that was named, or all of the table, of each region; at an address given by --url the default one."""
+def _found(run: Run) -> list[Counter]:
+    """The counter that was named, of each region, or all; at an address given by --url the default one."""
     partition = run.settings.partition
-    regions = [partition] if partition in run.regions.names else run.regions.names
     if run.settings.url:
-        return {"": [run.connection.counter()]}
-    if partition is not None:
-        return run.regions.each(lambda connection: [connection.counter()], regions)
-    return run.regions.each(lambda connection: list(connection.counters().all(run.output.warn)))
-
-
-def by_name(outcomes: Outcomes[list[Counter]]) -> list[Counter]:
-    """The counters of the regions that answered, by name and region; the first error where none did."""
-    if not answers(outcomes):
-        raise_failures(outcomes, "shown")
-    counters = [counter for found in answers(outcomes).values() for counter in found]
-    return sorted(counters, key=lambda counter: (counter.partition, counter.region or ""))
+        return [run.connection.counter()]
+    if partition is None:
+        outcomes = run.regions.each(lambda connection: list(connection.counters().all(run.output.warn)))
+    else:
+        regions = [partition] if partition in run.regions.names else run.regions.names
+        outcomes = run.regions.each(lambda connection: [connection.counter()], regions)
+    raise_failures(outcomes, "shown")
+    return sorted(itertools.chain.from_iterable(answers(outcomes).values()), key=_order)
