@@ -1,0 +1,189 @@
+"""HTTP requests that are sent once, at most, over kept connections; a failure says whether a byte had left.
+
+It stands on ``http.client`` because a command that mints is over in a fifth of a second: loading a larger HTTP
+library would take as long again.
+"""
+
+import os
+import select
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+IDLE_SECONDS = 20.0  # a connection that was not used for longer is not trusted to be open still
+MAX_KEPT = 8
+
+
+class TransportError(Exception):
+    """There is no whole answer. ``sent``: the request may have reached the server."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class BadAddressError(TransportError):
+    """The address is none that can be called."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer as it came; the names of ``headers`` are in lower case."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+class Transport:
+    """Connections that are kept for the next request. ``direct`` ignores the proxies of the environment.
+
+    Safe for threads. ``environ`` has the proxies (``HTTPS_PROXY``, ``NO_PROXY``, …) and the certificates to trust
+    (``SSL_CERT_FILE``, ``SSL_CERT_DIR``).
+    """
+
+    def __init__(self, environ: Mapping[str, str] = os.environ, *, direct: bool = False) -> None:
+        self._environ = environ
+        self._direct = direct
+        self._kept: list[tuple[tuple[str, str], HTTPConnection, float]] = []
+        self._lock = threading.Lock()
+        self._tls_context: Any = None
+
+    def close(self) -> None:
+        """Close what is kept."""
+        with self._lock:
+            kept, self._kept = self._kept, []
+        for _, connection, _ in kept:
+            connection.close()
+
+    def request(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, connect: float, answer: float
+    ) -> Response:
+        """Send a request and read its answer; no redirect is followed.
+
+        ``connect`` and ``answer`` are the seconds for a connection and for each part of the answer.
+        Raises ``TransportError``, and ``BadAddressError`` where ``url`` is none to call.
+        """
+        connection, parts, sent = None, _parts(url), False
+        try:
+            connection = self._connection(parts, connect)
+            target = _target(parts, absolute=parts.scheme == "http" and self._proxy(parts) is not None)
+            connection.putrequest(method, target, skip_host="host" in {name.lower() for name in headers})
+            for name, value in {**headers, "content-length": str(len(body))}.items():
+                connection.putheader(name, value)
+            connection.sock.settimeout(answer)
+            sent = True
+            connection.endheaders(body or None)
+            with connection.getresponse() as got:
+                response = Response(got.status, {k.lower(): v for k, v in got.headers.items()}, got.read())
+        except (OSError, HTTPException, ValueError) as error:
+            if connection is not None:
+                connection.close()
+            raise TransportError(str(error) or type(error).__name__, sent=sent) from error
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            raise
+        self._keep(parts, connection)
+        return response
+
+    def _keep(self, parts: SplitResult, connection: HTTPConnection) -> None:
+        with self._lock:
+            if connection.sock is not None and len(self._kept) < MAX_KEPT:
+                self._kept.append(((parts.scheme, parts.netloc), connection, time.monotonic()))
+                return
+        connection.close()
+
+    def _connection(self, parts: SplitResult, connect: float) -> HTTPConnection:
+        """A kept connection that is good still, else a new one.
+
+        What can be read while nothing was asked is a connection's end. It is looked for before a request is sent,
+        because afterwards nobody could tell it from a server that has worked and then failed.
+        """
+        place = (parts.scheme, parts.netloc)
+        while (kept := self._take(place)) is not None:
+            connection, since = kept
+            if time.monotonic() - since <= IDLE_SECONDS and not select.select([connection.sock], [], [], 0)[0]:
+                return connection
+            connection.close()
+        return self._connect(parts, connect)
+
+    def _take(self, place: tuple[str, str]) -> tuple[HTTPConnection, float] | None:
+        with self._lock:
+            for number in reversed(range(len(self._kept))):
+                if self._kept[number][0] == place:
+                    _, connection, since = self._kept.pop(number)
+                    return connection, since
+        return None
+
+    def _connect(self, parts: SplitResult, timeout: float) -> HTTPConnection:
+        proxy, host = self._proxy(parts), parts.hostname or ""
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        if proxy is not None and proxy.hostname is None:
+            raise ValueError("the proxy is no address")
+        at, at_port = (host, port) if proxy is None else (proxy.hostname or "", proxy.port or 80)
+        if parts.scheme == "http":
+            connection = HTTPConnection(at, at_port, timeout=timeout)
+        else:
+            connection = HTTPSConnection(at, at_port, timeout=timeout, context=self._tls())
+        if proxy is not None and parts.scheme == "https":
+            connection.set_tunnel(host, port, headers=_authorization(proxy))
+        connection.connect()
+        return connection
+
+    def _proxy(self, parts: SplitResult) -> SplitResult | None:
+        """The proxy that the environment names for an address."""
+        if self._direct or not any(name.lower().endswith("_proxy") for name in self._environ):
+            return None
+        from urllib.request import getproxies_environment, proxy_bypass_environment
+
+        proxies = getproxies_environment()
+        proxy = proxies.get(parts.scheme) or proxies.get("all")
+        if not proxy or proxy_bypass_environment(parts.netloc, proxies):
+            return None
+        return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+
+    def _tls(self) -> Any:
+        """What to trust, read once, and only where something is encrypted: it takes longer than a handshake."""
+        with self._lock:
+            if self._tls_context is None:
+                import ssl
+
+                self._tls_context = ssl.create_default_context(cafile=self._certificates())
+            return self._tls_context
+
+    def _certificates(self) -> str | None:
+        if self._environ.get("SSL_CERT_FILE") or self._environ.get("SSL_CERT_DIR"):
+            return None  # OpenSSL reads them itself
+        import certifi
+
+        return certifi.where()
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return parts
+    except ValueError as error:
+        raise BadAddressError(str(error), sent=False) from None
+    raise BadAddressError("it is no http or https address", sent=False)
+
+
+def _target(parts: SplitResult, *, absolute: bool) -> str:
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}" if absolute else path
+
+
+def _authorization(proxy: SplitResult) -> dict[str, str]:
+    if proxy.username is None:
+        return {}
+    from base64 import b64encode
+    from urllib.parse import unquote
+
+    user = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {b64encode(user.encode()).decode()}"}
