@@ -23,7 +23,7 @@ from ticketctl.errors import (
     UsageError,
 )
 from ticketctl.models import Block, Counter
-from ticketctl.sources.url import Signer, UrlSource
+from ticketctl.sources.url import FunctionUrl, Signer, UrlSource
 
 pytestmark = pytest.mark.usefixtures("no_aws")
 
@@ -71,9 +71,7 @@ def opened() -> Iterator[Open]:
     ) -> tuple[UrlSource, Function]:
         function = Function(*answers)
         source = UrlSource(
-            url,
-            sign=sign,
-            signs_at_once=signs_at_once,
+            FunctionUrl(url, sign=sign, signs_at_once=signs_at_once),
             timeout=5.0,
             transport=httpx.MockTransport(function),
         )

@@ -1,5 +1,6 @@
 """From settings to something that answers: the account, the deployed stack, a source of tickets."""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache, cached_property
@@ -26,6 +27,7 @@ from ticketctl.sources import Source
 if TYPE_CHECKING:
     from ticketctl.cloudformation import CloudFormation
     from ticketctl.counters import Counters
+    from ticketctl.sources.url import FunctionUrl
 
 Answer = TypeVar("Answer")
 DYNAMODB_SECONDS = 3.0
@@ -33,7 +35,7 @@ _PERHAPS_STALE = (AccessError, NotDeployedError, UnreachableError)
 
 
 class Connection:
-    """One stack in one region, as the settings name it.
+    """One stack in one region, as the settings name it. Threads may mint from it at once.
 
     ``report`` is told of what takes a while, ``warn`` of what the user must know.
     """
@@ -55,6 +57,9 @@ class Connection:
         self._known_for_sure = False
         self._source_now: Source | None = None
         self._opened = ExitStack()
+        self._finding = threading.RLock()  # of several threads one finds the stack, and all go on with it
+        self.looks = 0
+        """How often CloudFormation was asked for the stack: what was opened before the last time may be stale."""
 
     def __enter__(self) -> Self:
         return self
@@ -108,15 +113,17 @@ class Connection:
 
     def look_up(self) -> StackOutputs:
         """The deployed stack as CloudFormation says; with ``--local`` it is deployed where it is not."""
-        self._known_for_sure, self._source_now = True, None
-        self._known = self._find() or (self._deploy_locally() if self.settings.local else None)
-        self._cache.put(self._key, self._known)
-        if self._known is None:
-            raise NotDeployedError(
-                f"the stack {self.settings.stack} is not deployed in {self._account()}/{self.aws.region}",
-                hint="ticketctl deploy",
-            )
-        return self._known
+        with self._finding:
+            self._known_for_sure, self._source_now = True, None
+            self.looks += 1
+            self._known = self._find() or (self._deploy_locally() if self.settings.local else None)
+            self._cache.put(self._key, self._known)
+            if self._known is None:
+                raise NotDeployedError(
+                    f"the stack {self.settings.stack} is not deployed in {self._account()}/{self.aws.region}",
+                    hint="ticketctl deploy",
+                )
+            return self._known
 
     def forget(self) -> None:
         """Drop what is remembered of the stack."""
@@ -167,49 +174,61 @@ class Connection:
 
     def _ask(self, call: Callable[[Source], Answer]) -> Answer:
         """Ask the source. What was remembered may be out of date: then CloudFormation is asked once, and it again."""
+        source, looks = self._source()
         try:
-            return call(self._source())
-        except _PERHAPS_STALE as error:
-            if not self._refreshed(error):
+            return call(source)
+        except TicketctlError as error:
+            if not self.refreshed(error, looks):
                 raise
-        except UnknownCounterError as error:
-            if self.settings.via != "dynamodb" or not self._refreshed(error):
+        source, _ = self._source()
+        return call(source)
+
+    def refreshed(self, error: TicketctlError, looks: int) -> bool:
+        """Whether to ask again what failed with ``error`` after so many ``looks``: something new is known since.
+
+        If need be CloudFormation is asked; where that fails, ``error`` stays the answer.
+        """
+        unborn = isinstance(error, UnknownCounterError) and self.settings.via == "dynamodb"
+        if self.settings.url or not (unborn or isinstance(error, _PERHAPS_STALE)):
+            return False
+        with self._finding:
+            if self.looks != looks:
+                return True
+            if self._known_for_sure:
+                return False
+            before = self._known
+            try:
+                after = self.look_up()
+            except NotDeployedError:
                 raise
-        return call(self._source())
+            except TicketctlError:
+                return False
+            return after != before or unborn
 
-    def _refreshed(self, error: TicketctlError) -> bool:
-        """Whether another look-up told something new; where it cannot be made, ``error`` stays the answer."""
-        if self.settings.url or self._known_for_sure:
-            return False
-        before = self._known
-        try:
-            after = self.look_up()
-        except NotDeployedError:
-            raise
-        except TicketctlError:
-            return False
-        return after != before or isinstance(error, UnknownCounterError)
+    def _source(self) -> tuple[Source, int]:
+        """The source, and after how many looks it was opened."""
+        with self._finding:
+            if self._source_now is None:
+                by_table = self.settings.via == "dynamodb"
+                self._source_now = self._table(self.outputs()) if by_table else self._url_source()
+            return self._source_now, self.looks
 
-    def _source(self) -> Source:
-        if self._source_now is None:
-            by_table = self.settings.via == "dynamodb"
-            self._source_now = self._table(self.outputs()) if by_table else self._function_url()
-        return self._source_now
-
-    def _function_url(self) -> Source:
+    def _url_source(self) -> Source:
         from ticketctl.sources.url import UrlSource
 
-        url = self.settings.url or self.url()
-        signer = cache(lambda: self._signer(url))
-        source = UrlSource(
-            url,
-            sign=lambda *request: signer().signed_headers(*request),
-            signs_at_once=not self.settings.url and self.outputs().auth != "NONE",
-            timeout=self.settings.timeout,
-            direct=self.settings.local,
-        )
+        source = UrlSource(self.function_url(), timeout=self.settings.timeout, direct=self.settings.local)
         self._opened.callback(source.close)
         return source
+
+    def function_url(self) -> "FunctionUrl":
+        """The Function URL, and who signs for it."""
+        from ticketctl.sources.url import FunctionUrl
+
+        with self._finding:
+            url = self.settings.url or self.url()
+            signs_at_once = not self.settings.url and self.outputs().auth != "NONE"
+        signer = cache(lambda: self._signer(url))
+        return FunctionUrl(url, sign=lambda *request: signer().signed_headers(*request), signs_at_once=signs_at_once)
 
     def _table(self, known: StackOutputs) -> Source:
         from ticketctl.sources.dynamodb import DynamoDBSource, sender

@@ -1,7 +1,8 @@
 """Minting through the Function URL."""
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from ticketctl.aws import proxies_in_force
@@ -27,112 +28,94 @@ Signer = Callable[[str, str, Mapping[str, str], bytes], Mapping[str, str]]
 CONNECT_SECONDS = 3.0
 
 
-class UrlSource:
-    """A Function URL; ``timeout`` (seconds) bounds each look at a counter.
+class Request(NamedTuple):
+    """One request to a Function URL. ``count`` is how many tickets it takes, 0 where it only looks."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    partition: str | None
+    count: int
+
+
+class FunctionUrl:
+    """What to ask of a Function URL and what its answers mean; the sending is its callers' work.
 
     ``signs_at_once``: the URL is known to want signed requests; else the first 403, which mints nothing,
-    tells. ``transport`` takes the place of the network; ``direct`` ignores the proxies of the environment.
+    tells.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        sign: Signer,
-        signs_at_once: bool,
-        timeout: float,
-        direct: bool = False,
-        transport: "httpx.BaseTransport | None" = None,
-    ) -> None:
-        import httpx
-
+    def __init__(self, url: str, *, sign: Signer, signs_at_once: bool) -> None:
         self._url = url.rstrip("/") + "/"
         self._host = urlsplit(url).netloc.rpartition("@")[2]
         self._sign = sign
-        self._signs = signs_at_once
-        self._timeout = timeout
-        try:
-            self._client = httpx.Client(trust_env=not direct, transport=transport)
-        except (OSError, ValueError, ImportError) as error:  # proxies and certificates of the environment
-            raise SetupError(
-                f"HTTPS cannot be used: {error}", hint="mend the proxy and SSL_CERT_* variables"
-            ) from error
+        self.signs = signs_at_once
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
-
-    def mint(self, partition: str | None, count: int, *, key: str | None, within: float) -> Block:
-        """Take ``count`` tickets; one request, sent once."""
+    def to_mint(self, partition: str | None, count: int, key: str | None) -> Request:
+        """The request that takes ``count`` tickets."""
         import json
 
         fields = {"count": count} if partition is None else {"count": count, "partition": partition}
         headers = {"content-type": "application/json"}
         if key is not None:
             headers["idempotency-key"] = quoted_key(key)
-        body = json.dumps(fields).encode()
-        answer = self._ask("POST", self._url, headers, body, partition, spends=True, within=within)
+        return Request("POST", self._url, headers, json.dumps(fields).encode(), partition, count)
+
+    def to_look(self, partition: str | None) -> Request:
+        """The request that reads a counter."""
+        query = "" if partition is None else f"?partition={quote(partition, safe='-_.~')}"
+        return Request("GET", f"{self._url}status{query}", {}, b"", partition, 0)
+
+    def signed_headers(self, request: Request) -> Mapping[str, str]:
+        """The headers that sign a request; looking for credentials may take its time."""
+        return self._sign(request.method, request.url, request.headers, request.body)
+
+    def wants_signature(self, response: "httpx.Response", *, signed: bool) -> bool:
+        """Whether the request must be sent once more, signed; that is remembered."""
+        wants = response.status_code == 403 and not signed
+        self.signs = self.signs or wants
+        return wants
+
+    def block(self, request: Request, response: "httpx.Response") -> Block:
+        """The block in an answer; else the error that the answer is."""
         try:
-            block = Block.from_answer(answer)
+            block = Block.from_answer(self._answer(request, response))
         except ValueError as error:
-            raise self._not_ours(f"{error}", spends=True) from None
-        if block.count != count or partition not in (None, block.partition):
-            raise self._not_ours("not the block that was asked for", spends=True)
+            raise self._not_ours(f"{error}", request) from None
+        if block.count != request.count or request.partition not in (None, block.partition):
+            raise self._not_ours("not the block that was asked for", request)
         return block
 
-    def counter(self, partition: str | None) -> Counter:
-        """Where a counter stands."""
-        query = "" if partition is None else f"?partition={quote(partition, safe='-_.~')}"
-        url = f"{self._url}status{query}"
-        answer = self._ask("GET", url, {}, b"", partition, spends=False, within=self._timeout)
+    def counter(self, request: Request, response: "httpx.Response") -> Counter:
+        """The counter in an answer; else the error that the answer is."""
         try:
-            return Counter.from_answer(answer)
+            return Counter.from_answer(self._answer(request, response))
         except ValueError as error:
-            raise self._not_ours(f"{error}", spends=False) from None
+            raise self._not_ours(f"{error}", request) from None
 
-    def _ask(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        partition: str | None,
-        *,
-        spends: bool,
-        within: float,
-    ) -> Mapping[str, Any]:
-        response = self._send(method, url, headers, body, spends=spends, within=within)
-        if response.status_code == 403 and not self._signs:
-            self._signs = True
-            response = self._send(method, url, headers, body, spends=spends, within=within)
+    def failure(self, request: Request, error: Exception) -> TicketctlError:
+        """The error for a request that got no answer; ``error`` is httpx's."""
+        import httpx
+
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError):
+            return UnreachableError(
+                f"{self._host} cannot be reached: {error or type(error).__name__}{proxies_in_force()}; "
+                "nothing was minted",
+                hint="try again; ticketctl url shows the address",
+            )
+        if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+            return UsageError(f"{request.url} is not a URL to call: {error}")
+        return self._not_ours(str(error) or type(error).__name__, request)
+
+    def _answer(self, request: Request, response: "httpx.Response") -> Mapping[str, Any]:
         document = _document(response)
         if response.status_code == 200 and document:
             return document
         code, detail = str(document.get("code")), str(document.get("detail") or f"status {response.status_code}")
-        raise refusal(code, detail, partition) or self._failed(response, document, spends=spends)
+        raise refusal(code, detail, request.partition) or self._refused(request, response, document)
 
-    def _send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, spends: bool, within: float
-    ) -> "httpx.Response":
-        import httpx
-
-        if self._signs:
-            headers = self._sign(method, url, headers, body)
-        timeout = httpx.Timeout(within, connect=min(within, CONNECT_SECONDS))
-        try:
-            return self._client.request(method, url, headers=headers, content=body, timeout=timeout)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
-            raise UnreachableError(
-                f"{self._host} cannot be reached: {error or type(error).__name__}{proxies_in_force()}; "
-                "nothing was minted",
-                hint="try again; ticketctl url shows the address",
-            ) from error
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
-            raise UsageError(f"{url} is not a URL to call: {error}") from error
-        except httpx.RequestError as error:
-            raise self._not_ours(str(error) or type(error).__name__, spends=spends) from error
-
-    def _failed(self, response: "httpx.Response", document: Mapping[str, Any], *, spends: bool) -> TicketctlError:
+    def _refused(self, request: Request, response: "httpx.Response", document: Mapping[str, Any]) -> TicketctlError:
         status = response.status_code
         detail = document.get("Message") or document.get("message")
         if status in (401, 403):
@@ -144,16 +127,86 @@ class UrlSource:
             return NotDeployedError(f"there is no ticket server at {self._host} (404)", hint="ticketctl deploy")
         if status == 429:
             return ThrottledError(f"{self._host} is throttling (429); nothing was minted", hint="try again")
-        return self._not_ours(f"status {status}", spends=spends)
+        return self._not_ours(f"status {status}", request)
 
-    def _not_ours(self, what: str, *, spends: bool) -> TicketctlError:
+    def _not_ours(self, what: str, request: Request) -> TicketctlError:
         """An answer that the function did not write, or none: the request may have reached it."""
-        if spends:
+        if request.count:
             return OutcomeUnknownError(
                 f"{self._host} gave no usable answer ({what}); a ticket may have been spent",
                 hint="ticketctl status",
             )
         return UnreachableError(f"{self._host} gave no usable answer ({what})", hint="try again")
+
+
+class UrlSource:
+    """A Function URL; ``timeout`` (seconds) bounds each look at a counter.
+
+    ``transport`` takes the place of the network; ``direct`` ignores the proxies of the environment.
+    """
+
+    def __init__(
+        self,
+        url: FunctionUrl,
+        *,
+        timeout: float,
+        direct: bool = False,
+        transport: "httpx.BaseTransport | None" = None,
+    ) -> None:
+        import httpx
+
+        self._url = url
+        self._timeout = timeout
+        with https_errors():
+            self._client = httpx.Client(trust_env=not direct, transport=transport)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def mint(self, partition: str | None, count: int, *, key: str | None, within: float) -> Block:
+        """Take ``count`` tickets; one request, sent once."""
+        request = self._url.to_mint(partition, count, key)
+        return self._url.block(request, self._ask(request, within))
+
+    def counter(self, partition: str | None) -> Counter:
+        """Where a counter stands."""
+        request = self._url.to_look(partition)
+        return self._url.counter(request, self._ask(request, self._timeout))
+
+    def _ask(self, request: Request, within: float) -> "httpx.Response":
+        signed = self._url.signs
+        response = self._send(request, within, signed=signed)
+        if self._url.wants_signature(response, signed=signed):
+            response = self._send(request, within, signed=True)
+        return response
+
+    def _send(self, request: Request, within: float, *, signed: bool) -> "httpx.Response":
+        import httpx
+
+        headers = self._url.signed_headers(request) if signed else request.headers
+        try:
+            return self._client.request(
+                request.method, request.url, headers=headers, content=request.body, timeout=limits(within)
+            )
+        except (httpx.InvalidURL, httpx.RequestError) as error:
+            raise self._url.failure(request, error) from error
+
+
+@contextmanager
+def https_errors() -> Iterator[None]:
+    """Turn what httpx lets through of the environment's proxies and certificates into an error of ours."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as error:
+        raise SetupError(f"HTTPS cannot be used: {error}", hint="mend the proxy and SSL_CERT_* variables") from error
+
+
+def limits(within: float) -> "httpx.Timeout":
+    """The limits of each step of a request that has so many seconds."""
+    import httpx
+
+    return httpx.Timeout(within, connect=min(within, CONNECT_SECONDS))
 
 
 def _document(response: "httpx.Response") -> Mapping[str, Any]:
