@@ -60,6 +60,8 @@ class Connection:
         self._finding = threading.RLock()  # of several threads one finds the stack, and all go on with it
         self.looks = 0
         """How often CloudFormation was asked for the stack: what was opened before the last time may be stale."""
+        self.answered = -1
+        """After how many looks a source answered last: what answered once may have been replaced since."""
 
     def __enter__(self) -> Self:
         return self
@@ -176,12 +178,14 @@ class Connection:
         """Ask the source. What was remembered may be out of date: then CloudFormation is asked once, and it again."""
         source, looks = self._source()
         try:
-            return call(source)
+            answer = call(source)
         except TicketctlError as error:
             if not self.refreshed(error, looks):
                 raise
-        source, _ = self._source()
-        return call(source)
+            source, looks = self._source()
+            answer = call(source)
+        self.answered = looks
+        return answer
 
     def refreshed(self, error: TicketctlError, looks: int) -> bool:
         """Whether to ask again what failed with ``error`` after so many ``looks``: something new is known since.
@@ -194,7 +198,7 @@ class Connection:
         with self._finding:
             if self.looks != looks:
                 return True
-            if self._known_for_sure:
+            if self._known_for_sure and self.answered != looks:
                 return False
             before = self._known
             try:

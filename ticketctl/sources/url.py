@@ -29,14 +29,14 @@ CONNECT_SECONDS = 3.0
 
 
 class Request(NamedTuple):
-    """One request to a Function URL. ``count`` is how many tickets it takes, 0 where it only looks."""
+    """One request to a Function URL. ``tickets`` is how many it takes, 0 where it only looks."""
 
     method: str
     url: str
     headers: Mapping[str, str]
     body: bytes
     partition: str | None
-    count: int
+    tickets: int
 
 
 class FunctionUrl:
@@ -83,7 +83,7 @@ class FunctionUrl:
             block = Block.from_answer(self._answer(request, response))
         except ValueError as error:
             raise self._not_ours(f"{error}", request) from None
-        if block.count != request.count or request.partition not in (None, block.partition):
+        if block.count != request.tickets or request.partition not in (None, block.partition):
             raise self._not_ours("not the block that was asked for", request)
         return block
 
@@ -131,7 +131,7 @@ class FunctionUrl:
 
     def _not_ours(self, what: str, request: Request) -> TicketctlError:
         """An answer that the function did not write, or none: the request may have reached it."""
-        if request.count:
+        if request.tickets:
             return OutcomeUnknownError(
                 f"{self._host} gave no usable answer ({what}); a ticket may have been spent",
                 hint="ticketctl status",
