@@ -98,7 +98,7 @@ class TicketClient:
         Raises ``NotMintedError`` where nothing was spent and it is safe to call again, ``OutcomeUnknownError``
         where tickets may have been, and the other errors of ``ticketctl.errors`` for what was refused.
         """
-        return self._minter().mint(count, key=checked_key(idempotency_key))
+        return self._mint(count, checked_key(idempotency_key))
 
     def lease(self, block_size: int = 10_000, *, min_block: int = 100, seconds: float = 60.0) -> Lease:
         """Tickets one after another, without end, minted ahead in blocks: see ``Lease``.
