@@ -48,6 +48,9 @@ _shared: Callable[[range], Iterator[int]] = LockedIterator if sysconfig.get_conf
 class Buffer:
     """The numbers of one lease. Any thread may draw from ``numbers`` at any time; the rest is for one at a time.
 
+    A signal handler may raise between any two lines: each takes numbers out of one place before it puts them
+    into the next, so that they may be lost but never come twice.
+
     A block has ``block_size`` tickets at first; later ones as many as go in ``seconds`` at the speed at which
     the block before went, from ``min_block`` to ``block_size``.
     """
@@ -82,11 +85,12 @@ class Buffer:
         if not self._rest:
             if self._next is None:
                 return False
-            self._rest, self._count, self._used = self._next.tickets, self._next.count, 0
-            self._begun = self._clock()
-            self._next = None
+            block, self._next = self._next, None
+            self._count, self._used, self._begun = block.count, 0, self._clock()
+            self._rest = block.tickets
         size = -(-self._count // SLICES)
-        self.numbers, self._rest = _shared(self._rest[:size]), self._rest[size:]
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        self.numbers = _shared(taken)
         return True
 
     @property
@@ -102,13 +106,14 @@ class Buffer:
 
     def put(self, block: Block) -> None:
         """Take the block that was wanted."""
-        self._next, self._wanted = block, None
+        self._wanted = None  # its key would bring the same block again
+        self._next = block
 
     def drain(self) -> int:
         """Take everything out; how many numbers that were."""
-        left = sum(1 for _ in self.numbers) + len(self._rest) + (self._next.count if self._next else 0)
+        numbers, rest, block = self.numbers, self._rest, self._next
         self._empty()
-        return left
+        return sum(1 for _ in numbers) + len(rest) + (block.count if block else 0)
 
     def forget(self) -> None:
         """Take everything out, in a child that was forked: the numbers are its parent's."""

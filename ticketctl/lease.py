@@ -125,8 +125,15 @@ class Lease:
                 raise fetch.error
 
     def _begin(self, *, on_demand: bool) -> _Fetch:
-        fetch = self._fetch = _Fetch(on_demand=on_demand)
-        self._spawn(partial(self._complete, fetch, *self._buffer.wanted()))
+        fetch = _Fetch(on_demand=on_demand)
+        work = partial(self._complete, fetch, *self._buffer.wanted())
+        try:
+            self._fetch = fetch
+            self._spawn(work)
+        except BaseException:  # a Ctrl-C, say: nobody knows whether the work was begun
+            self._fetch = None
+            fetch.done.set()
+            raise
         return fetch
 
     def _complete(self, fetch: _Fetch, count: int, key: str) -> None:
@@ -137,9 +144,10 @@ class Lease:
             fetch.error = error
         finally:
             with self._lock:
-                self._fetch = None
-                if block is not None:
-                    self._buffer.put(block)
+                if self._fetch is fetch:  # else it was given up, and another got the same block by its key
+                    self._fetch = None
+                    if block is not None:
+                        self._buffer.put(block)
             fetch.done.set()
 
     def _forget(self) -> None:
