@@ -178,7 +178,7 @@ def test_help_is_light(environ: dict[str, str], home: Path) -> None:
 
 
 def test_next_is_light(environ: dict[str, str], home: Path, server: Server) -> None:
-    """A mint loads httpx and none of the other heavy libraries."""
+    """A mint loads none of the heavy libraries."""
     script = f"""if True:
         import sys
         from ticketctl.cli import main
@@ -188,7 +188,7 @@ def test_next_is_light(environ: dict[str, str], home: Path, server: Server) -> N
     block = {"partition": "us-east-1", "first": 42, "last": 42, "count": 1, "increment": 1}
     server.answers = [Answer(200, "application/json", json.dumps(block).encode())]
     run = python(script, environ, home)
-    assert (run.stdout, run.stderr) == ("42\n", "0 ['httpx']\n")
+    assert (run.stdout, run.stderr) == ("42\n", "0 []\n")
 
 
 # --- wrong usage ------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.scripted_transport import ScriptedTransport
 from ticketctl.errors import (
     AccessError,
     CounterExhaustedError,
@@ -23,7 +24,7 @@ from ticketctl.errors import (
     UsageError,
 )
 from ticketctl.models import Block, Counter
-from ticketctl.sources.url import Signer, UrlSource
+from ticketctl.sources.url import FunctionUrl, Signer, UrlSource
 
 pytestmark = pytest.mark.usefixtures("no_aws")
 
@@ -71,11 +72,9 @@ def opened() -> Iterator[Open]:
     ) -> tuple[UrlSource, Function]:
         function = Function(*answers)
         source = UrlSource(
-            url,
-            sign=sign,
-            signs_at_once=signs_at_once,
+            FunctionUrl(url, sign=sign, signs_at_once=signs_at_once),
+            ScriptedTransport(function),
             timeout=5.0,
-            transport=httpx.MockTransport(function),
         )
         sources.append(source)
         return source, function
@@ -158,7 +157,7 @@ def test_a_mint_ends_within_what_it_is_given(opened: Open, within: float, connec
     """The seconds that are left bound each step of a mint, and connecting has three of them at most."""
     source, function = opened(httpx.Response(200, json=BLOCK))
     source.mint("orders", 4, key=None, within=within)
-    limits = {"connect": connect, "read": within, "write": within, "pool": within}
+    limits = {"connect": connect, "read": within}
     assert function.requests[0].extensions["timeout"] == limits
 
 

@@ -1,3 +1,43 @@
-"""Short unique integers from a serverless ticket server."""
+"""Short unique integers from a serverless ticket server.
+
+::
+
+    from ticketctl import TicketClient
+
+    with TicketClient.connect() as tickets:  # settings as on the command line
+        ticket = tickets.next()
+        block = tickets.fetch(100)  # one write
+        for ticket in tickets.lease():  # endless, minted ahead
+            ...
+
+``AsyncTicketClient`` is the same with ``await``. The errors are in ``ticketctl.errors``.
+"""
+
+TYPE_CHECKING = False  # importing it from typing costs every command two milliseconds
+if TYPE_CHECKING:
+    from ticketctl.aio import AsyncLease, AsyncTicketClient
+    from ticketctl.client import TicketClient
+    from ticketctl.errors import TicketctlError
+    from ticketctl.lease import Lease
+    from ticketctl.models import Block
 
 __version__ = "0.1.0"
+__all__ = ["AsyncLease", "AsyncTicketClient", "Block", "Lease", "TicketClient", "TicketctlError", "__version__"]
+
+_HOMES = {
+    "AsyncLease": "ticketctl.aio",
+    "AsyncTicketClient": "ticketctl.aio",
+    "Block": "ticketctl.models",
+    "Lease": "ticketctl.lease",
+    "TicketClient": "ticketctl.client",
+    "TicketctlError": "ticketctl.errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load what is asked for only then: ``ticketctl --version`` imports this module, too."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -3,9 +3,11 @@
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from ticketctl.errors import (
     AccessError,
@@ -99,8 +101,23 @@ class Aws:
         with errors_in_our_words(f"sts in {self.region}", profile=self.profile):
             return str(self.client("sts").get_caller_identity()["Account"])
 
-    def signed_headers(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
-        """The headers of a request to a Function URL, signed with SigV4 for the service ``lambda``."""
+    @property
+    def plain_credentials(self) -> tuple[str, str, str] | None:
+        """Key, secret and token (or "") that need no look-up: the embedded AWS's, or those of the environment."""
+        if self.embedded:
+            return EMBEDDED_KEY, EMBEDDED_KEY, ""
+        key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+        if self.profile is not None or not key or not secret:
+            return None
+        return key, secret, os.environ.get("AWS_SESSION_TOKEN", "")
+
+    def signed_headers(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, service: str = "lambda"
+    ) -> dict[str, str]:
+        """The headers of a request, signed with SigV4."""
+        plain = self.plain_credentials
+        if plain is not None and "?" not in url:
+            return _signed(method, url, headers, body, plain, (self.region, service))
         from botocore.auth import SigV4Auth
         from botocore.awsrequest import AWSRequest
 
@@ -109,8 +126,37 @@ class Aws:
             if credentials is None:
                 raise _no_credentials(self.profile)
             request = AWSRequest(method=method, url=url, data=body, headers=dict(headers))
-            SigV4Auth(credentials.get_frozen_credentials(), "lambda", self.region).add_auth(request)
+            SigV4Auth(credentials.get_frozen_credentials(), service, self.region).add_auth(request)
         return dict(request.headers.items())
+
+
+def _signed(
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    credentials: tuple[str, str, str],
+    scope: tuple[str, str],
+) -> dict[str, str]:
+    """The same with the handler's own signature: loading botocore takes longer than a mint."""
+    from ticketctl.bundle import handler
+
+    parts = urlsplit(url)
+    signed = {
+        "host": parts.netloc.rpartition("@")[2],
+        "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
+        **({"x-amz-security-token": credentials[2]} if credentials[2] else {}),
+    }
+    authorization = handler.authorization(
+        method,
+        unquote(parts.path or "/"),
+        signed,
+        body,
+        credentials=handler.Credentials(*credentials),
+        region=scope[0],
+        service=scope[1],
+    )
+    return {**headers, **signed, "authorization": authorization}
 
 
 class _Once:
@@ -217,7 +263,10 @@ def errors_in_our_words(target: str, *, profile: str | None = None, spends: bool
     try:
         yield
     except exceptions.ClientError as error:
-        raise _refused(error, target, profile, spends=spends) from error
+        details = error.response.get("Error", {})
+        code, message = details.get("Code", ""), details.get("Message", "") or str(error)
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        raise refused(code, message, status, target=target, profile=profile, spends=spends) from error
     except exceptions.ProfileNotFound as error:
         raise ProfileNotFoundError(str(error)) from error
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
@@ -252,10 +301,8 @@ def errors_in_our_words(target: str, *, profile: str | None = None, spends: bool
         raise SetupError(str(error), hint="mend the AWS configuration: aws configure list") from error
 
 
-def _refused(error: Any, target: str, profile: str | None, *, spends: bool) -> TicketctlError:
-    code = error.response.get("Error", {}).get("Code", "")
-    message = error.response.get("Error", {}).get("Message", "") or str(error)
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+def refused(code: str, message: str, status: int, *, target: str, profile: str | None, spends: bool) -> TicketctlError:
+    """The error for one that AWS answered with. ``spends``: the request may have minted."""
     if code in _EXPIRED:
         return _expired(message, profile)
     if code in _DENIED:

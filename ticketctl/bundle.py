@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from functools import cache
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,9 @@ def sources() -> Path:
 if TYPE_CHECKING:
     handler = create_ticket
 else:
+    _loading = threading.Lock()
 
-    @cache
-    def _handler():
+    def _load():
         """``lambda/create_ticket.py``, which no import statement can name: ``lambda`` is a keyword."""
         path = sources() / "lambda" / "create_ticket.py"
         spec = importlib.util.spec_from_file_location("create_ticket", path)
@@ -32,5 +32,8 @@ else:
 
     def __getattr__(name):
         if name == "handler":
-            return _handler()
+            with _loading:  # loaded twice, its errors would be of two kinds
+                if name not in globals():
+                    globals()[name] = _load()
+                return globals()[name]
         raise AttributeError(name)

@@ -1,5 +1,6 @@
 """From settings to something that answers in one region: the account, the deployed stack, a source of tickets."""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -23,21 +24,23 @@ from ticketctl.local import LocalAws, reachable_url
 from ticketctl.models import Block, Counter, StackOutputs
 from ticketctl.retry import until_known
 from ticketctl.settings import Settings
-from ticketctl.sources import Source
-from ticketctl.sources.url import CONNECT_SECONDS
+from ticketctl.sources import CONNECT_SECONDS, Source
 from ticketctl.table import tables_elsewhere
 
 if TYPE_CHECKING:
+    from create_ticket import Send
     from ticketctl.cloudformation import CloudFormation
     from ticketctl.counters import Counters
+    from ticketctl.sources.url import FunctionUrl
 
 Answer = TypeVar("Answer")
 DYNAMODB_SECONDS = 3.0
+_SPECIAL_ENDPOINTS = ("AWS_ENDPOINT_URL_DYNAMODB", "AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT")
 _PERHAPS_STALE = (AccessError, NotDeployedError, UnreachableError)
 
 
 class Connection:
-    """One stack in one region, the first that the settings name.
+    """One stack in one region, the first that the settings name. Threads may mint from it at once.
 
     ``report`` is told of what takes a while, ``warn`` of what the user must know. ``connect`` is how many seconds
     it may take to reach something that mints or tells where that is.
@@ -63,6 +66,11 @@ class Connection:
         self._source_now: Source | None = None
         self._near: Connection | None = None
         self._opened = ExitStack()
+        self._finding = threading.RLock()  # of several threads one finds the stack, and all go on with it
+        self.looks = 0
+        """How often CloudFormation was asked for the stack: what was opened before the last time may be stale."""
+        self.answered = -1
+        """After how many looks a source answered last: what answered once may have been replaced since."""
 
     def __enter__(self) -> Self:
         return self
@@ -137,15 +145,17 @@ class Connection:
 
     def look_up(self) -> StackOutputs:
         """The deployed stack as CloudFormation says; with ``--local`` it is deployed where it is not."""
-        self._known_for_sure, self._source_now = True, None
-        self._known = self.find() or (self._deploy_locally() if self.settings.local else None)
-        self._cache.put(self._key, self._known)
-        if self._known is None:
-            raise NotDeployedError(
-                f"the stack {self.settings.stack} is not deployed in {self._account()}/{self.aws.region}",
-                hint="ticketctl deploy",
-            )
-        return self._known
+        with self._finding:
+            self._known_for_sure, self._source_now = True, None
+            self.looks += 1
+            self._known = self.find() or (self._deploy_locally() if self.settings.local else None)
+            self._cache.put(self._key, self._known)
+            if self._known is None:
+                raise NotDeployedError(
+                    f"the stack {self.settings.stack} is not deployed in {self._account()}/{self.aws.region}",
+                    hint="ticketctl deploy",
+                )
+            return self._known
 
     def forget(self) -> None:
         """Drop what is remembered of the stack."""
@@ -171,12 +181,12 @@ class Connection:
         """
         partition = self.settings.partition
         block = self._ask(lambda source: source.mint(partition, count, key=key, within=within), looks_up=looks_up)
-        return replace(block, region=self._named_region)
+        return replace(block, region=self.named_region)
 
     def counter(self) -> Counter:
         """Where the counter stands that the settings name."""
         counter = self._ask(lambda source: source.counter(self.settings.partition))
-        return replace(counter, region=self._named_region)
+        return replace(counter, region=self.named_region)
 
     def counters(self) -> "Counters":
         """The counters of the stack's table, as CloudFormation says now."""
@@ -198,71 +208,96 @@ class Connection:
         return self.outputs().max_count
 
     @property
-    def _named_region(self) -> str | None:
+    def named_region(self) -> str | None:
         """The region that tickets come from; a URL that was typed may be anywhere."""
         return None if self.settings.url else self.settings.region
 
     def _ask(self, call: Callable[[Source], Answer], *, looks_up: bool = True) -> Answer:
         """Ask the source. What was remembered may be out of date: then CloudFormation is asked once, and it again."""
+        source, looks = self._source()
         try:
-            return call(self._source())
-        except _PERHAPS_STALE as error:
-            if (isinstance(error, UnreachableError) and not looks_up) or not self._refreshed(error):
+            answer = call(source)
+        except TicketctlError as error:
+            if (isinstance(error, UnreachableError) and not looks_up) or not self.refreshed(error, looks):
                 raise
-        except UnknownCounterError as error:
-            if self.settings.via != "dynamodb" or not self._refreshed(error):
+            source, looks = self._source()
+            answer = call(source)
+        self.answered = looks
+        return answer
+
+    def refreshed(self, error: TicketctlError, looks: int) -> bool:
+        """Whether to ask again what failed with ``error`` after so many ``looks``: something new is known since.
+
+        If need be CloudFormation is asked; where that fails, ``error`` stays the answer.
+        """
+        unborn = isinstance(error, UnknownCounterError) and self.settings.via == "dynamodb"
+        if self.settings.url or not (unborn or isinstance(error, _PERHAPS_STALE)):
+            return False
+        with self._finding:
+            if self.looks != looks:
+                return True
+            if self._known_for_sure and self.answered != looks:
+                return False
+            before = self._known
+            try:
+                after = self.look_up()
+            except NotDeployedError:
                 raise
-        return call(self._source())
+            except TicketctlError:
+                return False
+            return after != before or unborn
 
-    def _refreshed(self, error: TicketctlError) -> bool:
-        """Whether another look-up told something new; where it cannot be made, ``error`` stays the answer."""
-        if self.settings.url or self._known_for_sure:
-            return False
-        before = self._known
-        try:
-            after = self.look_up()
-        except NotDeployedError:
-            raise
-        except TicketctlError:
-            return False
-        return after != before or isinstance(error, UnknownCounterError)
+    def _source(self) -> tuple[Source, int]:
+        """The source, and after how many looks it was opened."""
+        with self._finding:
+            if self._source_now is None:
+                by_table = self.settings.via == "dynamodb"
+                self._source_now = self._table(self.outputs()) if by_table else self._url_source()
+            return self._source_now, self.looks
 
-    def _source(self) -> Source:
-        if self._source_now is None:
-            by_table = self.settings.via == "dynamodb"
-            self._source_now = self._table(self.outputs()) if by_table else self._function_url()
-        return self._source_now
-
-    def _function_url(self) -> Source:
+    def _url_source(self) -> Source:
         from ticketctl.sources.url import UrlSource
+        from ticketctl.transport import Transport
 
-        url = self.settings.url or self.url()
-        signer = cache(lambda: self._signer(url))
-        source = UrlSource(
-            url,
-            sign=lambda *request: signer().signed_headers(*request),
-            signs_at_once=not self.settings.url and self.outputs().auth != "NONE",
-            timeout=self.settings.timeout,
-            connect=self._connect,
-            direct=self.settings.local,
-        )
+        transport = Transport(self._environ, direct=self.settings.local)
+        source = UrlSource(self.function_url(), transport, timeout=self.settings.timeout, connect=self._connect)
         self._opened.callback(source.close)
         return source
 
-    def _table(self, known: StackOutputs) -> Source:
-        from ticketctl.sources.dynamodb import DynamoDBSource, sender
+    def function_url(self) -> "FunctionUrl":
+        """The Function URL, and who signs for it."""
+        from ticketctl.sources.url import FunctionUrl
 
-        timeout = min(self.settings.timeout, DYNAMODB_SECONDS)
-        client = self.aws.client(
-            "dynamodb", timeout=timeout, connect=self._connect, retries=0
-        )  # what mints is sent once
+        with self._finding:
+            url = self.settings.url or self.url()
+            signs_at_once = not self.settings.url and self.outputs().auth != "NONE"
+        signer = cache(lambda: self._signer(url))
+        return FunctionUrl(url, sign=lambda *request: signer().signed_headers(*request), signs_at_once=signs_at_once)
+
+    def _table(self, known: StackOutputs) -> Source:
+        from ticketctl.sources.dynamodb import DynamoDBSource
+
         return DynamoDBSource(
-            sender(client, f"the table {known.table} in {known.region}", profile=self.settings.profile),
+            self.sender(known.table),
             known.table,
             region=known.region,
             increment=known.increment,
             offset=(known.offset or None) if self._known_for_sure else None,
         )
+
+    def sender(self, table: str) -> "Send":
+        """What sends a mint's requests to a table: each once, without the SDK where the credentials need none."""
+        from ticketctl.sources.dynamodb import plain_sender, sender
+        from ticketctl.transport import Transport
+
+        target, timeout = f"the table {table} in {self.region}", min(self.settings.timeout, DYNAMODB_SECONDS)
+        special = any(self._environ.get(name) for name in _SPECIAL_ENDPOINTS) and not self.aws.embedded
+        if self.aws.plain_credentials is None or special:
+            client = self.aws.client("dynamodb", timeout=timeout, connect=self._connect, retries=0)
+            return sender(client, target, profile=self.settings.profile)
+        transport = Transport(self._environ, direct=self.aws.embedded)
+        self._opened.callback(transport.close)
+        return plain_sender(self.aws, transport, target, timeout=timeout, connect=self._connect)
 
     def _signer(self, url: str) -> Aws:
         """Who signs for a Function URL: its host names its region."""

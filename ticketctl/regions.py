@@ -45,6 +45,10 @@ class Regions:
         self.unread: dict[str, TicketctlError] = {}
         """The regions that ``members`` could not read, and why."""
 
+    def close(self) -> None:
+        """Close the connections to all regions."""
+        self.home.close()
+
     def at(self, region: str) -> Connection:
         """The connection to a region."""
         if region not in self._connections:

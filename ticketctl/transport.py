@@ -69,11 +69,13 @@ class Transport:
         Raises ``TransportError``, and ``BadAddressError`` where ``url`` is none to call.
         """
         connection, parts, sent = None, _parts(url), False
+        proxy = self._proxy(parts)
+        plainly = proxy if parts.scheme == "http" else None  # which is told the whole address, and nothing hidden
         try:
-            connection = self._connection(parts, connect)
-            target = _target(parts, absolute=parts.scheme == "http" and self._proxy(parts) is not None)
+            connection = self._connection(parts, proxy, connect)
+            target = _target(parts, absolute=plainly is not None)
             connection.putrequest(method, target, skip_host="host" in {name.lower() for name in headers})
-            for name, value in {**headers, "content-length": str(len(body))}.items():
+            for name, value in {**headers, **_login(plainly), "content-length": str(len(body))}.items():
                 connection.putheader(name, value)
             connection.sock.settimeout(answer)
             sent = True
@@ -98,7 +100,7 @@ class Transport:
                 return
         connection.close()
 
-    def _connection(self, parts: SplitResult, connect: float) -> HTTPConnection:
+    def _connection(self, parts: SplitResult, proxy: SplitResult | None, connect: float) -> HTTPConnection:
         """A kept connection that is good still, else a new one.
 
         What can be read while nothing was asked is a connection's end. It is looked for before a request is sent,
@@ -110,7 +112,7 @@ class Transport:
             if time.monotonic() - since <= IDLE_SECONDS and not select.select([connection.sock], [], [], 0)[0]:
                 return connection
             connection.close()
-        return self._connect(parts, connect)
+        return self._connect(parts, proxy, connect)
 
     def _take(self, place: tuple[str, str]) -> tuple[HTTPConnection, float] | None:
         with self._lock:
@@ -120,18 +122,17 @@ class Transport:
                     return connection, since
         return None
 
-    def _connect(self, parts: SplitResult, timeout: float) -> HTTPConnection:
-        proxy, host = self._proxy(parts), parts.hostname or ""
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        if proxy is not None and proxy.hostname is None:
+    def _connect(self, parts: SplitResult, proxy: SplitResult | None, timeout: float) -> HTTPConnection:
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        at, at_port = (host, port) if proxy is None else (proxy.hostname, proxy.port or 80)
+        if at is None:
             raise ValueError("the proxy is no address")
-        at, at_port = (host, port) if proxy is None else (proxy.hostname or "", proxy.port or 80)
         if parts.scheme == "http":
             connection = HTTPConnection(at, at_port, timeout=timeout)
         else:
             connection = HTTPSConnection(at, at_port, timeout=timeout, context=self._tls())
         if proxy is not None and parts.scheme == "https":
-            connection.set_tunnel(host, port, headers=_authorization(proxy))
+            connection.set_tunnel(host, port, headers=_login(proxy))
         connection.connect()
         return connection
 
@@ -139,11 +140,11 @@ class Transport:
         """The proxy that the environment names for an address."""
         if self._direct or not any(name.lower().endswith("_proxy") for name in self._environ):
             return None
-        from urllib.request import getproxies_environment, proxy_bypass_environment
+        from urllib.request import getproxies, proxy_bypass
 
-        proxies = getproxies_environment()
+        proxies = getproxies()
         proxy = proxies.get(parts.scheme) or proxies.get("all")
-        if not proxy or proxy_bypass_environment(parts.netloc, proxies):
+        if not proxy or proxy_bypass(parts.netloc):
             return None
         return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
 
@@ -179,8 +180,9 @@ def _target(parts: SplitResult, *, absolute: bool) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}" if absolute else path
 
 
-def _authorization(proxy: SplitResult) -> dict[str, str]:
-    if proxy.username is None:
+def _login(proxy: SplitResult | None) -> dict[str, str]:
+    """The header with the name and password that a proxy's address has."""
+    if proxy is None or proxy.username is None:
         return {}
     from base64 import b64encode
     from urllib.parse import unquote

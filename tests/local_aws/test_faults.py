@@ -24,7 +24,8 @@ from ticketctl.local import Engine
 from ticketctl.models import Block
 from ticketctl.retry import until_known
 from ticketctl.sources import Source
-from ticketctl.sources.url import UrlSource
+from ticketctl.sources.url import FunctionUrl, UrlSource
+from ticketctl.transport import Transport
 
 Connect = Callable[..., Connection]
 MINTS = int(os.environ.get("TICKETCTL_FAULT_MINTS") or 1000)
@@ -38,7 +39,8 @@ def url_source(connection: Connection, port: int | None = None) -> Iterator[Sour
     url = connection.url()
     if port is not None:
         url = url.replace(urlsplit(url).netloc, f"127.0.0.1:{port}")
-    source = UrlSource(url, sign=connection.aws.signed_headers, signs_at_once=True, timeout=60, direct=True)
+    function_url = FunctionUrl(url, sign=connection.aws.signed_headers, signs_at_once=True)
+    source = UrlSource(function_url, Transport(direct=True), timeout=60)
     try:
         yield source
     finally:

@@ -213,7 +213,7 @@ def _run(flags: Mapping[str, Any]) -> Run:
     from ticketctl.connection import Connection
     from ticketctl.regions import Regions, deployed_before
     from ticketctl.settings import resolve
-    from ticketctl.sources.url import CONNECT_SECONDS
+    from ticketctl.sources import CONNECT_SECONDS
 
     output = Output(
         stdout=standard_output(),

@@ -17,6 +17,9 @@ from ticketctl.errors import (
 )
 from ticketctl.models import Block, Counter
 
+CONNECT_SECONDS = 3.0
+"""How long a connection may take to be made."""
+
 _BY_CODE: dict[str, type[TicketctlError]] = {
     "bad_request": UsageError,
     "counter_exhausted": CounterExhaustedError,

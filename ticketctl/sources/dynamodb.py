@@ -1,15 +1,18 @@
 """Minting straight from the table, with the handler's own atomic write."""
 
+import json
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from ticketctl import bundle
-from ticketctl.aws import errors_in_our_words
-from ticketctl.errors import OutcomeUnknownError
+from ticketctl.aws import Aws, errors_in_our_words, proxies_in_force, refused
+from ticketctl.errors import OutcomeUnknownError, TicketctlError, UnreachableError
 from ticketctl.models import Block, Counter
 from ticketctl.sources import quoted_key, refusal
+from ticketctl.transport import Response, Transport, TransportError
 
 
 class DynamoDBSource:
@@ -95,6 +98,58 @@ def sender(
         return answer
 
     return send
+
+
+def plain_sender(
+    aws: Aws, transport: Transport, target: str, *, timeout: float, connect: float
+) -> Callable[[str, dict[str, Any]], Mapping[str, Any]]:
+    """The same without an SDK, for credentials that need no look-up (``Aws.plain_credentials``).
+
+    ``timeout`` and ``connect`` are in seconds, for each request and connection.
+    """
+    suffix = ".cn" if aws.region.startswith("cn-") else ""
+    url = (aws.endpoint_url or f"https://dynamodb.{aws.region}.amazonaws.com{suffix}").rstrip("/") + "/"
+
+    def send(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
+        spends, body = operation != "GetItem", json.dumps(request).encode()
+        headers = {"content-type": "application/x-amz-json-1.0", "x-amz-target": f"DynamoDB_20120810.{operation}"}
+        signed = aws.signed_headers("POST", url, headers, body, service="dynamodb")
+        try:
+            response = transport.request("POST", url, signed, body, connect=connect, answer=timeout)
+        except TransportError as error:
+            raise _no_answer(target, str(error), spends=spends and error.sent) from error
+        document = _document(response)
+        if response.status == 200 and document is not None and (operation != "UpdateItem" or "Attributes" in document):
+            return document
+        if response.status < 300 or document is None:
+            raise _no_answer(target, f"status {response.status}", spends=spends)
+        code = str(document.get("__type", "")).rpartition("#")[2]
+        if code == "ConditionalCheckFailedException":
+            raise bundle.handler.ConditionFailedError(document.get("Item") or None)
+        message = str(document.get("message") or document.get("Message") or code)
+        raise refused(code, message, response.status, target=target, profile=None, spends=spends)
+
+    return send
+
+
+def _document(response: Response) -> dict[str, Any] | None:
+    """The JSON object of an answer that came whole, ``None`` where it did not."""
+    checksum = response.headers.get("x-amz-crc32")
+    if checksum is not None and checksum != str(zlib.crc32(response.body)):
+        return None
+    try:
+        document = json.loads(response.body)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _no_answer(target: str, what: str, *, spends: bool) -> TicketctlError:
+    if spends:
+        return OutcomeUnknownError(
+            f"{target} did not answer: {what}; a ticket may have been spent", hint="ticketctl status"
+        )
+    return UnreachableError(f"{target} cannot be reached: {what}{proxies_in_force()}", hint="try again")
 
 
 @contextmanager

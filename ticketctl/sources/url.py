@@ -1,7 +1,8 @@
 """Minting through the Function URL."""
 
+import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, urlsplit
 
 from ticketctl.aws import proxies_in_force
@@ -9,133 +10,103 @@ from ticketctl.errors import (
     AccessError,
     NotDeployedError,
     OutcomeUnknownError,
-    SetupError,
     ThrottledError,
     TicketctlError,
     UnreachableError,
     UsageError,
 )
 from ticketctl.models import Block, Counter
-from ticketctl.sources import quoted_key, refusal
-
-if TYPE_CHECKING:
-    import httpx
+from ticketctl.sources import CONNECT_SECONDS, quoted_key, refusal
+from ticketctl.transport import BadAddressError, Response, TransportError
 
 Signer = Callable[[str, str, Mapping[str, str], bytes], Mapping[str, str]]
 """``(method, url, headers, body)`` to the headers to send."""
 
-CONNECT_SECONDS = 3.0
+
+class Request(NamedTuple):
+    """One request to a Function URL. ``tickets`` is how many it takes, 0 where it only looks."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    partition: str | None
+    tickets: int
 
 
-class UrlSource:
-    """A Function URL; ``timeout`` (seconds) bounds each look at a counter, ``connect`` each connection.
+class FunctionUrl:
+    """What to ask of a Function URL and what its answers mean; the sending is its callers' work.
 
     ``signs_at_once``: the URL is known to want signed requests; else the first 403, which mints nothing,
-    tells. ``transport`` takes the place of the network; ``direct`` ignores the proxies of the environment.
+    tells.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        sign: Signer,
-        signs_at_once: bool,
-        timeout: float,
-        connect: float = CONNECT_SECONDS,
-        direct: bool = False,
-        transport: "httpx.BaseTransport | None" = None,
-    ) -> None:
-        import httpx
-
+    def __init__(self, url: str, *, sign: Signer, signs_at_once: bool) -> None:
         self._url = url.rstrip("/") + "/"
         self._host = urlsplit(url).netloc.rpartition("@")[2]
         self._sign = sign
-        self._signs = signs_at_once
-        self._timeout = timeout
-        self._connect = connect
-        try:
-            self._client = httpx.Client(trust_env=not direct, transport=transport)
-        except (OSError, ValueError, ImportError) as error:  # proxies and certificates of the environment
-            raise SetupError(
-                f"HTTPS cannot be used: {error}", hint="mend the proxy and SSL_CERT_* variables"
-            ) from error
+        self.signs = signs_at_once
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
-
-    def mint(self, partition: str | None, count: int, *, key: str | None, within: float) -> Block:
-        """Take ``count`` tickets; one request, sent once."""
-        import json
-
+    def to_mint(self, partition: str | None, count: int, key: str | None) -> Request:
+        """The request that takes ``count`` tickets."""
         fields = {"count": count} if partition is None else {"count": count, "partition": partition}
         headers = {"content-type": "application/json"}
         if key is not None:
             headers["idempotency-key"] = quoted_key(key)
-        body = json.dumps(fields).encode()
-        answer = self._ask("POST", self._url, headers, body, partition, spends=True, within=within)
+        return Request("POST", self._url, headers, json.dumps(fields).encode(), partition, count)
+
+    def to_look(self, partition: str | None) -> Request:
+        """The request that reads a counter."""
+        query = "" if partition is None else f"?partition={quote(partition, safe='-_.~')}"
+        return Request("GET", f"{self._url}status{query}", {}, b"", partition, 0)
+
+    def signed_headers(self, request: Request) -> Mapping[str, str]:
+        """The headers that sign a request; looking for credentials may take its time."""
+        return self._sign(request.method, request.url, request.headers, request.body)
+
+    def wants_signature(self, response: Response, *, signed: bool) -> bool:
+        """Whether the request must be sent once more, signed; that is remembered."""
+        wants = response.status == 403 and not signed
+        self.signs = self.signs or wants
+        return wants
+
+    def block(self, request: Request, response: Response) -> Block:
+        """The block in an answer; else the error that the answer is."""
         try:
-            block = Block.from_answer(answer)
+            block = Block.from_answer(self._answer(request, response))
         except ValueError as error:
-            raise self._not_ours(f"{error}", spends=True) from None
-        if block.count != count or partition not in (None, block.partition):
-            raise self._not_ours("not the block that was asked for", spends=True)
+            raise self._not_ours(f"{error}", request) from None
+        if block.count != request.tickets or request.partition not in (None, block.partition):
+            raise self._not_ours("not the block that was asked for", request)
         return block
 
-    def counter(self, partition: str | None) -> Counter:
-        """Where a counter stands."""
-        query = "" if partition is None else f"?partition={quote(partition, safe='-_.~')}"
-        url = f"{self._url}status{query}"
-        answer = self._ask("GET", url, {}, b"", partition, spends=False, within=self._timeout)
+    def counter(self, request: Request, response: Response) -> Counter:
+        """The counter in an answer; else the error that the answer is."""
         try:
-            return Counter.from_answer(answer)
+            return Counter.from_answer(self._answer(request, response))
         except ValueError as error:
-            raise self._not_ours(f"{error}", spends=False) from None
+            raise self._not_ours(f"{error}", request) from None
 
-    def _ask(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        partition: str | None,
-        *,
-        spends: bool,
-        within: float,
-    ) -> Mapping[str, Any]:
-        response = self._send(method, url, headers, body, spends=spends, within=within)
-        if response.status_code == 403 and not self._signs:
-            self._signs = True
-            response = self._send(method, url, headers, body, spends=spends, within=within)
-        document = _document(response)
-        if response.status_code == 200 and document:
-            return document
-        code, detail = str(document.get("code")), str(document.get("detail") or f"status {response.status_code}")
-        raise refusal(code, detail, partition) or self._failed(response, document, spends=spends)
-
-    def _send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, spends: bool, within: float
-    ) -> "httpx.Response":
-        import httpx
-
-        if self._signs:
-            headers = self._sign(method, url, headers, body)
-        timeout = httpx.Timeout(within, connect=min(within, self._connect))
-        try:
-            return self._client.request(method, url, headers=headers, content=body, timeout=timeout)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
-            raise UnreachableError(
-                f"{self._host} cannot be reached: {error or type(error).__name__}{proxies_in_force()}; "
-                "nothing was minted",
+    def failure(self, request: Request, error: TransportError) -> TicketctlError:
+        """The error for a request that got no answer."""
+        if isinstance(error, BadAddressError):
+            return UsageError(f"{request.url} is not a URL to call: {error}")
+        if not error.sent:
+            return UnreachableError(
+                f"{self._host} cannot be reached: {error}{proxies_in_force()}; nothing was minted",
                 hint="try again; ticketctl url shows the address",
-            ) from error
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
-            raise UsageError(f"{url} is not a URL to call: {error}") from error
-        except httpx.RequestError as error:
-            raise self._not_ours(str(error) or type(error).__name__, spends=spends) from error
+            )
+        return self._not_ours(str(error), request)
 
-    def _failed(self, response: "httpx.Response", document: Mapping[str, Any], *, spends: bool) -> TicketctlError:
-        status = response.status_code
+    def _answer(self, request: Request, response: Response) -> Mapping[str, Any]:
+        document = _document(response)
+        if response.status == 200 and document:
+            return document
+        code, detail = str(document.get("code")), str(document.get("detail") or f"status {response.status}")
+        raise refusal(code, detail, request.partition) or self._refused(request, response, document)
+
+    def _refused(self, request: Request, response: Response, document: Mapping[str, Any]) -> TicketctlError:
+        status = response.status
         detail = document.get("Message") or document.get("message")
         if status in (401, 403):
             return AccessError(
@@ -146,11 +117,11 @@ class UrlSource:
             return NotDeployedError(f"there is no ticket server at {self._host} (404)", hint="ticketctl deploy")
         if status == 429:
             return ThrottledError(f"{self._host} is throttling (429); nothing was minted", hint="try again")
-        return self._not_ours(f"status {status}", spends=spends)
+        return self._not_ours(f"status {status}", request)
 
-    def _not_ours(self, what: str, *, spends: bool) -> TicketctlError:
+    def _not_ours(self, what: str, request: Request) -> TicketctlError:
         """An answer that the function did not write, or none: the request may have reached it."""
-        if spends:
+        if request.tickets:
             return OutcomeUnknownError(
                 f"{self._host} gave no usable answer ({what}); a ticket may have been spent",
                 hint="ticketctl status",
@@ -158,13 +129,70 @@ class UrlSource:
         return UnreachableError(f"{self._host} gave no usable answer ({what})", hint="try again")
 
 
-def _document(response: "httpx.Response") -> Mapping[str, Any]:
+class Transport(Protocol):
+    """What sends requests: ``ticketctl.transport.Transport``."""
+
+    def request(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, connect: float, answer: float
+    ) -> Response:
+        """Send one and give its answer; raises ``TransportError``."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class UrlSource:
+    """A Function URL; ``timeout`` (seconds) bounds each look at a counter, ``connect`` each connection."""
+
+    def __init__(
+        self, url: FunctionUrl, transport: Transport, *, timeout: float, connect: float = CONNECT_SECONDS
+    ) -> None:
+        self._url = url
+        self._transport = transport
+        self._timeout = timeout
+        self._connect = connect
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def mint(self, partition: str | None, count: int, *, key: str | None, within: float) -> Block:
+        """Take ``count`` tickets; one request, sent once."""
+        request = self._url.to_mint(partition, count, key)
+        return self._url.block(request, self._ask(request, within))
+
+    def counter(self, partition: str | None) -> Counter:
+        """Where a counter stands."""
+        request = self._url.to_look(partition)
+        return self._url.counter(request, self._ask(request, self._timeout))
+
+    def _ask(self, request: Request, within: float) -> Response:
+        signed = self._url.signs
+        response = self._send(request, within, signed=signed)
+        if self._url.wants_signature(response, signed=signed):
+            response = self._send(request, within, signed=True)
+        return response
+
+    def _send(self, request: Request, within: float, *, signed: bool) -> Response:
+        headers = self._url.signed_headers(request) if signed else request.headers
+        connect = min(within, self._connect)
+        try:
+            return self._transport.request(
+                request.method, request.url, headers, request.body, connect=connect, answer=within
+            )
+        except TransportError as error:
+            raise self._url.failure(request, error) from error
+
+
+def _document(response: Response) -> Mapping[str, Any]:
     """The JSON object of an answer; empty unless its content type says that it is one and it is."""
     content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in ("application/json", "application/problem+json"):
         return {}
     try:
-        document = response.json()
+        document = json.loads(response.body)
     except ValueError:
         return {}
     return document if isinstance(document, dict) else {}

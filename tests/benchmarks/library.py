@@ -1,0 +1,167 @@
+"""A lease against what else gives unique numbers within a process: ``range``, ``uuid4``, Snowflake generators.
+
+Every ticket is minted by the embedded AWS. What is timed is the handing out, from blocks that are there already:
+a block of 10,000 is handed out in half a millisecond, less than any network takes to bring the next, so with the
+mints a row would show the network. Each figure is the median of runs that alternate with the other side's.
+
+A Snowflake generator has 4,096 numbers for each millisecond and then waits for the next one; it is timed over many
+milliseconds. Within one, a compiled generator takes as long as any call from Python, and so does a lease.
+"""
+
+import os
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from timeit import Timer
+
+from tests.benchmarks.table import Row
+from ticketctl.client import TicketClient, minter_at
+from ticketctl.lease import Lease
+from ticketctl.local import LocalAws
+from ticketctl.models import Block
+
+RUNS = 31
+BLOCK = 10_000
+SLICE = BLOCK // 8
+TIMED = 8_000
+"""Tickets a run: they come from one block, whose first slice is gone and whose next block is there."""
+IN_A_ROW = 50_000
+"""Numbers a run of a Snowflake generator."""
+THREADS = 8
+SNOWFLAKES: dict[str, Callable[[], Callable[[], object]]] = {
+    "kitx-snowflake": lambda: import_module("kitx_snowflake").fn_snowflake,
+    "snowflake-id": lambda: import_module("snowflake").SnowflakeGenerator(1).__next__,
+}
+
+
+def rows() -> Iterator[Row]:
+    """A ``for`` loop, then ``next``, then threads."""
+    with tempfile.TemporaryDirectory() as home:
+        environ = {"PATH": os.environ["PATH"], "TICKETCTL_HOME": home}
+        with TicketClient(minter_at({"local": True, "timeout": 60}, environ)) as tickets:
+            try:
+                yield from _rows(Stock(tickets))
+            finally:
+                LocalAws(Path(home) / "local", environ=environ).stop()
+
+
+class Stock:
+    """A lease, and what was minted for it and handed out."""
+
+    def __init__(self, tickets: TicketClient) -> None:
+        self._tickets = tickets
+        self._minted = 0
+        self._taken = 0
+        self.lease = Lease(self._mint, block_size=BLOCK)
+
+    def _mint(self, count: int, key: str) -> Block:
+        block = self._tickets.fetch(count, idempotency_key=key)
+        self._minted += count
+        return block
+
+    def fill(self) -> None:
+        """Go to a place where the next ``TIMED`` tickets are there and nothing is minted meanwhile."""
+        self._take((-self._taken) % BLOCK + SLICE + 1)
+        while self._minted - self._taken < BLOCK + TIMED:
+            time.sleep(0.001)
+        time.sleep(0.005)  # until the thread that minted is gone
+
+    def timed(self, run: Callable[[], float]) -> float:
+        """Nanoseconds a ticket of a run that takes ``TIMED`` of them."""
+        self.fill()
+        seconds = run()
+        self._taken += TIMED
+        return seconds / TIMED * 1e9
+
+    def _take(self, count: int) -> None:
+        for _ in islice(self.lease, count):
+            pass
+        self._taken += count
+
+
+def _rows(stock: Stock) -> Iterator[Row]:
+    lease = stock.lease
+    ours, theirs = _alternating(
+        lambda: stock.timed(lambda: _seconds(lambda: _loop_over_lease(lease))),
+        lambda: _seconds(_loop_over_range) / TIMED * 1e9,
+    )
+    yield Row("for n in lease / for n in range(...)", ours, theirs, "ns", 2.0)
+
+    draw = Timer("next(lease)", globals={"lease": lease})
+    ours, theirs = _alternating(lambda: stock.timed(lambda: draw.timeit(TIMED)), lambda: _each(uuid.uuid4, TIMED))
+    yield Row("next(lease) / uuid.uuid4()", ours, theirs, "ns", 0.1)
+
+    name, generate = _fastest_snowflake()
+    ours, theirs = _alternating(lambda: stock.timed(lambda: draw.timeit(TIMED)), lambda: _each(generate, IN_A_ROW))
+    yield Row(f"next(lease) / {name}, {IN_A_ROW:,} in a row", ours, theirs, "ns", 1 / 3)
+
+    ours, theirs = _alternating(
+        lambda: stock.timed(lambda: _in_threads(lambda: draw.timeit(TIMED // THREADS))),
+        lambda: _in_threads(lambda: Timer(uuid.uuid4).timeit(TIMED // THREADS)) / TIMED * 1e9,
+    )
+    yield Row(f"next(lease) / uuid.uuid4(), {THREADS} threads", ours, theirs, "ns", 0.1)
+
+
+def _alternating(ours: Callable[[], float], theirs: Callable[[], float]) -> tuple[float, float]:
+    pairs = [(ours(), theirs()) for _ in range(RUNS)]
+    return median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
+
+
+def _seconds(run: Callable[[], None]) -> float:
+    return Timer(run).timeit(1)
+
+
+def _each(generate: Callable[[], object], calls: int) -> float:
+    """Nanoseconds a call."""
+    return Timer("generate()", globals={"generate": generate}).timeit(calls) / calls * 1e9
+
+
+def _loop_over_lease(lease: Lease) -> None:
+    for _ in islice(lease, TIMED):
+        pass
+
+
+def _loop_over_range() -> None:
+    for _ in range(10**6, 10**6 + TIMED):
+        pass
+
+
+def _in_threads(work: Callable[[], object]) -> float:
+    """Seconds until the work of every thread is done, from when all of them are there."""
+    begin, end = threading.Barrier(THREADS + 1), threading.Barrier(THREADS + 1)
+
+    def run() -> None:
+        begin.wait()
+        work()
+        end.wait()
+
+    threads = [threading.Thread(target=run) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    begin.wait()
+    started = time.perf_counter()
+    end.wait()
+    seconds = time.perf_counter() - started
+    for thread in threads:
+        thread.join()
+    return seconds
+
+
+def _fastest_snowflake() -> tuple[str, Callable[[], object]]:
+    """The fastest generator that is installed, and how one gets a number from it."""
+    found = {}
+    for name, load in SNOWFLAKES.items():
+        try:
+            found[name] = load()
+        except ImportError:
+            continue
+    if not found:
+        return "Snowflake: NOT INSTALLED (group bench)", lambda: None
+    name = min(found, key=lambda name: min(_each(found[name], IN_A_ROW) for _ in range(3)))
+    return name, found[name]

@@ -1,0 +1,318 @@
+"""The Python clients and their leases, against the embedded AWS over HTTP."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.local_aws.conftest import REGION, Ticketctl
+from tests.local_aws.faulty_proxy import Fault, FaultyProxy, proxy_to
+from tests.minting import Background
+from ticketctl import AsyncLease, AsyncTicketClient, TicketClient
+from ticketctl.aio import async_minter_at
+from ticketctl.client import Where, minter_at
+from ticketctl.connection import Connection
+from ticketctl.errors import NotMintedError, OutcomeUnknownError, UnknownCounterError
+from ticketctl.lease import Lease, Mint
+from ticketctl.local import Engine
+from ticketctl.models import Block
+
+Connect = Callable[..., Connection]
+BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
+
+
+@dataclass(frozen=True)
+class Clients:
+    """Clients of the embedded AWS, as ``connect(local=True, …)`` makes them."""
+
+    environ: dict[str, str]
+
+    def sync(self, **where: object) -> TicketClient:
+        return TicketClient(minter_at(self._where(where), self.environ))
+
+    def asynchronous(self, **where: object) -> AsyncTicketClient:
+        return AsyncTicketClient(async_minter_at(self._where(where), self.environ))
+
+    @staticmethod
+    def _where(where: dict[str, object]) -> Where:
+        return {"local": True, "timeout": 30, **where}  # type: ignore[typeddict-item]
+
+
+@pytest.fixture
+def clients(environ: dict[str, str], engine: Engine) -> Clients:
+    assert engine.port
+    return Clients(environ)
+
+
+@BOTH
+def test_next_and_fetch(clients: Clients, deployed: str, via: str) -> None:
+    """One ticket, a block, and the same again under the same key."""
+    with clients.sync(stack=deployed, via=via) as tickets:
+        assert tickets.next() == 1
+        assert tickets.fetch(100) == Block(REGION, first=2, last=101, count=100, increment=1)
+        assert tickets.next(idempotency_key="order 17") == 102
+        assert tickets.fetch(1, idempotency_key="order 17").replayed
+        assert tickets.next() == 103
+
+
+@BOTH
+def test_next_and_fetch_with_await(clients: Clients, deployed: str, via: str) -> None:
+    """The asynchronous client mints from the same counter by the same rules."""
+
+    async def main() -> None:
+        async with clients.asynchronous(stack=deployed, via=via) as tickets:
+            assert await tickets.next() == 1
+            assert await tickets.fetch(100) == Block(REGION, first=2, last=101, count=100, increment=1)
+            assert [await tickets.next(idempotency_key="order 17") for _ in range(2)] == [102, 102]
+            assert sorted(await asyncio.gather(*(tickets.next() for _ in range(4)))) == list(range(103, 107))
+
+    asyncio.run(main())
+
+
+def test_a_table_without_a_stack(clients: Clients, connect: Connect, deployed: str) -> None:
+    """By its name a table is minted from where a counter is there; none begins, for its lane is not known."""
+    with clients.sync(table=deployed) as tickets:
+        with pytest.raises(UnknownCounterError):
+            tickets.next()
+        assert connect(stack=deployed).mint(5).last == 5
+        assert (tickets.next(), tickets.fetch(3).tickets) == (6, range(7, 10))
+
+    async def main() -> None:
+        async with clients.asynchronous(table=deployed) as tickets:
+            assert await tickets.next() == 10
+
+    asyncio.run(main())
+
+
+@BOTH
+def test_a_lease_has_no_gap_but_what_is_left(clients: Clients, connect: Connect, deployed: str, via: str) -> None:
+    """Eight threads get every number up to the counter exactly once, but those that close counts."""
+    with clients.sync(stack=deployed, via=via) as tickets:
+        lease = tickets.lease(block_size=1000)
+
+        def draw(worker: int) -> list[int]:
+            return [next(lease) for _ in range(2000)] if worker % 2 else list(islice(lease, 2000))
+
+        with ThreadPoolExecutor(8) as pool:
+            numbers = sorted(number for part in pool.map(draw, range(8)) for number in part)
+        left = lease.close()
+    assert numbers == list(range(1, 16_001))
+    assert connect(stack=deployed).counter().hand_crafted_int == 16_000 + left
+
+
+def test_threads_at_once_find_the_stack_once(clients: Clients, deployed: str) -> None:
+    """Threads that mint first through one client get a number each, from both sources."""
+    for via in ("url", "dynamodb"):
+        with clients.sync(stack=deployed, via=via) as tickets, ThreadPoolExecutor(4) as pool:
+            numbers = list(pool.map(lambda _, tickets=tickets: tickets.next(), range(24)))
+        assert len(set(numbers)) == 24
+    assert max(numbers) == 48
+
+
+def test_a_lease_with_await_has_no_gap_but_what_is_left(clients: Clients, connect: Connect, deployed: str) -> None:
+    """Ten tasks get every number up to the counter exactly once, but those that close counts."""
+
+    async def draw(lease: AsyncLease) -> list[int]:
+        numbers = []
+        async for number in lease:
+            numbers.append(number)
+            if len(numbers) == 500:
+                break
+        return numbers
+
+    async def main() -> tuple[list[int], int]:
+        async with clients.asynchronous(stack=deployed) as tickets, tickets.lease(1000) as lease:
+            drawn = await asyncio.gather(*(draw(lease) for _ in range(10)))
+            return sorted(number for part in drawn for number in part), await lease.close()
+
+    numbers, left = asyncio.run(main())
+    assert numbers == list(range(1, 5001))
+    assert connect(stack=deployed).counter().hand_crafted_int == 5000 + left
+
+
+# --- outages ------------------------------------------------------------------------------------------
+
+
+class Outage:
+    """Chooses the fault of each request: ``fault`` while it is set."""
+
+    def __init__(self) -> None:
+        self.fault: Fault = ""
+
+    def __call__(self) -> Fault:
+        return self.fault
+
+
+def in_calls_of(tickets: TicketClient) -> Mint:
+    """Mints as a client's own leases do."""
+    return lambda count, key: tickets.fetch(count, idempotency_key=key)
+
+
+@contextmanager
+def through_proxy(
+    clients: Clients, connect: Connect, engine: Engine, stack: str, outage: Outage
+) -> Iterator[tuple[TicketClient, FaultyProxy]]:
+    """A client whose requests to the Function URL pass a proxy; a mint gives up after three seconds."""
+    connection = connect(stack=stack)
+    connection.mint(1)  # the function's first run takes longer
+    url = connection.url()
+    with proxy_to(engine.port, outage) as proxy:
+        at_proxy = url.replace(urlsplit(url).netloc, f"127.0.0.1:{proxy.port}")
+        with clients.sync(stack=stack, url=at_proxy, timeout=3) as tickets:
+            yield tickets, proxy
+
+
+@pytest.mark.parametrize("fault", ["lost request", "lost reply"])
+def test_a_short_outage_goes_unnoticed(
+    clients: Clients, connect: Connect, engine: Engine, deployed: str, fault: Fault
+) -> None:
+    """While the buffer lasts no caller sees an outage, not one that is longer than a mint may take either."""
+    outage = Outage()
+    with through_proxy(clients, connect, engine, deployed, outage) as (tickets, proxy):
+        lease = Lease(in_calls_of(tickets), block_size=80, spawn=Background())
+        numbers = [next(lease) for _ in range(10)]
+        outage.fault = fault
+        numbers.append(next(lease))  # which minted ahead, in vain, for three seconds
+        assert proxy.injected[fault] > 1
+        outage.fault = ""
+        numbers += [next(lease) for _ in range(200)]
+        left = lease.close()
+    assert numbers == list(range(2, 213))
+    assert connect(stack=deployed).counter().hand_crafted_int == 212 + left
+
+
+@pytest.mark.parametrize("fault", ["lost request", "lost reply"])
+def test_a_long_outage_is_told(clients: Clients, connect: Connect, engine: Engine, deployed: str, fault: Fault) -> None:
+    """When the numbers end before the outage does, its error is raised; afterwards the lease goes on, without a gap."""
+    outage = Outage()
+    with through_proxy(clients, connect, engine, deployed, outage) as (tickets, _):
+        lease = tickets.lease(16)
+        numbers = [next(lease), next(lease)]
+        outage.fault = fault
+        with pytest.raises(OutcomeUnknownError):
+            numbers.extend(next(lease) for _ in range(100))
+        assert numbers == list(range(2, 18))
+        with pytest.raises(OutcomeUnknownError):
+            next(lease)
+        outage.fault = ""
+        numbers += [next(lease) for _ in range(100)]
+        left = lease.close()
+    assert numbers == list(range(2, 118))
+    assert connect(stack=deployed).counter().hand_crafted_int == 117 + left
+
+
+def test_an_address_that_nobody_serves_mints_nothing(clients: Clients) -> None:
+    """Where no connection can be made it is certain that nothing was minted, and said so, from a lease too."""
+    with clients.sync(url="http://127.0.0.1:1", timeout=0.2) as tickets:
+        with pytest.raises(NotMintedError):
+            tickets.next()
+        with tickets.lease() as lease, pytest.raises(NotMintedError):
+            next(lease)
+
+    async def main() -> None:
+        async with clients.asynchronous(url="http://127.0.0.1:1", timeout=0.2) as tickets:
+            with pytest.raises(NotMintedError):
+                await anext(tickets.lease())
+
+    asyncio.run(main())
+
+
+def test_a_stack_that_is_replaced_meanwhile(clients: Clients, ticketctl: Ticketctl, deployed: str) -> None:
+    """A program that outlives its stack goes on with the one that takes its place, and with its numbers."""
+
+    async def main() -> None:
+        with clients.sync(stack=deployed) as tickets:
+            async with clients.asynchronous(stack=deployed) as others:
+                numbers = [tickets.next(), await others.next()]
+                for _ in range(2):
+                    assert ticketctl("destroy", "--yes", "--local", "--stack", deployed).returncode == 0
+                    with ThreadPoolExecutor(4) as pool:
+                        numbers += sorted(pool.map(lambda _: tickets.next(), range(4)))
+                    numbers.append(await others.next())
+                assert numbers == list(range(1, 13))
+
+    asyncio.run(main())
+
+
+# --- processes ----------------------------------------------------------------------------------------
+
+PROCESSES = """
+import multiprocessing, os, sys
+from itertools import islice
+from ticketctl import TicketClient
+
+def connect():
+    return TicketClient.connect(local=True, stack=sys.argv[1], via=sys.argv[2], timeout=30)
+
+def work(lease):
+    return [next(lease) for _ in range(100)]
+
+def spawned(_):
+    with connect() as tickets:
+        return [tickets.next(), *work(tickets.lease(50))]
+
+def forked(_):
+    return [tickets.next(), *work(lease)]
+
+if __name__ == "__main__":
+    tickets = connect()
+    lease = tickets.lease(50)
+    print(*work(lease), flush=True)
+    for _ in range(3):
+        if os.fork() == 0:
+            print(*forked(None), flush=True)
+            os._exit(0)
+        print(*forked(None), flush=True)
+    for _ in range(3):
+        assert os.wait()[1] == 0
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        for numbers in pool.map(forked, range(3), chunksize=1):
+            print(*numbers)
+    if sys.argv[2] == "url":
+        with multiprocessing.get_context("spawn").Pool(2) as pool:
+            for numbers in pool.map(spawned, range(2), chunksize=1):
+                print(*numbers)
+    print(*forked(None))
+    tickets.close()
+"""
+
+
+@BOTH
+def test_processes_share_no_number(environ: dict[str, str], tmp_path: Path, deployed: str, via: str) -> None:
+    """A parent and its children, forked with an open client and lease or spawned, get no number twice."""
+    script = tmp_path / "processes.py"
+    script.write_text(PROCESSES, encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, str(script), deployed, via], env=environ, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    numbers = [int(number) for number in run.stdout.split()]
+    assert len(numbers) >= 100 + 10 * 101
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_a_program_may_leave_its_lease_open(environ: dict[str, str], deployed: str) -> None:
+    """A program ends well, and silently, with a lease that it never closed."""
+    script = """if True:
+        import sys
+        from ticketctl import TicketClient
+        tickets = TicketClient.connect(local=True, stack=sys.argv[1])
+        for number in tickets.lease(16):
+            print(number)
+            if number == 3:
+                break
+    """
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, deployed], env=environ, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert (run.returncode, run.stdout, run.stderr) == (0, "1\n2\n3\n", "")

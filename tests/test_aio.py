@@ -1,0 +1,455 @@
+"""``aio``: the client and the lease with ``await`` do what their synchronous twins do."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import Answer, Server
+from tests.minting import NOT_MINTED, UNKNOWN, Clock, Mint
+from tests.scripted_transport import ScriptedTransport
+from tests.test_url_source import AFTER_SENDING, BEFORE_SENDING, REFUSALS, Function
+from ticketctl import AsyncLease, AsyncTicketClient
+from ticketctl.aio import ThreadMinter, UrlMinter, async_minter_at
+from ticketctl.errors import AccessError, NotMintedError, OutcomeUnknownError, TicketctlError, UsageError
+from ticketctl.models import Block
+from ticketctl.retry import Tries, until_known, until_known_async
+from ticketctl.sources.async_url import AsyncUrlSource
+from ticketctl.sources.url import FunctionUrl, UrlSource
+
+BLOCK = {"partition": "orders", "first": 8, "last": 17, "count": 4, "increment": 3}
+
+
+class AsyncMint(Mint):
+    """A counter whose answers take a turn of the event loop, or wait for ``go_on``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on: asyncio.Event | None = None
+        self.aclosed = False
+
+    async def later(self, count: int, key: str) -> Block:
+        await (asyncio.sleep(0) if self.go_on is None else self.go_on.wait())
+        return self(count, key)
+
+
+class AsyncMintMinter:
+    def __init__(self, mint: AsyncMint) -> None:
+        self._mint = mint
+
+    async def mint(self, count: int, *, key: str, stays: bool = False) -> Block:  # noqa: ARG002
+        return await self._mint.later(count, key)
+
+    async def close(self) -> None:
+        self._mint.aclosed = True
+
+
+def leased(mint: AsyncMint, block_size: int = 16) -> AsyncLease:
+    return AsyncLease(mint.later, block_size=block_size, clock=Clock())
+
+
+async def take(lease: AsyncLease, count: int) -> list[int]:
+    return [await anext(lease) for _ in range(count)]
+
+
+# --- the lease ----------------------------------------------------------------------------------------
+
+
+def test_numbers_come_in_order() -> None:
+    """A loop and ``anext`` get the numbers of one block after another."""
+
+    async def main() -> list[int]:
+        lease, numbers = leased(AsyncMint(), 10), []
+        async for number in lease:
+            numbers.append(number)
+            if number == 35:
+                break
+        return numbers + await take(lease, 5)
+
+    assert asyncio.run(main()) == list(range(1, 41))
+
+
+def test_the_next_block_is_minted_ahead() -> None:
+    """It is asked for when an eighth of a block is gone, and comes while the caller does something else."""
+    mint = AsyncMint()
+
+    async def main() -> None:
+        lease = leased(mint)
+        await take(lease, 2)
+        assert mint.sizes == [16]
+        await take(lease, 1)
+        await asyncio.sleep(0.01)
+        assert mint.sizes == [16, 16]
+
+    asyncio.run(main())
+
+
+def test_tasks_share_a_lease() -> None:
+    """A hundred tasks get every number exactly once, each in ascending order."""
+    mint = AsyncMint()
+
+    async def draw(lease: AsyncLease) -> list[int]:
+        numbers = []
+        for _ in range(50):
+            numbers.append(await anext(lease))
+            await asyncio.sleep(0)
+        return numbers
+
+    async def main() -> tuple[list[list[int]], int]:
+        lease = leased(mint, 30)
+        drawn = await asyncio.gather(*(draw(lease) for _ in range(100)))
+        return drawn, await lease.close()
+
+    drawn, left = asyncio.run(main())
+    assert sorted(number for part in drawn for number in part) == list(range(1, 5001))
+    assert all(part == sorted(part) for part in drawn)
+    assert left == mint.last - 5000
+
+
+def test_a_cancelled_waiter_takes_nothing_from_the_others() -> None:
+    """The block that a cancelled task waited for comes all the same, and the others get all of it."""
+    mint = AsyncMint()
+
+    async def main() -> list[int]:
+        mint.go_on = asyncio.Event()
+        lease = leased(mint)
+        waiters = [asyncio.create_task(take(lease, 4)) for _ in range(4)]
+        await asyncio.sleep(0.01)
+        waiters[0].cancel()
+        await asyncio.wait({waiters[0]})
+        mint.go_on.set()
+        numbers = await asyncio.gather(*waiters[1:])
+        return sorted(number for part in numbers for number in part)
+
+    assert asyncio.run(main()) == list(range(1, 13))
+
+
+@pytest.mark.parametrize("failure", [NOT_MINTED, UNKNOWN, AccessError("forbidden"), ValueError("a bug")], ids=repr)
+def test_outages(failure: Exception) -> None:
+    """An outage that the buffer outlasts goes unnoticed; a longer one raises its error, and then it goes on."""
+    mint = AsyncMint()
+
+    async def main() -> None:
+        lease = leased(mint)
+        await take(lease, 2)
+        mint.failures = [failure] * 3
+        numbers = []
+        for _ in range(14):
+            numbers.append(await anext(lease))
+            await asyncio.sleep(0.001)
+        assert numbers == list(range(3, 17))
+        assert (mint.failures, mint.sizes) == ([], [16] * 5)
+        await take(lease, 16)
+        mint.failures = [failure] * 20
+        with pytest.raises(type(failure)) as caught:
+            await take(lease, 33)
+        assert caught.value is failure
+        mint.failures = []
+        assert await take(lease, 1) == [mint.last - 15]
+
+    asyncio.run(main())
+
+
+def test_an_unknown_outcome_loses_no_number() -> None:
+    """The block is asked for under the same key again."""
+    mint = AsyncMint()
+
+    async def main() -> None:
+        lease = leased(mint)
+        mint.failures = [UNKNOWN]
+        with pytest.raises(OutcomeUnknownError):
+            await anext(lease)
+        assert await anext(lease) == 1
+
+    asyncio.run(main())
+    assert len(set(mint.calls)) == 1
+
+
+@pytest.mark.parametrize(("taken", "left"), [(0, 0), (1, 15), (3, 29), (17, 15)])
+def test_close_says_what_is_left(taken: int, left: int) -> None:
+    """It waits for a block under way, counts it, and says the same again; after it the lease raises."""
+
+    async def main() -> None:
+        async with leased(AsyncMint()) as lease:
+            await take(lease, taken)
+            assert (await lease.close(), await lease.close()) == (left, left)
+        with pytest.raises(UsageError, match="closed"):
+            await anext(lease)
+
+    asyncio.run(main())
+
+
+def test_a_loop_ends_with_a_block_under_way() -> None:
+    """``asyncio.run`` neither waits for a mint ahead that hangs nor complains about it."""
+    script = """if True:
+        import asyncio
+        from tests.test_aio import AsyncMint, leased, take
+
+        async def main():
+            mint = AsyncMint()
+            lease = leased(mint)
+            print(*await take(lease, 2))
+            mint.go_on = asyncio.Event()
+            print(*await take(lease, 1))
+
+        asyncio.run(main(), debug=True)
+    """
+    run = python(script)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "1 2\n3\n", "")
+
+
+def test_a_forked_child_never_gets_its_parents_numbers() -> None:
+    """In a child the lease mints for the child."""
+    script = """if True:
+        import asyncio, os
+        from tests.test_aio import AsyncMint, leased, take
+
+        class Own(AsyncMint):
+            async def later(self, count, key):
+                self.last = max(self.last, os.getpid() * 1000)
+                return await super().later(count, key)
+
+        lease = leased(Own())
+        first = asyncio.run(take(lease, 3))
+        child = os.fork()
+        numbers = asyncio.run(take(lease, 10))
+        assert all(number // 1000 == os.getpid() for number in numbers)
+        assert child == 0 or os.waitpid(child, 0)[1] == 0
+    """
+    run = python(script)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def python(script: str) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).parent.parent
+    return subprocess.run(
+        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+# --- the client ---------------------------------------------------------------------------------------
+
+
+def test_one_ticket_and_a_block() -> None:
+    """``next`` takes one ticket, ``fetch`` a block; each call has a key of its own, or the caller's."""
+    mint = AsyncMint()
+
+    async def main() -> None:
+        async with AsyncTicketClient(lambda: AsyncMintMinter(mint)) as tickets:
+            assert (await tickets.next(), await tickets.fetch(100)) == (1, Block("orders", 2, 101, 100, 1))
+            again = [await tickets.next(idempotency_key="order 17") for _ in range(2)]
+            assert again == [102, 102]
+            with pytest.raises(UsageError):
+                await tickets.next(idempotency_key="")
+
+    asyncio.run(main())
+    assert len({key for _, key in mint.calls}) == 3
+
+
+def test_closing_a_client_closes_its_leases() -> None:
+    """Leases end with their client, which opens nothing after that."""
+    mint = AsyncMint()
+
+    async def main() -> None:
+        tickets = AsyncTicketClient(lambda: AsyncMintMinter(mint))
+        lease = tickets.lease(16)
+        await anext(lease)
+        await tickets.close()
+        assert (mint.aclosed, await lease.close()) == (True, 15)
+        for call in (tickets.next(), tickets.fetch(2), anext(lease)):
+            with pytest.raises(UsageError, match="closed"):
+                await call
+
+    asyncio.run(main())
+
+
+def test_errors_come_as_they_are() -> None:
+    """The minter's error is the caller's, and the next call is another."""
+    mint = AsyncMint()
+    mint.failures = [NOT_MINTED]
+
+    async def main() -> None:
+        tickets = AsyncTicketClient(lambda: AsyncMintMinter(mint))
+        with pytest.raises(NotMintedError):
+            await tickets.next()
+        assert await tickets.next() == 1
+
+    asyncio.run(main())
+
+
+def test_what_mints_where(tmp_path: Path) -> None:
+    """A Function URL is asked on the event loop, a table or several regions from threads."""
+    environ = {"TICKETCTL_HOME": str(tmp_path), "AWS_REGION": "us-east-1"}
+    assert isinstance(async_minter_at({}, environ)(), UrlMinter)
+    assert isinstance(async_minter_at({"via": "dynamodb"}, environ)(), ThreadMinter)
+    assert isinstance(async_minter_at({"table": "Old"}, environ)(), ThreadMinter)
+    assert isinstance(async_minter_at({"region": ["us-east-1", "eu-west-1"]}, environ)(), ThreadMinter)
+
+
+Connect = Callable[[], AsyncTicketClient]
+
+
+@pytest.fixture
+def connect(no_aws: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Connect:
+    monkeypatch.setenv("TICKETCTL_HOME", str(no_aws))
+    return lambda: AsyncTicketClient.connect(url=server.url, region="us-east-1", partition="orders")
+
+
+def test_what_minted_nothing_is_tried_again(connect: Connect, server: Server) -> None:
+    """Throttling and answers that are none are tried again under the same key."""
+    server.answers = [
+        Answer(429, "text/plain", b""),
+        None,
+        Answer(200, "application/json", json.dumps(BLOCK).encode()),
+    ]
+
+    async def main() -> None:
+        async with connect() as tickets:
+            assert await tickets.fetch(4) == Block("orders", first=8, last=17, count=4, increment=3)
+
+    asyncio.run(main())
+    assert len({request.body for request in server.requests}) == 1
+
+
+def test_a_refusal_is_told_at_once(connect: Connect, server: Server) -> None:
+    """What is refused is not tried again."""
+    server.answers = [Answer(404, "text/plain", b"")]
+
+    async def main() -> None:
+        async with connect() as tickets:
+            with pytest.raises(TicketctlError) as caught:
+                await tickets.next()
+            assert caught.value.code == "not_deployed"
+
+    asyncio.run(main())
+
+
+# --- the Function URL ---------------------------------------------------------------------------------
+
+
+class AsyncFunction(Function):
+    """Gives copies of its answers: an answer that was read once is of one kind, synchronous or not."""
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        answer = super().__call__(request)
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+    async def answer(self, request: httpx.Request) -> httpx.Response:
+        return self(request)
+
+
+def sign(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
+    return {**headers, "authorization": f"signed {method} {url} {body.decode()}"}
+
+
+def outcome(error: TicketctlError) -> tuple[object, ...]:
+    return type(error), error.message, error.hint
+
+
+@pytest.mark.parametrize("signs_at_once", [True, False])
+@pytest.mark.parametrize(
+    "answers",
+    [
+        *([answer] for answer in (*BEFORE_SENDING, *AFTER_SENDING)),
+        *([refusal[0]] for refusal in REFUSALS),
+        [httpx.Response(200, json=BLOCK)],
+        [httpx.Response(200, json=BLOCK | {"count": 5})],
+        [httpx.Response(403, json={"Message": "Forbidden"}), httpx.Response(200, json=BLOCK)],
+        [httpx.Response(403, json={"Message": "Forbidden"}), httpx.Response(403)],
+        [httpx.Response(301, headers={"location": "https://elsewhere.example/"})],
+    ],
+    ids=repr,
+)
+@pytest.mark.usefixtures("no_aws")
+def test_both_twins_say_the_same(answers: list[httpx.Response | Exception], signs_at_once: bool) -> None:
+    """The asynchronous source sends the same requests and comes to the same result, whatever is answered."""
+
+    def function_url() -> FunctionUrl:
+        return FunctionUrl("https://tickets.example", sign=sign, signs_at_once=signs_at_once)
+
+    async def asynchronously(function: AsyncFunction) -> Block:
+        source = AsyncUrlSource(function_url(), transport=httpx.MockTransport(function.answer))
+        try:
+            return await source.mint("orders", 4, key="k", within=5.0)
+        finally:
+            await source.close()
+
+    def synchronously(function: AsyncFunction) -> Block:
+        source = UrlSource(function_url(), ScriptedTransport(function), timeout=5.0)
+        try:
+            return source.mint("orders", 4, key="k", within=5.0)
+        finally:
+            source.close()
+
+    results: list[object] = []
+    sent: list[list[tuple[object, ...]]] = []
+    for ask in (synchronously, lambda function: asyncio.run(asynchronously(function))):
+        function = AsyncFunction(*answers)
+        try:
+            results.append(ask(function))
+        except TicketctlError as error:
+            results.append(outcome(error))
+        sent.append([(r.method, r.url, r.content, r.headers.get("authorization")) for r in function.requests])
+    assert results[0] == results[1]
+    assert sent[0] == sent[1]
+
+
+# --- trying again -------------------------------------------------------------------------------------
+
+OUTCOMES = st.lists(st.sampled_from([NOT_MINTED, UNKNOWN, AccessError("forbidden"), "42"]), min_size=1, max_size=12)
+
+
+@given(outcomes=OUTCOMES, keyed=st.booleans(), timeout=st.floats(0.01, 5.0), takes=st.floats(0.0, 1.0))
+def test_both_twins_try_the_same(outcomes: list[Exception | str], keyed: bool, timeout: float, takes: float) -> None:
+    """The same attempts with the same pauses lead to the same result, with ``await`` and without."""
+
+    class Run:
+        def __init__(self) -> None:
+            self.clock = Clock()
+            self.left = list(outcomes)
+            self.log: list[float] = []
+
+        def attempt(self, within: float) -> str:
+            self.log.append(within)
+            self.clock.now += takes
+            outcome = self.left.pop(0) if len(self.left) > 1 else self.left[0]
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        async def attempt_later(self, within: float) -> str:
+            return self.attempt(within)
+
+        def sleep(self, seconds: float) -> None:
+            self.log.append(-seconds)
+            self.clock.now += seconds
+
+        async def sleep_later(self, seconds: float) -> None:
+            self.sleep(seconds)
+
+    def half(low: float, bound: float) -> float:
+        return (low + bound) / 2
+
+    def synchronously(run: Run) -> str:
+        return until_known(run.attempt, timeout=timeout, keyed=keyed, clock=run.clock, sleep=run.sleep, jitter=half)
+
+    def asynchronously(run: Run) -> str:
+        tries = Tries(timeout=timeout, keyed=keyed, clock=run.clock, jitter=half)
+        return asyncio.run(until_known_async(run.attempt_later, tries, run.sleep_later))
+
+    runs = [Run(), Run()]
+    results: list[object] = []
+    for run, twin in zip(runs, (synchronously, asynchronously), strict=True):
+        try:
+            results.append(twin(run))
+        except TicketctlError as error:
+            results.append(error)
+    assert results[0] is results[1]
+    assert runs[0].log == runs[1].log

@@ -1,0 +1,320 @@
+"""``client``: what programs import, how settings are settled, threads and forks over one client."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import ticketctl
+from tests.conftest import Answer, Server
+from tests.minting import Mint
+from ticketctl import TicketClient
+from ticketctl.client import TableMinter, Where, checked_key, minter_at, settled
+from ticketctl.errors import (
+    FileError,
+    NoCredentialsError,
+    NotDeployedError,
+    NotMintedError,
+    TicketctlError,
+    UsageError,
+)
+from ticketctl.models import Block
+from ticketctl.regions import Regions
+
+HEAVY = ("asyncio", "boto3", "botocore", "httpx", "typer", "typing")
+BLOCK = b'{"partition": "orders", "first": 8, "last": 17, "count": 4, "increment": 3}'
+
+
+class Opener:
+    """Opens minters and keeps them."""
+
+    def __init__(self) -> None:
+        self.opened: list[Mint] = []
+
+    def __call__(self) -> Mint:
+        self.opened.append(Mint())
+        return self.opened[-1]
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return {"TICKETCTL_HOME": str(tmp_path)}
+
+
+# --- what is imported ---------------------------------------------------------------------------------
+
+
+def test_every_public_name_is_there() -> None:
+    """What ``__all__`` promises can be imported."""
+    assert {name: getattr(ticketctl, name).__module__ for name in ticketctl.__all__ if name != "__version__"} == {
+        "AsyncLease": "ticketctl.aio",
+        "AsyncTicketClient": "ticketctl.aio",
+        "Block": "ticketctl.models",
+        "Lease": "ticketctl.lease",
+        "TicketClient": "ticketctl.client",
+        "TicketctlError": "ticketctl.errors",
+    }
+
+
+def test_a_name_that_is_not_there() -> None:
+    """A misspelt name is the usual error."""
+    with pytest.raises(AttributeError, match="module 'ticketctl' has no attribute 'TicketKlient'"):
+        _ = ticketctl.TicketKlient
+
+
+def test_importing_the_package_is_light() -> None:
+    """``import ticketctl`` loads nothing but itself."""
+    script = f"import sys; import ticketctl; print(sorted(sys.modules.keys() & {set(HEAVY)}))"
+    run = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=False, env=bare())
+    assert run.stdout == "[]\n", run.stderr
+
+
+def test_importing_the_client_is_light() -> None:
+    """The synchronous client loads neither asyncio nor an HTTP client nor the AWS SDK before it mints."""
+    script = f"import sys; from ticketctl import TicketClient; print(sorted(sys.modules.keys() & {set(HEAVY)}))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.stdout == "['typing']\n", run.stderr
+
+
+def bare() -> dict[str, str]:
+    return {"PYTHONPATH": str(Path(ticketctl.__file__).parent.parent), "PATH": os.environ["PATH"]}
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    """Type checkers of other projects take its annotations (PEP 561)."""
+    assert (Path(ticketctl.__file__).parent / "py.typed").exists()
+
+
+# --- settings -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("where", "variables", "expected"),
+    [
+        ({}, {}, {"stack": "Tickets", "via": "url", "local": False, "region": "eu-west-1", "timeout": 10.0}),
+        ({"stack": "orders"}, {"TICKETCTL_STACK": "bills"}, {"stack": "orders"}),
+        ({}, {"TICKETCTL_STACK": "bills"}, {"stack": "bills"}),
+        ({"region": "us-east-2"}, {}, {"region": "us-east-2"}),
+        ({"local": False}, {"TICKETCTL_LOCAL": "1"}, {"local": False}),
+        ({"local": True, "timeout": 3}, {}, {"local": True, "timeout": 3.0, "region": "us-east-1"}),
+        ({"url": "http://127.0.0.1:1"}, {"TICKETCTL_VIA": "dynamodb"}, {"url": "http://127.0.0.1:1", "via": "url"}),
+        ({"table": "Old"}, {"TICKETCTL_URL": "http://127.0.0.1:1"}, {"url": None, "via": "dynamodb"}),
+        ({"profile": "p", "partition": "orders"}, {}, {"profile": "p", "partition": "orders"}),
+    ],
+)
+def test_keywords_take_the_place_of_flags(
+    where: Where, variables: dict[str, str], expected: dict[str, object], environ: dict[str, str]
+) -> None:
+    """A keyword comes before the variables, and they before the defaults, as on the command line."""
+    _, settings = settled(where, {**environ, "AWS_REGION": "eu-west-1", **variables})
+    assert {name: getattr(settings, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"regoin": "us-east-1"}, "unknown settings: regoin"),
+        ({"via": "pigeon"}, "via is 'pigeon'"),
+        ({"timeout": 0}, "the timeout 0"),
+        ({"url": "ftp://tickets.example"}, "not an http or https URL"),
+        ({"table": "a table"}, "the table's name 'a table' is not one"),
+        ({"table": ""}, "the table's name '' is not one"),
+        ({"table": 5}, "the table's name 5 is not one"),
+        ({"table": "Tickets", "via": "url"}, "via dynamodb only"),
+        ({"table": "Tickets", "url": "http://127.0.0.1:1"}, "via dynamodb only"),
+        ({"local": True, "profile": "p"}, "no meaning with the embedded AWS"),
+    ],
+)
+def test_settings_that_are_none(where: Where, message: str) -> None:
+    """What cannot be meant is refused when the client is made, not at its first mint."""
+    with pytest.raises(UsageError, match=message):
+        TicketClient.connect(**where)
+
+
+def test_a_table_is_minted_from_directly(environ: dict[str, str]) -> None:
+    """With a table's name the minter is the table's, with none the stack's."""
+    own = {**environ, "AWS_REGION": "us-east-1"}
+    assert isinstance(minter_at({"table": "Old", "endpoint_url": "http://127.0.0.1:1"}, own)(), TableMinter)
+    assert isinstance(minter_at({}, own)(), Regions)
+
+
+def test_a_broken_configuration_file_is_an_error(no_aws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration file is read as it is by the command line."""
+    monkeypatch.setenv("TICKETCTL_HOME", str(no_aws))
+    (no_aws / "config.toml").write_text("stack = ", encoding="utf-8")
+    with pytest.raises(FileError):
+        TicketClient.connect()
+
+
+# --- minting ------------------------------------------------------------------------------------------
+
+
+def test_one_ticket_and_a_block() -> None:
+    """``next`` takes one ticket, ``fetch`` a block of so many in one write."""
+    opener = Opener()
+    with TicketClient(opener) as tickets:
+        assert (tickets.next(), tickets.fetch(100), tickets.next()) == (1, Block("orders", 2, 101, 100, 1), 102)
+    assert opener.opened[0].sizes == [1, 100, 1]
+
+
+def test_each_call_has_a_key_of_its_own() -> None:
+    """Without a key of the caller's each call has one that no other has; with one the same tickets come again."""
+    opener = Opener()
+    tickets = TicketClient(opener)
+    assert [tickets.next(), tickets.next(), tickets.next(idempotency_key="order 17")] == [1, 2, 3]
+    assert tickets.next(idempotency_key="order 17") == 3
+    keys = [key for _, key in opener.opened[0].calls]
+    assert (len(set(keys)), keys[2:]) == (3, ["order 17"] * 2)
+
+
+@pytest.mark.parametrize("key", ["", "a\nb", "ü", "x" * 201])
+def test_keys_that_are_none(key: str) -> None:
+    """A key that a header cannot carry mints nothing."""
+    opener = Opener()
+    with pytest.raises(UsageError, match="idempotency key"):
+        TicketClient(opener).next(idempotency_key=key)
+    assert opener.opened == []
+    assert checked_key("x" * 200) == "x" * 200
+
+
+def test_errors_come_as_they_are() -> None:
+    """The minter's error is the caller's."""
+    mint = Mint()
+    mint.failures = [failure := NotMintedError("not minted")]
+    tickets = TicketClient(lambda: mint)
+    with pytest.raises(NotMintedError) as caught:
+        tickets.next()
+    assert (caught.value, tickets.next()) == (failure, 1)
+
+
+def test_nothing_is_opened_before_the_first_mint() -> None:
+    """Making a client and a lease opens nothing; the first mint does, once."""
+    opener = Opener()
+    tickets = TicketClient(opener)
+    lease = tickets.lease()
+    assert opener.opened == []
+    next(lease)
+    tickets.next()
+    assert len(opener.opened) == 1
+
+
+def test_threads_open_one_minter() -> None:
+    """Of eight threads that mint first at once, one opens the minter and all use it."""
+    opener, begun = Opener(), threading.Barrier(8)
+
+    def mint(_: int) -> int:
+        begun.wait()
+        return tickets.next()
+
+    tickets = TicketClient(opener)
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(mint, range(8))) == list(range(1, 9))
+    assert len(opener.opened) == 1
+
+
+def test_closing_a_client_closes_its_leases() -> None:
+    """Leases end with their client, and say what is left all the same."""
+    opener = Opener()
+    with TicketClient(opener) as tickets:
+        lease = tickets.lease(16)
+        next(lease)
+    assert opener.opened[0].closed
+    assert lease.close() == 15
+    for draw in (tickets.next, lambda: tickets.fetch(5), lambda: next(lease)):
+        with pytest.raises(UsageError, match="closed"):
+            draw()
+
+
+def test_a_client_that_never_minted_is_closed() -> None:
+    """There is nothing to close where nothing was opened."""
+    opener = Opener()
+    TicketClient(opener).close()
+    assert opener.opened == []
+
+
+# --- over HTTP ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def at_server(no_aws: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TicketClient]:
+    monkeypatch.setenv("TICKETCTL_HOME", str(no_aws))
+    return lambda **where: TicketClient.connect(url=server.url, region="us-east-1", partition="orders", **where)
+
+
+def test_a_url_is_enough(at_server: Callable[..., TicketClient], server: Server) -> None:
+    """With a URL that is open to anyone neither credentials nor a deployed stack are looked for."""
+    server.answers = [Answer(200, "application/json", BLOCK)]
+    with at_server() as tickets:
+        assert tickets.fetch(4) == Block("orders", first=8, last=17, count=4, increment=3)
+
+
+def test_what_minted_nothing_is_tried_again(at_server: Callable[..., TicketClient], server: Server) -> None:
+    """Throttling and answers that are none are tried again under the same key."""
+    server.answers = [
+        Answer(429, "text/plain", b""),
+        None,
+        Answer(502, "text/plain", b""),
+        Answer(200, "application/json", BLOCK),
+    ]
+    with at_server() as tickets:
+        assert tickets.fetch(4).last == 17
+    assert len({request.body for request in server.requests}) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (Answer(404, "text/plain", b""), NotDeployedError),
+        (Answer(403, "text/plain", b""), NoCredentialsError),
+        (Answer(400, "application/problem+json", b'{"code": "bad_request", "detail": "why"}'), UsageError),
+    ],
+    ids=["not found", "forbidden", "bad request"],
+)
+def test_refusals(
+    at_server: Callable[..., TicketClient], server: Server, answer: Answer, kind: type[TicketctlError]
+) -> None:
+    """What is refused is its own error, at once."""
+    server.answers = [answer]
+    with at_server() as tickets, pytest.raises(kind):
+        tickets.next()
+    assert len(server.requests) == 1
+
+
+# --- processes ----------------------------------------------------------------------------------------
+
+FORK = """
+import os
+from ticketctl import TicketClient
+from tests.minting import Mint
+
+class Minter(Mint):
+    def __init__(self):
+        super().__init__()
+        self.last = os.getpid() * 1000
+
+    def close(self):
+        assert self.last // 1000 == os.getpid(), "closed what is its parent's"
+
+with TicketClient(Minter) as tickets:
+    assert tickets.next() == os.getpid() * 1000 + 1
+    if (child := os.fork()) == 0:
+        assert tickets.next() == os.getpid() * 1000 + 1
+        if (grandchild := os.fork()) != 0:
+            assert os.waitpid(grandchild, 0)[1] == 0
+    else:
+        assert os.waitpid(child, 0)[1] == 0
+        assert tickets.next() == os.getpid() * 1000 + 2
+"""
+
+
+def test_a_forked_child_opens_its_own_connections() -> None:
+    """The child mints through a minter of its own, and neither uses nor closes its parent's."""
+    run = subprocess.run(
+        [sys.executable, "-c", FORK], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, "")

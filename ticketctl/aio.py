@@ -1,0 +1,255 @@
+"""The client and the lease with ``await``, for one event loop of asyncio's."""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Protocol, Self, Unpack
+from weakref import WeakSet
+
+from ticketctl.buffer import Buffer
+from ticketctl.client import Minter, TicketClient, Where, checked_key, connection_to, minter_at, settled
+from ticketctl.connection import Connection
+from ticketctl.errors import TicketctlError, UsageError
+from ticketctl.forks import forget_in_child
+from ticketctl.models import Block
+from ticketctl.retry import Tries, until_known_async
+from ticketctl.sources.async_url import AsyncUrlSource
+
+
+class AsyncMinter(Protocol):
+    """What mints for an asynchronous client: ``ticketctl.client.Minter`` with ``await``."""
+
+    async def mint(self, count: int, *, key: str, stays: bool = False) -> Block:
+        """Take ``count`` tickets under an idempotency key; one that is to be used again ``stays`` in one region."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class _Fetch:
+    """A block under way. ``on_demand``: it was begun when no number was left."""
+
+    task: asyncio.Task[None]
+
+    def __init__(self, *, on_demand: bool) -> None:
+        self.on_demand = on_demand
+        self.error: Exception | None = None
+
+
+class AsyncLease:
+    """Tickets one after another, without end, from leased blocks: ``async for``, or ``await anext(lease)``.
+
+    The tasks of an event loop may share it: no two of them get the same ticket, and one that is cancelled
+    while it waits takes nothing from the others. Outages, forks and closing are as with ``ticketctl.Lease``.
+    """
+
+    def __init__(
+        self,
+        mint: Callable[[int, str], Awaitable[Block]],
+        *,
+        block_size: int = 10_000,
+        min_block: int = 100,
+        seconds: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._mint = mint
+        self._buffer = Buffer(block_size=block_size, min_block=min_block, seconds=seconds, clock=clock)
+        self._fetch: _Fetch | None = None
+        self._closed = False
+        self._left = 0
+        forget_in_child(self, AsyncLease._forget)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> int:
+        while True:
+            for number in self._buffer.numbers:
+                return number
+            await self._turn()
+
+    async def close(self) -> int:
+        """Hand out no more; how many tickets were minted and never handed out. Waits for a block under way."""
+        self._closed = True
+        if self._fetch is not None:
+            await asyncio.wait({self._fetch.task})
+        self._left += self._buffer.drain()
+        return self._left
+
+    async def _turn(self) -> None:
+        """Go on to the next numbers, or wait for a block and return: others may have used it up meanwhile."""
+        if self._closed:
+            raise UsageError("the lease is closed")
+        if self._buffer.turn():
+            if self._buffer.wants_next and self._fetch is None:
+                self._begin(on_demand=False)
+            return
+        fetch = self._fetch or self._begin(on_demand=True)
+        await asyncio.wait({fetch.task})  # which leaves the task alone where the waiting is cancelled
+        # A fetch that was begun earlier may have met an outage that is over: then one more is made.
+        if fetch.error is not None and fetch.on_demand:
+            raise fetch.error
+
+    def _begin(self, *, on_demand: bool) -> _Fetch:
+        fetch = self._fetch = _Fetch(on_demand=on_demand)
+        fetch.task = asyncio.create_task(self._complete(fetch, *self._buffer.wanted()))
+        return fetch
+
+    async def _complete(self, fetch: _Fetch, count: int, key: str) -> None:
+        try:
+            self._buffer.put(await self._mint(count, key))
+        except Exception as error:  # it belongs to whoever waits
+            fetch.error = error
+        finally:
+            self._fetch = None
+
+    def _forget(self) -> None:
+        """In a forked child: the task is the parent's, and so are the numbers."""
+        self._fetch = None
+        self._buffer.forget()
+
+
+class AsyncTicketClient:
+    """``ticketctl.TicketClient`` with ``await``. It belongs to one event loop, whose tasks may share it.
+
+    Tickets of a Function URL are asked for on the event loop; those straight from a table, or of several regions,
+    in threads. A call that is cancelled may have spent its tickets: they are a gap.
+    """
+
+    def __init__(self, open_minter: Callable[[], AsyncMinter]) -> None:
+        self._open = open_minter
+        self._opened: AsyncMinter | None = None
+        self._parents: AsyncMinter | None = None
+        self._closed = False
+        self._leases: WeakSet[AsyncLease] = WeakSet()
+        forget_in_child(self, AsyncTicketClient._forget)
+
+    @classmethod
+    def connect(cls, **where: Unpack[Where]) -> Self:
+        """A client for the place that the settings name, as ``TicketClient.connect``."""
+        return cls(async_minter_at(where, os.environ))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def next(self, *, idempotency_key: str | None = None) -> int:
+        """Mint one ticket. The same ``idempotency_key`` gives the same ticket again for a day."""
+        return (await self.fetch(1, idempotency_key=idempotency_key)).last
+
+    async def fetch(self, count: int, *, idempotency_key: str | None = None) -> Block:
+        """Mint ``count`` tickets, 1 to 10,000, in one write; errors as with ``TicketClient.fetch``."""
+        return await self._mint(count, checked_key(idempotency_key), stays=idempotency_key is not None)
+
+    def lease(self, block_size: int = 10_000, *, min_block: int = 100, seconds: float = 60.0) -> AsyncLease:
+        """Tickets one after another, without end, minted ahead in blocks as ``TicketClient.lease`` says."""
+        lease = AsyncLease(self._mint, block_size=block_size, min_block=min_block, seconds=seconds)
+        self._leases.add(lease)
+        return lease
+
+    async def close(self) -> None:
+        """Close the leases and the connections."""
+        self._closed = True
+        for lease in list(self._leases):
+            await lease.close()
+        if self._opened is not None:
+            await self._opened.close()
+
+    async def _mint(self, count: int, key: str, *, stays: bool = False) -> Block:
+        if self._closed:
+            raise UsageError("the client is closed")
+        if self._opened is None:
+            self._opened = self._open()
+        return await self._opened.mint(count, key=key, stays=stays)
+
+    def _forget(self) -> None:
+        """In a forked child: keep the parent's connections, unused."""
+        self._parents, self._opened = self._opened or self._parents, None
+
+
+def async_minter_at(where: Where, environ: Mapping[str, str]) -> Callable[[], AsyncMinter]:
+    """What opens the minter that the settings name."""
+    _, settings = settled(where, environ)
+    if settings.via == "dynamodb" or len(settings.regions) > 1:
+        open_minter = minter_at(where, environ)
+        return lambda: ThreadMinter(open_minter)
+    return lambda: UrlMinter(connection_to(settings, environ))
+
+
+class ThreadMinter:
+    """Mints as a synchronous client does, each call in a thread."""
+
+    def __init__(self, open_minter: Callable[[], Minter]) -> None:
+        self._tickets = TicketClient(open_minter)
+
+    async def mint(self, count: int, *, key: str, stays: bool = False) -> Block:
+        """Take ``count`` tickets."""
+        return await asyncio.to_thread(self._tickets._mint, count, key, stays=stays)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await asyncio.to_thread(self._tickets.close)
+
+
+class UrlMinter:
+    """Mints through the Function URL of a connection, which is asked in threads where the URL is and who signs."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._source: AsyncUrlSource | None = None
+        self._looks = 0
+        self._opened = AsyncExitStack()
+        self._finding = asyncio.Lock()
+
+    async def mint(self, count: int, *, key: str, stays: bool = False) -> Block:  # noqa: ARG002 - there is one region
+        """Take ``count`` tickets, trying again where that is safe."""
+        settings = self._connection.settings
+
+        async def attempt(within: float) -> Block:
+            source, looks = await self._find()
+            try:
+                block = await source.mint(settings.partition, count, key=key, within=within)
+            except TicketctlError as error:
+                if not await self._refreshed(error, looks):
+                    raise
+                source, looks = await self._find()
+                block = await source.mint(settings.partition, count, key=key, within=within)
+            self._connection.answered = looks
+            return replace(block, region=self._connection.named_region)
+
+        tries = Tries(timeout=settings.timeout, keyed=True)
+        return await until_known_async(attempt, tries, asyncio.sleep)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._opened.aclose()
+        self._connection.close()
+
+    async def _find(self) -> tuple[AsyncUrlSource, int]:
+        """The source, and after how many looks it was opened."""
+        async with self._finding:
+            if self._source is None or self._looks != self._connection.looks:
+                self._source = await asyncio.to_thread(self._open)
+                self._opened.push_async_callback(self._source.close)
+                self._looks = self._connection.looks
+            return self._source, self._looks
+
+    def _open(self) -> AsyncUrlSource:
+        return AsyncUrlSource(self._connection.function_url(), direct=self._connection.settings.local)
+
+    async def _refreshed(self, error: TicketctlError, looks: int) -> bool:
+        async with self._finding:
+            return await asyncio.to_thread(self._connection.refreshed, error, looks)

@@ -1,0 +1,128 @@
+"""What a lease has in hand: the block that is being handed out, the block after it, and the size of the next."""
+
+import sysconfig
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Self
+
+from ticketctl.errors import UsageError
+from ticketctl.models import Block
+
+MAX_BLOCK = 10_000
+SLICES = 8
+"""A block is handed out in so many slices; between two of them the next block is looked after."""
+
+
+class Wanted(NamedTuple):
+    """A block to be minted. It keeps its idempotency key until it is there, so that a lost answer loses no number."""
+
+    tickets: int
+    key: str
+
+
+class LockedIterator:
+    """An iterator from which threads may draw at once where no GIL makes each draw whole."""
+
+    def __init__(self, numbers: range) -> None:
+        self._numbers = iter(numbers)
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> int:
+        with self._lock:
+            return next(self._numbers)
+
+    def unlock(self) -> None:
+        """Free it, in a child that was forked while a thread of the parent's was drawing."""
+        self._lock = threading.Lock()
+
+
+_shared: Callable[[range], Iterator[int]] = LockedIterator if sysconfig.get_config_var("Py_GIL_DISABLED") else iter
+"""With a GIL a range's own iterator is safe: its ``__next__`` is one call into C that lets no other thread run."""
+
+
+class Buffer:
+    """The numbers of one lease. Any thread may draw from ``numbers`` at any time; the rest is for one at a time.
+
+    A signal handler may raise between any two lines: each takes numbers out of one place before it puts them
+    into the next, so that they may be lost but never come twice.
+
+    A block has ``block_size`` tickets at first; later ones as many as go in ``seconds`` at the speed at which
+    the block before went, from ``min_block`` to ``block_size``.
+    """
+
+    def __init__(
+        self, *, block_size: int, min_block: int, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        if not 1 <= block_size <= MAX_BLOCK:
+            raise UsageError(f"block_size is {block_size!r}", hint=f"use 1 to {MAX_BLOCK}")
+        if not min_block >= 1:
+            raise UsageError(f"min_block is {min_block!r}", hint="use 1 or more")
+        if not seconds > 0:
+            raise UsageError(f"seconds is {seconds!r}", hint="use more than 0")
+        self._largest = block_size
+        self._smallest = min(min_block, block_size)
+        self._seconds = seconds
+        self._clock = clock
+        self._empty()
+
+    def _empty(self) -> None:
+        self.numbers: Iterator[int] = iter(())
+        self._rest = range(0)
+        self._count = 0
+        self._used = 0
+        self._begun = 0.0
+        self._next: Block | None = None
+        self._wanted: Wanted | None = None
+
+    def turn(self) -> bool:
+        """Replace ``numbers``, which is used up, by the next slice; whether there is one."""
+        self._used = self._count - len(self._rest)
+        if not self._rest:
+            if self._next is None:
+                return False
+            block, self._next = self._next, None
+            self._count, self._used, self._begun = block.count, 0, self._clock()
+            self._rest = block.tickets
+        size = -(-self._count // SLICES)
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        self.numbers = _shared(taken)
+        return True
+
+    @property
+    def wants_next(self) -> bool:
+        """Whether it is time to mint the next block: a slice of this one is gone."""
+        return self._next is None and self._used > 0
+
+    def wanted(self) -> Wanted:
+        """The block to mint next; the same one until it is there."""
+        if self._wanted is None:
+            self._wanted = Wanted(self._size(), uuid.uuid4().hex)
+        return self._wanted
+
+    def put(self, block: Block) -> None:
+        """Take the block that was wanted."""
+        self._wanted = None  # its key would bring the same block again
+        self._next = block
+
+    def drain(self) -> int:
+        """Take everything out; how many numbers that were."""
+        numbers, rest, block = self.numbers, self._rest, self._next
+        self._empty()
+        return sum(1 for _ in numbers) + len(rest) + (block.count if block else 0)
+
+    def forget(self) -> None:
+        """Take everything out, in a child that was forked: the numbers are its parent's."""
+        if isinstance(self.numbers, LockedIterator):
+            self.numbers.unlock()
+        self.drain()
+
+    def _size(self) -> int:
+        elapsed = self._clock() - self._begun
+        if self._used == 0 or elapsed <= 0:  # the first block, or one that went too fast to be timed
+            return self._largest
+        return max(self._smallest, int(min(self._largest, self._used * self._seconds / elapsed)))

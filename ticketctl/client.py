@@ -1,0 +1,211 @@
+"""What programs use instead of the command: a client, and the minter that its settings name."""
+
+import logging
+import os
+import re
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol, Self, TypedDict, Unpack
+from weakref import WeakSet
+
+from ticketctl import failover
+from ticketctl.connection import Connection
+from ticketctl.errors import UsageError
+from ticketctl.forks import forget_in_child
+from ticketctl.lease import Lease
+from ticketctl.models import Block
+from ticketctl.regions import Regions, deployed_before
+from ticketctl.retry import until_known
+from ticketctl.settings import Settings, resolve
+from ticketctl.sources import CONNECT_SECONDS
+from ticketctl.sources.dynamodb import DynamoDBSource
+
+_log = logging.getLogger("ticketctl")
+
+
+class Where(TypedDict, total=False):
+    """Where to mint: the settings of the command line, by the same names, and ``table``.
+
+    What is left out comes from ``TICKETCTL_*``, else ``AWS_*``, else the configuration file, else the default.
+    ``timeout`` is in seconds, for one mint with all its tries. Of several regions the first that answers mints.
+
+    ``table`` mints straight from a DynamoDB table of that name, whether or not a stack owns it; CloudFormation
+    is not asked, so the counter must exist: nobody says in which lane a new one would begin.
+    """
+
+    stack: str
+    region: str | Sequence[str]
+    profile: str
+    partition: str
+    via: Literal["url", "dynamodb"]
+    local: bool
+    endpoint_url: str
+    url: str
+    timeout: float
+    table: str
+
+
+class Minter(Protocol):
+    """What mints for a client, tries again where that is safe, and raises the errors of ``ticketctl.errors``.
+
+    Threads may share it; it ends within a bounded time.
+    """
+
+    def mint(self, count: int, *, key: str, stays: bool = False) -> Block:
+        """Take ``count`` tickets under an idempotency key; one that is to be used again ``stays`` in one region."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class TicketClient:
+    """Tickets for a program: one, a block, or a lease. Threads may share it, and so may forked children.
+
+    ``open_minter`` is called at the first mint, and again in each forked child: it never uses its parent's
+    connections. ``TicketClient.connect`` makes one from settings.
+    """
+
+    def __init__(self, open_minter: Callable[[], Minter]) -> None:
+        self._open = open_minter
+        self._opened: Minter | None = None
+        self._parents: Minter | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+        self._leases: WeakSet[Lease] = WeakSet()
+        forget_in_child(self, TicketClient._forget)
+
+    @classmethod
+    def connect(cls, **where: Unpack[Where]) -> Self:
+        """A client for the place that the settings name (see ``Where``); nothing is sent before the first mint.
+
+        Raises ``UsageError`` or ``SetupError`` where the settings are none.
+        """
+        return cls(minter_at(where, os.environ))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def next(self, *, idempotency_key: str | None = None) -> int:
+        """Mint one ticket. The same ``idempotency_key`` gives the same ticket again for a day."""
+        return self.fetch(1, idempotency_key=idempotency_key).last
+
+    def fetch(self, count: int, *, idempotency_key: str | None = None) -> Block:
+        """Mint ``count`` tickets, 1 to 10,000, in one write. The same ``idempotency_key`` gives them again for a day.
+
+        Raises ``NotMintedError`` where nothing was spent and it is safe to call again, ``OutcomeUnknownError``
+        where tickets may have been, and the other errors of ``ticketctl.errors`` for what was refused.
+        """
+        return self._mint(count, checked_key(idempotency_key), stays=idempotency_key is not None)
+
+    def lease(self, block_size: int = 10_000, *, min_block: int = 100, seconds: float = 60.0) -> Lease:
+        """Tickets one after another, without end, minted ahead in blocks: see ``Lease``.
+
+        The first block has ``block_size`` tickets; those after it as many as go in ``seconds`` at the speed of
+        the one before, at most ``block_size`` and at least ``min_block``.
+        """
+        lease = Lease(self._mint, block_size=block_size, min_block=min_block, seconds=seconds)
+        with self._lock:
+            self._leases.add(lease)
+        return lease
+
+    def close(self) -> None:
+        """Close the leases and the connections."""
+        with self._lock:
+            self._closed = True
+            leases, opened = list(self._leases), self._opened
+        for lease in leases:
+            lease.close()
+        if opened is not None:
+            opened.close()
+
+    def _mint(self, count: int, key: str, *, stays: bool = False) -> Block:
+        return self._minter().mint(count, key=key, stays=stays)
+
+    def _minter(self) -> Minter:
+        with self._lock:
+            if self._closed:
+                raise UsageError("the client is closed")
+            if self._opened is None:
+                self._opened = self._open()
+            return self._opened
+
+    def _forget(self) -> None:
+        """In a forked child: keep the parent's connections, unused; to close them would take their locks."""
+        self._lock = threading.Lock()
+        self._parents, self._opened = self._opened or self._parents, None
+
+
+def minter_at(where: Where, environ: Mapping[str, str]) -> Callable[[], Minter]:
+    """What opens the minter that the settings name."""
+    table, settings = settled(where, environ)
+    if table is None:
+        return lambda: Regions(connection_to(settings, environ), environ=environ, note=_log.info, warn=_log.warning)
+    return lambda: TableMinter(connection_to(settings, environ), table)
+
+
+def connection_to(settings: Settings, environ: Mapping[str, str]) -> Connection:
+    """A connection to the first region that logs what a command prints on stderr."""
+    connect = failover.CONNECT_SECONDS if len(settings.regions) > 1 else CONNECT_SECONDS
+    return Connection(settings, environ=environ, connect=connect, report=_log.info, warn=_log.warning)
+
+
+def settled(where: Where, environ: Mapping[str, str]) -> tuple[str | None, Settings]:
+    """The table that was named, if any, and the settings of a command with such flags."""
+    flags = dict(where)
+    table = flags.pop("table", None)
+    if unknown := sorted(flags.keys() - Where.__annotations__.keys()):
+        raise UsageError(
+            f"unknown settings: {', '.join(unknown)}", hint=f"known are: {', '.join(Where.__annotations__)}"
+        )
+    if table is not None:
+        if not isinstance(table, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{3,255}", table):
+            raise UsageError(f"the table's name {table!r} is not one")
+        if flags.get("url") is not None or flags.get("via") not in (None, "dynamodb"):
+            raise UsageError("a table is minted from via dynamodb only", hint="leave url and via out")
+        flags["via"] = "dynamodb"
+    settings = resolve(
+        flags, environ, profile_region=_profile_region, deployed=lambda values: deployed_before(values, environ)
+    )
+    return table, settings
+
+
+def checked_key(key: str | None) -> str:
+    """An idempotency key: the caller's, else one that nobody has, so that trying again spends nothing twice."""
+    if key is None:
+        return uuid.uuid4().hex
+    if not re.fullmatch(r"[ -~]{1,200}", key):
+        raise UsageError("an idempotency key must be 1 to 200 visible ASCII characters")
+    return key
+
+
+class TableMinter:
+    """Mints from a table by its name."""
+
+    def __init__(self, connection: Connection, table: str) -> None:
+        self._source = DynamoDBSource(connection.sender(table), table, region=connection.region)
+        self._settings = connection.settings
+        self._connection = connection
+
+    def mint(self, count: int, *, key: str, stays: bool = False) -> Block:  # noqa: ARG002 - there is one table
+        """Take ``count`` tickets."""
+
+        def attempt(within: float) -> Block:
+            return self._source.mint(self._settings.partition, count, key=key, within=within)
+
+        return until_known(attempt, timeout=self._settings.timeout, keyed=True)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._connection.close()
+
+
+def _profile_region(profile: str | None) -> str | None:
+    from ticketctl.aws import profile_region
+
+    return profile_region(profile)
