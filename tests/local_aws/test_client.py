@@ -15,12 +15,14 @@ import pytest
 
 from tests.local_aws.conftest import REGION, Ticketctl
 from tests.local_aws.faulty_proxy import Fault, FaultyProxy, proxy_to
+from tests.local_aws.test_mint import put
 from tests.minting import Background
 from ticketctl import AsyncLease, AsyncTicketClient, TicketClient
 from ticketctl.aio import async_minter_at
+from ticketctl.aws import Aws
 from ticketctl.client import Where, minter_at
 from ticketctl.connection import Connection
-from ticketctl.errors import NotMintedError, OutcomeUnknownError, UnknownCounterError
+from ticketctl.errors import CounterExhaustedError, NotMintedError, OutcomeUnknownError, UnknownCounterError
 from ticketctl.lease import Lease, Mint
 from ticketctl.local import Engine
 
@@ -136,6 +138,17 @@ def test_a_lease_with_await_has_no_gap_but_what_is_left(clients: Clients, connec
     numbers, left = asyncio.run(main())
     assert numbers == list(range(1, 5001))
     assert connect(stack=deployed).counter().hand_crafted_int == 5000 + left
+
+
+def test_a_lease_below_a_ceiling(clients: Clients, aws: Aws, deployed: str) -> None:
+    """Where no whole block is left the lease says so after its last number; what is left can be taken by itself."""
+    put(aws, deployed, "small", hand_crafted_int=0, ceiling=20)
+    with clients.sync(stack=deployed, partition="small") as tickets:
+        lease = tickets.lease(16)
+        assert [next(lease) for _ in range(16)] == list(range(1, 17))
+        with pytest.raises(CounterExhaustedError):
+            next(lease)
+        assert (lease.close(), tickets.fetch(4).tickets) == (0, range(17, 21))
 
 
 # --- outages ------------------------------------------------------------------------------------------
