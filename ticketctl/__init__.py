@@ -13,7 +13,7 @@
 ``AsyncTicketClient`` is the same with ``await``. The errors are in ``ticketctl.errors``.
 """
 
-TYPE_CHECKING = False  # importing it from typing costs every command two milliseconds
+TYPE_CHECKING = False  # type checkers take it for true; so the package loads nothing, not even typing
 if TYPE_CHECKING:
     from ticketctl.aio import AsyncLease, AsyncTicketClient
     from ticketctl.client import TicketClient

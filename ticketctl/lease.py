@@ -44,6 +44,9 @@ class Lease:
     both are used up goes unnoticed. One that lasts longer raises its error (see ``ticketctl.errors``) from
     ``next`` or the loop, and the next call tries again.
 
+    It mints whole blocks: ``UsageError`` where the stack's ``--max-count`` is below ``block_size``, and
+    ``CounterExhaustedError`` where less than a block is left below the counter's ceiling.
+
     A child that is forked never hands out its parent's numbers: it mints its own.
 
     What is left on ``close()`` is a gap, less than two blocks. So is what is left when a program ends

@@ -15,15 +15,16 @@ import pytest
 
 from tests.local_aws.conftest import REGION, Ticketctl
 from tests.local_aws.faulty_proxy import Fault, FaultyProxy, proxy_to
+from tests.local_aws.test_mint import put
 from tests.minting import Background
 from ticketctl import AsyncLease, AsyncTicketClient, TicketClient
 from ticketctl.aio import async_minter_at
+from ticketctl.aws import Aws
 from ticketctl.client import Where, minter_at
 from ticketctl.connection import Connection
-from ticketctl.errors import NotMintedError, OutcomeUnknownError, UnknownCounterError
+from ticketctl.errors import CounterExhaustedError, NotMintedError, OutcomeUnknownError, UnknownCounterError
 from ticketctl.lease import Lease, Mint
 from ticketctl.local import Engine
-from ticketctl.models import Block
 
 Connect = Callable[..., Connection]
 BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
@@ -57,7 +58,8 @@ def test_next_and_fetch(clients: Clients, deployed: str, via: str) -> None:
     """One ticket, a block, and the same again under the same key."""
     with clients.sync(stack=deployed, via=via) as tickets:
         assert tickets.next() == 1
-        assert tickets.fetch(100) == Block(REGION, first=2, last=101, count=100, increment=1)
+        block = tickets.fetch(100)
+        assert (block.partition, block.tickets) == (REGION, range(2, 102))
         assert tickets.next(idempotency_key="order 17") == 102
         assert tickets.fetch(1, idempotency_key="order 17").replayed
         assert tickets.next() == 103
@@ -70,7 +72,7 @@ def test_next_and_fetch_with_await(clients: Clients, deployed: str, via: str) ->
     async def main() -> None:
         async with clients.asynchronous(stack=deployed, via=via) as tickets:
             assert await tickets.next() == 1
-            assert await tickets.fetch(100) == Block(REGION, first=2, last=101, count=100, increment=1)
+            assert (await tickets.fetch(100)).tickets == range(2, 102)
             assert [await tickets.next(idempotency_key="order 17") for _ in range(2)] == [102, 102]
             assert sorted(await asyncio.gather(*(tickets.next() for _ in range(4)))) == list(range(103, 107))
 
@@ -136,6 +138,17 @@ def test_a_lease_with_await_has_no_gap_but_what_is_left(clients: Clients, connec
     numbers, left = asyncio.run(main())
     assert numbers == list(range(1, 5001))
     assert connect(stack=deployed).counter().hand_crafted_int == 5000 + left
+
+
+def test_a_lease_below_a_ceiling(clients: Clients, aws: Aws, deployed: str) -> None:
+    """Where no whole block is left the lease says so after its last number; what is left can be taken by itself."""
+    put(aws, deployed, "small", hand_crafted_int=0, ceiling=20)
+    with clients.sync(stack=deployed, partition="small") as tickets:
+        lease = tickets.lease(16)
+        assert [next(lease) for _ in range(16)] == list(range(1, 17))
+        with pytest.raises(CounterExhaustedError):
+            next(lease)
+        assert (lease.close(), tickets.fetch(4).tickets) == (0, range(17, 21))
 
 
 # --- outages ------------------------------------------------------------------------------------------
