@@ -369,7 +369,7 @@ LANES: dict[str, Lane] = {}  # what this execution environment has learned of ea
 
 
 class Settings(NamedTuple):
-    """What the deployment decides and no request can change; with ``offset`` 0 the default counter never starts here."""
+    """What the deployment decides and no request can change; ``offset`` 0: no counter starts here by itself."""
 
     table: str
     default: str

@@ -1,7 +1,7 @@
 """A stack in all its regions: asking them side by side, minting from whichever answers, and who belongs to them."""
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ticketctl.cache import RegionsCache, key_of
@@ -21,9 +21,9 @@ Answer = TypeVar("Answer")
 
 
 class Regions:
-    """The regions that the settings name, in their order. ``home`` is the connection to the first of them.
+    """The regions that the settings name, in their order; threads may mint from them at once.
 
-    ``note`` is told where a region was passed over.
+    ``home`` is the connection to the first of them. ``note`` is told where a region was passed over.
     """
 
     def __init__(
@@ -41,7 +41,9 @@ class Regions:
         self._spread = spread
         self._note = note
         self._warn = warn
+        self._lock = threading.RLock()
         self._connections = dict.fromkeys(self.names[:1], home)
+        self._failover: Failover | None = None
         self.unread: dict[str, TicketctlError] = {}
         """The regions that ``members`` could not read, and why."""
 
@@ -51,9 +53,10 @@ class Regions:
 
     def at(self, region: str) -> Connection:
         """The connection to a region."""
-        if region not in self._connections:
-            self._connections[region] = self.home.in_region(region)
-        return self._connections[region]
+        with self._lock:
+            if region not in self._connections:
+                self._connections[region] = self.home.in_region(region)
+            return self._connections[region]
 
     def mint(self, count: int, *, key: str, stays: bool = False) -> Block:
         """Take ``count`` tickets from the first region that gives them.
@@ -65,12 +68,15 @@ class Regions:
             return self.at(partition or "").mint(count, key=key)
         if stays or len(self.names) < 2:
             return self.home.mint(count, key=key)
-        return self._failover.mint(count, key=key)
+        return self._source().mint(count, key=key)
 
-    @cached_property
-    def _failover(self) -> Failover:
-        regions = [self.at(name) for name in self.names]
-        return Failover(regions, timeout=self.home.settings.timeout, spread=self._spread, note=self._note)
+    def _source(self) -> Failover:
+        with self._lock:
+            if self._failover is None:
+                regions = [self.at(name) for name in self.names]
+                timeout = self.home.settings.timeout
+                self._failover = Failover(regions, timeout=timeout, spread=self._spread, note=self._note)
+            return self._failover
 
     def look_up(self) -> None:
         """Ask CloudFormation again where the stack is, in every region that answers."""
