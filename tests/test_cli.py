@@ -14,7 +14,7 @@ import typer
 
 from tests.conftest import Answer, Server
 from ticketctl import __version__, errors, template
-from ticketctl.cli import app
+from ticketctl.cli import command_line
 
 REGION_MISSING = (
     "no region is set; looked at --region, TICKETCTL_REGIONS, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
@@ -46,8 +46,9 @@ def walk(group: typer.Typer, *path: str) -> Iterator[tuple[str, ...]]:
         yield from walk(sub.typer_instance, *path, str(sub.name))
 
 
-COMMANDS = list(walk(app))
-GROUPS = [(str(sub.name),) for sub in app.registered_groups]
+APP = command_line()
+COMMANDS = list(walk(APP))
+GROUPS = [(str(sub.name),) for sub in APP.registered_groups]
 IN_A_REGION = [path for path in COMMANDS if path[0] not in ("synth", "local")]
 
 

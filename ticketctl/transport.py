@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 IDLE_SECONDS = 20.0  # a connection that was not used for longer is not trusted to be open still
-MAX_KEPT = 8
+MAX_KEPT = 64
 
 
 class TransportError(Exception):

@@ -5,7 +5,7 @@ from importlib import import_module
 
 from tests.benchmarks.table import HEADER, line
 
-MODULES = ("handler", "library")
+MODULES = ("handler", "commands", "library")
 
 
 def main(names: list[str]) -> int:

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -38,39 +40,73 @@ def fetch(
             "--block", parser=whole(1, 10_000), metavar="N", help="Tickets a write. Default: as many as allowed."
         ),
     ] = None,
+    concurrency: Annotated[
+        int,
+        typer.Option(parser=whole(1, 64), metavar="N", help="Blocks in flight; they are printed as they arrive."),
+    ] = 1,
     ranges: Annotated[
         bool, typer.Option("--ranges", help="One block a line: first, last and step, tab-separated.")
     ] = False,
 ) -> None:
     """Mint many tickets and print them, one a line, while the rest is being minted."""
-    printed, size = 0, block or run.regions.max_block
-    key, is_typed = _key(run)
+    size, (key, is_typed) = block or run.regions.max_block, _key(run)
+    progress = _Progress(count, size * concurrency)
     try:
         with run.output.progress("minting", count) as advance:
-            while printed < count:
+            while True:
                 try:
-                    minted = run.regions.mint(min(size, count - printed), key=f"{key}/{printed}", stays=is_typed)
+                    for minted in _blocks(run, count, size, key, at_once=concurrency, stays=is_typed):
+                        deliver(minted, run, ranges=ranges)
+                        progress.printed += minted.count
+                        advance(progress.printed)
                 except UsageError:
                     run.regions.look_up()
-                    if block or printed or run.regions.max_block >= size:
+                    if block or progress.printed or run.regions.max_block >= size:
                         raise
                     size = run.regions.max_block  # somebody has made it smaller
-                    continue
-                deliver(minted, run, ranges=ranges)
-                printed += minted.count
-                advance(printed)
+                else:
+                    return
     except KeyboardInterrupt:
         raise InterruptedRunError(
-            f"interrupted; {printed} of {count} tickets were printed, up to {size} more may be spent"
+            f"interrupted; {progress.said}, up to {progress.in_flight} more may be spent"
         ) from None
     except (PartialError, ClosedPipeError, InterruptedRunError):
         raise
     except TicketctlError as error:
-        if printed == 0:
+        if progress.printed == 0:
             raise
-        raise PartialError(
-            f"{printed} of {count} tickets were printed, then: {error.message}", hint=error.hint
-        ) from error
+        raise PartialError(f"{progress.said}, then: {error.message}", hint=error.hint) from error
+
+
+@dataclass
+class _Progress:
+    """How far a ``fetch`` has come. ``in_flight``: what may be under way at any time."""
+
+    count: int
+    in_flight: int
+    printed: int = 0
+
+    @property
+    def said(self) -> str:
+        """The same for a person."""
+        return f"{self.printed} of {self.count} tickets were printed"
+
+
+def _blocks(run: Run, count: int, size: int, key: str, *, at_once: int, stays: bool) -> Iterator[Block]:
+    """The blocks in order of arrival; after a failure those that were in flight, then the error."""
+    from ticketctl.flight import as_they_arrive
+
+    def mint(begin: int) -> Block:
+        return run.regions.mint(min(size, count - begin), key=f"{key}/{begin}", stays=stays)
+
+    failure = None
+    for answer in as_they_arrive(mint, range(0, count, size), at_once=at_once):
+        if isinstance(answer, Block):
+            yield answer
+        else:
+            failure = failure or answer
+    if failure is not None:
+        raise failure
 
 
 def _key(run: Run) -> tuple[str, bool]:

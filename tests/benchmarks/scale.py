@@ -1,0 +1,443 @@
+"""The tables of ``docs/scale.md``: ``python -m tests.benchmarks.scale`` prints them as they stand there.
+
+The first is simulated: tickets are asked for by a Poisson process at the day's peak, and an item that takes so many
+writes a second grants or refuses each write. Programs lease with the library's own ``Buffer``, and what is refused is
+tried again with the pauses of ``ticketctl.retry``. Regions do not know of each other, and a Poisson process that is
+dealt out to them is one in each (the splitting theorem), so one of them is simulated and stands for all. The second
+table is arithmetic on AWS's prices. Nothing is measured here.
+"""
+
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from heapq import heappop, heappush, heapreplace
+from itertools import count, islice
+from operator import length_hint
+from random import Random
+
+from ticketctl.buffer import SLICES, Buffer
+from ticketctl.errors import NotMintedError, ThrottledError
+from ticketctl.models import Block
+from ticketctl.retry import Tries
+
+DAY = 86_400
+MONTH = 30
+YEAR = 365.25
+MAX_TICKET = 2**53 - 1
+PEAK = 5
+"""Tickets a second at the peak, as a multiple of the day's average."""
+
+WRITES = 1_000
+"""Writes a second that one item takes (DynamoDB, "Best practices for designing and using partition keys")."""
+DEPTH = 100
+"""Writes that the item takes at once after a pause: a tenth of a second's. AWS promises none."""
+ANSWER = 0.02
+"""Seconds from a write to its answer. Assumed: no figure of AWS's."""
+TIMEOUT = 10.0
+"""Seconds after which a mint that was always refused is given up: the setting's default."""
+
+MIN_BLOCK = 100
+LEASE_SECONDS = 60.0
+"""The defaults of ``TicketClient.lease``, as is the largest block of the plans that lease."""
+
+WRITE_PRICE = 0.625e-6
+READ_PRICE = 0.125e-6
+INVOCATION_PRICE = 0.20e-6
+GB_SECOND_PRICE = 0.0000133334
+MEMORY_GB = 0.25
+INVOCATION_SECONDS, KEYED_SECONDS = 0.010, 0.020
+"""What the README assumes for an invocation without a key and with one, which calls DynamoDB three times."""
+
+Task = Generator[float, None, None]
+"""Something that goes on in the simulation; it yields the seconds that it waits."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the tickets of a day are minted: in blocks of at most ``block``, from ``processes`` in all regions.
+
+    One by one no process matters: each ticket is a write of its own.
+    """
+
+    tickets: int
+    block: int = 1
+    regions: int = 1
+    processes: int = 0
+
+    @property
+    def peak(self) -> float:
+        """Tickets a second in each region at the peak."""
+        return self.tickets / DAY * PEAK / self.regions
+
+    @property
+    def each_process(self) -> float:
+        """Tickets a second in each process, on the average of the day."""
+        return self.tickets / DAY / self.processes
+
+    def block_at(self, rate: float) -> float:
+        """The tickets of a block, where each process asks for ``rate`` a second: see ``Lease``."""
+        if self.block == 1:
+            return 1
+        return max(min(MIN_BLOCK, self.block), min(self.block, rate * LEASE_SECONDS))
+
+    @property
+    def peak_writes(self) -> float:
+        """Writes a second on each item at the peak."""
+        return self.peak / (self.block_at(self.each_process * PEAK) if self.processes else 1)
+
+    @property
+    def calls(self) -> float:
+        """Mints a day, all of them at the average rate."""
+        return self.tickets / (self.block_at(self.each_process) if self.processes else 1)
+
+
+PLANS = (
+    Plan(10**3),
+    Plan(10**4),
+    Plan(10**5),
+    Plan(10**6),
+    Plan(10**7),
+    Plan(10**8),
+    Plan(10**8, regions=4),
+    Plan(10**8, regions=8),
+    Plan(10**9, regions=32),
+    Plan(10**7, 100, processes=8),
+    Plan(10**8, 100, processes=16),
+    Plan(10**9, 100, processes=64),
+    Plan(10**9, 100, regions=2, processes=64),
+    Plan(10**6, 10_000, processes=4),
+    Plan(10**7, 10_000, processes=8),
+    Plan(10**8, 10_000, processes=16),
+    Plan(10**9, 10_000, processes=64),
+    Plan(10**9, 10_000, regions=4, processes=64),
+)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the item of one region met at the peak.
+
+    ``busiest`` is the largest number of requests in one second, tries again included; ``throttled`` their refused
+    part, ``given_up`` the part of the mints that ended without a ticket; ``wait`` the seconds that 99 of 100 tickets
+    do not exceed; ``size`` the mean block; ``left`` the tickets that the region's processes hold when they end.
+    """
+
+    busiest: int
+    throttled: float
+    given_up: float
+    wait: float
+    size: float
+    left: int
+
+    @property
+    def carried(self) -> bool:
+        """Whether the item carries it: each mint ends well, and hardly one is refused at first."""
+        return self.given_up == 0 and self.throttled < 0.01
+
+
+# --- the simulation ------------------------------------------------------------------------------------
+
+
+class Item:
+    """One counter's item: a token bucket that takes ``rate`` writes a second and refuses the others."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._depth = DEPTH * rate / WRITES
+        self._tokens = self._depth
+        self._at = 0.0
+        self._last = 0
+        self.refused = 0
+        self.blocks = 0
+        self.asked: dict[int, int] = {}
+
+    def write(self, now: float, tickets: int) -> Block | None:
+        """Take so many tickets in one write; ``None`` where it is throttled."""
+        self.asked[int(now)] = self.asked.get(int(now), 0) + 1
+        self._tokens = min(self._depth, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        if self._tokens < 1:
+            self.refused += 1
+            return None
+        self._tokens -= 1
+        self.blocks += 1
+        first, self._last = self._last + 1, self._last + tickets
+        return Block("simulated", first=first, last=self._last, count=tickets, increment=1)
+
+
+@dataclass
+class World:
+    """The item, the time in seconds, what waits, and what became of the tickets that were asked for."""
+
+    item: Item
+    dice: Random
+    now: float = 0.0
+    tickets: int = 0
+    given_up: int = 0
+    waits: list[float] = field(default_factory=list)
+    _order: Iterator[int] = field(default_factory=count)
+    _waiting: list[tuple[float, int, Task]] = field(default_factory=list)
+
+    def clock(self) -> float:
+        """The time, for whoever takes a clock."""
+        return self.now
+
+    def begin(self, task: Task, at: float) -> None:
+        """Begin something at a moment."""
+        heappush(self._waiting, (at, next(self._order), task))
+
+    def run(self) -> None:
+        """Go from moment to moment until nothing waits."""
+        waiting = self._waiting
+        while waiting:
+            self.now, _, task = waiting[0]
+            pause = next(task, None)
+            # What the task began at this moment stands behind it: its order is higher.
+            if pause is None:
+                heappop(waiting)
+            else:
+                heapreplace(waiting, (self.now + pause, next(self._order), task))
+
+
+def mint(world: World, tickets: int) -> Generator[float, None, Block | None]:
+    """One mint with its tries, as ``ticketctl.retry`` makes them; a refusal comes at once."""
+    tries = Tries(timeout=TIMEOUT, keyed=True, clock=world.clock, jitter=world.dice.uniform)
+    while (block := world.item.write(world.now, tickets)) is None:
+        try:
+            pause = tries.pause_after(ThrottledError("throttled"))
+        except NotMintedError:
+            world.given_up += 1
+            return None
+        yield pause
+    yield ANSWER
+    return block
+
+
+def one_by_one(world: World) -> Task:
+    """A ticket that is asked for and minted."""
+    asked = world.now
+    if (yield from mint(world, 1)) is not None:
+        world.tickets += 1
+        world.waits.append(world.now - asked)
+
+
+@dataclass
+class Process:
+    """A program that leases: what it has in hand, and whether a block is under way."""
+
+    buffer: Buffer
+    fetching: bool = False
+
+
+def fetch(world: World, process: Process) -> Task:
+    """Mint the block that the process wants."""
+    process.fetching = True
+    block = yield from mint(world, process.buffer.wanted().tickets)
+    if block is not None:
+        process.buffer.put(block)
+    process.fetching = False
+
+
+def leasing(world: World, process: Process, rate: float, until: float) -> Task:
+    """Draw ``rate`` tickets a second, as ``Lease`` hands them out; while it waits, the program asks for none.
+
+    A slice of n tickets lasts the time of n arrivals of a Poisson process, which is gamma-distributed.
+    """
+    buffer = process.buffer
+    while True:
+        asked = world.now
+        while not buffer.turn():
+            if process.fetching:
+                yield ANSWER  # it looks again, soon enough for a figure in milliseconds
+            else:
+                yield from fetch(world, process)
+        if world.now > asked:
+            world.waits.append(world.now - asked)
+        if buffer.wants_next and not process.fetching:
+            world.begin(fetch(world, process), world.now)
+        size = length_hint(buffer.numbers)
+        seconds = world.dice.gammavariate(size, 1 / rate)
+        if world.now + seconds > until:
+            drawn = max(0, int(size * (until - world.now) / seconds))
+            world.tickets += len(list(islice(buffer.numbers, drawn)))
+            return
+        world.tickets += size
+        yield seconds
+
+
+def simulated(plan: Plan) -> Load:
+    """The plan's peak in one region; the same each time, because the dice are seeded with the plan."""
+    return _leased(plan) if plan.processes else _singly(plan)
+
+
+def _singly(plan: Plan) -> Load:
+    # An overload is thinned: a tenth of the arrivals at an item that takes a tenth of the writes. What is tried again
+    # and again would else be most of the work.
+    thinned = 10 if plan.peak > WRITES else 1
+    rate = plan.peak / thinned
+    seconds = min(DAY, max(30.0, 20_000 / plan.peak))
+    world = World(Item(WRITES / thinned), _dice(plan))
+    at, arrivals = world.dice.expovariate(rate), 0
+    while at < seconds:
+        world.begin(one_by_one(world), at)
+        at, arrivals = at + world.dice.expovariate(rate), arrivals + 1
+    world.run()
+    return _load(world, arrivals, thinned, left=0)
+
+
+def _leased(plan: Plan) -> Load:
+    each = plan.peak / plan.processes * plan.regions
+    slices = plan.peak_writes * SLICES
+    seconds = min(1_800.0, max(30.0, 60_000 / slices))
+    world = World(Item(WRITES), _dice(plan))
+    processes = [
+        Process(Buffer(block_size=plan.block, min_block=MIN_BLOCK, seconds=LEASE_SECONDS, clock=world.clock))
+        for _ in range(plan.processes // plan.regions)
+    ]
+    for process in processes:
+        # They start in the course of ten seconds: not even a deployment starts all of them at one moment.
+        world.begin(leasing(world, process, each, seconds), world.dice.uniform(0, 10))
+    world.run()
+    return _load(world, world.item.blocks, 1, left=sum(process.buffer.drain() for process in processes))
+
+
+def _dice(plan: Plan) -> Random:
+    return Random(str(plan))  # noqa: S311 - the same each run is what it is for
+
+
+def _load(world: World, mints: int, thinned: int, *, left: int) -> Load:
+    item = world.item
+    return Load(
+        busiest=max(item.asked.values()) * thinned,
+        throttled=item.refused / sum(item.asked.values()),
+        given_up=world.given_up / mints,
+        wait=_percentile(world.waits, world.tickets),
+        size=(world.tickets + left) / item.blocks,
+        left=left,
+    )
+
+
+def _percentile(waits: list[float], tickets: int) -> float:
+    """The wait that 99 of 100 do not exceed; tickets that are not in ``waits`` came at once."""
+    beyond = tickets // 100
+    return sorted(waits)[-beyond - 1] if len(waits) > beyond else 0.0
+
+
+# --- cost and time ---------------------------------------------------------------------------------------
+
+
+def cost(calls: float, *, keyed: bool) -> float:
+    """Dollars for so many mints through the URL, by AWS's prices for us-east-1 without the free tier.
+
+    Without a key a mint is one write. With one it also reads the receipt and writes it (``mint_once``).
+    """
+    seconds = KEYED_SECONDS if keyed else INVOCATION_SECONDS
+    dynamodb = 2 * WRITE_PRICE + READ_PRICE if keyed else WRITE_PRICE
+    return calls * (INVOCATION_PRICE + seconds * MEMORY_GB * GB_SECOND_PRICE + dynamodb)
+
+
+def years(tickets: float, *, gaps: float = 0.0, share: float = 1.0) -> float:
+    """How long ``share`` of all numbers lasts at so many tickets and gaps a day."""
+    return MAX_TICKET * share / (tickets + gaps) / YEAR
+
+
+# --- the page's tables -----------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Print both tables."""
+    loads = [(plan, simulated(plan)) for plan in PLANS]
+    print(tables(loads), end="")  # noqa: T201 - the tables are what this program is for
+
+
+def tables(loads: list[tuple[Plan, Load]]) -> str:
+    """Both tables as they stand in the page, each under its line of bold."""
+    carried = [(plan, load) for plan, load in loads if load.carried]
+    return "\n".join(
+        [
+            "**Load at the peak** (writes computed, what follows them simulated)",
+            "",
+            *_markdown(LOAD, (_load_cells(plan, load) for plan, load in loads)),
+            "",
+            "**Cost and time** (computed, for the plans that are carried)",
+            "",
+            *_markdown(COST, (_cost_cells(plan, load) for plan, load in carried)),
+            "",
+        ]
+    )
+
+
+PLAN = ("tickets a day", "minted", "regions")
+LOAD = (
+    *PLAN,
+    "processes",
+    "writes/s on each item",
+    "busiest second",
+    "throttled",
+    "given up",
+    "wait p99",
+    "tickets a write",
+    "left as gaps",
+    "carried",
+)
+COST = (*PLAN, "mints a day", "a day", "a month", "a day, keys", "a month, keys", "the numbers last, years")
+
+
+def _load_cells(plan: Plan, load: Load) -> Iterator[str]:
+    yield from _plan_cells(plan)
+    yield str(plan.processes or "-")
+    yield _rate(plan.peak_writes)
+    yield f"{load.busiest:,}"
+    yield _percent(load.throttled)
+    yield _percent(load.given_up)
+    yield f"{load.wait * 1000:.0f} ms" if load.wait < 1 else f"{load.wait:.1f} s"
+    yield f"{load.size:,.0f}"
+    yield f"{load.left * plan.regions:,}"
+    yield "yes" if load.carried else "**no**"
+
+
+def _cost_cells(plan: Plan, load: Load) -> Iterator[str]:
+    yield from _plan_cells(plan)
+    yield f"{plan.calls:,.0f}"
+    for keyed in (False, True):
+        for days in (1, MONTH):
+            yield _dollars(cost(plan.calls * days, keyed=keyed))
+    yield _rounded(years(plan.tickets, gaps=load.left * plan.regions))
+
+
+def _plan_cells(plan: Plan) -> Iterator[str]:
+    yield f"10^{len(str(plan.tickets)) - 1}"
+    yield {1: "one by one", 100: "blocks of 100"}.get(plan.block, f"blocks to {plan.block:,}")
+    yield str(plan.regions)
+
+
+def _rate(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.2g}"
+
+
+def _percent(part: float) -> str:
+    return f"{part:.0%}" if part >= 0.01 else "<1%" if part else "0"
+
+
+def _dollars(amount: float) -> str:
+    if amount >= 100:
+        return f"${amount:,.0f}"
+    return f"${amount:.2f}" if amount >= 0.1 else f"${amount:.2g}"
+
+
+def _rounded(number: float) -> str:
+    """Three significant digits, in words where there are many."""
+    for unit, name in ((10**9, " billion"), (10**6, " million")):
+        if number >= unit:
+            return f"{number / unit:.3g}{name}"
+    return f"{round(number, 3 - len(str(int(number)))):,.0f}"
+
+
+def _markdown(header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(header)} |"
+    yield f"|{'|'.join([' ---: ', ' --- ', *[' ---: '] * (len(header) - 2)])}|"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+if __name__ == "__main__":
+    main()

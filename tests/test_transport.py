@@ -1,0 +1,1024 @@
+"""``transport``: what goes over the wire, what comes back, and whether a request that failed had left."""
+
+import base64
+import os
+import signal
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain, repeat
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import pytest
+
+from tests.dynamodb_server import CERTIFICATE
+from ticketctl.transport import MAX_KEPT, BadAddressError, Response, Transport, TransportError
+
+pytestmark = pytest.mark.usefixtures("no_aws")
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+PATIENCE = 10.0  # seconds after which a server or a test gives up on the other
+
+
+# --- a server that does as a test says ---------------------------------------------------------------
+
+
+class Received(NamedTuple):
+    """A request as it came; ``connection`` is the number of its connection."""
+
+    connection: int
+    line: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def all_of(self, name: str) -> list[str]:
+        return [value for header, value in self.headers if header.lower() == name]
+
+
+class Talk:
+    """The server's end of one connection."""
+
+    def __init__(self, peer: "Peer", number: int, connection: socket.socket) -> None:
+        self.peer = peer
+        self.number = number
+        self.connection = connection
+        self._lines = connection.makefile("rb")
+
+    def receives(self) -> Received | None:
+        """The next request; ``None`` where the client has closed the connection."""
+        line = self._lines.readline()
+        if not line:
+            return None
+        headers = []
+        while (header := self._lines.readline().decode("latin-1").rstrip("\r\n")) != "":
+            name, _, value = header.partition(": ")
+            headers.append((name, value))
+        length = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
+        received = Received(self.number, line.decode("latin-1").rstrip("\r\n"), headers, self._lines.read(length))
+        self.peer.received.append(received)
+        return received
+
+    def sends(self, raw: bytes) -> None:
+        self.connection.sendall(raw)
+
+    def encrypts(self) -> None:
+        """From here on the connection is a TLS one."""
+        self._lines.close()
+        self.connection = certified().wrap_socket(self.connection, server_side=True)
+        self._lines = self.connection.makefile("rb")
+
+    def close(self) -> None:
+        self._lines.close()
+        self.connection.close()
+
+
+Script = Callable[[Talk], object]
+
+
+class Peer:
+    """A TCP server on loopback; its connections follow the scripts in turn, all others the last one."""
+
+    def __init__(self, *scripts: Script, tls: bool = False) -> None:
+        self._scripts = chain(scripts, repeat(scripts[-1]))
+        self._tls = tls
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._talks: list[Talk] = []
+        self._threads: list[threading.Thread] = []
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
+        self.received: list[Received] = []
+        self.connections = 0
+        self.ended = threading.Semaphore(0)
+        self.stopped = threading.Event()
+
+    def __enter__(self) -> "Peer":
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        self._listener.close()
+        for talk in self._talks:
+            with suppress(OSError):
+                socket.socket.shutdown(talk.connection, socket.SHUT_RDWR)  # of TLS, too, without a farewell
+        for thread in self._threads:
+            thread.join()
+
+    def await_end(self) -> None:
+        """Wait until the server has closed one more connection."""
+        assert self.ended.acquire(timeout=PATIENCE)
+
+    def _start(self, work: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=work, args=arguments)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                connection.settimeout(PATIENCE)
+                self._talks.append(Talk(self, self.connections, connection))
+                self._start(self._serve, self._talks[-1], next(self._scripts))
+                self.connections += 1
+
+    def _serve(self, talk: Talk, script: Script) -> None:
+        try:
+            with suppress(OSError):
+                if self._tls:
+                    talk.encrypts()
+                script(talk)
+        finally:
+            talk.close()
+            self.ended.release()
+
+
+def certified() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    return context
+
+
+def keeps(*answers: bytes) -> Script:
+    """Each request of the connection gets the next answer, and the last one again and again."""
+
+    def script(talk: Talk) -> None:
+        for answer in chain(answers, repeat(answers[-1])):
+            if talk.receives() is None:
+                return
+            talk.sends(answer)
+
+    return script
+
+
+def says(raw: bytes) -> Script:
+    """One request gets these bytes, and the end of the connection."""
+
+    def script(talk: Talk) -> None:
+        talk.receives()
+        talk.sends(raw)
+
+    return script
+
+
+def echoes(talk: Talk) -> None:
+    while (received := talk.receives()) is not None:
+        length = len(received.body)
+        talk.sends(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (length, received.body))
+
+
+def resets_at_the_end(talk: Talk) -> None:
+    talk.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def resets(talk: Talk) -> None:
+    talk.receives()
+    resets_at_the_end(talk)
+
+
+def never_answers(talk: Talk) -> None:
+    talk.receives()
+    talk.peer.stopped.wait(PATIENCE)
+
+
+def tunnels(script: Script, answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> Script:
+    """A proxy that is the encrypted server behind it, too."""
+
+    def behind(talk: Talk) -> None:
+        talk.receives()
+        talk.sends(answer)
+        talk.encrypts()
+        script(talk)
+
+    return behind
+
+
+# --- a client ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def _trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The certificate of the tests is one to trust."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+
+
+trusting = pytest.mark.usefixtures("_trusting")
+
+
+@pytest.fixture
+def transport() -> Iterator[Transport]:
+    with opened() as transport:
+        yield transport
+
+
+@contextmanager
+def opened(*, direct: bool = False) -> Iterator[Transport]:
+    transport = Transport(direct=direct)
+    try:
+        yield transport
+    finally:
+        transport.close()
+
+
+def ask(
+    transport: Transport,
+    url: str,
+    *,
+    method: str = "POST",
+    headers: dict[str, str] | None = None,
+    body: bytes = b"{}",
+    connect: float = PATIENCE,
+    answer: float = PATIENCE,
+) -> Response:
+    return transport.request(method, url, headers or {}, body, connect=connect, answer=answer)
+
+
+def failure(transport: Transport, url: str, **more: Any) -> TransportError:
+    with pytest.raises(TransportError) as raised:
+        ask(transport, url, **more)
+    return raised.value
+
+
+@pytest.fixture
+def dead_url() -> Iterator[str]:
+    """An address that refuses every connection: a port that is bound and never listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+# --- what is sent ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "arrives"),
+    [
+        ("", "/"),
+        ("/", "/"),
+        ("?count=2", "/?count=2"),
+        ("/status?partition=a%20b&x=%2F", "/status?partition=a%20b&x=%2F"),
+        ("/a/../b//c%2f", "/a/../b//c%2f"),
+        ("/status#top", "/status"),
+    ],
+)
+def test_the_request_on_the_wire(transport: Transport, path: str, arrives: str) -> None:
+    """A request arrives once, with its path as it was written, its headers as they were given, and its body."""
+    headers = {"content-type": "application/json", "X-Mixed": "a, b", "x-latin": "é"}
+    with Peer(keeps(OK)) as peer:
+        assert ask(transport, peer.url + path, headers=headers, body=b'{"count": 2}').body == b"ok"
+        (received,) = peer.received
+    assert (received.line, received.body) == (f"POST {arrives} HTTP/1.1", b'{"count": 2}')
+    assert set(headers.items()) <= set(received.headers)
+    assert received.all_of("host") == [f"127.0.0.1:{peer.port}"]
+    assert received.all_of("content-length") == ["12"]
+    assert received.all_of("content-type") == ["application/json"]
+
+
+@pytest.mark.parametrize("name", ["host", "Host", "HOST"])
+def test_a_host_header_of_the_callers(transport: Transport, name: str) -> None:
+    """The host header that was signed is the only one that is sent."""
+    with Peer(keeps(OK)) as peer:
+        ask(transport, peer.url, headers={name: "tickets.example"})
+        assert peer.received[0].all_of("host") == ["tickets.example"]
+
+
+def test_a_name_and_password_in_the_address(transport: Transport) -> None:
+    """What stands before the @ of an address is not sent."""
+    with Peer(keeps(OK)) as peer:
+        ask(transport, peer.url.replace("://", "://user:secret@"))
+        (received,) = peer.received
+    assert received.all_of("host") == [f"127.0.0.1:{peer.port}"]
+    assert "secret" not in str(received)
+
+
+def test_a_request_without_a_body(transport: Transport) -> None:
+    """A request without a body says so, and nothing follows it."""
+    with Peer(keeps(OK)) as peer:
+        for _ in range(2):
+            ask(transport, peer.url, method="GET", body=b"")
+        assert [(got.line, got.all_of("content-length"), got.body) for got in peer.received] == [
+            ("GET / HTTP/1.1", ["0"], b"")
+        ] * 2
+
+
+def test_a_long_body(transport: Transport) -> None:
+    """A body that is longer than any buffer goes there and back whole."""
+    body = os.urandom(3_000_000)
+    with Peer(echoes) as peer:
+        assert ask(transport, peer.url, body=body).body == body
+
+
+# --- what comes back ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raw", "response"),
+    [
+        (OK, Response(200, {"content-length": "2"}, b"ok")),
+        (
+            b"HTTP/1.1 429 Slow Down\r\nRetry-After: 1\r\nX-AMZ-Thing: A b\r\nContent-Length: 1\r\n\r\nx",
+            Response(429, {"retry-after": "1", "x-amz-thing": "A b", "content-length": "1"}, b"x"),
+        ),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Response(200, {"content-length": "0"}, b"")),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", Response(204, {}, b"")),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1;x=y\r\nc\r\n0\r\n\r\n",
+            Response(200, {"transfer-encoding": "chunked"}, b"abc"),
+        ),
+        (b"HTTP/1.0 200 OK\r\n\r\nuntil the end", Response(200, {}, b"until the end")),
+        (b"HTTP/1.1 200 OK\r\nX-Whole: 1\r\nContent-Le", Response(200, {"x-whole": "1"}, b"")),
+        (b"HTTP/1.1 599 \r\nContent-Length: 0\r\n\r\n", Response(599, {"content-length": "0"}, b"")),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, Response(200, {"content-length": "2"}, b"ok")),
+        (
+            b"HTTP/1.1 200 OK\r\nX-Name: caf\xe9\r\nContent-Length: 2\r\n\r\n\xff\x00",
+            Response(200, {"x-name": "caf\xe9", "content-length": "2"}, b"\xff\x00"),
+        ),
+    ],
+    ids=["plain", "error", "empty", "204", "chunked", "until-the-end", "cut-headers", "599", "after-100", "bytes"],
+)
+def test_an_answer(transport: Transport, raw: bytes, response: Response) -> None:
+    """An answer is its status, its headers with names in lower case, and its body to the byte."""
+    with Peer(says(raw)) as peer:
+        assert ask(transport, peer.url) == response
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_redirect_is_followed(transport: Transport, status: int) -> None:
+    """A redirect is an answer like any other: whoever followed it would send a mint twice."""
+    with Peer(keeps(OK)) as elsewhere:
+        moved = f"HTTP/1.1 {status} Moved\r\nLocation: {elsewhere.url}/\r\nContent-Length: 0\r\n\r\n"
+        with Peer(keeps(moved.encode())) as peer:
+            response = ask(transport, peer.url)
+    assert (response.status, response.headers["location"]) == (status, f"{elsewhere.url}/")
+    assert (len(peer.received), elsewhere.connections) == (1, 0)
+
+
+# --- kept connections --------------------------------------------------------------------------------
+
+
+@trusting
+@pytest.mark.parametrize("tls", [False, True])
+def test_one_connection_serves_many_requests(transport: Transport, *, tls: bool) -> None:
+    """Whatever is answered, the next request goes over the same connection."""
+    refusal = b"HTTP/1.1 503 No\r\nContent-Length: 1\r\n\r\nx"
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"
+    answers = [OK, refusal, chunked, b"HTTP/1.1 204 No Content\r\n\r\n", OK]
+    with Peer(keeps(*answers), tls=tls) as peer:
+        assert [ask(transport, peer.url).status for _ in answers] == [200, 503, 200, 204, 200]
+    assert (peer.connections, len(peer.received)) == (1, 5)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", b"HTTP/1.0 200 OK\r\n\r\nok"],
+)
+def test_a_connection_that_is_announced_to_end(transport: Transport, answer: bytes) -> None:
+    """Where the answer says that the connection ends, the next request opens another one."""
+    with Peer(says(answer)) as peer:
+        assert [ask(transport, peer.url).body for _ in range(2)] == [b"ok", b"ok"]
+    assert [received.connection for received in peer.received] == [0, 1]
+
+
+def in_threads(work: Callable[[int], object], count: int) -> None:
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_threads_share_no_connection(transport: Transport) -> None:
+    """Of two requests at the same time one gets the kept connection and the other a new one."""
+    both = threading.Barrier(2, timeout=PATIENCE)
+
+    def answers_two_at_once(talk: Talk) -> None:
+        while (received := talk.receives()) is not None:
+            if received.body == b"together":
+                both.wait()
+            talk.sends(OK)
+
+    with Peer(answers_two_at_once) as peer:
+        ask(transport, peer.url)
+        in_threads(lambda number: ask(transport, peer.url, body=b"together"), 2)
+        assert sorted(received.connection for received in peer.received) == [0, 0, 1]
+
+
+def test_threads_get_their_own_answers(transport: Transport) -> None:
+    """However many threads ask, each gets the answer to what it asked."""
+    answers: dict[str, bytes] = {}
+
+    def asks(number: int) -> None:
+        for turn in range(25):
+            body = f"{number}-{turn}".encode()
+            answers[body.decode()] = ask(transport, peer.url, body=body).body
+
+    with Peer(echoes) as peer:
+        in_threads(asks, 6)
+    assert len(answers) == 150
+    assert all(answer.decode() == asked for asked, answer in answers.items())
+    assert peer.connections <= 6
+
+
+def test_only_so_many_are_kept(transport: Transport) -> None:
+    """After a rush ``MAX_KEPT`` connections stay open, and the next rush opens what is missing."""
+    crowd = MAX_KEPT + 3
+    all_here = threading.Barrier(crowd, timeout=PATIENCE)
+
+    def answers_all_at_once(talk: Talk) -> None:
+        while talk.receives() is not None:
+            all_here.wait()
+            talk.sends(OK)
+
+    with Peer(answers_all_at_once) as peer:
+        for rush in (1, 2):
+            in_threads(lambda number: ask(transport, peer.url), crowd)
+            for _ in range(3):
+                peer.await_end()
+            assert peer.connections == MAX_KEPT + 3 * rush
+
+
+def test_each_host_has_its_own(transport: Transport) -> None:
+    """A connection is used only for the host that it was made for, under the name that it was made for."""
+    with Peer(keeps(OK)) as one, Peer(keeps(OK)) as other:
+        for _ in range(2):
+            for url in (one.url, other.url, f"http://localhost:{one.port}"):
+                ask(transport, url)
+        assert [received.connection for received in one.received] == [0, 1, 0, 1]
+        assert [received.connection for received in other.received] == [0, 0]
+
+
+@trusting
+def test_a_connection_in_the_clear_is_none_for_tls(transport: Transport) -> None:
+    """What is to be encrypted never goes over a connection that was opened without."""
+
+    def serves_either(talk: Talk) -> None:
+        if talk.connection.recv(1, socket.MSG_PEEK) == b"\x16":  # a TLS handshake
+            talk.encrypts()
+        keeps(OK)(talk)
+
+    with Peer(serves_either) as peer:
+        for scheme in ("http", "https", "http", "https"):
+            ask(transport, f"{scheme}://127.0.0.1:{peer.port}")
+        assert [received.connection for received in peer.received] == [0, 1, 0, 1]
+
+
+def test_closing(transport: Transport) -> None:
+    """Closing ends what is kept, and what is asked afterwards opens a connection of its own."""
+    with Peer(keeps(OK)) as peer:
+        ask(transport, peer.url)
+        transport.close()
+        peer.await_end()
+        assert ask(transport, peer.url).body == b"ok"
+    assert peer.connections == 2
+
+
+@trusting
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("abrupt", [False, True])
+def test_a_connection_that_was_closed_while_idle(transport: Transport, *, abrupt: bool, tls: bool) -> None:
+    """A request goes once, over a new connection, where the peer has closed the old one without a word."""
+
+    def answers_and_ends(talk: Talk) -> None:
+        talk.receives()
+        talk.sends(OK)
+        assert answered.acquire(timeout=PATIENCE)
+        if abrupt:
+            resets_at_the_end(talk)
+
+    answered = threading.Semaphore(0)
+    with Peer(answers_and_ends, tls=tls) as peer:
+        for body in (b"1", b"2", b"3"):
+            assert ask(transport, peer.url, body=body).body == b"ok"
+            answered.release()
+            peer.await_end()
+    assert [(received.connection, received.body) for received in peer.received] == [(0, b"1"), (1, b"2"), (2, b"3")]
+
+
+def test_an_answer_to_nothing(transport: Transport) -> None:
+    """A connection on which something came that nobody asked for is not used again."""
+    came = threading.Event()
+
+    def answers_twice(talk: Talk) -> None:
+        talk.receives()
+        talk.sends(OK)
+        assert asked.wait(PATIENCE)
+        talk.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray")
+        came.set()
+        talk.receives()
+
+    asked = threading.Event()
+    with Peer(answers_twice, keeps(OK)) as peer:
+        ask(transport, peer.url)
+        asked.set()
+        assert came.wait(PATIENCE)
+        assert ask(transport, peer.url).body == b"ok"
+    assert [received.connection for received in peer.received] == [0, 1]
+
+
+@trusting
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("size", [100, 8192, 9000])
+def test_an_answer_to_nothing_behind_another(transport: Transport, size: int, *, tls: bool) -> None:
+    """What comes together with an answer, wherever a buffer ends, is never taken for the next answer."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %04d\r\n\r\n"
+    body = size - len(head % 0)
+    stray = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray"
+    with Peer(keeps(head % body + b"x" * body + stray, OK), keeps(OK), tls=tls) as peer:
+        assert ask(transport, peer.url).body == b"x" * body
+        assert ask(transport, peer.url).body == b"ok"
+    assert len(peer.received) == 2
+
+
+def test_many_open_files() -> None:
+    """A process that has a thousand files open mints over a kept connection like any other."""
+    script = """if True:
+        import os, resource, sys
+        from ticketctl.transport import Transport
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2048), hard))
+        for _ in range(1100):
+            os.open(os.devnull, os.O_RDONLY)
+        transport = Transport(direct=True)
+        for _ in range(2):
+            print(transport.request("POST", sys.argv[1], {}, b"", connect=10, answer=10).status)
+        transport.close()
+    """
+    with Peer(keeps(OK)) as peer:
+        run = subprocess.run([sys.executable, "-c", script, peer.url], capture_output=True, text=True, check=False)
+    assert (run.stdout, run.stderr) == ("200\n200\n", "")
+    assert peer.connections == 1
+
+
+# --- failures before anything is sent ----------------------------------------------------------------
+
+
+def test_a_refused_connection(transport: Transport, dead_url: str) -> None:
+    """Where nobody listens nothing is sent."""
+    assert not failure(transport, dead_url).sent
+
+
+def test_an_unknown_host(transport: Transport) -> None:
+    """Where a name has no address nothing is sent."""
+    error = failure(transport, "http://tickets.invalid/")
+    assert (error.sent, type(error)) == (False, TransportError)
+
+
+def test_a_connection_that_does_not_come(transport: Transport) -> None:
+    """A server whose queue is full lets the seconds for a connection pass, and nothing is sent."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        waiting = [socket.socket() for _ in range(4)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(full.getsockname())
+        error = failure(transport, f"http://127.0.0.1:{full.getsockname()[1]}", connect=0.3)
+        for each in waiting:
+            each.close()
+    assert not error.sent
+    assert isinstance(error.__cause__, TimeoutError)
+
+
+def test_a_server_that_is_gone(transport: Transport) -> None:
+    """Where the kept connection was closed and no other can be opened nothing is sent."""
+    with Peer(says(OK)) as peer:
+        ask(transport, peer.url)
+        peer.await_end()
+    assert not failure(transport, peer.url).sent
+    assert len(peer.received) == 1
+
+
+def test_a_certificate_that_nobody_trusts(transport: Transport) -> None:
+    """A server whose certificate cannot be checked gets nothing."""
+    with Peer(keeps(OK), tls=True) as peer:
+        error = failure(transport, peer.url)
+    assert not error.sent
+    assert "CERTIFICATE_VERIFY_FAILED" in str(error)
+    assert peer.received == []
+
+
+@trusting
+def test_a_certificate_of_another_host(transport: Transport) -> None:
+    """A certificate that is trusted but made out to another host is none."""
+    with Peer(keeps(OK), tls=True) as peer:
+        error = failure(transport, f"https://localhost:{peer.port}")
+    assert not error.sent
+    assert "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
+@trusting
+@pytest.mark.parametrize("ending", [lambda talk: talk.sends(OK), lambda talk: None, resets_at_the_end])
+def test_a_server_that_speaks_no_tls(transport: Transport, ending: Script) -> None:
+    """Until TLS is agreed upon nothing has been sent."""
+    with Peer(lambda talk: (talk.connection.recv(10), ending(talk))) as peer:
+        error = failure(transport, f"https://127.0.0.1:{peer.port}")
+    assert not error.sent
+
+
+@trusting
+def test_a_handshake_without_end(transport: Transport) -> None:
+    """The seconds for a connection bound TLS, too."""
+    with Peer(lambda talk: talk.peer.stopped.wait(PATIENCE)) as peer:
+        assert not failure(transport, f"https://127.0.0.1:{peer.port}", connect=0.3).sent
+
+
+@pytest.mark.parametrize("headers", [{"x-token": "a\r\nx-more: b"}, {"x-token": "a\n"}, {"x-token": "\u1234"}])
+def test_a_header_that_cannot_be_sent(transport: Transport, headers: dict[str, str]) -> None:
+    """A header that HTTP does not allow sends nothing, and the next request carries nothing of it."""
+    with Peer(keeps(OK)) as peer:
+        ask(transport, peer.url)
+        assert not failure(transport, peer.url, headers=headers).sent
+        assert ask(transport, peer.url).body == b"ok"
+    assert len(peer.received) == 2
+    assert not any(received.all_of("x-token") for received in peer.received)
+
+
+@pytest.mark.parametrize("value", ["s3cr3t\r", "s3cr3t\nmore"])
+def test_a_header_that_cannot_be_sent_is_not_shown(transport: Transport, value: str) -> None:
+    """The error for a header, which may be a credential, does not repeat its value."""
+    with Peer(keeps(OK)) as peer:
+        error = failure(transport, peer.url, headers={"x-amz-security-token": value})
+    assert not error.sent
+    assert "s3cr3t" not in str(error)
+
+
+@pytest.mark.parametrize("path", ["/a b", "/\u1234", "/a\x7f"])
+def test_a_path_that_cannot_be_sent(transport: Transport, path: str) -> None:
+    """A path that HTTP does not allow sends nothing."""
+    with Peer(keeps(OK)) as peer:
+        assert not failure(transport, peer.url + path).sent
+        assert peer.received == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "///",
+        "localhost:8000",
+        "ftp://127.0.0.1/",
+        "file:///etc/passwd",
+        "https:/127.0.0.1",
+        "http://",
+        "http://:80",
+        "http://[",
+        "http://127.0.0.1:70000",
+        "http://127.0.0.1:0",
+        "http://127.0.0.1:http",
+        "http://a b/",
+    ],
+)
+def test_what_is_no_address(transport: Transport, url: str) -> None:
+    """What is no http or https address is an error of its own, and nothing is sent."""
+    error = failure(transport, url)
+    assert (type(error), error.sent) == (BadAddressError, False)
+
+
+# --- failures afterwards -----------------------------------------------------------------------------
+
+
+@trusting
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize(
+    "script",
+    [
+        resets,
+        Talk.receives,
+        says(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort"),
+        says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"),
+        says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfive\r\nabcde\r\n0\r\n\r\n"),
+        says(b"\x00\x01garbage\r\n\r\n"),
+        says(b"HTTP/1.1 OK\r\n\r\n"),
+        says(b"HTTP/1.1 99999 Odd\r\n\r\n"),
+        says(b"HTTP/9.9 200 OK\r\n\r\n"),
+        says(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n"),
+        says(b"HTTP/1.1 200 OK\r\n" + b"X-Many: x\r\n" * 200 + b"\r\n"),
+        says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nx" % 10**15),
+        says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nx" % 10**30),
+    ],
+    ids=[
+        "reset",
+        "end",
+        "cut-body",
+        "cut-chunk",
+        "bad-chunk",
+        "garbage",
+        "no-status",
+        "odd-status",
+        "odd-version",
+        "long-header",
+        "many-headers",
+        "huge-length",
+        "impossible-length",
+    ],
+)
+def test_an_answer_that_is_none(transport: Transport, script: Script, *, tls: bool) -> None:
+    """Once a request has left, whatever goes wrong leaves open what became of it; it is not sent again."""
+    with Peer(script, tls=tls) as peer:
+        assert failure(transport, peer.url).sent
+    assert (peer.connections, len(peer.received)) == (1, 1)
+
+
+def test_a_huge_chunk(transport: Transport) -> None:
+    """A chunk that claims to be longer than any memory is no answer, either."""
+    with Peer(says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"f" * 30 + b"\r\nx")) as peer:
+        assert failure(transport, peer.url).sent
+
+
+@pytest.mark.parametrize("begins", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun"])
+def test_an_answer_that_never_ends(transport: Transport, begins: bytes) -> None:
+    """A server that falls silent lets the seconds for an answer pass, and nobody knows what it did."""
+
+    def falls_silent(talk: Talk) -> None:
+        talk.receives()
+        talk.sends(begins)
+        talk.peer.stopped.wait(PATIENCE)
+
+    with Peer(falls_silent) as peer:
+        error = failure(transport, peer.url, answer=0.3)
+    assert error.sent
+    assert isinstance(error.__cause__, TimeoutError)
+
+
+def test_the_seconds_of_each_request(transport: Transport) -> None:
+    """A kept connection has the seconds of the request that it serves now."""
+
+    def is_quick_once(talk: Talk) -> None:
+        talk.receives()
+        talk.sends(OK)
+        never_answers(talk)
+
+    with Peer(is_quick_once) as peer:
+        ask(transport, peer.url)
+        assert failure(transport, peer.url, answer=0.3).sent
+
+
+@pytest.mark.parametrize("script", [resets, Talk.receives], ids=["reset", "end"])
+def test_a_kept_connection_that_fails(transport: Transport, script: Script) -> None:
+    """A request that has left over a kept connection is not sent again; the next one gets a new connection."""
+
+    def answers_once(talk: Talk) -> None:
+        talk.receives()
+        talk.sends(OK)
+        script(talk)
+
+    with Peer(answers_once, keeps(OK)) as peer:
+        ask(transport, peer.url)
+        assert failure(transport, peer.url).sent
+        assert ask(transport, peer.url).body == b"ok"
+    assert [received.connection for received in peer.received] == [0, 0, 1]
+
+
+def test_a_request_that_left_in_part(transport: Transport) -> None:
+    """From the first byte on a request may have arrived, even where sending it breaks off."""
+
+    def takes_a_little(talk: Talk) -> None:
+        talk.connection.recv(100)  # the rest stays unread, so that the sender gets a reset
+
+    with Peer(takes_a_little) as peer:
+        assert failure(transport, peer.url, body=b"x" * 50_000_000).sent
+
+
+# --- nothing stays open ------------------------------------------------------------------------------
+
+
+def test_a_failed_connection_is_closed_at_once(transport: Transport) -> None:
+    """Whoever holds on to the error of a request holds no connection open with it."""
+
+    def sees_the_end(talk: Talk) -> None:
+        talk.receives()
+        talk.sends(b"garbage\r\n\r\n")
+        assert talk.receives() is None
+
+    with Peer(sees_the_end) as peer:
+        error = failure(transport, peer.url)
+        peer.await_end()
+    assert error.sent
+
+
+def test_a_failed_tunnel_is_closed_at_once(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same holds for a connection that fails before the request could be sent."""
+    ends: list[object] = []
+
+    def sees_the_end(talk: Talk) -> None:
+        talk.receives()
+        talk.sends(b"garbage\r\n\r\n")
+        talk.connection.settimeout(1.0)
+        ends.append(talk.receives())
+
+    with Peer(sees_the_end) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        error = failure(transport, "https://tickets.invalid/")
+        proxy.await_end()
+    assert not error.sent
+    assert ends == [None]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_ctrl_c(scheme: str) -> None:
+    """Ctrl-C goes through, in the middle of a request as while its connection is made, which is closed behind it."""
+    script = """if True:
+        import sys
+        from ticketctl.transport import Transport
+        try:
+            Transport(direct=True).request("POST", sys.argv[1], {}, b"{}", connect=10, answer=10)
+        except KeyboardInterrupt as error:
+            kept = error
+            print("interrupted", flush=True)
+            sys.stdin.read()
+    """
+    seen: list[bytes] = []
+
+    def interrupts(talk: Talk) -> None:
+        talk.connection.recv(10)
+        os.kill(process.pid, signal.SIGINT)
+        while part := talk.connection.recv(65536):
+            seen.append(part)
+        seen.append(b"the end")
+
+    with Peer(interrupts) as peer:
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, f"{scheme}://127.0.0.1:{peer.port}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout
+        assert process.stdout.readline() == "interrupted\n"
+        ended = peer.ended.acquire(timeout=2.0)
+        process.communicate()
+    assert ended
+    assert seen[-1] == b"the end"
+
+
+# --- proxies -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+def test_a_proxy_for_http(transport: Transport, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """A proxy gets the whole address, the host's own header, and its name and password; so does each request."""
+    with Peer(keeps(OK)) as proxy:
+        monkeypatch.setenv(variable, proxy.url.replace("://", "://us%40er:p%3Aw@"))
+        for _ in range(2):
+            assert ask(transport, "http://user:secret@tickets.invalid:8000/status?partition=a").body == b"ok"
+        login = f"Basic {base64.b64encode(b'us@er:p:w').decode()}"
+        for received in proxy.received:
+            assert received.line == "POST http://tickets.invalid:8000/status?partition=a HTTP/1.1"
+            assert received.all_of("host") == ["tickets.invalid:8000"]
+            assert received.all_of("proxy-authorization") == [login]
+    assert [received.connection for received in proxy.received] == [0, 0]
+
+
+@trusting
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_a_proxy_for_https(transport: Transport, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """A proxy for https is asked for a tunnel, once, and learns nothing of what goes through it."""
+    with Peer(tunnels(keeps(OK))) as proxy:
+        monkeypatch.setenv(variable, proxy.url.replace("://", "://user:pw@"))
+        for _ in range(2):
+            assert ask(transport, "https://127.0.0.1:4443/status", headers={"x-secret": "s"}).body == b"ok"
+        tunnel, *inside = proxy.received
+        assert tunnel.line.startswith("CONNECT 127.0.0.1:4443 HTTP/1.")
+        assert tunnel.all_of("proxy-authorization") == [f"Basic {base64.b64encode(b'user:pw').decode()}"]
+        assert tunnel.all_of("x-secret") == []
+        assert [received.line for received in inside] == ["POST /status HTTP/1.1"] * 2
+        assert [received.all_of("host") for received in inside] == [["127.0.0.1:4443"]] * 2
+        assert [received.all_of("proxy-authorization") for received in inside] == [[], []]
+    assert proxy.connections == 1
+
+
+def test_a_proxy_without_a_scheme(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy may be named by host and port alone, and needs no password."""
+    with Peer(keeps(OK)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{proxy.port}")
+        assert ask(transport, "http://tickets.invalid/").body == b"ok"
+        assert proxy.received[0].all_of("proxy-authorization") == []
+
+
+@pytest.mark.parametrize("exempt", ["127.0.0.1", "a.example, 127.0.0.1", "*", "127.0.0.1:{port}"])
+def test_no_proxy(transport: Transport, monkeypatch: pytest.MonkeyPatch, dead_url: str, exempt: str) -> None:
+    """What NO_PROXY names is asked without one."""
+    with Peer(keeps(OK)) as peer:
+        monkeypatch.setenv("HTTP_PROXY", dead_url)
+        monkeypatch.setenv("NO_PROXY", exempt.format(port=peer.port))
+        assert ask(transport, peer.url).body == b"ok"
+        assert peer.received[0].line == "POST / HTTP/1.1"
+
+
+def test_no_proxy_for_others(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What NO_PROXY does not name goes through the proxy, a name that only ends alike too."""
+    with Peer(keeps(OK)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", "tickets.invalid")
+        assert ask(transport, "http://mytickets.invalid/").body == b"ok"
+
+
+def test_directly(monkeypatch: pytest.MonkeyPatch, dead_url: str) -> None:
+    """A direct transport asks no proxy, whatever the environment says."""
+    for name in ("HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, dead_url)
+    with Peer(keeps(OK)) as peer, opened(direct=True) as transport:
+        assert ask(transport, peer.url).body == b"ok"
+        assert peer.received[0].line == "POST / HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 502 Bad Gateway\r\n\r\n",
+        b"garbage\r\n\r\n",
+        b"",
+    ],
+)
+def test_a_proxy_that_refuses(transport: Transport, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    """A tunnel that was not opened has carried nothing."""
+    with Peer(says(answer)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("://", "://user:s3cr3t@"))
+        error = failure(transport, "https://tickets.invalid/")
+    assert not error.sent
+    assert "s3cr3t" not in str(error)
+    assert len(proxy.received) == 1
+
+
+@pytest.mark.parametrize("proxy", ["http://", "http://a:port", "http://[::1", "http://[", "http://a:70000"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_is_no_address(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch, scheme: str, proxy: str
+) -> None:
+    """A proxy that is mistyped is a failure before anything is sent, and no crash."""
+    monkeypatch.setenv(f"{scheme.upper()}_PROXY", proxy)
+    error = failure(transport, f"{scheme}://tickets.invalid/")
+    assert (type(error), error.sent) == (TransportError, False)
+
+
+@pytest.mark.parametrize("proxy", ["https", "socks5", "socks5h"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_of_another_kind(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch, scheme: str, proxy: str
+) -> None:
+    """A proxy that is not spoken to over plain HTTP gets no password in the clear, and no request."""
+    with Peer(never_answers) as peer:
+        monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"{proxy}://user:pw@127.0.0.1:{peer.port}")
+        error = failure(transport, f"{scheme}://tickets.invalid/", connect=0.3, answer=0.3)
+    assert not error.sent
+    assert not any(received.all_of("proxy-authorization") for received in peer.received)
+
+
+# --- what to trust -----------------------------------------------------------------------------------
+
+
+def test_a_folder_of_certificates(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is named and has no certificate that fits leaves nobody to trust."""
+    monkeypatch.setenv("SSL_CERT_DIR", str(CERTIFICATE.parent))
+    monkeypatch.setenv("SSL_CERT_FILE", "")
+    with Peer(keeps(OK), tls=True) as peer:
+        assert not failure(transport, peer.url).sent
+
+
+def test_a_certificate_file_that_is_not_there(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a file of certificates that is not there nothing is sent."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
+    with Peer(keeps(OK), tls=True) as peer:
+        assert not failure(transport, peer.url).sent
+
+
+@trusting
+def test_certificates_are_read_once_and_where_needed() -> None:
+    """Without TLS no certificate is read; with it they are read once, however many connections are made."""
+    ends = says(b"HTTP/1.0 200 OK\r\n\r\n")
+    with patch("ssl.create_default_context", wraps=ssl.create_default_context) as load, opened() as transport:
+        for tls, loaded in ((False, 0), (True, 1)):
+            with Peer(ends, tls=tls) as peer:
+                for _ in range(2):
+                    ask(transport, peer.url)
+            assert (peer.connections, load.call_count) == (2, loaded)
+
+
+def test_a_plain_request_loads_little() -> None:
+    """In a fresh process a request in the clear loads no certificates and no larger HTTP library."""
+    script = """if True:
+        import sys
+        from ticketctl.transport import Transport
+        transport = Transport()
+        print(transport.request("GET", sys.argv[1], {}, b"", connect=10, answer=10).status)
+        transport.close()
+        print([name for name in ("certifi", "httpx", "urllib3", "botocore", "urllib.request") if name in sys.modules])
+    """
+    with Peer(keeps(OK)) as peer:
+        run = subprocess.run([sys.executable, "-c", script, peer.url], capture_output=True, text=True, check=True)
+    assert run.stdout == "200\n[]\n"

@@ -1,0 +1,55 @@
+"""Several calls in flight at once, their answers as they arrive."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+from ticketctl.errors import TicketctlError
+
+Job = TypeVar("Job")
+Answer = TypeVar("Answer")
+
+
+def as_they_arrive(
+    work: Callable[[Job], Answer], jobs: Iterable[Job], *, at_once: int
+) -> Iterator[Answer | TicketctlError]:
+    """Do the jobs, ``at_once`` of them at the same time; what each gave or failed with, in order of arrival.
+
+    After a failure no other job is begun; those in flight are still waited for. Where the caller does not wait,
+    they go on in daemon threads.
+    """
+    if at_once == 1:
+        yield from _one_by_one(work, jobs)
+        return
+    arrived: queue.SimpleQueue[Answer | TicketctlError | Exception] = queue.SimpleQueue()
+
+    def fly(job: Job) -> None:
+        try:
+            arrived.put(work(job))
+        except Exception as error:  # raised again where it is seen, unless it is one of ours
+            arrived.put(error)
+
+    waiting, flying, failed = iter(jobs), 0, False
+    while True:
+        for job in islice(waiting, 0 if failed else at_once - flying):
+            threading.Thread(target=fly, args=(job,), daemon=True).start()
+            flying += 1
+        if not flying:
+            return
+        answer = arrived.get()
+        flying -= 1
+        if isinstance(answer, Exception) and not isinstance(answer, TicketctlError):
+            raise answer
+        failed = failed or isinstance(answer, TicketctlError)
+        yield answer
+
+
+def _one_by_one(work: Callable[[Job], Answer], jobs: Iterable[Job]) -> Iterator[Answer | TicketctlError]:
+    for job in jobs:
+        try:
+            yield work(job)
+        except TicketctlError as error:
+            yield error
+            return
