@@ -28,7 +28,7 @@ def test_block() -> None:
 
 def test_block_as_dict() -> None:
     """A block prints as the answer that it was read from, and always says whether it was replayed and from where."""
-    nowhere = {"region": None, "possible_gaps": []}
+    nowhere: dict[str, Any] = {"region": None, "possible_gaps": []}
     assert Block.from_answer(BLOCK).as_dict() == BLOCK | {"replayed": False} | nowhere
     assert Block.from_answer(REPLAYED).as_dict() == REPLAYED | nowhere
     there = replace(Block.from_answer(REPLAYED), region="eu-west-1", possible_gaps=("us-east-1",))

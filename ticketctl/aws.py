@@ -97,7 +97,7 @@ class Aws:
     def account(self) -> str:
         """The account that the credentials belong to."""
         with errors_in_our_words(f"sts in {self.region}", profile=self.profile):
-            return str(self.client("sts").get_caller_identity()["Account"])
+            return str(self.client("sts", timeout=5.0, retries=1).get_caller_identity()["Account"])
 
     def signed_headers(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
         """The headers of a request to a Function URL, signed with SigV4 for the service ``lambda``."""
