@@ -99,7 +99,7 @@ class Aws:
     def account(self) -> str:
         """The account that the credentials belong to."""
         with errors_in_our_words(f"sts in {self.region}", profile=self.profile):
-            return str(self.client("sts").get_caller_identity()["Account"])
+            return str(self.client("sts", timeout=5.0, retries=1).get_caller_identity()["Account"])
 
     @property
     def plain_credentials(self) -> tuple[str, str, str] | None:

@@ -320,7 +320,7 @@ class Connection:
             if found := self.find():
                 return found
             is_one = self._near is None and len(self.settings.regions) == 1
-            if not is_one or tables_elsewhere(self.aws, self.settings.stack, self._warn):
+            if not is_one or any(tables_elsewhere(self.aws, self.settings.stack)):
                 return None
             self._report(f"deploying {self.settings.stack} into the embedded AWS ({self.aws.region})")
             stacks = self.cloudformation()

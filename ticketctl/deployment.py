@@ -41,28 +41,41 @@ def plan(connection: Connection, stacks: CloudFormation, parameters: Mapping[str
     return Planned(stacks, existing, plan)
 
 
-def sharers(regions: Regions, parameters: Mapping[str, str]) -> Sequence[str]:
-    """The regions that would share the sequence if it were deployed to ``regions``; none where there is only one.
+@dataclass(frozen=True)
+class Sharing:
+    """The regions that would share the sequence after a deployment; none where there is only one.
 
+    ``begins``: none of them that could be read has any lane of it yet.
+    """
+
+    names: Sequence[str]
+    begins: bool
+
+
+def sharing(regions: Regions, parameters: Mapping[str, str]) -> Sharing:
+    """Who would share the sequence if it were deployed to ``regions``.
+
+    Where none of them has it, every region of the account is looked into; ``regions.unread`` tells where that failed.
     ``UsageError`` where a lane is asked for that is nobody's to choose then, ``RefusedError`` where lanes meet.
     """
     members = regions.members(tolerant=True)
     if not any(_has_lane(member) for member in members):
         members = regions.members(also=regions.elsewhere(), tolerant=True)
+    begins = not any(_has_lane(member) for member in members)
     names = list(dict.fromkeys([*regions.names, *(member.region for member in members)]))
     if len(names) < 2:
-        return ()
+        return Sharing((), begins)
     if parameters.keys() & {"Offset", "Increment"}:
         raise UsageError("--offset and --increment cannot be set where several regions share the lanes")
     survey(members).require_disjoint()
-    return names
+    return Sharing(names, begins)
 
 
-def give_lanes(regions: Regions, shared: Sequence[str], report: Callable[[str], None]) -> None:
+def give_lanes(regions: Regions, shared: Sharing, report: Callable[[str], None]) -> None:
     """Give the regions their lanes of every counter, and remember them."""
-    members = regions.members(also=shared, tolerant=True)
-    arrange(members, regions.names, report)
-    others = [name for name in (*regions.before(), *shared) if name not in regions.names]
+    members = regions.members(also=shared.names, tolerant=True)
+    arrange(members, regions.names, report, may_begin=shared.begins)
+    others = [name for name in (*regions.before(), *shared.names) if name not in regions.names]
     order = [*regions.names, *others] if len(regions.names) > 1 else [*others, *regions.names]
     active = {member.region for member in members if not member.retired}
     regions.remember([name for name in dict.fromkeys(order) if name in active])

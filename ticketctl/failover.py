@@ -8,16 +8,30 @@ from typing import Protocol
 
 from ticketctl.errors import (
     CounterExhaustedError,
+    CounterFrozenError,
     NotDeployedError,
     NotMintedError,
     OutcomeUnknownError,
     TicketctlError,
+    UnknownCounterError,
 )
 from ticketctl.models import Block
 from ticketctl.retry import until_known
 
 CONNECT_SECONDS = 1.0  # how long a region may take to accept a connection where there is another to go to
+LEAST_SECONDS = 0.5  # what an answer may take at least: less would make an unknown outcome of a slow refusal
 ASIDE_SECONDS = 10.0  # how long a region that did not answer is asked last
+
+
+PASSED_OVER = (
+    NotMintedError,
+    OutcomeUnknownError,
+    NotDeployedError,
+    UnknownCounterError,  # its lane may be on its way to the region
+    CounterExhaustedError,
+    CounterFrozenError,
+)
+"""What one region may answer while another mints; what any other error says holds for all of them."""
 
 
 class Minter(Protocol):
@@ -68,21 +82,27 @@ class Failover:
         ``possible_gaps``. Its receipt for ``key`` stays in that region, so asking it again settles the matter.
         """
         order = self._order()
-        unsettled: dict[str, None] = {}
-        passes = itertools.count()
+        unsettled: dict[str, OutcomeUnknownError] = {}
+        failures: list[TicketctlError] = []
 
         def attempt(within: float) -> Block:
-            looks_up, deadline = next(passes) > 0, self._clock() + within
-            failures: list[TicketctlError] = []
+            looks_up, deadline = bool(failures), self._clock() + within
+            if failures and within < LEAST_SECONDS * len(order):
+                raise _what_counts(failures)
+            failures.clear()
             for number, region in enumerate(order):
                 share = max(deadline - self._clock(), 0.05) / (len(order) - number)
                 try:
                     block = region.attempt(count, key=key, within=share, looks_up=looks_up)
-                except (NotMintedError, OutcomeUnknownError, NotDeployedError, CounterExhaustedError) as failure:
+                except PASSED_OVER as failure:
                     if isinstance(failure, OutcomeUnknownError):
-                        unsettled[region.region] = None
+                        unsettled.setdefault(region.region, failure)
                     self._pass_over(region.region, failure)
                     failures.append(failure)
+                except TicketctlError as error:
+                    for unknown in unsettled.values():  # whatever this one says, that one may have minted
+                        raise unknown from error
+                    raise
                 else:
                     gaps = tuple(name for name in unsettled if name != region.region)
                     return replace(block, possible_gaps=gaps)

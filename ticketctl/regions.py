@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ticketctl.cache import RegionsCache, key_of
 from ticketctl.connection import Connection
-from ticketctl.errors import NotDeployedError, TicketctlError
+from ticketctl.errors import NotDeployedError, TicketctlError, UnreachableError
 from ticketctl.failover import Failover
 from ticketctl.files import directory
 from ticketctl.lanes import Lane
@@ -45,7 +45,7 @@ class Regions:
         self._connections = dict.fromkeys(self.names[:1], home)
         self._failover: Failover | None = None
         self.unread: dict[str, TicketctlError] = {}
-        """The regions that ``members`` could not read, and why."""
+        """The regions that ``members`` and ``elsewhere`` could not look into, and why."""
 
     def close(self) -> None:
         """Close the connections to all regions."""
@@ -107,7 +107,8 @@ class Regions:
         if len(self.names) > 1:
             return True
         default = find(self.home.counters(), self.home.region)
-        return default is not None and bool(default.regions)
+        never_begins = self.home.outputs().offset == 0
+        return never_begins or (default is not None and bool(default.regions))
 
     def members(self, *, also: Iterable[str] = (), tolerant: bool = False) -> "Sequence[Member]":
         """Every region with a table of this sequence: those named or remembered, and those that their counters name.
@@ -147,16 +148,18 @@ class Regions:
 
     def elsewhere(self) -> Sequence[str]:
         """The other regions of the account, whichever they are, that have a table of the stack's name."""
-        return tables_elsewhere(self.home.aws, self.home.settings.stack, self._warn)
+        there, unknown = tables_elsewhere(self.home.aws, self.home.settings.stack)
+        self.unread |= {name: UnreachableError(f"DynamoDB in {name} cannot be reached") for name in unknown}
+        return there
 
     def before(self) -> tuple[str, ...]:
         """Where the stack was deployed before, as far as it is remembered."""
         return deployed_before(vars(self.home.settings), self._environ)
 
     def remember(self, regions: Sequence[str]) -> None:
-        """Keep in mind in which regions the stack is deployed, where it is more than one."""
+        """Keep in mind in which regions the stack is deployed, where it is, or was, more than one."""
         cache, key = _remembered(vars(self.home.settings), self._environ)
-        cache.put(key, regions if len(regions) > 1 else ())
+        cache.put(key, regions if len(regions) > 1 or self.before() else ())
 
 
 def deployed_before(values: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, ...]:

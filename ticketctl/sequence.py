@@ -8,6 +8,7 @@ import itertools
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from ticketctl.models import Counter
 from ticketctl.sources import refusal
 
 ATTEMPTS = 20
+LOOKS = 3
 SCRATCH = re.compile(r"verify-[0-9a-f]{32}")  # the counters of ``ticketctl verify``, which go again
 DEFAULT = ""  # stands for the default counter, which has another name in each region: the region's
 
@@ -63,6 +65,11 @@ class Entry:
     region: str
     lane: Lane
     holding: Holding | None = None
+
+    @property
+    def is_half_made(self) -> bool:
+        """Whether it waits until it is there in every region."""
+        return self.holding is not None and self.holding.is_half_made
 
     @property
     def state(self) -> str:
@@ -118,7 +125,20 @@ def called(entry: Entry) -> str:
 
 
 def survey(members: Sequence[Member], warn: Report = _nothing) -> Survey:
-    """Read every counter of every member. ``warn`` is told of items that are damaged, and left out."""
+    """Read every counter of every member. ``warn`` is told of items that are damaged, and left out.
+
+    The tables are read one after the other, so a hand-over in between can look like a conflict: one that is there
+    when they are read again is real.
+    """
+    found = _read(members, warn)
+    for _ in range(LOOKS - 1):
+        if not found.conflicts:
+            break
+        found = _read(members, _nothing)
+    return found
+
+
+def _read(members: Sequence[Member], warn: Report) -> Survey:
     found: dict[str, dict[str, Holding]] = {DEFAULT: {}}
     for member in members:
         for item in member.table.items():
@@ -147,15 +167,17 @@ def _entries(counter: str, holdings: Mapping[str, Holding], starts: Mapping[str,
             yield Entry(counter, region, lane)
 
 
-def arrange(members: Sequence[Member], regions: Sequence[str], report: Report = _nothing) -> None:
+def arrange(
+    members: Sequence[Member], regions: Sequence[str], report: Report = _nothing, *, may_begin: bool = True
+) -> None:
     """Give each of ``regions`` a lane of every counter, and finish what an earlier run has left open.
 
     A sequence that has not begun gets lanes ``1 … n`` of increment n in their order, also for those of ``regions``
     that are no members yet; later ones get a part of the widest lane of each counter. ``RefusedError`` where
-    lanes meet.
+    lanes meet, or where it has not begun and none ``may_begin`` it: who cannot be read may have all of it.
     """
     survey(members, report).require_disjoint()
-    _begin_default(members, regions)
+    _begin_default(members, regions, may_begin=may_begin)
     for target in members:
         found = survey(members)
         for counter in sorted(found.entries):
@@ -167,7 +189,7 @@ def arrange(members: Sequence[Member], regions: Sequence[str], report: Report = 
     survey(members).require_disjoint()
 
 
-def _begin_default(members: Sequence[Member], regions: Sequence[str]) -> None:
+def _begin_default(members: Sequence[Member], regions: Sequence[str], *, may_begin: bool) -> None:
     """Let the default counter begin where its function would do it, else in one region, with lanes for the others."""
     for member in members:
         if member.start is not None and not member.retired and member.find(DEFAULT) is None:
@@ -175,6 +197,10 @@ def _begin_default(members: Sequence[Member], regions: Sequence[str]) -> None:
     awaiting = [member for member in members if not member.retired]
     if not awaiting or any(member.find(DEFAULT) for member in members):
         return
+    if not may_begin:
+        raise RefusedError(
+            "no region that could be read has the sequence, and one that could not be may have it", hint="run it again"
+        )
     names = list(dict.fromkeys([*regions, *(member.region for member in awaiting)]))
     lanes = dict(zip(names, Lane(1, 1).split(len(names)), strict=True))
     first = min(awaiting, key=lambda member: member.region)  # the same one for whoever does this at the same time
@@ -188,22 +214,28 @@ def _begun(member: Member, name: str, lane: Lane, offers: Mapping[str, Lane]) ->
         return  # somebody else was first, and what is there counts
 
 
-def _hand_over(members: Sequence[Member], counter: str, target: Member, report: Report) -> None:
+def _hand_over(
+    members: Sequence[Member], counter: str, target: Member, report: Report, *, half_made_too: bool = False
+) -> None:
     """See to it that ``target`` has a lane of a counter that others have."""
     for _ in range(ATTEMPTS):
-        if _take_offers(members, counter, target, report) or target.find(counter) is not None:
+        holdings = {member.region: member.find(counter) for member in members if member is not target}
+        if any(holding and target.region in holding.offers for holding in holdings.values()):
+            _take_offers(members, counter, target, report)
             return
-        holdings = {member.region: member.find(counter) for member in members}
-        if any(holding and holding.is_half_made for holding in holdings.values()):
+        # Read last: whoever else gives the target a lane has narrowed the donor before, which the offer then meets.
+        if target.find(counter) is not None:
+            return
+        if not half_made_too and any(holding and holding.is_half_made for holding in holdings.values()):
             return  # whoever creates it will come to this region, too
-        donors = [m for m in members if not m.retired and holdings[m.region] is not None]
+        donors = [m for m in members if not m.retired and holdings.get(m.region) is not None]
         if not donors:
             raise RefusedError(
                 f"{counter or 'the default counter'} is only in regions that were destroyed: "
                 f"{', '.join(region for region, holding in holdings.items() if holding)}; their lanes stay unused",
                 hint="deploy one of them again, with --region",
             )
-        steps = {member.region: _step(holdings[member.region]) for member in donors}
+        steps = {member.region: _step(holdings.get(member.region)) for member in donors}
         donor = min(donors, key=lambda member: (steps[member.region], member.region))
         try:
             offer(donor.table, donor.name_of(counter), steps[donor.region], [target.region])
@@ -254,16 +286,16 @@ def create(
         _require_as_asked(holding, start, ceiling)
     for member in targets:
         holding = member.find(name)
-        others = [(other, there) for other in members if (there := other.find(name))]
-        if holding is None and all(there.is_half_made and _is_in(there, _lane_of(other)) for other, there in others):
-            lane = Lane(lanes[member.region].at_or_after(start), lanes[member.region].increment)
-            try:
+        if holding is not None:
+            continue
+        lane = Lane(lanes[member.region].at_or_after(start), lanes[member.region].increment)
+        others = _lanes_of(members, name)
+        if all(entry.is_half_made and entry.lane.is_disjoint(lane) for entry in others):
+            with suppress(NotSoError):  # somebody else makes it, too
                 begin(member.table, name, lane, offers={}, ceiling=ceiling, half_made=True)
-            except NotSoError:
-                continue
-        elif holding is None:
-            _hand_over(members, name, member, _nothing)
-    _require_disjoint(members, name)
+        else:
+            _hand_over(members, name, member, _nothing, half_made_too=True)
+    Survey({name: _lanes_of(members, name)}).require_disjoint()
     for member in members:
         release(member.table, name)
     return [holding.counter for member in targets if (holding := member.find(name))], is_new
@@ -280,10 +312,6 @@ def _lane_of(member: Member) -> Lane:
     return Lane(lane.residue, lane.increment)
 
 
-def _is_in(holding: Holding, lane: Lane) -> bool:
-    return (holding.lane.residue, holding.lane.increment) == (lane.residue, lane.increment)
-
-
 def _require_as_asked(holding: Holding, start: int, ceiling: int | None) -> None:
     counter = holding.counter
     if (ceiling or counter.ceiling) != counter.ceiling or holding.lane.offset < start:
@@ -294,9 +322,9 @@ def _require_as_asked(holding: Holding, start: int, ceiling: int | None) -> None
         )
 
 
-def _require_disjoint(members: Sequence[Member], name: str) -> None:
+def _lanes_of(members: Sequence[Member], name: str) -> Sequence[Entry]:
     holdings = {member.region: holding for member in members if (holding := member.find(name))}
-    Survey({name: list(_entries(name, holdings, {}))}).require_disjoint()
+    return list(_entries(name, holdings, {}))
 
 
 def adopt(members: Sequence[Member], regions: Sequence[str], name: str, largest: int) -> tuple[Sequence[Counter], bool]:

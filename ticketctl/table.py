@@ -1,6 +1,6 @@
 """The table as a whole: whether it is there, in which regions, and deleting it with every counter."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ticketctl.aws import Aws, errors_in_our_words
@@ -40,8 +40,8 @@ class Tables:
                 raise StackFailedError(f"the table {name} is not deleted yet: {error}", hint="run it again") from error
 
 
-def tables_elsewhere(aws: Aws, name: str, warn: Callable[[str], None]) -> Sequence[str]:
-    """The other regions of the account that have a table of that name. ``warn`` is told where nobody can tell."""
+def tables_elsewhere(aws: Aws, name: str) -> tuple[Sequence[str], Sequence[str]]:
+    """The other regions of the account that have a table of that name, and those that cannot be reached."""
     from concurrent.futures import ThreadPoolExecutor
 
     def look(region: str) -> bool | None:
@@ -56,6 +56,4 @@ def tables_elsewhere(aws: Aws, name: str, warn: Callable[[str], None]) -> Sequen
     others = [region for region in aws.regions() if region != aws.region]
     with ThreadPoolExecutor(LOOKERS) as pool:
         found = dict(zip(others, pool.map(look, others), strict=True))
-    if unknown := [region for region, there in found.items() if there is None]:
-        warn(f"not reached, so a table {name} there is not known of: {', '.join(unknown)}")
-    return [region for region, there in found.items() if there]
+    return [region for region, there in found.items() if there], [r for r, there in found.items() if there is None]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ticketctl.commands.options import PARAMETERS, Run, Yes, command
-from ticketctl.errors import FileError, InterruptedRunError, TicketctlError, UsageError
+from ticketctl.errors import FileError, InterruptedRunError, NotMintedError, TicketctlError, UsageError
 from ticketctl.outcomes import Outcomes, all_of, answers, failures, raise_failures
 from ticketctl.render import counter_row
 
@@ -47,13 +47,16 @@ def deploy(run: Run, yes: Yes = False) -> None:
     parameters = _parameters(run)
     note(f"deploying {run.place}, {_who(run)}")
     with run.connection.exclusively():
-        shared = deployment.sharers(regions, parameters)
+        shared = deployment.sharing(regions, parameters)
+        if shared.begins and regions.unread:
+            unread = ", ".join(regions.unread)
+            run.confirm(f"Not looked into: {unread}. Begin as if {run.settings.stack} had no ticket there?", yes=yes)
         with run.output.side_by_side(regions.names) as tell:
 
             def plan(connection: "Connection") -> "Planned":
                 stacks = connection.cloudformation(report=partial(tell, connection.region))
                 stacks.make_ready(run.settings.stack)
-                planned = deployment.plan(connection, stacks, parameters, shared=bool(shared))
+                planned = deployment.plan(connection, stacks, parameters, shared=bool(shared.names))
                 for change in planned.plan.changes:
                     tell(connection.region, f"  {change}")
                 return planned
@@ -62,7 +65,7 @@ def deploy(run: Run, yes: Yes = False) -> None:
         _confirm_public(run, answers(plans).values(), yes=yes)
         with run.output.side_by_side(regions.names) as tell, _goes_on("deployment", "ticketctl deploy"):
             plans = _carried_out(run, plans, tell)
-    if shared and answers(plans):
+    if shared.names and answers(plans):
         deployment.give_lanes(regions, shared, note)
     _show_deployed(run, plans)
 
@@ -119,11 +122,11 @@ def diff(
     from ticketctl import deployment
 
     parameters = _parameters(run)
-    shared = deployment.sharers(run.regions, parameters)
+    shared = deployment.sharing(run.regions, parameters)
 
     def look(connection: "Connection") -> "Plan":
         stacks = connection.cloudformation(report=run.output.note)
-        plan = deployment.plan(connection, stacks, parameters, shared=bool(shared)).plan
+        plan = deployment.plan(connection, stacks, parameters, shared=bool(shared.names)).plan
         if plan.changes:
             stacks.discard(plan)
         return plan
@@ -328,4 +331,7 @@ def _show_counters(run: Run, connection: "Connection") -> None:
 
 def _who(run: Run) -> str:
     profile = "" if run.settings.local else f", profile {run.settings.profile or 'default'}"
-    return f"account {run.connection.aws.account()}{profile}"
+    for name in run.regions.names[:-1]:
+        with suppress(NotMintedError):  # the next region knows the account as well
+            return f"account {run.regions.at(name).aws.account()}{profile}"
+    return f"account {run.regions.at(run.regions.names[-1]).aws.account()}{profile}"

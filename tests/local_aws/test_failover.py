@@ -1,0 +1,327 @@
+"""One region after the other fails, and minting goes on in the next: no duplicate, and every possible gap is said."""
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.local_aws.conftest import Result, Ticketctl
+from tests.local_aws.faulty_proxy import Fault, first, proxy_to
+from tests.local_aws.test_faults import route_dynamodb
+from tests.local_aws.test_regions import AP, EU, SA, US, deploy_alone, named, own_home
+from ticketctl.aws import Aws
+from ticketctl.cache import StackCache, key_of
+from ticketctl.connection import Connection
+from ticketctl.errors import NotMintedError
+from ticketctl.failover import CONNECT_SECONDS
+from ticketctl.local import HOST, Engine, reachable_url
+from ticketctl.models import Block
+from ticketctl.regions import Regions
+from ticketctl.settings import resolve
+
+Connect = Callable[..., Connection]
+Open = Callable[..., Regions]
+STACK = "failover"
+ALL = (US, EU, AP)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stack(ticketctl: Ticketctl) -> None:
+    """One stack in three regions for all of this module."""
+    assert ticketctl("deploy", "-q", *named(*ALL), "--local", "--stack", STACK).returncode == 0
+
+
+@pytest.fixture
+def own(environ: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """A home of the test's own, where the addresses of the regions can be others."""
+    home = own_home(environ, tmp_path / "home")
+    return home | {"TICKETCTL_LOCAL": "1", "TICKETCTL_STACK": STACK, "TICKETCTL_REGIONS": ",".join(ALL)}
+
+
+@pytest.fixture
+def regions(own: dict[str, str]) -> Iterator[Open]:
+    """The stack in all its regions, as a run of the command line has it; with ``notes`` a list of what it tells."""
+    with ExitStack() as opened:
+
+        def connect(*, spread: bool = False, notes: list[str] | None = None, **flags: Any) -> Regions:
+            home = Connection(resolve(flags, own), environ=own, connect=CONNECT_SECONDS)
+            told: list[str] = [] if notes is None else notes
+            return Regions(opened.enter_context(home), environ=own, spread=spread, note=told.append)
+
+        yield connect
+
+
+def send_to(environ: dict[str, str], region: str, port: int) -> None:
+    """Remember another port as the address of a region's function."""
+    with Connection(resolve({"region": region}, environ), environ=environ) as connection:
+        known = connection.look_up()
+    key = key_of(stack=known.stack, region=region, local=True, endpoint=None, profile=None, environ=environ)
+    address = reachable_url(known.url, f"http://{HOST}:{port}")
+    StackCache(Path(environ["TICKETCTL_HOME"]) / "stacks.json").put(key, replace(known, url=address))
+
+
+@contextmanager
+def refusing() -> Iterator[int]:
+    """A port that refuses every connection, and that nobody else gets."""
+    with socket.socket() as bound:
+        bound.bind((HOST, 0))
+        yield int(bound.getsockname()[1])
+
+
+@contextmanager
+def deaf() -> Iterator[int]:
+    """A port that neither accepts nor refuses: its queue of connections is full."""
+    with ExitStack() as opened:
+        listening = opened.enter_context(socket.socket())
+        listening.bind((HOST, 0))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield int(listening.getsockname()[1])
+
+
+@contextmanager
+def without_dynamodb(connect: Connect, aws: Aws, engine: Engine, *regions: str) -> Iterator[None]:
+    """The functions of some regions run, but do not reach DynamoDB, so that they mint nothing."""
+    try:
+        for region in regions:
+            route_dynamodb(aws.in_region(region), STACK, 1)
+            with pytest.raises(NotMintedError):  # now it has started, however long that took
+                connect(stack=STACK, region=region).counter()
+        yield
+    finally:
+        for region in regions:
+            route_dynamodb(aws.in_region(region), STACK, engine.port)
+
+
+def last(connect: Connect, *regions: str) -> list[int]:
+    """The last tickets that the default counters of some regions have issued."""
+    return [connect(stack=STACK, region=region).counter().hand_crafted_int for region in regions]
+
+
+# --- not minted --------------------------------------------------------------------------------------
+
+
+def test_the_next_region_answers(ticketctl: Ticketctl, connect: Connect, own: dict[str, str]) -> None:
+    """Where the first region refuses connections the second mints in silence; --verbose tells what was passed over."""
+    before = last(connect, *ALL)
+    with refusing() as port:
+        send_to(own, US, port)
+        assert ticketctl("next", env=own) == Result(0, f"{before[1] + 3}\n", "")
+        told = ticketctl("next", "--verbose", env=own)
+    assert (told.returncode, told.stdout) == (0, f"{before[1] + 6}\n")
+    passed_over = [line for line in told.stderr.splitlines() if " is passed over" in line]
+    assert passed_over == told.stderr.splitlines()[-1:]
+    assert passed_over[0].startswith(f"{US} is passed over: {HOST}:{port} cannot be reached: ")
+    assert passed_over[0].endswith("; nothing was minted")
+    assert last(connect, *ALL) == [before[0], before[1] + 6, before[2]]
+
+
+def test_the_document_names_the_region(ticketctl: Ticketctl, connect: Connect, own: dict[str, str]) -> None:
+    """With --json a block says where it was taken; a region that minted nothing leaves no possible gap."""
+    number = last(connect, AP)[0] + 3
+    with refusing() as port:
+        for region in (US, EU):
+            send_to(own, region, port)
+        run = ticketctl("next", "--json", env=own)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert json.loads(run.stdout) == {
+        "partition": AP,
+        "hand_crafted_int": number,
+        "first": number,
+        "last": number,
+        "count": 1,
+        "increment": 3,
+        "replayed": False,
+        "region": AP,
+        "possible_gaps": [],
+    }
+
+
+def test_a_region_that_accepts_no_connection(ticketctl: Ticketctl, connect: Connect, own: dict[str, str]) -> None:
+    """A region that does not take up a connection is left after the connect limit, whatever the timeout is."""
+    number = last(connect, EU)[0] + 3
+    with deaf() as port:
+        send_to(own, US, port)
+        assert ticketctl("next", "--timeout", "3600", env=own) == Result(0, f"{number}\n", "")
+
+
+def test_addresses_that_are_out_of_date(ticketctl: Ticketctl, connect: Connect, own: dict[str, str]) -> None:
+    """Where no region is at its remembered address, CloudFormation is asked and the first one mints."""
+    number = last(connect, US)[0] + 3
+    with refusing() as port:
+        for region in ALL:
+            send_to(own, region, port)
+        assert ticketctl("next", env=own) == Result(0, f"{number}\n", "")
+
+
+def test_no_region_mints(ticketctl: Ticketctl, connect: Connect, aws: Aws, engine: Engine, own: dict[str, str]) -> None:
+    """Where every region is without its table nothing is minted: exit 7, safe to try again."""
+    before = last(connect, *ALL)
+    with without_dynamodb(connect, aws, engine, *ALL):
+        run = ticketctl("next", "--json", "--timeout", "9", env=own)
+    error = json.loads(run.stderr)["error"]
+    assert (run.returncode, run.stdout, error["code"], error["exit_code"]) == (7, "", "unavailable", 7)
+    assert last(connect, *ALL) == before
+
+
+def test_a_region_is_asked_last_for_a_while(connect: Connect, own: dict[str, str], regions: Open) -> None:
+    """A region that did not answer is not tried again with each mint."""
+    notes: list[str] = []
+    before = last(connect, *ALL)
+    with refusing() as port:
+        send_to(own, US, port)
+        server = regions(notes=notes)
+        blocks = [server.mint(2, key=f"aside-{port}-{number}") for number in range(3)]
+    assert [(block.region, block.first) for block in blocks] == [(EU, before[1] + n) for n in (3, 9, 15)]
+    assert [note.partition(":")[0] for note in notes] == [f"{US} is passed over"]
+
+
+def test_spread_over_the_regions_that_answer(own: dict[str, str], regions: Open) -> None:
+    """With --spread the regions that answer take turns, and none of the calls fails."""
+    with refusing() as port:
+        send_to(own, EU, port)
+        server = regions(spread=True)
+        blocks = [server.mint(1, key=f"spread-{port}-{number}") for number in range(6)]
+    assert {block.region for block in blocks} == {US, AP}
+    assert len({block.last for block in blocks}) == 6
+
+
+# --- unknown -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["lost request", "lost reply", "reset", "half", "delay"])
+def test_an_unknown_outcome_is_a_possible_gap(
+    connect: Connect, engine: Engine, own: dict[str, str], regions: Open, fault: Fault
+) -> None:
+    """The next region mints and the first one is named; its receipt tells later what it had taken."""
+    key, notes, before = f"unknown-{fault}", list[str](), last(connect, *ALL)
+    with proxy_to(engine.port, first(fault), delay=3.0) as proxy:
+        send_to(own, US, proxy.port)
+        block = regions(notes=notes, timeout=3.0).mint(1, key=key)
+        assert proxy.injected[fault] == 1
+    number = before[1] + 3
+    assert block == Block(EU, number, number, count=1, increment=3, region=EU, possible_gaps=(US,))
+    spent = fault != "lost request"
+    assert last(connect, *ALL) == [before[0] + 3 * spent, number, before[2]]
+    assert [note.partition(":")[0] for note in notes] == [f"{US} is passed over; it may have spent tickets"]
+    again = connect(stack=STACK, region=US).mint(1, key=key)
+    assert (again.last, again.replayed) == (before[0] + 3, spent)
+
+
+def test_a_possible_gap_is_said_on_request_only(
+    ticketctl: Ticketctl, connect: Connect, engine: Engine, own: dict[str, str]
+) -> None:
+    """A lost reply goes unsaid in a plain run; --json names the region, and --verbose tells the story."""
+    before = last(connect, US, EU)
+    with proxy_to(engine.port, lambda: "lost reply") as proxy:
+        send_to(own, US, proxy.port)
+        assert ticketctl("next", env=own) == Result(0, f"{before[1] + 3}\n", "")
+        run = ticketctl("next", "--json", "--verbose", env=own)
+    document = json.loads(run.stdout)
+    assert (run.returncode, document["last"], document["region"]) == (0, before[1] + 6, EU)
+    assert document["possible_gaps"] == [US]
+    told = json.loads(run.stderr.splitlines()[-1])["detail"]
+    assert told.startswith(f"{US} is passed over; it may have spent tickets: {HOST}:{proxy.port} gave no usable answer")
+    assert last(connect, US, EU) == [before[0] + 6, before[1] + 6]
+
+
+def test_fetch_goes_on_elsewhere(ticketctl: Ticketctl, connect: Connect, engine: Engine, own: dict[str, str]) -> None:
+    """Where a region is lost between two blocks, the blocks say where they came from and no number is printed twice."""
+    before = last(connect, US, EU)
+    faults: list[Fault] = ["", "", "lost reply", "lost reply"]
+    with proxy_to(engine.port, lambda: faults.pop(0) if faults else "lost request") as proxy:
+        send_to(own, US, proxy.port)
+        run = ticketctl("fetch", "10", "--block", "2", "--json", env=own)
+    blocks = [json.loads(line) for line in run.stdout.splitlines()]
+    assert (run.returncode, run.stderr) == (0, "")
+    assert [(block["region"], block["first"], block["possible_gaps"]) for block in blocks] == [
+        (US, before[0] + 3, []),
+        (US, before[0] + 9, []),
+        (EU, before[1] + 3, [US]),
+        (EU, before[1] + 9, []),
+        (EU, before[1] + 15, []),
+    ]
+    assert last(connect, US, EU) == [before[0] + 18, before[1] + 18]
+
+
+def test_no_region_replies(ticketctl: Ticketctl, connect: Connect, engine: Engine, own: dict[str, str]) -> None:
+    """Where every reply is lost the run is exit 8; however often it tried, each region spent one number."""
+    before = last(connect, *ALL)
+    with proxy_to(engine.port, lambda: "lost reply") as proxy:
+        for region in ALL:
+            send_to(own, region, proxy.port)
+        run = ticketctl("next", "--timeout", "3", env=own)
+        assert proxy.injected["lost reply"] > len(ALL)
+    assert (run.returncode, run.stdout) == (8, "")
+    assert "a ticket may have been spent" in run.stderr
+    assert last(connect, *ALL) == [number + 3 for number in before]
+
+
+# --- what does not fail over -------------------------------------------------------------------------
+
+
+def test_a_typed_key_stays_in_the_first_region(
+    ticketctl: Ticketctl, connect: Connect, aws: Aws, engine: Engine, own: dict[str, str]
+) -> None:
+    """No other region answers for it (exit 7), though one would mint without it; later it gives its ticket again."""
+    keyed = ("next", "--idempotency-key", "mine")
+    before = last(connect, *ALL)
+    assert ticketctl(*keyed, env=own) == Result(0, f"{before[0] + 3}\n", "")
+    with without_dynamodb(connect, aws, engine, US):
+        refused = ticketctl(*keyed, "--spread", "--timeout", "1", env=own)
+        assert (refused.returncode, refused.stdout) == (7, "")
+        assert "nothing was minted" in refused.stderr
+        assert ticketctl("next", env=own) == Result(0, f"{before[1] + 3}\n", "")
+    again = ticketctl(*keyed, "--json", env=own)
+    document = json.loads(again.stdout)
+    assert (document["last"], document["replayed"], document["region"]) == (before[0] + 3, True, US)
+    assert last(connect, *ALL) == [before[0] + 3, before[1] + 3, before[2]]
+
+
+def test_the_default_counter_of_a_region(connect: Connect, aws: Aws, engine: Engine, regions: Open) -> None:
+    """The name of a region means its own default counter, which no other region has."""
+    before = last(connect, EU)[0]
+    block = regions(partition=EU).mint(1, key=f"named-{before}")
+    assert (block.region, block.partition, block.last) == (EU, EU, before + 3)
+    with without_dynamodb(connect, aws, engine, EU), pytest.raises(NotMintedError):
+        regions(partition=EU, timeout=1.0).mint(1, key=f"refused-{before}")
+
+
+# --- refused in one region ---------------------------------------------------------------------------
+
+
+def test_a_region_that_is_used_up(ticketctl: Ticketctl, own: dict[str, str]) -> None:
+    """Below a ceiling the regions mint one after the other, until no number is left in any: exit 6."""
+    assert ticketctl("counter", "create", "few", "--ceiling", "5", env=own).returncode == 0
+    run = ticketctl("fetch", "5", "--block", "1", "--json", "-p", "few", env=own)
+    blocks = [json.loads(line) for line in run.stdout.splitlines()]
+    assert (run.returncode, run.stderr) == (0, "")
+    assert [(block["region"], block["last"]) for block in blocks] == [(US, 1), (US, 4), (EU, 2), (EU, 5), (AP, 3)]
+    assert {tuple(block["possible_gaps"]) for block in blocks} == {()}
+    full = ticketctl("next", "--json", "-p", "few", env=own)
+    assert (full.returncode, full.stdout) == (6, "")
+    assert json.loads(full.stderr)["error"]["code"] == "counter_exhausted"
+
+
+def test_a_region_that_has_no_stack(ticketctl: Ticketctl, connect: Connect, own: dict[str, str]) -> None:
+    """A region to which the stack is not deployed yet is passed over."""
+    number = last(connect, US)[0] + 3
+    run = ticketctl("next", *named(SA, US), env=own)
+    assert run == Result(0, f"{number}\n", "")
+    assert connect(stack=STACK, region=SA).find() is None
+
+
+def test_a_region_that_has_no_lane_yet(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
+    """A region whose stack is there but whose lane is still to come is passed over, too."""
+    assert connect(stack=new_stack, region=US).mint(1).last == 1
+    deploy_alone(connect(stack=new_stack, region=EU), {"Offset": "0"})
+    run = ticketctl("next", *named(EU, US), "--local", "--stack", new_stack)
+    assert run == Result(0, "2\n", "")

@@ -1,0 +1,352 @@
+"""``failover``: which region is asked when, for how long, and what is known in the end."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pytest
+
+from ticketctl.errors import (
+    AccessError,
+    CounterExhaustedError,
+    CounterFrozenError,
+    CounterInvalidError,
+    IdempotencyConflictError,
+    NotDeployedError,
+    NotMintedError,
+    OutcomeUnknownError,
+    ThrottledError,
+    TicketctlError,
+    UnknownCounterError,
+    UnreachableError,
+    UsageError,
+)
+from ticketctl.failover import ASIDE_SECONDS, Failover
+from ticketctl.models import Block
+
+NOT_MINTED = UnreachableError("no connection")
+UNKNOWN = OutcomeUnknownError("no reply")
+EXHAUSTED = CounterExhaustedError("full")
+NOT_DEPLOYED = NotDeployedError("no stack")
+NO_COUNTER = UnknownCounterError("no counter")
+FROZEN = CounterFrozenError("frozen")
+NAMES = ("east", "west", "north")
+
+
+class Asked(NamedTuple):
+    """One attempt in one region."""
+
+    region: str
+    tickets: int
+    key: str | None
+    within: float
+    looks_up: bool
+
+
+class Clock:
+    """A clock that only sleeping and the attempts move, and all that was asked and told meanwhile."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.asked: list[Asked] = []
+        self.notes: list[str] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    @property
+    def order(self) -> list[str]:
+        """The regions that were asked since this was last read."""
+        order = [asked.region for asked in self.asked]
+        self.asked.clear()
+        return order
+
+
+class Region:
+    """A region whose ``outcomes`` come in turn, the last for ever, after ``takes`` seconds; ``None`` is a block."""
+
+    def __init__(self, clock: Clock, name: str, *outcomes: TicketctlError | None, takes: float = 0.0) -> None:
+        self.clock = clock
+        self.region = name
+        self.outcomes: list[TicketctlError | None] = list(outcomes) or [None]
+        self.takes = takes
+
+    def attempt(self, count: int, *, key: str | None, within: float, looks_up: bool) -> Block:
+        self.clock.asked.append(Asked(self.region, count, key, within, looks_up))
+        self.clock.now += self.takes
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        if outcome is not None:
+            raise outcome
+        return block_of(self.region, count)
+
+
+def block_of(region: str, count: int = 1, *gaps: str) -> Block:
+    return Block("orders", 7, 6 + count, count, 1, region=region, possible_gaps=gaps)
+
+
+def failover(clock: Clock, regions: Sequence[Region], *, timeout: float = 8.0, spread: bool = False) -> Failover:
+    return Failover(
+        regions,
+        timeout=timeout,
+        spread=spread,
+        note=clock.notes.append,
+        clock=lambda: clock.now,
+        sleep=clock.sleep,
+    )
+
+
+def three(*outcomes: Sequence[TicketctlError | None], takes: float = 0.0) -> tuple[Clock, list[Region]]:
+    """Three regions, each with its outcomes; a region without any mints."""
+    clock = Clock()
+    given = [*outcomes, *([()] * (3 - len(outcomes)))]
+    return clock, [Region(clock, name, *each, takes=takes) for name, each in zip(NAMES, given, strict=True)]
+
+
+# --- the order -------------------------------------------------------------------------------------
+
+
+def test_the_first_region_mints_as_long_as_it_answers() -> None:
+    """The others are not asked, and nothing is told."""
+    clock, regions = three()
+    source = failover(clock, regions)
+    assert [source.mint(5, key="k") for _ in range(3)] == [block_of("east", 5)] * 3
+    assert clock.asked == [Asked("east", 5, "k", 8.0 / 3, looks_up=False)] * 3
+    assert clock.notes == []
+
+
+def test_spread_mints_from_each_region_in_turn() -> None:
+    """Wherever it begins, each mint begins one region further."""
+    clock, regions = three()
+    source = failover(clock, regions, spread=True)
+    blocks = [source.mint(1, key="k").region for _ in range(7)]
+    begin = NAMES.index(blocks[0] or "")
+    assert blocks == [NAMES[(begin + turn) % 3] for turn in range(7)]
+
+
+def test_spread_begins_anywhere() -> None:
+    """Callers that mint once each do not all begin with the same region."""
+    clock, regions = three()
+    assert {failover(clock, regions, spread=True).mint(1, key="k").region for _ in range(200)} == set(NAMES)
+
+
+def test_spread_goes_on_with_the_next_region() -> None:
+    """A region that does not answer in its turn is followed by the one behind it."""
+    clock, regions = three([], [NOT_MINTED], [])
+    source = failover(clock, regions, spread=True)
+    while source.mint(1, key="k").region != "east":
+        pass
+    clock.now += ASIDE_SECONDS
+    assert clock.order
+    assert source.mint(1, key="k") == block_of("north")
+    assert clock.order == ["west", "north"]
+
+
+@pytest.mark.parametrize(
+    "passed_over", [NOT_MINTED, ThrottledError("slow"), EXHAUSTED, NOT_DEPLOYED, NO_COUNTER, FROZEN], ids=repr
+)
+def test_a_region_that_cannot_mint_is_passed_over(passed_over: TicketctlError) -> None:
+    """The next one mints; nothing was spent, so there is no gap."""
+    clock, regions = three([passed_over], [passed_over])
+    assert failover(clock, regions).mint(2, key="k") == block_of("north", 2)
+    assert clock.order == ["east", "west", "north"]
+    assert clock.notes == [f"{name} is passed over: {passed_over.message}" for name in ("east", "west")]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        AccessError("forbidden"),
+        CounterInvalidError("damaged"),
+        UsageError("wrong"),
+        IdempotencyConflictError("used"),
+    ],
+    ids=repr,
+)
+def test_other_errors_are_told_at_once(told: TicketctlError) -> None:
+    """What is wrong in one region is wrong, and no other is asked."""
+    clock, regions = three([told])
+    with pytest.raises(type(told)) as caught:
+        failover(clock, regions).mint(1, key="k")
+    assert (caught.value, clock.order, clock.notes, clock.now) == (told, ["east"], [], 1000.0)
+
+
+def test_every_region_is_asked_with_the_same_key() -> None:
+    """In all passes the key is the caller's, so that a region that minted already says what it minted."""
+    clock, regions = three([NOT_MINTED, None], [UNKNOWN], [NOT_MINTED])
+    failover(clock, regions).mint(3, key="mine")
+    assert [(asked.region, asked.tickets, asked.key) for asked in clock.asked] == [
+        (name, 3, "mine") for name in ("east", "west", "north", "east")
+    ]
+
+
+def test_addresses_are_looked_up_again_from_the_second_pass_on() -> None:
+    """First every region gets its chance where it was last known."""
+    clock, regions = three([NOT_MINTED, NOT_MINTED, None], [NOT_MINTED], [NOT_MINTED])
+    failover(clock, regions).mint(1, key="k")
+    assert [asked.looks_up for asked in clock.asked] == [False] * 3 + [True] * 4
+
+
+# --- the time --------------------------------------------------------------------------------------
+
+
+def test_each_region_has_its_share_of_the_time() -> None:
+    """What is left is shared out evenly among the regions that are still to be asked."""
+    clock, regions = three([NOT_MINTED], [NOT_MINTED], takes=2.0)
+    failover(clock, regions, timeout=12.0).mint(1, key="k")
+    assert [asked.within for asked in clock.asked] == pytest.approx([4.0, 5.0, 8.0])
+
+
+def test_the_last_region_gets_a_moment_when_the_time_is_over() -> None:
+    """A region that took more than its share leaves the others 50 ms, not less than nothing."""
+    clock, regions = three([NOT_MINTED], [NOT_MINTED])
+    regions[0].takes = 20.0
+    assert failover(clock, regions).mint(1, key="k") == block_of("north")
+    assert [asked.within for asked in clock.asked] == pytest.approx([8.0 / 3, 0.025, 0.05])
+
+
+@pytest.mark.parametrize("timeout", [2.0, 30.0])
+def test_where_no_region_mints_the_time_ends_it(timeout: float) -> None:
+    """All are asked again and again, and in the end nothing was minted."""
+    last = ThrottledError("busy")
+    clock, regions = three([last], [EXHAUSTED], [NOT_DEPLOYED], takes=0.02)
+    with pytest.raises(ThrottledError) as caught:
+        failover(clock, regions, timeout=timeout).mint(1, key="k")
+    assert caught.value is last
+    order = clock.order
+    assert order == list(NAMES) * (len(order) // 3)
+    assert len(order) >= 6
+    assert clock.now <= 1000.0 + timeout + 0.06
+
+
+def test_a_pass_is_not_begun_without_the_time_for_answers() -> None:
+    """What is left at the end is not spent on attempts so short that a slow refusal would count as unknown."""
+    clock, regions = three([NOT_MINTED], [NOT_MINTED], [NOT_MINTED], takes=0.02)
+    with pytest.raises(NotMintedError):
+        failover(clock, regions, timeout=1.0).mint(1, key="k")
+    assert clock.order == list(NAMES)
+
+
+# --- unknown ---------------------------------------------------------------------------------------
+
+
+def test_a_region_that_may_have_minted_is_named() -> None:
+    """The next region's block is handed out, with a possible gap where the first did not say whether it minted."""
+    clock, regions = three([UNKNOWN])
+    assert failover(clock, regions).mint(4, key="k") == block_of("west", 4, "east")
+    assert clock.notes == ["east is passed over; it may have spent tickets: no reply"]
+
+
+def test_every_region_that_may_have_minted_is_named() -> None:
+    """There may be more than one possible gap, in the order of the regions; one that did not mint is none."""
+    clock, regions = three([UNKNOWN], [UNKNOWN])
+    assert failover(clock, regions).mint(1, key="k") == block_of("north", 1, "east", "west")
+    clock, regions = three([UNKNOWN], [NOT_MINTED])
+    assert failover(clock, regions).mint(1, key="k") == block_of("north", 1, "east")
+
+
+def test_a_region_that_answers_after_all_leaves_no_gap() -> None:
+    """Asked with the same key it says what it minted, and that is handed out: nothing is open any more."""
+    clock, regions = three([UNKNOWN, None], [NOT_MINTED], [NOT_MINTED])
+    assert failover(clock, regions).mint(1, key="k") == block_of("east")
+    assert clock.order == ["east", "west", "north", "east"]
+
+
+def test_one_region_that_answers_after_all_does_not_speak_for_another() -> None:
+    """A gap stays possible where nobody has said anything since."""
+    clock, regions = three([UNKNOWN, None], [UNKNOWN], [NOT_MINTED])
+    assert failover(clock, regions).mint(1, key="k") == block_of("east", 1, "west")
+
+
+def test_a_later_refusal_does_not_close_a_gap() -> None:
+    """That a region minted nothing the second time says nothing of the first."""
+    clock, regions = three([UNKNOWN, NOT_MINTED], [NOT_MINTED, None], [NOT_MINTED])
+    assert failover(clock, regions).mint(1, key="k") == block_of("west", 1, "east")
+
+
+def test_a_gap_is_told_once() -> None:
+    """The next mint begins with nothing open."""
+    clock, regions = three([UNKNOWN, None])
+    source = failover(clock, regions)
+    assert source.mint(1, key="k1") == block_of("west", 1, "east")
+    assert source.mint(1, key="k2") == block_of("west")
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_unknown_counts_more_than_not_minted(at: int) -> None:
+    """Where one region may have minted and none did for sure, the outcome is unknown, whichever it was."""
+    outcomes: list[list[TicketctlError]] = [[NOT_MINTED], [NOT_DEPLOYED], [EXHAUSTED]]
+    outcomes[at] = [UNKNOWN, NOT_MINTED]
+    clock, regions = three(*outcomes)
+    with pytest.raises(OutcomeUnknownError) as caught:
+        failover(clock, regions).mint(1, key="k")
+    assert caught.value is UNKNOWN
+
+
+def test_not_minted_counts_more_than_what_cannot_mint() -> None:
+    """As long as one region might mint it is worth asking again."""
+    clock, regions = three([EXHAUSTED], [NOT_MINTED, None], [NOT_DEPLOYED])
+    assert failover(clock, regions).mint(1, key="k") == block_of("west")
+    assert clock.order == ["east", "west", "north", "east", "west"]
+
+
+@pytest.mark.parametrize(
+    ("first", "others"),
+    [(EXHAUSTED, NOT_DEPLOYED), (NOT_DEPLOYED, EXHAUSTED), (NO_COUNTER, FROZEN), (FROZEN, NO_COUNTER)],
+    ids=repr,
+)
+def test_where_no_region_can_mint_the_first_says_why(first: TicketctlError, others: TicketctlError) -> None:
+    """Nobody waits for regions that will not mint later either."""
+    clock, regions = three([first], [others], [others])
+    with pytest.raises(type(first)) as caught:
+        failover(clock, regions).mint(1, key="k")
+    assert (caught.value, clock.order, clock.now) == (first, list(NAMES), 1000.0)
+
+
+def test_a_refusal_after_an_unknown_outcome_leaves_it_unknown() -> None:
+    """An error that ends everything says nothing of the tickets that may have been spent before it."""
+    clock, regions = three([UNKNOWN, AccessError("forbidden")], [NOT_MINTED], [NOT_MINTED])
+    with pytest.raises(OutcomeUnknownError) as caught:
+        failover(clock, regions).mint(1, key="k")
+    assert caught.value is UNKNOWN
+
+
+def test_a_refusal_behind_an_unknown_outcome_in_one_pass_leaves_it_unknown() -> None:
+    """The same within one pass over the regions: the first may have minted, whatever the second says."""
+    clock, regions = three([UNKNOWN], [AccessError("forbidden")])
+    with pytest.raises(OutcomeUnknownError) as caught:
+        failover(clock, regions).mint(1, key="k")
+    assert caught.value is UNKNOWN
+
+
+# --- aside -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failure", [NOT_MINTED, UNKNOWN, EXHAUSTED], ids=repr)
+def test_a_region_that_did_not_answer_is_asked_last_for_a_while(failure: TicketctlError) -> None:
+    """The next mints do not wait for it again; when the while is over it is the first once more."""
+    clock, regions = three([failure, None])
+    source = failover(clock, regions)
+    assert source.mint(1, key="k").region == "west"
+    clock.now += ASIDE_SECONDS - 0.01
+    assert source.mint(1, key="k").region == "west"
+    clock.now += 0.01
+    assert source.mint(1, key="k").region == "east"
+    assert clock.order == ["east", "west", "west", "east"]
+
+
+def test_regions_that_are_aside_keep_their_order_and_are_still_asked() -> None:
+    """Where no other mints either, those that were put aside are asked in their turn."""
+    clock, regions = three([NOT_MINTED, None], [NOT_MINTED], [None, NOT_MINTED])
+    source = failover(clock, regions)
+    assert source.mint(1, key="k").region == "north"
+    assert source.mint(1, key="k").region == "east"
+    assert clock.order == ["east", "west", "north", "north", "east"]
+
+
+def test_one_region_alone_is_a_source_too() -> None:
+    """It has all the time, and what it says is the outcome."""
+    clock = Clock()
+    source = failover(clock, [Region(clock, "east", NOT_MINTED, UNKNOWN, None)])
+    assert source.mint(1, key="k") == block_of("east")
+    assert clock.asked[0].within == 8.0
+    with pytest.raises(NotMintedError):
+        failover(clock, [Region(clock, "east", NOT_MINTED)]).mint(1, key="k")
