@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.main import get_command
 
 from tests.conftest import Answer, Server
 from ticketctl import __version__, errors, template
-from ticketctl.cli import command_line
+from ticketctl.cli import command_line, whole_command_line
 
 REGION_MISSING = (
     "no region is set; looked at --region, TICKETCTL_REGIONS, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
@@ -46,7 +47,7 @@ def walk(group: typer.Typer, *path: str) -> Iterator[tuple[str, ...]]:
         yield from walk(sub.typer_instance, *path, str(sub.name))
 
 
-APP = command_line()
+APP = whole_command_line()
 COMMANDS = list(walk(APP))
 GROUPS = [(str(sub.name),) for sub in APP.registered_groups]
 IN_A_REGION = [path for path in COMMANDS if path[0] not in ("synth", "local")]
@@ -127,6 +128,19 @@ def test_commands() -> None:
         "url",
         "verify",
     ]
+
+
+def test_help_of_all_commands() -> None:
+    """What ticketctl's own help says of each command is what the command says of itself."""
+    overview, whole = (get_command(app) for app in (command_line(), whole_command_line()))
+    assert overview.get_help(typer.Context(overview)) == whole.get_help(typer.Context(whole))
+
+
+def test_completion(ticketctl: Callable[..., Run]) -> None:
+    """A shell is offered the options of a command, too."""
+    words = {"COMP_WORDS": "ticketctl fetch --conc", "COMP_CWORD": "2", "_TICKETCTL_COMPLETE": "complete_bash"}
+    run = ticketctl(**words)
+    assert (run.returncode, run.stdout) == (0, "--concurrency\n")
 
 
 def test_bare(ticketctl: Callable[..., Run]) -> None:

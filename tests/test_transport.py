@@ -827,18 +827,21 @@ def test_a_failed_tunnel_is_closed_at_once(transport: Transport, monkeypatch: py
     assert ends == [None]
 
 
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_ctrl_c(scheme: str) -> None:
-    """Ctrl-C goes through, in the middle of a request as while its connection is made, which is closed behind it."""
+@pytest.mark.parametrize(("scheme", "held"), [("http", "held"), ("https", "dropped")])
+def test_ctrl_c(scheme: str, held: str) -> None:
+    """Ctrl-C goes through, in the middle of an answer as of a handshake, and the connection ends with it.
+
+    A handshake's socket is out of reach until its error is dropped; an answer's is closed though the error is held.
+    """
     script = """if True:
         import sys
         from ticketctl.transport import Transport
         try:
             Transport(direct=True).request("POST", sys.argv[1], {}, b"{}", connect=10, answer=10)
         except KeyboardInterrupt as error:
-            kept = error
-            print("interrupted", flush=True)
-            sys.stdin.read()
+            kept = error if sys.argv[2] == "held" else None
+        print("interrupted", flush=True)
+        sys.stdin.read()
     """
     seen: list[bytes] = []
 
@@ -851,7 +854,7 @@ def test_ctrl_c(scheme: str) -> None:
 
     with Peer(interrupts) as peer:
         process = subprocess.Popen(
-            [sys.executable, "-c", script, f"{scheme}://127.0.0.1:{peer.port}"],
+            [sys.executable, "-c", script, f"{scheme}://127.0.0.1:{peer.port}", held],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

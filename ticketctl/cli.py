@@ -19,25 +19,63 @@ from ticketctl.commands.options import help_when_bare
 from ticketctl.errors import TicketctlError, UsageError
 from ticketctl.render import Output, lost_reader, standard_output
 
-_MODULES = {
-    "next": "mint",
-    "fetch": "mint",
-    "status": "status",
-    "url": "status",
-    "counter": "counter",
-    "regions": "regions",
-    "deploy": "stack",
-    "diff": "stack",
-    "destroy": "stack",
-    "synth": "stack",
-    "verify": "verify",
-    "local": "local",
+_COMMANDS = {
+    "next": ("mint", "Mint one ticket and print it."),
+    "fetch": ("mint", "Mint many tickets and print them, one a line, while the rest is being minted."),
+    "status": ("status", "Show the counters, or one with --partition. Never mints."),
+    "url": ("status", "Print the Function URL, one a region."),
+    "regions": (
+        "regions",
+        "Show which lane each region has of each counter, and prove from their items that no two meet.",
+    ),
+    "deploy": (
+        "stack",
+        "Deploy the ticket server to its regions, or bring it up to date. What is not named keeps its value.",
+    ),
+    "diff": ("stack", "Show what deploy would change; nothing is changed."),
+    "destroy": (
+        "stack",
+        "Delete the stack in its regions. Its tables stay, and a later deploy carries their counters on.",
+    ),
+    "synth": ("stack", "Print the CloudFormation template."),
+    "verify": (
+        "verify",
+        "Prove on your own stack that no ticket comes twice, on a scratch counter that is made and removed.",
+    ),
+    "counter": ("counter", "Make counters, move them forward, freeze them."),
+    "local": ("local", "The embedded AWS that --local uses."),
 }
-"""The commands, in the order of the help, and the module of ``ticketctl.commands`` that has each."""
+"""The commands in the order of the help: the module of ``ticketctl.commands`` that has each, and what it does."""
 
 
 def command_line(first: str = "") -> typer.Typer:
-    """The Typer app with every command; where ``first`` is one of them, only with those of its module, to save time."""
+    """The Typer app for a command line that begins with ``first``.
+
+    It has the commands of that one's module; where ``first`` is none, it has the names and the help of all, which is
+    what the help of ticketctl and the error for a mistyped name need. To load and build them all would take longer.
+    """
+    app = _empty()
+    if first in _COMMANDS:
+        _register(app, _COMMANDS[first][0])
+        return app
+    for name, (_, text) in _COMMANDS.items():
+        app.command(name, help=text)(lambda: None)
+    return app
+
+
+def whole_command_line() -> typer.Typer:
+    """The Typer app with every command: for completion."""
+    app = _empty()
+    for module in dict.fromkeys(module for module, _ in _COMMANDS.values()):
+        _register(app, module)
+    return app
+
+
+def _register(app: typer.Typer, module: str) -> None:
+    import_module(f"ticketctl.commands.{module}").register(app)
+
+
+def _empty() -> typer.Typer:
     app = typer.Typer(
         name="ticketctl",
         help="Short unique integers from a serverless ticket server.",
@@ -46,8 +84,6 @@ def command_line(first: str = "") -> typer.Typer:
         add_completion=True,
     )
     app.callback(invoke_without_command=True)(_root)
-    for module in [_MODULES[first]] if first in _MODULES else dict.fromkeys(_MODULES.values()):
-        import_module(f"ticketctl.commands.{module}").register(app)
     return app
 
 
@@ -78,7 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(lost_reader(OSError(errno.EBADF, os.strerror(errno.EBADF))), output, debug=debug)
     try:
         with _prints_through(output):
-            app = command_line(arguments[0] if arguments else "")
+            completes = "_TICKETCTL_COMPLETE" in os.environ
+            app = whole_command_line() if completes else command_line(arguments[0] if arguments else "")
             return int(app(arguments, prog_name="ticketctl", standalone_mode=False) or 0)
     except TicketctlError as error:
         return _report(error, output, debug=debug)
@@ -100,10 +137,16 @@ def _prints_through(output: Output) -> Iterator[None]:
     if sys.stdout.isatty():
         yield
         return
+    ended = None
     with contextlib.redirect_stdout(io.StringIO()) as text:
-        yield
+        try:
+            yield
+        except SystemExit as exit_code:  # as completion ends
+            ended = exit_code
     for line in text.getvalue().splitlines():
         output.line(line)
+    if ended is not None:
+        raise ended
 
 
 def _report(error: TicketctlError, output: Output, *, debug: bool) -> int:

@@ -1,0 +1,428 @@
+"""``Aws.signed_headers``: who signs, with what, and that it is what botocore signs; and which sender is chosen."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.dynamodb_server import CERTIFICATE, dynamodb, mints, then_closes
+from tests.test_transport import Peer, says
+from ticketctl.aws import Aws
+from ticketctl.connection import Connection
+from ticketctl.errors import UnreachableError
+from ticketctl.settings import resolve
+
+pytestmark = pytest.mark.usefixtures("no_aws", "_keys")
+
+URL = "https://tickets.example/"
+TARGET = {"content-type": "application/x-amz-json-1.0", "x-amz-target": "DynamoDB_20120810.UpdateItem"}
+MINT = {"content-type": "application/json", "idempotency-key": '"a"'}
+UNRESERVED = "ABCXYZabcxyz0189-._~"
+SEGMENTS = st.lists(
+    st.lists(st.sampled_from(UNRESERVED) | st.sampled_from(["%20", "%2F", "%C3%A9", "%25", "%e1"]), min_size=1).map(
+        "".join
+    ),
+    min_size=1,
+    max_size=4,
+).filter(lambda segments: not {".", ".."} & set(segments))
+
+
+@pytest.fixture
+def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t/+")
+
+
+def signed_names(headers: Mapping[str, str]) -> list[str]:
+    """The names of the headers that a request says it has signed."""
+    return headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
+
+
+def check(
+    headers: Mapping[str, str],
+    request: tuple[str, str, bytes],
+    scope: tuple[str, str],
+    keys: tuple[str, str] = ("AKID", "s3cr3t/+"),
+) -> dict[str, str]:
+    """The headers with their names in lower case, once their signature is the one that botocore calculates.
+
+    ``request`` is the method, the address and the body, ``scope`` the service and the region.
+    """
+    method, url, body = request
+    lower = {name.lower(): value for name, value in headers.items()}
+    assert len(lower) == len(headers)
+    names = signed_names(lower)
+    on_the_wire = {"host": urlsplit(url).netloc, **lower}
+    asked = AWSRequest(method=method, url=url, data=body, headers={name: on_the_wire[name] for name in names})
+    asked.context["timestamp"] = lower["x-amz-date"]
+    auth = SigV4Auth(Credentials(*keys), *scope)
+    assert set(auth.headers_to_sign(asked).keys()) == set(names)
+    signature = auth.signature(auth.string_to_sign(asked, auth.canonical_request(asked)), asked)
+    assert lower["authorization"] == (
+        f"AWS4-HMAC-SHA256 Credential={auth.scope(asked)}, SignedHeaders={';'.join(sorted(names))}, "
+        f"Signature={signature}"
+    )
+    assert re.fullmatch(r"\d{8}T\d{6}Z", lower["x-amz-date"])
+    return lower
+
+
+# --- the signature -----------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    method=st.sampled_from(["GET", "POST"]),
+    host=st.sampled_from(["tickets.example", "127.0.0.1:8000"]),
+    segments=SEGMENTS,
+    slash=st.sampled_from(["", "/"]),
+    headers=st.sampled_from([{}, TARGET, MINT]),
+    body=st.binary(max_size=200) | st.text(max_size=50).map(str.encode),
+    service=st.sampled_from(["lambda", "dynamodb"]),
+    region=st.sampled_from(["eu-west-1", "cn-north-1", "us-gov-west-1"]),
+)
+@example(
+    method="GET",
+    host="tickets.example",
+    segments=["status"],
+    slash="",
+    headers={},
+    body=b"",
+    service="lambda",
+    region="eu-west-1",
+)
+def test_any_request_is_signed_as_botocore_signs_it(
+    method: str,
+    host: str,
+    segments: list[str],
+    slash: str,
+    headers: dict[str, str],
+    body: bytes,
+    service: str,
+    region: str,
+) -> None:
+    """Whatever the path and the body, the signature of the headers that are signed is botocore's."""
+    url = f"https://{host}/{'/'.join(segments)}{slash}"
+    with closing(Aws(region)) as aws:
+        signed = aws.signed_headers(method, url, headers, body, service=service)
+    lower = check(signed, (method, url, body), (service, region))
+    assert lower.get("host", host) == host
+    assert headers.items() <= signed.items()
+
+
+@pytest.mark.parametrize("url", ["https://tickets.example", URL])
+def test_the_root(url: str) -> None:
+    """An address without a path is signed as what is sent for it, ``/``."""
+    with closing(Aws("eu-west-1")) as aws:
+        check(aws.signed_headers("POST", url, {}, b"{}"), ("POST", URL, b"{}"), ("lambda", "eu-west-1"))
+
+
+@pytest.mark.parametrize("path", ["a/./b", "a/../b", "..", "a//b", "//"])
+def test_a_path_that_is_normalised(path: str) -> None:
+    """Dot segments and doubled slashes are signed as AWS's services normalise them."""
+    with closing(Aws("eu-west-1")) as aws:
+        url = URL + path
+        check(aws.signed_headers("POST", url, {}, b"{}"), ("POST", url, b"{}"), ("lambda", "eu-west-1"))
+
+
+@pytest.mark.parametrize("token", ["", "token/+=="])
+def test_all_that_is_amazons_is_signed(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    """``host`` and every ``x-amz-…`` header are signed, as Signature Version 4 demands."""
+    if token:
+        monkeypatch.setenv("AWS_SESSION_TOKEN", token)
+    with closing(Aws("eu-west-1")) as aws:
+        headers = aws.signed_headers("POST", URL, TARGET, b"{}", service="dynamodb")
+    lower = check(headers, ("POST", URL, b"{}"), ("dynamodb", "eu-west-1"))
+    assert {name for name in lower if name == "host" or name.startswith("x-amz-")} <= set(signed_names(lower))
+
+
+def test_with_a_query() -> None:
+    """An address with a query is signed with it."""
+    url = f"{URL}status?partition=a%20b&x=%C3%A9"
+    with closing(Aws("eu-west-1")) as aws:
+        check(aws.signed_headers("GET", url, {}, b""), ("GET", url, b""), ("lambda", "eu-west-1"))
+
+
+def test_a_name_in_the_address() -> None:
+    """What stands before the @ of an address is no part of the host that is signed."""
+    with closing(Aws("eu-west-1")) as aws:
+        headers = aws.signed_headers("POST", "https://user:pw@tickets.example/", {}, b"")
+    assert check(headers, ("POST", URL, b""), ("lambda", "eu-west-1"))["host"] == "tickets.example"
+
+
+# --- the credentials ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("query", ["", "?partition=a"])
+@pytest.mark.parametrize("variable", ["AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"])
+def test_a_session_token(monkeypatch: pytest.MonkeyPatch, query: str, variable: str) -> None:
+    """The session token of the environment, under either of its names, is sent and signed."""
+    monkeypatch.setenv(variable, "token/+==")
+    with closing(Aws("eu-west-1")) as aws:
+        headers = aws.signed_headers("POST", URL + query, {}, b"")
+    lower = check(headers, ("POST", URL + query, b""), ("lambda", "eu-west-1"))
+    assert lower["x-amz-security-token"] == "token/+=="
+    assert "x-amz-security-token" in signed_names(lower)
+
+
+def test_an_empty_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session token that is set to nothing is none."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "")
+    with closing(Aws("eu-west-1")) as aws:
+        assert "x-amz-security-token" not in check(
+            aws.signed_headers("POST", URL, {}, b""), ("POST", URL, b""), ("lambda", "eu-west-1")
+        )
+
+
+def test_a_profile_that_was_named(no_aws: Path) -> None:
+    """A profile signs with its own keys, whatever keys the environment has."""
+    (no_aws / "aws_credentials").write_text(
+        "[work]\naws_access_key_id = AKWORK\naws_secret_access_key = other\naws_session_token = token\n",
+        encoding="utf-8",
+    )
+    with closing(Aws("eu-west-1", profile="work")) as aws:
+        assert aws.plain_credentials is None
+        headers = aws.signed_headers("POST", URL, TARGET, b"{}", service="dynamodb")
+    lower = check(headers, ("POST", URL, b"{}"), ("dynamodb", "eu-west-1"), ("AKWORK", "other"))
+    assert lower["x-amz-security-token"] == "token"
+
+
+@pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_keys_of_a_file(monkeypatch: pytest.MonkeyPatch, no_aws: Path, missing: str) -> None:
+    """Without a whole key in the environment there are no plain credentials."""
+    monkeypatch.delenv(missing)
+    with closing(Aws("eu-west-1")) as aws:
+        assert aws.plain_credentials is None
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    (no_aws / "aws_credentials").write_text(
+        "[default]\naws_access_key_id = AKFILE\naws_secret_access_key = other\n", encoding="utf-8"
+    )
+    with closing(Aws("eu-west-1")) as aws:
+        headers = aws.signed_headers("POST", URL, {}, b"")
+    check(headers, ("POST", URL, b""), ("lambda", "eu-west-1"), ("AKFILE", "other"))
+
+
+def test_keys_are_read_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that are replaced in the environment sign from then on."""
+    with closing(Aws("eu-west-1")) as aws:
+        for key, secret in (("AKONE", "one"), ("AKTWO", "two"), ("AKONE", "three")):
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+            headers = aws.signed_headers("POST", URL, {}, b"")
+            check(headers, ("POST", URL, b""), ("lambda", "eu-west-1"), (key, secret))
+
+
+@pytest.mark.parametrize("query", ["", "?partition=a"])
+def test_the_embedded_aws(monkeypatch: pytest.MonkeyPatch, query: str) -> None:
+    """The embedded AWS has keys of its own, and nothing of the user's goes there."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "USERS")
+    with closing(Aws("eu-west-1", embedded=True)) as aws:
+        headers = aws.signed_headers("POST", URL + query, {}, b"")
+    lower = check(headers, ("POST", URL + query, b""), ("lambda", "eu-west-1"), ("test", "test"))
+    assert "x-amz-security-token" not in lower
+
+
+def in_a_fresh_process(folder: Path, script: str, *arguments: str, **environ: str) -> Any:
+    """What a script prints as JSON in a process whose environment has nothing but this."""
+    files = {name: str(folder / name.lower()) for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")}
+    run = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env={"HOME": str(folder), "TICKETCTL_HOME": str(folder), "AWS_EC2_METADATA_DISABLED": "true"} | files | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stderr == ""
+    return json.loads(run.stdout)
+
+
+SIGNS = """if True:
+    import json, sys
+    from ticketctl.aws import Aws
+    url, embedded = sys.argv[1], sys.argv[2:] == ["embedded"]
+    headers = Aws("eu-west-1", embedded=embedded).signed_headers("POST", url, {}, b"{}")
+    print(json.dumps([headers, "botocore" in sys.modules]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "embedded", "environ", "loads"),
+    [
+        (URL, [], {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "s3cr3t/+"}, False),
+        (
+            URL,
+            [],
+            {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "s3cr3t/+", "AWS_SESSION_TOKEN": "t"},
+            False,
+        ),
+        (URL, ["embedded"], {}, False),
+        (f"{URL}?a=b", [], {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "s3cr3t/+"}, True),
+    ],
+    ids=["keys", "token", "embedded", "query"],
+)
+def test_what_signing_loads(
+    tmp_path: Path, url: str, embedded: list[str], environ: dict[str, str], *, loads: bool
+) -> None:
+    """With keys that need no look-up a request without a query is signed without the SDK."""
+    headers, loaded = in_a_fresh_process(tmp_path, SIGNS, url, *embedded, **environ)
+    keys = ("test", "test") if embedded else ("AKID", "s3cr3t/+")
+    check(headers, ("POST", url, b"{}"), ("lambda", "eu-west-1"), keys)
+    assert loaded is loads
+
+
+# --- the choice of a sender --------------------------------------------------------------------------
+
+CHOOSES = """if True:
+    import json, os, sys
+    from ticketctl.connection import Connection
+    from ticketctl.settings import resolve
+    with Connection(resolve({}, os.environ), environ=os.environ) as connection:
+        connection.sender("Tickets")
+    print(json.dumps("botocore" in sys.modules))
+"""
+KEYS = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "s3cr3t/+", "AWS_REGION": "eu-west-1"}
+UPDATE = {"TableName": "Tickets", "Key": {"partition": {"S": "a"}}}
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("environ", "by_sdk"),
+    [
+        ({}, False),
+        ({"AWS_SESSION_TOKEN": "t"}, False),
+        ({"AWS_ENDPOINT_URL": NOWHERE}, False),
+        ({"AWS_ENDPOINT_URL_DYNAMODB": ""}, False),
+        ({"AWS_PROFILE": "work"}, True),
+        ({"TICKETCTL_PROFILE": "work"}, True),
+        ({"AWS_ENDPOINT_URL_DYNAMODB": NOWHERE}, True),
+        ({"AWS_USE_FIPS_ENDPOINT": "true"}, True),
+        ({"AWS_USE_DUALSTACK_ENDPOINT": "true"}, True),
+    ],
+    ids=lambda value: next(iter(value), "nothing") if isinstance(value, dict) else None,
+)
+def test_which_sender(tmp_path: Path, environ: dict[str, str], *, by_sdk: bool) -> None:
+    """The SDK is loaded where there is a profile or a special endpoint, and else it is not."""
+    (tmp_path / "aws_shared_credentials_file").write_text(
+        "[work]\naws_access_key_id = AKWORK\naws_secret_access_key = other\n", encoding="utf-8"
+    )
+    assert in_a_fresh_process(tmp_path, CHOOSES, **KEYS, **environ) is by_sdk
+
+
+@pytest.mark.parametrize(
+    ("line", "host"),
+    [
+        ("use_fips_endpoint = true", "dynamodb-fips.us-east-1.amazonaws.com"),
+        ("use_dualstack_endpoint = true", "dynamodb.us-east-1.api.aws"),
+        ("endpoint_url = https://vpce.example", "vpce.example"),
+        ("services = mine\n[services mine]\ndynamodb =\n  endpoint_url = https://vpce.example", "vpce.example"),
+    ],
+    ids=["fips", "dual-stack", "endpoint", "service"],
+)
+@pytest.mark.parametrize("named_by", ["file", "variable"])
+def test_where_the_configuration_sends(
+    monkeypatch: pytest.MonkeyPatch, no_aws: Path, line: str, host: str, named_by: str
+) -> None:
+    """The endpoint that the AWS configuration wants is the one that is asked, whoever has the keys."""
+    keys = "aws_access_key_id = AKFILE\naws_secret_access_key = other\n" if named_by == "file" else ""
+    (no_aws / "aws_config").write_text(f"[default]\n{keys}{line}\n", encoding="utf-8")
+    if named_by == "file":
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    assert refused_by_proxy(monkeypatch, AWS_REGION="us-east-1") == f"{host}:443"
+
+
+def refused_by_proxy(monkeypatch: pytest.MonkeyPatch, **environ: str) -> str:
+    """The host and port that a proxy is asked for, which opens no tunnel."""
+    with Peer(says(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with connected(monkeypatch, **environ) as connection, pytest.raises(UnreachableError):
+            connection.sender("Tickets")("GetItem", UPDATE)
+        (asked,) = proxy.received
+    method, place, _ = asked.line.split(" ")
+    assert method == "CONNECT"
+    return place
+
+
+@contextmanager
+def connected(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Iterator[Connection]:
+    """A connection with the settings that the environment gives, with these variables."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    with Connection(resolve({}, os.environ), environ=os.environ) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize(
+    ("region", "suffix"),
+    [
+        ("eu-west-1", "amazonaws.com"),
+        ("us-gov-west-1", "amazonaws.com"),
+        ("cn-north-1", "amazonaws.com.cn"),
+        ("eusc-de-east-1", "amazonaws.eu"),
+        ("us-iso-east-1", "c2s.ic.gov"),
+        ("us-isob-east-1", "sc2s.sgov.gov"),
+        ("us-isof-south-1", "csp.hci.ic.gov"),
+        ("eu-isoe-west-1", "cloud.adc-e.uk"),
+    ],
+)
+def test_where_a_region_is(monkeypatch: pytest.MonkeyPatch, region: str, suffix: str) -> None:
+    """A region is asked under the domain of its own partition."""
+    assert refused_by_proxy(monkeypatch, AWS_REGION=region) == f"dynamodb.{region}.{suffix}:443"
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+def test_certificates_that_the_user_names(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """The certificates that a variable names are trusted for DynamoDB, those of AWS's tools too."""
+    bundle = {variable: str(CERTIFICATE)}
+    with (
+        dynamodb(repeat(then_closes(mints(7))), tls=True) as server,
+        connected(monkeypatch, AWS_REGION="eu-west-1", AWS_ENDPOINT_URL=server.url, **bundle) as connection,
+    ):
+        answer = connection.sender("Tickets")("UpdateItem", UPDATE)
+    assert answer["Attributes"] == {"hand_crafted_int": {"N": "7"}}
+
+
+@pytest.mark.parametrize(
+    ("variable", "host"),
+    [
+        ("AWS_USE_FIPS_ENDPOINT", "dynamodb-fips.us-east-1.amazonaws.com"),
+        ("AWS_USE_DUALSTACK_ENDPOINT", "dynamodb.us-east-1.api.aws"),
+        ("AWS_DEFAULTS_MODE", "dynamodb.us-east-1.amazonaws.com"),
+    ],
+)
+def test_where_the_variables_send(monkeypatch: pytest.MonkeyPatch, variable: str, host: str) -> None:
+    """A variable that wants a special endpoint has it asked; any other leaves the usual one."""
+    value = "standard" if variable == "AWS_DEFAULTS_MODE" else "true"
+    asked = refused_by_proxy(monkeypatch, AWS_REGION="us-east-1", **{variable: value})
+    assert asked == f"{host}:443"
+
+
+@pytest.mark.parametrize(
+    ("variable", "agent"), [("AWS_ENDPOINT_URL", None), ("AWS_ENDPOINT_URL_DYNAMODB", "ticketctl")]
+)
+def test_an_endpoint_of_ones_own(monkeypatch: pytest.MonkeyPatch, variable: str, agent: str | None) -> None:
+    """An endpoint that a variable names is asked; the SDK, which alone says who it is, only for the service's own."""
+    with (
+        dynamodb(repeat(then_closes(mints(7)))) as server,
+        connected(monkeypatch, **{"AWS_REGION": "eu-west-1", variable: server.url}) as connection,
+    ):
+        answer = connection.sender("Tickets")("UpdateItem", UPDATE)
+        ((_, headers, _),) = server.received
+    assert answer["Attributes"] == {"hand_crafted_int": {"N": "7"}}
+    said = {name.lower(): value for name, value in headers.items()}.get("user-agent")
+    assert said == agent or (agent is not None and said is not None and said.endswith(agent))
