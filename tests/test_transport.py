@@ -18,7 +18,7 @@ from unittest.mock import patch
 import pytest
 
 from tests.dynamodb_server import CERTIFICATE
-from ticketctl.transport import MAX_KEPT, BadAddressError, Response, Transport, TransportError
+from ticketctl.transport import MAX_KEPT, Response, Transport, TransportError, UnsendableError
 
 pytestmark = pytest.mark.usefixtures("no_aws")
 
@@ -684,7 +684,7 @@ def test_a_path_that_cannot_be_sent(transport: Transport, path: str) -> None:
 def test_what_is_no_address(transport: Transport, url: str) -> None:
     """What is no http or https address is an error of its own, and nothing is sent."""
     error = failure(transport, url)
-    assert (type(error), error.sent) == (BadAddressError, False)
+    assert (type(error), error.sent) == (UnsendableError, False)
 
 
 # --- failures afterwards -----------------------------------------------------------------------------

@@ -1,13 +1,14 @@
 """One AWS account and region: the session, its clients, its credentials, and its errors in our words."""
 
 import os
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from ticketctl.errors import (
     AccessError,
@@ -39,6 +40,7 @@ _DENIED = {
     "MissingAuthenticationToken",
     "NotAuthorized",
 }
+_PLAIN_URL = re.compile(r"https?://[\w.:-]+(/[\w~-][\w.~-]*)*/?", re.ASCII)  # nothing to escape or to normalise
 EMBEDDED_KEY = "test"
 METADATA_ADDRESS = ("169.254.169.254", 80)
 METADATA_SECONDS = 0.25
@@ -109,14 +111,14 @@ class Aws:
         key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
         if self.profile is not None or not key or not secret:
             return None
-        return key, secret, os.environ.get("AWS_SESSION_TOKEN", "")
+        return key, secret, os.environ.get("AWS_SECURITY_TOKEN") or os.environ.get("AWS_SESSION_TOKEN", "")
 
     def signed_headers(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, service: str = "lambda"
     ) -> dict[str, str]:
         """The headers of a request, signed with SigV4."""
         plain = self.plain_credentials
-        if plain is not None and "?" not in url:
+        if plain is not None and _PLAIN_URL.fullmatch(url):
             return _signed(method, url, headers, body, plain, (self.region, service))
         from botocore.auth import SigV4Auth
         from botocore.awsrequest import AWSRequest
@@ -142,21 +144,21 @@ def _signed(
     from ticketctl.bundle import handler
 
     parts = urlsplit(url)
-    signed = {
-        "host": parts.netloc.rpartition("@")[2],
-        "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
-        **({"x-amz-security-token": credentials[2]} if credentials[2] else {}),
-    }
+    added = {"X-Amz-Date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())}
+    if credentials[2]:
+        added["X-Amz-Security-Token"] = credentials[2]
+    # AWS wants these signed, and no others: values with spaces in a row would have to be written otherwise.
+    amazons = {name.lower(): value for name, value in {**headers, **added}.items() if name.lower().startswith("x-amz-")}
     authorization = handler.authorization(
         method,
-        unquote(parts.path or "/"),
-        signed,
+        parts.path or "/",
+        {"host": parts.netloc, **amazons},
         body,
         credentials=handler.Credentials(*credentials),
         region=scope[0],
         service=scope[1],
     )
-    return {**headers, **signed, "authorization": authorization}
+    return {**headers, **added, "Authorization": authorization}
 
 
 class _Once:

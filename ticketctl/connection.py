@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 DYNAMODB_SECONDS = 3.0
-_SPECIAL_ENDPOINTS = ("AWS_ENDPOINT_URL_DYNAMODB", "AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT")
 _PERHAPS_STALE = (AccessError, NotDeployedError, UnreachableError)
 
 
@@ -259,7 +258,7 @@ class Connection:
         from ticketctl.sources.url import UrlSource
         from ticketctl.transport import Transport
 
-        transport = Transport(self._environ, direct=self.settings.local)
+        transport = Transport(direct=self.settings.local)
         source = UrlSource(self.function_url(), transport, timeout=self.settings.timeout, connect=self._connect)
         self._opened.callback(source.close)
         return source
@@ -287,15 +286,14 @@ class Connection:
 
     def sender(self, table: str) -> "Send":
         """What sends a mint's requests to a table: each once, without the SDK where the credentials need none."""
-        from ticketctl.sources.dynamodb import plain_sender, sender
+        from ticketctl.sources.dynamodb import needs_sdk, plain_sender, sender
         from ticketctl.transport import Transport
 
         target, timeout = f"the table {table} in {self.region}", min(self.settings.timeout, DYNAMODB_SECONDS)
-        special = any(self._environ.get(name) for name in _SPECIAL_ENDPOINTS) and not self.aws.embedded
-        if self.aws.plain_credentials is None or special:
+        if self.aws.plain_credentials is None or (not self.aws.embedded and needs_sdk(self.region, self._environ)):
             client = self.aws.client("dynamodb", timeout=timeout, connect=self._connect, retries=0)
             return sender(client, target, profile=self.settings.profile)
-        transport = Transport(self._environ, direct=self.aws.embedded)
+        transport = Transport(direct=self.aws.embedded)
         self._opened.callback(transport.close)
         return plain_sender(self.aws, transport, target, timeout=timeout, connect=self._connect)
 

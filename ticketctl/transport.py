@@ -8,9 +8,9 @@ import os
 import select
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPSConnection
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -26,8 +26,8 @@ class TransportError(Exception):
         self.sent = sent
 
 
-class BadAddressError(TransportError):
-    """The address is none that can be called."""
+class UnsendableError(TransportError):
+    """The request cannot be sent to anybody: its address is none, or a header has what no header may have."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,14 @@ class Response:
 class Transport:
     """Connections that are kept for the next request. ``direct`` ignores the proxies of the environment.
 
-    Safe for threads. ``environ`` has the proxies (``HTTPS_PROXY``, ``NO_PROXY``, …) and the certificates to trust
-    (``SSL_CERT_FILE``, ``SSL_CERT_DIR``).
+    Safe for threads. The process's environment says which proxies there are (``HTTPS_PROXY``, ``NO_PROXY``, …) and
+    which certificates to trust (``SSL_CERT_FILE``, ``SSL_CERT_DIR``). ``clock`` gives epoch seconds: a monotonic one
+    may stand still while the process is frozen.
     """
 
-    def __init__(self, environ: Mapping[str, str] = os.environ, *, direct: bool = False) -> None:
-        self._environ = environ
+    def __init__(self, *, direct: bool = False, clock: Callable[[], float] = time.time) -> None:
         self._direct = direct
+        self._clock = clock
         self._kept: list[tuple[tuple[str, str], HTTPConnection, float]] = []
         self._lock = threading.Lock()
         self._tls_context: Any = None
@@ -66,37 +67,36 @@ class Transport:
         """Send a request and read its answer; no redirect is followed.
 
         ``connect`` and ``answer`` are the seconds for a connection and for each part of the answer.
-        Raises ``TransportError``, and ``BadAddressError`` where ``url`` is none to call.
+        Raises ``TransportError``, and ``UnsendableError`` where ``url`` is none to call.
         """
         connection, parts, sent = None, _parts(url), False
-        proxy = self._proxy(parts)
-        plainly = proxy if parts.scheme == "http" else None  # which is told the whole address, and nothing hidden
         try:
+            proxy = self._proxy(parts)
+            plainly = proxy if parts.scheme == "http" else None  # which is told the whole address, and nothing hidden
             connection = self._connection(parts, proxy, connect)
             target = _target(parts, absolute=plainly is not None)
             connection.putrequest(method, target, skip_host="host" in {name.lower() for name in headers})
             for name, value in {**headers, **_login(plainly), "content-length": str(len(body))}.items():
-                connection.putheader(name, value)
+                _put(connection, name, value)
             connection.sock.settimeout(answer)
             sent = True
             connection.endheaders(body or None)
             with connection.getresponse() as got:
                 response = Response(got.status, {k.lower(): v for k, v in got.headers.items()}, got.read())
-        except (OSError, HTTPException, ValueError) as error:
+        except BaseException as error:
             if connection is not None:
                 connection.close()
+            if isinstance(error, TransportError) or not isinstance(error, Exception):
+                raise
+            # Whatever it is, the outcome depends on nothing but whether a byte has left.
             raise TransportError(str(error) or type(error).__name__, sent=sent) from error
-        except BaseException:
-            if connection is not None:
-                connection.close()
-            raise
         self._keep(parts, connection)
         return response
 
     def _keep(self, parts: SplitResult, connection: HTTPConnection) -> None:
         with self._lock:
             if connection.sock is not None and len(self._kept) < MAX_KEPT:
-                self._kept.append(((parts.scheme, parts.netloc), connection, time.monotonic()))
+                self._kept.append(((parts.scheme, parts.netloc), connection, self._clock()))
                 return
         connection.close()
 
@@ -109,7 +109,7 @@ class Transport:
         place = (parts.scheme, parts.netloc)
         while (kept := self._take(place)) is not None:
             connection, since = kept
-            if time.monotonic() - since <= IDLE_SECONDS and not select.select([connection.sock], [], [], 0)[0]:
+            if 0.0 <= self._clock() - since <= IDLE_SECONDS and _is_silent(connection.sock):
                 return connection
             connection.close()
         return self._connect(parts, proxy, connect)
@@ -125,20 +125,24 @@ class Transport:
     def _connect(self, parts: SplitResult, proxy: SplitResult | None, timeout: float) -> HTTPConnection:
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         at, at_port = (host, port) if proxy is None else (proxy.hostname, proxy.port or 80)
-        if at is None:
-            raise ValueError("the proxy is no address")
+        if at is None or (proxy is not None and proxy.scheme != "http"):
+            raise ValueError("the proxy has no http address")
         if parts.scheme == "http":
             connection = HTTPConnection(at, at_port, timeout=timeout)
         else:
             connection = HTTPSConnection(at, at_port, timeout=timeout, context=self._tls())
         if proxy is not None and parts.scheme == "https":
             connection.set_tunnel(host, port, headers=_login(proxy))
-        connection.connect()
+        try:
+            connection.connect()
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _proxy(self, parts: SplitResult) -> SplitResult | None:
         """The proxy that the environment names for an address."""
-        if self._direct or not any(name.lower().endswith("_proxy") for name in self._environ):
+        if self._direct or not any(name.lower().endswith("_proxy") for name in os.environ):
             return None
         from urllib.request import getproxies, proxy_bypass
 
@@ -158,21 +162,37 @@ class Transport:
             return self._tls_context
 
     def _certificates(self) -> str | None:
-        if self._environ.get("SSL_CERT_FILE") or self._environ.get("SSL_CERT_DIR"):
+        if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
             return None  # OpenSSL reads them itself
         import certifi
 
         return certifi.where()
 
 
+def _is_silent(sock: Any) -> bool:
+    """Whether nothing can be read; ``select`` would take no file number from 1024 on, nor see what TLS holds back."""
+    if getattr(sock, "pending", int)():
+        return False
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return not poll.poll(0)
+
+
+def _put(connection: HTTPConnection, name: str, value: str) -> None:
+    try:
+        connection.putheader(name, value)
+    except ValueError:  # whose message has the value, which may be a secret
+        raise UnsendableError(f"the header {name} has a value that cannot be sent", sent=False) from None
+
+
 def _parts(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and " " not in url:
             return parts
     except ValueError as error:
-        raise BadAddressError(str(error), sent=False) from None
-    raise BadAddressError("it is no http or https address", sent=False)
+        raise UnsendableError(str(error), sent=False) from None
+    raise UnsendableError("it is no http or https address", sent=False)
 
 
 def _target(parts: SplitResult, *, absolute: bool) -> str:

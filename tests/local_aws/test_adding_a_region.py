@@ -425,7 +425,7 @@ def test_the_first_region_cannot_be_reached(
         shown = ticketctl("counter", "list", *named(US, EU), *where, env=env)
         deployed = ticketctl("deploy", "-q", "--max-count", "7", *named(US, EU), *where, env=env)
     assert (shown.returncode, shown.stdout) == (8, row(EU, EU, 0, offset=2, increment=2))
-    assert f"error: listed in {EU}, but not in {US}: " in shown.stderr
+    assert f"error: shown in {EU}, but not in {US}: " in shown.stderr
     assert (deployed.returncode, len(deployed.stdout.splitlines())) == (8, 1)
     assert f"error: deployed in {EU}, but not in {US}: " in deployed.stderr
     assert [connect(stack=new_stack, region=region).look_up().max_count for region in (US, EU)] == [10_000, 7]

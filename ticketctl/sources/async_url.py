@@ -8,7 +8,7 @@ from ticketctl.errors import SetupError
 from ticketctl.models import Block
 from ticketctl.sources import CONNECT_SECONDS
 from ticketctl.sources.url import FunctionUrl, Request
-from ticketctl.transport import BadAddressError, Response, TransportError
+from ticketctl.transport import Response, TransportError, UnsendableError
 
 
 class AsyncUrlSource:
@@ -57,6 +57,6 @@ def failed(error: Exception) -> TransportError:
     """What an error of httpx's says of the request."""
     what = str(error) or type(error).__name__
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
-        return BadAddressError(what, sent=False)
+        return UnsendableError(what, sent=False)
     unsent = httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
     return TransportError(what, sent=not isinstance(error, unsent))

@@ -1,10 +1,12 @@
 """Minting straight from the table, with the handler's own atomic write."""
 
 import json
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ticketctl import bundle
@@ -100,6 +102,22 @@ def sender(
     return send
 
 
+def needs_sdk(region: str, environ: Mapping[str, str]) -> bool:
+    """Whether the AWS settings say more of where DynamoDB is, and whom to trust, than ``plain_sender`` knows."""
+    named = ("AWS_ENDPOINT_URL_DYNAMODB", "AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT")
+    if any(environ.get(name) for name in (*named, "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")):
+        return True
+    if re.match(r"eusc-|[a-z]+-iso", region):  # other domains
+        return True
+    file = Path(environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
+    try:
+        return re.search("endpoint|ca_bundle|services", file.read_text(errors="replace")) is not None
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
 def plain_sender(
     aws: Aws, transport: Transport, target: str, *, timeout: float, connect: float
 ) -> Callable[[str, dict[str, Any]], Mapping[str, Any]]:
@@ -133,15 +151,17 @@ def plain_sender(
 
 
 def _document(response: Response) -> dict[str, Any] | None:
-    """The JSON object of an answer that came whole, ``None`` where it did not."""
+    """The JSON object of an answer, ``None`` where it did not come whole; a refusal may be without."""
     checksum = response.headers.get("x-amz-crc32")
     if checksum is not None and checksum != str(zlib.crc32(response.body)):
         return None
     try:
         document = json.loads(response.body)
     except ValueError:
-        return None
-    return document if isinstance(document, dict) else None
+        document = None
+    if isinstance(document, dict):
+        return document
+    return None if response.status < 300 else {}
 
 
 def _no_answer(target: str, what: str, *, spends: bool) -> TicketctlError:

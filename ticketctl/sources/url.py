@@ -17,7 +17,7 @@ from ticketctl.errors import (
 )
 from ticketctl.models import Block, Counter
 from ticketctl.sources import CONNECT_SECONDS, quoted_key, refusal
-from ticketctl.transport import BadAddressError, Response, TransportError
+from ticketctl.transport import Response, TransportError, UnsendableError
 
 Signer = Callable[[str, str, Mapping[str, str], bytes], Mapping[str, str]]
 """``(method, url, headers, body)`` to the headers to send."""
@@ -89,7 +89,7 @@ class FunctionUrl:
 
     def failure(self, request: Request, error: TransportError) -> TicketctlError:
         """The error for a request that got no answer."""
-        if isinstance(error, BadAddressError):
+        if isinstance(error, UnsendableError):
             return UsageError(f"{request.url} is not a URL to call: {error}")
         if not error.sent:
             return UnreachableError(
