@@ -162,6 +162,6 @@ def _fastest_snowflake() -> tuple[str, Callable[[], object]]:
         except ImportError:
             continue
     if not found:
-        return "Snowflake: NOT INSTALLED (group bench)", lambda: None
+        return "Snowflake: NOT INSTALLED", lambda: None
     name = min(found, key=lambda name: min(_each(found[name], IN_A_ROW) for _ in range(3)))
     return name, found[name]
