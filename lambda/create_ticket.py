@@ -703,7 +703,8 @@ class DynamoDB:
         if kept is not None and kept.sock is not None:
             # By the wall clock, because the monotonic one may stand still while the environment is frozen.
             fresh = 0.0 <= self._clock() - self._kept_at <= IDLE_SECONDS
-            if fresh and not select.select([kept.sock], [], [], 0)[0]:
+            held = getattr(kept.sock, "pending", int)()  # what TLS has read already, where select sees nothing
+            if fresh and not held and not select.select([kept.sock], [], [], 0)[0]:
                 return kept
             kept.close()
         return self._connect()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.counter_items import item, number, offered, regions
 from tests.model_table import Client, Item, ModelTable, Request
 from ticketctl.bundle import handler
 from ticketctl.counters import Counters, NotSoError
@@ -21,23 +22,6 @@ from ticketctl.sources.dynamodb import sender
 
 MAX = 2**53 - 1
 TABLE = "Tickets"
-
-
-def number(value: int) -> dict[str, str]:
-    return {"N": str(value)}
-
-
-def item(name: str, last: int, increment: int | None = None, **more: Any) -> dict[str, Any]:
-    step = {} if increment is None else {"increment": number(increment)}
-    return {"partition": {"S": name}, "hand_crafted_int": number(last), **step, **more}
-
-
-def offered(region: str, lane: Lane) -> dict[str, Any]:
-    return {f"first@{region}": number(lane.offset), f"increment@{region}": number(lane.increment)}
-
-
-def regions(*names: str) -> dict[str, Any]:
-    return {"regions": {"SS": sorted(names)}}
 
 
 class Region:
@@ -482,19 +466,19 @@ class Interleavings:
             error.add_note(f"after the calls of {self._path}")
             raise
         schedules = 1 if state.is_end else 0
-        for number, progress in enumerate(state.progress):
+        for actor, progress in enumerate(state.progress):
             if progress.call is not None:
-                self._path.append(number)
-                schedules += self._follow(*self._step(state, heard, number))
+                self._path.append(actor)
+                schedules += self._follow(*self._step(state, heard, actor))
                 self._path.pop()
         self._counted[key] = schedules
         return schedules
 
     def _step(
-        self, state: State, heard: tuple[tuple[str, ...], ...], number: int
+        self, state: State, heard: tuple[tuple[str, ...], ...], actor: int
     ) -> tuple[State, tuple[tuple[str, ...], ...]]:
         """Carry out the next call of one actor."""
-        progress = state.progress[number]
+        progress = state.progress[actor]
         assert progress.call
         region, operation, request = progress.call
         table = ModelTable(TABLE, rows=state.rows[region])
@@ -504,12 +488,12 @@ class Interleavings:
         except ClientError as refused:
             answer = refused
         text = json.dumps(answer.response if isinstance(answer, ClientError) else answer, sort_keys=True)
-        history = (*heard[number], text)
-        if (number, history) not in self._progress:
-            self._progress[number, history] = self._run(self._actors[number], (*progress.answers, answer))
+        history = (*heard[actor], text)
+        if (actor, history) not in self._progress:
+            self._progress[actor, history] = self._run(self._actors[actor], (*progress.answers, answer))
         others = list(state.progress)
-        others[number] = self._progress[number, history]
-        histories = (*heard[:number], history, *heard[number + 1 :])
+        others[actor] = self._progress[actor, history]
+        histories = (*heard[:actor], history, *heard[actor + 1 :])
         if operation in ("GetItem", "Scan"):
             return State(state.rows, state.text, tuple(others)), histories
         for name, row in state.rows[region].items():
@@ -628,10 +612,10 @@ def mints(region: str, *counts: int, known: int, patience: int = 0, offset: int 
 
     def work(reach: Reached, tickets: Tickets) -> None:
         lane, left = handler.Lane(known), patience
-        for number, count in enumerate(counts):
+        for turn, count in enumerate(counts):
             while True:
                 try:
-                    lane = tickets.mint(reach(region), region, count, lane, None if number else offset)
+                    lane = tickets.mint(reach(region), region, count, lane, None if turn else offset)
                 except handler.ProblemError as problem:
                     if problem.code != "unknown_counter":
                         raise

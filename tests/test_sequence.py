@@ -24,6 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.counter_items import item, number, offered, regions
 from tests.model_table import Fate, Item, ModelTable
 from ticketctl.bundle import handler
 from ticketctl.counters import Counters
@@ -44,23 +45,6 @@ from ticketctl.sources.dynamodb import DynamoDBSource, sender
 EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "0"))
 MAX = 2**53 - 1
 TABLE = "Tickets"
-
-
-def number(value: int) -> dict[str, str]:
-    return {"N": str(value)}
-
-
-def item(name: str, last: int, increment: int | None = None, **more: Any) -> dict[str, Any]:
-    step = {} if increment is None else {"increment": number(increment)}
-    return {"partition": {"S": name}, "hand_crafted_int": number(last), **step, **more}
-
-
-def offered(region: str, lane: Lane) -> dict[str, Any]:
-    return {f"first@{region}": number(lane.offset), f"increment@{region}": number(lane.increment)}
-
-
-def regions(*names: str) -> dict[str, Any]:
-    return {"regions": {"SS": sorted(names)}}
 
 
 class CutOffError(Exception):
