@@ -1,12 +1,23 @@
 """Measuring whole processes: how long they take, how much CPU and memory."""
 
-import os
+import json
 import subprocess
-import time
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
+
+LAUNCHER = """
+import json, os, sys, time
+nowhere = os.open(os.devnull, os.O_WRONLY)
+began = time.perf_counter()
+pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, nowhere, 1)])
+_, status, usage = os.wait4(pid, 0)
+wall = time.perf_counter() - began
+print(json.dumps([wall * 1e3, (usage.ru_utime + usage.ru_stime) * 1e3, usage.ru_maxrss / 1024]))
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+"""Starts a command from a small process: what the peak of a child is counted from is what its parent had."""
 
 
 @dataclass(frozen=True)
@@ -19,19 +30,12 @@ class Cost:
 
 
 def run(command: Sequence[str], environ: Mapping[str, str], *, cwd: str | None = None) -> Cost:
-    """Run a command to its end, its output into a file that is thrown away; raises where it fails."""
-    began = time.perf_counter()
-    with Path(os.devnull).open("wb") as nowhere:  # a file, as a pipe would add its reader's time
-        process = subprocess.Popen(command, env=dict(environ), cwd=cwd, stdout=nowhere, stderr=subprocess.PIPE)
-        assert process.stderr is not None
-        said = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stderr.close()
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed: {said.decode()}")
-    wall = (time.perf_counter() - began) * 1e3
-    return Cost(wall, (usage.ru_utime + usage.ru_stime) * 1e3, usage.ru_maxrss / 1024)
+    """Run a command to its end, its output thrown away; raises where it fails."""
+    launch = [sys.executable, "-I", "-S", "-c", LAUNCHER, *command]
+    done = subprocess.run(launch, env=dict(environ), cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr}")
+    return Cost(*json.loads(done.stdout))
 
 
 def taking_turns(commands: Mapping[str, Sequence[str]], environ: Mapping[str, str], *, runs: int) -> dict[str, Cost]:
