@@ -617,7 +617,7 @@ def mints(region: str, *counts: int, known: int, patience: int = 0, offset: int 
                 try:
                     lane = tickets.mint(reach(region), region, count, lane, None if turn else offset)
                 except handler.ProblemError as problem:
-                    if problem.code != "unknown_counter":
+                    if problem.code not in ("unknown_counter", "counter_frozen"):  # not there, or not for everybody
                         raise
                     if not left:
                         return

@@ -488,7 +488,7 @@ def test_a_counter_that_is_another_than_asked_for_is_refused(asked: dict[str, An
 def test_a_counter_is_not_called_as_a_region_is() -> None:
     """The name of a region means its default counter, in every region."""
     world = two_regions()
-    with pytest.raises(UsageError, match=r"^west is the name of a region's default counter$"):
+    with pytest.raises(UsageError, match=r"^'west' is the name of a region, for its default counter$"):
         made(world, "west")
     assert [len(world.items(name)) for name in world.members] == [1, 1]
 
@@ -534,7 +534,7 @@ def test_a_counter_comes_to_more_regions_by_being_made_again() -> None:
     create(world.all(), ["east"], "orders")
     world.mint("east", "orders", count=5)
     counters, is_new = made(world)
-    assert (is_new, [counter.region for counter in counters]) == (False, ["east", "west"])
+    assert (is_new, [counter.region for counter in counters]) == (True, ["east", "west"])
     assert world.lanes("orders") == {"east": Lane(13, 4), "west": Lane(11, 4)}
 
 

@@ -108,11 +108,15 @@ class AsyncLease:
 
     async def _complete(self, fetch: _Fetch, count: int, key: str) -> None:
         try:
-            self._buffer.put(await self._mint(count, key))
+            block = await self._mint(count, key)
         except Exception as error:  # it belongs to whoever waits
             fetch.error = error
+        else:
+            if self._fetch is fetch:  # else this is a forked child, and the block is its parent's
+                self._buffer.put(block)
         finally:
-            self._fetch = None
+            if self._fetch is fetch:
+                self._fetch = None
 
     def _forget(self) -> None:
         """In a forked child: the task is the parent's, and so are the numbers."""

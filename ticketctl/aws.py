@@ -29,12 +29,12 @@ from ticketctl.errors import (
 
 THROTTLES = {"ThrottlingException", "Throttling", "ProvisionedThroughputExceededException", "RequestLimitExceeded"}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
-_DENIED = {
+NOT_ENABLED = {"UnrecognizedClientException", "InvalidClientTokenId", "OptInRequired"}
+"""What AWS answers in a region that the account has not enabled: it does not know the credentials there."""
+_DENIED = NOT_ENABLED | {
     "AccessDenied",
     "AccessDeniedException",
     "UnauthorizedOperation",
-    "UnrecognizedClientException",
-    "InvalidClientTokenId",
     "SignatureDoesNotMatch",
     "InvalidSignatureException",
     "MissingAuthenticationToken",

@@ -7,15 +7,16 @@ and moves in the lane that was looked at.
 import csv
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from ticketctl import bundle
 from ticketctl.aws import errors_in_our_words
-from ticketctl.errors import CounterInvalidError, RefusedError, UnknownCounterError
+from ticketctl.errors import CounterInvalidError, RefusedError, UnknownCounterError, UsageError
 from ticketctl.lanes import Lane
 from ticketctl.models import Counter
+from ticketctl.settings import REGION
 from ticketctl.sources import refusal
 from ticketctl.sources.dynamodb import problems_in_our_words, sender
 
@@ -104,6 +105,8 @@ class Counters:
         """
         lane = Lane(offset or self.lane.offset, increment or self.lane.increment)
         step = lane.increment
+        if name != self.region:
+            require_no_region(name)
         first = lane.offset if start is None else start
         if (first - lane.offset) % step:
             raise RefusedError(
@@ -247,6 +250,12 @@ class Counters:
             except handler.ConditionFailedError as refused:
                 raise NotSoError(refused.item) from None
         return item
+
+
+def require_no_region(name: str, regions: Collection[str] = ()) -> None:
+    """``UsageError`` for a name that a region has, or may have: it means that region's default counter."""
+    if name in regions or re.fullmatch(REGION, name):
+        raise UsageError(f"{name!r} is the name of a region, for its default counter", hint="choose another name")
 
 
 class NotSoError(Exception):

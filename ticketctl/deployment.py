@@ -7,7 +7,7 @@ from ticketctl.cloudformation import CloudFormation, Plan, Stack
 from ticketctl.connection import Connection
 from ticketctl.errors import RefusedError, UsageError
 from ticketctl.regions import Regions
-from ticketctl.sequence import DEFAULT, Member, arrange, survey
+from ticketctl.sequence import DEFAULT, Member, arrange, require_names_free, survey
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,26 @@ def sharing(regions: Regions, parameters: Mapping[str, str]) -> Sharing:
         return Sharing((), begins)
     if parameters.keys() & {"Offset", "Increment"}:
         raise UsageError("--offset and --increment cannot be set where several regions share the lanes")
-    survey(members).require_disjoint()
+    found = survey(members)
+    found.require_disjoint()
+    require_names_free(found, regions.names)
     return Sharing(names, begins)
 
 
 def give_lanes(regions: Regions, shared: Sharing, report: Callable[[str], None]) -> None:
-    """Give the regions their lanes of every counter, and remember them."""
+    """Give the regions their lanes of every counter, and remember them.
+
+    ``RefusedError`` where another deployment has begun the sequence elsewhere meanwhile.
+    """
+    if shared.begins and (
+        others := [name for name in regions.elsewhere() if name not in (*regions.names, *shared.names)]
+    ):
+        raise RefusedError(
+            f"another deployment has begun in {', '.join(others)} at the same time: each would begin with 1",
+            hint="destroy one of them with --delete-tickets before anything is minted, and deploy its region again",
+        )
+    if not shared.names:
+        return
     members = regions.members(also=shared.names, tolerant=True)
     arrange(members, regions.names, report, may_begin=shared.begins)
     others = [name for name in (*regions.before(), *shared.names) if name not in regions.names]

@@ -149,7 +149,7 @@ class Regions:
     def elsewhere(self) -> Sequence[str]:
         """The other regions of the account, whichever they are, that have a table of the stack's name."""
         there, unknown = tables_elsewhere(self.home.aws, self.home.settings.stack)
-        self.unread |= {name: UnreachableError(f"DynamoDB in {name} cannot be reached") for name in unknown}
+        self.unread |= {name: UnreachableError(f"DynamoDB in {name} cannot be asked") for name in unknown}
         return there
 
     def before(self) -> tuple[str, ...]:

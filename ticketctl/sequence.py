@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ticketctl.counters import Counters, NotSoError
-from ticketctl.errors import CounterInvalidError, RefusedError, UsageError
+from ticketctl.counters import Counters, NotSoError, require_no_region
+from ticketctl.errors import CounterInvalidError, RefusedError
 from ticketctl.handover import Holding, begin, find, offer, release, settle, take
 from ticketctl.lanes import Lane
 from ticketctl.models import Counter
@@ -176,7 +176,9 @@ def arrange(
     that are no members yet; later ones get a part of the widest lane of each counter. ``RefusedError`` where
     lanes meet, or where it has not begun and none ``may_begin`` it: who cannot be read may have all of it.
     """
-    survey(members, report).require_disjoint()
+    before = survey(members, report)
+    before.require_disjoint()
+    require_names_free(before, regions)
     _begin_default(members, regions, may_begin=may_begin)
     for target in members:
         found = survey(members)
@@ -185,8 +187,29 @@ def arrange(
             if any(target.region in holding.offers for holding in holdings.values()):
                 _take_offers(members, counter, target, report)
             elif target.region in regions and target.region not in holdings and target.region != counter:
-                _hand_over(members, counter, target, report)
+                _hand_over(members, counter, target, report, half_made_too=not counter)
     survey(members).require_disjoint()
+    for member in members:
+        release(member.table, member.region)  # it was held until everybody had a lane
+
+
+def require_names_free(found: Survey, regions: Iterable[str]) -> None:
+    """``RefusedError`` where a counter is called like one of ``regions``, whose default counter it is not."""
+    for region in regions:
+        for entry in found.entries.get(region, ()):
+            raise RefusedError(
+                f"{entry.region} has a counter {region!r}, which is the name of that region's default counter",
+                hint="use another --stack: tickets of one name must not come from two counters",
+            )
+
+
+def forsake(members: Sequence[Member], region: str) -> None:
+    """Drop the lanes that are on offer to a region whose table is about to be deleted: it may have minted in them."""
+    for counter, entries in survey(members).entries.items():
+        for holding in [entry.holding for entry in entries if entry.holding]:
+            if region in holding.offers:
+                table = next(member.table for member in members if member.region == holding.region)
+                settle(table, counter or holding.region, region, holding.offers[region])
 
 
 def _begin_default(members: Sequence[Member], regions: Sequence[str], *, may_begin: bool) -> None:
@@ -209,7 +232,7 @@ def _begin_default(members: Sequence[Member], regions: Sequence[str], *, may_beg
 
 def _begun(member: Member, name: str, lane: Lane, offers: Mapping[str, Lane]) -> None:
     try:
-        begin(member.table, name, lane, offers=offers)
+        begin(member.table, name, lane, offers=offers, half_made=bool(offers))
     except NotSoError:
         return  # somebody else was first, and what is there counts
 
@@ -276,12 +299,11 @@ def create(
     It begins at ``start``. Until it is there in all of them it mints in none; a run that was cut short is finished
     by the next. ``RefusedError`` where it exists and is another, or would meet itself.
     """
-    if any(member.region == name for member in members):
-        raise UsageError(f"{name} is the name of a region's default counter", hint="choose another name")
+    require_no_region(name, {member.region for member in members})
     targets = [member for member in members if member.region in regions and not member.retired]
     lanes = {member.region: _lane_of(member) for member in targets}
     before = [holding for member in members if (holding := member.find(name))]
-    is_new = not before or any(holding.is_half_made for holding in before)
+    is_new = any(holding.is_half_made for holding in before) or any(not member.find(name) for member in targets)
     for holding in before:
         _require_as_asked(holding, start, ceiling)
     for member in targets:
@@ -343,15 +365,27 @@ def advance(members: Sequence[Member], name: str, to: int) -> Sequence[Counter]:
 
     ``RefusedError`` where every region is beyond it already.
     """
+    there = _settled(members, name)
+    if all(to < holding.counter.hand_crafted_int for _, holding in there):
+        least = min(holding.counter.hand_crafted_int for _, holding in there)
+        raise RefusedError(f"the counter {name!r} is at {least} or more in every region; it never goes back")
+    moved = [_advanced(member, holding, to) for member, holding in there]
+    for _ in range(ATTEMPTS):  # a region may have been given a lane meanwhile, which begins further back
+        there = _settled(members, name)
+        if all(holding.lane.offset > to for _, holding in there):
+            break
+        moved = [_advanced(member, holding, to) for member, holding in there]
+    return moved
+
+
+def _settled(members: Sequence[Member], name: str) -> Sequence[tuple[Member, Holding]]:
+    """Who has a counter, once no lane of it is on offer any more; ``UnknownCounterError`` where nobody has."""
     for target in members:
         _take_offers(members, name, target, _nothing)
     there = [(member, holding) for member in holders(members, name) if (holding := find(member.table, name))]
     if not there:
         raise refusal("unknown_counter", "", name) or AssertionError
-    if all(to < holding.counter.hand_crafted_int for _, holding in there):
-        least = min(holding.counter.hand_crafted_int for _, holding in there)
-        raise RefusedError(f"the counter {name!r} is at {least} or more in every region; it never goes back")
-    return [_advanced(member, holding, to) for member, holding in there]
+    return there
 
 
 def _advanced(member: Member, holding: Holding, to: int) -> Counter:
@@ -373,7 +407,10 @@ def _advanced(member: Member, holding: Holding, to: int) -> Counter:
 
 def switch(members: Sequence[Member], name: str, change: Callable[[Counters], Counter]) -> Sequence[Counter]:
     """Freeze or thaw a counter in every region that has it."""
-    there: Iterable[Member] = [member for member in holders(members, name) if find(member.table, name)]
-    if not there:
-        raise refusal("unknown_counter", "", name) or AssertionError
-    return [change(member.table) for member in there]
+    changed = [change(member.table) for member, _ in _settled(members, name)]
+    for _ in range(ATTEMPTS):  # a region may have been given a lane meanwhile, with the state of before
+        there = _settled(members, name)
+        if all(holding.counter.frozen == changed[0].frozen for _, holding in there):
+            break
+        changed = [change(member.table) for member, _ in there]
+    return changed

@@ -12,6 +12,9 @@ from ticketctl.errors import FileError, NoRegionError, UsageError
 from ticketctl.files import directory
 
 LOCAL_REGION = "us-east-1"
+REGION = r"[a-z]{2,}(-[a-z]+)+-\d+"
+"""What every region's name looks like."""
+
 _AWS_VARIABLES = {
     "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
     "profile": ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"),
@@ -210,7 +213,7 @@ def _checked(name: str, value: Any, origin: str) -> Any:
                 f"the stack name {value!r} (from {origin}) is not one",
                 hint="3 to 128 letters, digits and hyphens, a letter first",
             )
-        case "region" if value is not None and not re.fullmatch(r"[a-z]{2,}(-[a-z]+)+-\d+", str(value)):
+        case "region" if value is not None and not re.fullmatch(REGION, str(value)):
             raise UsageError(f"the region {value!r} (from {origin}) is not one", hint="for example us-east-1")
         case "url" | "endpoint_url" if value is not None and not _is_http(str(value)):
             raise UsageError(f"{value!r} (from {origin}) is not an http or https URL")

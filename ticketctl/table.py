@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ticketctl.aws import Aws, errors_in_our_words
-from ticketctl.errors import NotDeployedError, NotMintedError, StackFailedError, TicketctlError
+from ticketctl.aws import NOT_ENABLED, Aws, errors_in_our_words
+from ticketctl.errors import NotDeployedError, StackFailedError, TicketctlError
 
 LOOKERS = 16  # regions that are looked at side by side
 
@@ -41,17 +41,16 @@ class Tables:
 
 
 def tables_elsewhere(aws: Aws, name: str) -> tuple[Sequence[str], Sequence[str]]:
-    """The other regions of the account that have a table of that name, and those that cannot be reached."""
+    """The other regions of the account that have a table of that name, and those where nobody can tell."""
     from concurrent.futures import ThreadPoolExecutor
 
     def look(region: str) -> bool | None:
         client = aws.in_region(region).client("dynamodb", timeout=5.0, retries=0)
         try:
             return Tables(client, profile=aws.profile).exists(name)
-        except NotMintedError:
-            return None
-        except TicketctlError:  # the account has not enabled the region, or we may not use it
-            return False
+        except TicketctlError as error:
+            code = (getattr(error.__cause__, "response", None) or {}).get("Error", {}).get("Code")
+            return False if code in NOT_ENABLED else None
 
     others = [region for region in aws.regions() if region != aws.region]
     with ThreadPoolExecutor(LOOKERS) as pool:

@@ -4,13 +4,15 @@ It stands on ``http.client`` because a command that mints is over in a fifth of 
 library would take as long again.
 """
 
+import io
 import os
 import select
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPSConnection
+from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -66,7 +68,7 @@ class Transport:
     ) -> Response:
         """Send a request and read its answer; no redirect is followed.
 
-        ``connect`` and ``answer`` are the seconds for a connection and for each part of the answer.
+        ``connect`` and ``answer`` are the seconds for a connection and for the whole answer.
         Raises ``TransportError``, and ``UnsendableError`` where ``url`` is none to call.
         """
         connection, parts, sent = None, _parts(url), False
@@ -79,6 +81,7 @@ class Transport:
             for name, value in {**headers, **_login(plainly), "content-length": str(len(body))}.items():
                 _put(connection, name, value)
             connection.sock.settimeout(answer)
+            connection.response_class = partial(_TimedResponse, ends=time.monotonic() + answer)  # type: ignore[assignment]
             sent = True
             connection.endheaders(body or None)
             with connection.getresponse() as got:
@@ -167,6 +170,44 @@ class Transport:
         import certifi
 
         return certifi.where()
+
+
+class _TimedResponse(HTTPResponse):
+    """An answer that must have come whole when the monotonic clock says ``ends``, in however many pieces."""
+
+    def __init__(self, sock: Any, *args: Any, ends: float, **more: Any) -> None:
+        super().__init__(sock, *args, **more)
+        self.fp = io.BufferedReader(_TimedReader(sock, self.fp.detach(), ends))
+
+    def begin(self) -> None:
+        """Read the head. An interim one (1xx) has the answer still behind it, which must not be the next request's."""
+        super().begin()
+        if self.status < 200:
+            raise HTTPException(f"an interim answer ({self.status})")
+
+
+class _TimedReader(io.RawIOBase):
+    """A socket's bytes until a moment; the socket's own timeout would begin anew with each piece."""
+
+    def __init__(self, sock: Any, raw: Any, ends: float) -> None:
+        self._sock = sock
+        self._raw = raw
+        self._ends = ends
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer takes too long")
+        self._sock.settimeout(left)
+        count: int | None = self._raw.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def _is_silent(sock: Any) -> bool:

@@ -392,7 +392,7 @@ def test_the_name_of_a_region_is_taken(ticketctl: Ticketctl, aws: Aws, three: st
     """No counter is made under the name that a region's default counter has."""
     before = [items(aws, three, region) for region in (US, EU, AP)]
     refused = ticketctl("counter", "create", EU, *WHERE)
-    told = f"error: {EU} is the name of a region's default counter\nhint: choose another name\n"
+    told = f"error: '{EU}' is the name of a region, for its default counter\nhint: choose another name\n"
     assert refused == Result(2, "", told)
     assert [items(aws, three, region) for region in (US, EU, AP)] == before
 

@@ -56,8 +56,10 @@ def fetch(
             while True:
                 try:
                     for minted in _blocks(run, count, size, key, at_once=concurrency, stays=is_typed):
+                        progress.written = minted.count
                         deliver(minted, run, ranges=ranges)
                         progress.printed += minted.count
+                        progress.written = 0
                         advance(progress.printed)
                 except UsageError:
                     run.regions.look_up()
@@ -68,9 +70,11 @@ def fetch(
                     return
     except KeyboardInterrupt:
         raise InterruptedRunError(
-            f"interrupted; {progress.said}, up to {progress.in_flight} more may be spent"
+            f"interrupted; {progress.said}, up to {progress.may_be_spent} more may be spent"
         ) from None
-    except (PartialError, ClosedPipeError, InterruptedRunError):
+    except (PartialError, ClosedPipeError, InterruptedRunError) as error:
+        if concurrency > 1 and error.message:
+            error.message += f"; up to {progress.may_be_spent - progress.written} more may be spent"
         raise
     except TicketctlError as error:
         if progress.printed == 0:
@@ -80,11 +84,17 @@ def fetch(
 
 @dataclass
 class _Progress:
-    """How far a ``fetch`` has come. ``in_flight``: what may be under way at any time."""
+    """How far a ``fetch`` has come. ``in_flight``: what may be under way; ``written``: what is being printed."""
 
     count: int
     in_flight: int
     printed: int = 0
+    written: int = 0
+
+    @property
+    def may_be_spent(self) -> int:
+        """How many tickets may have been minted that were not printed."""
+        return min(self.in_flight, self.count - self.printed)
 
     @property
     def said(self) -> str:

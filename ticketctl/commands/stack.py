@@ -65,8 +65,9 @@ def deploy(run: Run, yes: Yes = False) -> None:
         _confirm_public(run, answers(plans).values(), yes=yes)
         with run.output.side_by_side(regions.names) as tell, _goes_on("deployment", "ticketctl deploy"):
             plans = _carried_out(run, plans, tell)
-    if shared.names and answers(plans):
-        deployment.give_lanes(regions, shared, note)
+    if answers(plans):
+        with _goes_on("deployment", "ticketctl deploy"):
+            deployment.give_lanes(regions, shared, note)
     _show_deployed(run, plans)
 
 
@@ -224,7 +225,10 @@ def _standing(connection: "Connection", run: Run, *, deletes: bool) -> _Standing
 
 def _destroyed(run: Run, doomed: Mapping[str, _Standing]) -> Outcomes[_Standing]:
     """Delete what there is, side by side; the regions are not asked for tickets any more."""
+    from ticketctl.sequence import forsake
+
     name = run.settings.stack
+    members = run.regions.members() if any(standing.deletes_table for standing in doomed.values()) else ()
     with run.output.side_by_side(list(doomed)) as tell:
 
         def delete(connection: "Connection") -> _Standing:
@@ -233,6 +237,7 @@ def _destroyed(run: Run, doomed: Mapping[str, _Standing]) -> Outcomes[_Standing]
                 connection.cloudformation(report=partial(tell, connection.region)).delete(standing.stack)
                 connection.forget()
             if standing.deletes_table:
+                forsake(members, connection.region)
                 _tables(connection).delete(name)
             return standing
 

@@ -45,9 +45,12 @@ class AsyncUrlSource:
         headers = await asyncio.to_thread(self._url.signed_headers, request) if signed else request.headers
         timeout = httpx.Timeout(within, connect=min(within, CONNECT_SECONDS))
         try:
-            answer = await self._client.request(
-                request.method, request.url, headers=headers, content=request.body, timeout=timeout
-            )
+            async with asyncio.timeout(within):  # httpx would begin anew with each piece of the answer
+                answer = await self._client.request(
+                    request.method, request.url, headers=headers, content=request.body, timeout=timeout
+                )
+        except TimeoutError as error:
+            raise self._url.failure(request, TransportError("the answer takes too long", sent=True)) from error
         except (httpx.InvalidURL, httpx.RequestError) as error:
             raise self._url.failure(request, failed(error)) from error
         return Response(answer.status_code, dict(answer.headers), answer.content)

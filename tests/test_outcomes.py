@@ -1,0 +1,164 @@
+"""``outcomes``: several regions asked at the same time, and what their answers and errors come to."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from ticketctl.errors import AccessError, PartialError, UnreachableError
+from ticketctl.outcomes import Outcomes, all_of, answers, failures, raise_failures, side_by_side
+
+SECONDS = 30.0  # what should come is waited for this long, so that a mistake fails instead of hanging
+DOWN = UnreachableError("no way there")
+CLOSED = AccessError("not for you", hint="aws sso login")
+SHUT = AccessError("nor for you", hint="aws configure")
+MIXED: Outcomes[int] = {"a": 1, "b": DOWN, "c": 3, "d": CLOSED, "e": SHUT}
+
+
+def test_all_are_asked_at_the_same_time() -> None:
+    """Five calls that each wait for the other four all come back, from a thread each."""
+    together = threading.Barrier(5)
+
+    def call(meeting: threading.Barrier) -> int:
+        meeting.wait(SECONDS)
+        return threading.get_ident()
+
+    threads = set(side_by_side(dict.fromkeys("abcde", together), call).values())
+    assert len(threads) == 5
+    assert threading.get_ident() not in threads
+
+
+def test_the_order_is_that_of_the_names() -> None:
+    """The region that was named first comes first, though it answers last."""
+    has_answered = {name: threading.Event() for name in ("b", "c", "a")}
+    waits_for = {"b": "c", "c": "a"}
+
+    def call(name: str) -> str:
+        if name in waits_for:
+            assert has_answered[waits_for[name]].wait(SECONDS)
+        has_answered[name].set()
+        return name.upper()
+
+    assert list(side_by_side({name: name for name in has_answered}, call).items()) == [
+        ("b", "B"),
+        ("c", "C"),
+        ("a", "A"),
+    ]
+
+
+def test_an_error_of_one_is_its_outcome() -> None:
+    """A region that fails is told of beside the answers of the others."""
+
+    def call(asked: int) -> int:
+        if asked == 2:
+            raise DOWN
+        return 10 * asked
+
+    assert side_by_side({"a": 1, "b": 2, "c": 3}, call) == {"a": 10, "b": DOWN, "c": 30}
+    assert side_by_side({"b": 2}, call) == {"b": DOWN}
+
+
+def test_one_alone_is_asked_in_the_callers_thread() -> None:
+    """For a single region no thread is started."""
+    assert side_by_side({"a": 1}, lambda asked: threading.get_ident()) == {"a": threading.get_ident()}
+
+
+def test_nobody_asked_is_no_outcome() -> None:
+    """Without a region there is nothing to call and nothing to tell."""
+    assert side_by_side({}, lambda asked: pytest.fail("called")) == {}
+
+
+@pytest.mark.parametrize("names", ["a", "abc"])
+def test_an_error_that_is_none_of_ours_is_raised(names: str) -> None:
+    """A bug is raised as it is, whether one was asked or several."""
+
+    def call(name: str) -> str:
+        if name == "a":
+            raise ZeroDivisionError("of a")
+        return name
+
+    with pytest.raises(ZeroDivisionError, match="of a"):
+        side_by_side({name: name for name in names}, call)
+
+
+def test_a_bug_is_raised_when_all_have_come_back() -> None:
+    """Nothing goes on behind a caller who was told of a bug."""
+    may_land, landed = threading.Event(), threading.Event()
+
+    def call(name: str) -> None:
+        if name == "a":
+            may_land.set()
+            raise ZeroDivisionError
+        assert may_land.wait(SECONDS)
+        landed.set()
+
+    with pytest.raises(ZeroDivisionError):
+        side_by_side({"a": "a", "b": "b"}, call)
+    assert landed.is_set()
+
+
+def test_a_caller_that_waits_can_be_interrupted() -> None:
+    """Ctrl-C reaches a caller whose regions never answer, and the process ends."""
+    script = (
+        "import os, signal, threading\n"
+        "from ticketctl.outcomes import side_by_side\n"
+        "def call(name):\n"
+        "    if name == 'b':\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    threading.Event().wait()\n"
+        "try:\n"
+        "    side_by_side({'a': 'a', 'b': 'b'}, call)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=2 * SECONDS, check=False
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (0, "interrupted\n", "")
+
+
+def test_answers_and_failures_share_out_the_outcomes() -> None:
+    """Each outcome is in one of the two, in the order of the names; an answer may be ``None``."""
+    assert list(answers(MIXED).items()) == [("a", 1), ("c", 3)]
+    assert list(failures(MIXED).items()) == [("b", DOWN), ("d", CLOSED), ("e", SHUT)]
+    assert answers({"a": None, "b": DOWN}) == {"a": None}
+    assert (answers({}), failures({}), failures({"a": None})) == ({}, {}, {})
+
+
+def test_all_of_gives_the_answers_or_raises_the_first_error() -> None:
+    """One error is enough to have no answers; the first in the order of the names is raised itself."""
+    assert all_of({"a": 1, "c": 3}) == {"a": 1, "c": 3}
+    with pytest.raises(UnreachableError) as caught:
+        all_of(MIXED)
+    assert caught.value is DOWN
+
+
+def test_no_failure_is_not_raised() -> None:
+    """Where every region answered, and where none was asked, nothing is raised."""
+    raise_failures({"a": 1, "c": None}, "shown")
+    raise_failures({}, "shown")
+
+
+def test_some_failures_are_partial() -> None:
+    """The message names who did it and who did not and why; the hint is the first that there is."""
+    with pytest.raises(PartialError) as caught:
+        raise_failures(MIXED, "deployed")
+    error = caught.value
+    assert error.message == "deployed in a, c, but not in b: no way there; d: not for you; e: nor for you"
+    assert (error.hint, error.exit_code) == ("aws sso login", 8)
+
+
+def test_a_partial_failure_without_a_hint_has_none() -> None:
+    """Where no error knows what helps, nothing is made up."""
+    with pytest.raises(PartialError) as caught:
+        raise_failures({"a": 1, "b": DOWN}, "shown")
+    assert (caught.value.message, caught.value.hint) == ("shown in a, but not in b: no way there", "")
+
+
+def test_where_all_failed_the_first_error_is_raised_itself() -> None:
+    """Nothing was done anywhere, so it is not partial: the first region's error keeps its kind and exit code."""
+    for outcomes, expected in (({"a": CLOSED, "b": DOWN}, CLOSED), ({"a": DOWN}, DOWN)):
+        with pytest.raises(type(expected)) as caught:
+            raise_failures(outcomes, "shown")
+        assert caught.value is expected
