@@ -36,10 +36,10 @@ from ticketctl.errors import (
     UnknownCounterError,
     UsageError,
 )
-from ticketctl.handover import Holding, offer
+from ticketctl.handover import Holding, begin, offer, take
 from ticketctl.lanes import Lane
 from ticketctl.models import Block, Counter
-from ticketctl.sequence import DEFAULT, Member, adopt, advance, arrange, create, survey, switch
+from ticketctl.sequence import DEFAULT, Member, adopt, advance, arrange, create, forsake, survey, switch
 from ticketctl.sources.dynamodb import DynamoDBSource, sender
 
 EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "0"))
@@ -926,3 +926,59 @@ def test_no_sequence_of_events_issues_a_number_twice() -> None:
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
         ),
     )
+
+
+# --- what must not come again ------------------------------------------------------------------------
+
+
+def test_lanes_on_offer_to_a_deleted_table_are_dropped() -> None:
+    """A region that had taken a lane when its deployment was cut off, and is deleted, does not get that lane again."""
+    world = two_regions()
+    world.add("north")
+    for calls in itertools.count(1):  # cut off when the lane is taken and its record still stands
+        world.meet({calls: CutOffError}, lambda: world.arrange("north"))
+        if "north" in world.tables["north"].rows:
+            break
+        assert calls < 100
+    world.arrange("east", "west")  # which leaves north's open record to north's next deployment, or settles it
+    issued = [ticket for _ in range(3) for ticket in world.mint("north")]
+    forsake(world.all(), "north")
+    world.tables["north"].rows.clear()
+    world.arrange("north")
+    assert not {ticket for _ in range(3) for ticket in world.mint("north")} & set(issued)
+
+
+def test_an_open_record_for_a_deleted_table_is_dropped() -> None:
+    """The record of a lane that its region has taken, and nobody has settled, goes with the region's table."""
+    world = two_regions()
+    world.add("north")
+    donor = offer(world.members["east"].table, "east", 2, ["north"])
+    take(world.members["north"].table, "north", donor)
+    issued = [ticket for _ in range(3) for ticket in world.mint("north")]
+    forsake(world.all(), "north")
+    world.tables["north"].rows.clear()
+    world.arrange("north")
+    assert not {ticket for _ in range(3) for ticket in world.mint("north")} & set(issued)
+
+
+def test_a_counter_called_like_a_region_keeps_it_out() -> None:
+    """A region whose name a counter has elsewhere does not join: tickets of one name would come from two counters."""
+    world = World("east")
+    world.add("west")
+    world.members["east"].table.change("west", "SET #last = :last", "attribute_not_exists(#partition)", {":last": 0})
+    with pytest.raises(RefusedError, match="east has a counter 'west'"):
+        world.arrange("east", "west")
+    assert world.items("west") == []
+
+
+def test_first_deployments_that_overlap_mint_in_one_of_them_only() -> None:
+    """Of two deployments that see different regions one is refused, and no number is in two lanes that mint."""
+    world = World("a", "b", "c")
+    a, b, c = world.all()
+    begin(a.table, "a", Lane(1, 2), offers={"b": Lane(2, 2)}, half_made=True)  # a and b, cut off
+    arrange([b, c], ["b", "c"])
+    with pytest.raises(RefusedError, match="the counter 'a' in a and the counter 'b' in b meet"):
+        arrange([a, b], ["a", "b"])
+    assert [world.mint(name)[0] for name in ("b", "c")] == [1, 2]
+    with pytest.raises(CounterFrozenError):
+        world.mint("a")

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain, repeat
+from itertools import chain, cycle, repeat
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -1025,3 +1025,27 @@ def test_a_plain_request_loads_little() -> None:
     with Peer(keeps(OK)) as peer:
         run = subprocess.run([sys.executable, "-c", script, peer.url], capture_output=True, text=True, check=True)
     assert run.stdout == "200\n[]\n"
+
+
+@pytest.mark.parametrize("head", [b"103 Early Hints\r\nLink: </x>", b"102 Processing"])
+def test_an_interim_answer_is_not_the_answer(transport: Transport, head: bytes) -> None:
+    """What comes behind an interim answer is never taken for the answer to the next request."""
+    with Peer(keeps(b"HTTP/1.1 " + head + b"\r\n\r\n" + OK.replace(b"ok", b"no")), keeps(OK)) as peer:
+        assert failure(transport, peer.url).sent is True
+        assert ask(transport, peer.url).body == b"ok"
+    assert [received.connection for received in peer.received] == [0, 1]
+
+
+def test_an_answer_that_drips(transport: Transport) -> None:
+    """An answer must be there in its time as a whole, however steadily its pieces come."""
+
+    def drips(talk: Talk) -> None:
+        talk.receives()
+        for byte in cycle(b"HTTP/1.1 200 OK\r\n"):
+            if talk.peer.stopped.wait(0.02):
+                return
+            with suppress(OSError):
+                talk.sends(bytes([byte]))
+
+    with Peer(drips) as peer:
+        assert failure(transport, peer.url, answer=0.3).sent is True
