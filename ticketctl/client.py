@@ -9,16 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, Self, TypedDict, Unpack
 from weakref import WeakSet
 
-from ticketctl import failover
 from ticketctl.connection import Connection
 from ticketctl.errors import UsageError
 from ticketctl.forks import forget_in_child
 from ticketctl.lease import Lease
 from ticketctl.models import Block
-from ticketctl.regions import Regions, deployed_before
+from ticketctl.regions import Regions, connect_seconds
+from ticketctl.regions import settled as settled_as_typed
 from ticketctl.retry import until_known
-from ticketctl.settings import Settings, resolve
-from ticketctl.sources import CONNECT_SECONDS
+from ticketctl.settings import Settings
 from ticketctl.sources.dynamodb import DynamoDBSource
 
 _log = logging.getLogger("ticketctl")
@@ -151,7 +150,7 @@ def minter_at(where: Where, environ: Mapping[str, str]) -> Callable[[], Minter]:
 
 def connection_to(settings: Settings, environ: Mapping[str, str]) -> Connection:
     """A connection to the first region that logs what a command prints on stderr."""
-    connect = failover.CONNECT_SECONDS if len(settings.regions) > 1 else CONNECT_SECONDS
+    connect = connect_seconds(settings)
     return Connection(settings, environ=environ, connect=connect, report=_log.info, warn=_log.warning)
 
 
@@ -169,10 +168,7 @@ def settled(where: Where, environ: Mapping[str, str]) -> tuple[str | None, Setti
         if flags.get("url") is not None or flags.get("via") not in (None, "dynamodb"):
             raise UsageError("a table is minted from via dynamodb only", hint="leave url and via out")
         flags["via"] = "dynamodb"
-    settings = resolve(
-        flags, environ, profile_region=_profile_region, deployed=lambda values: deployed_before(values, environ)
-    )
-    return table, settings
+    return table, settled_as_typed(flags, environ)
 
 
 def checked_key(key: str | None) -> str:
@@ -203,9 +199,3 @@ class TableMinter:
     def close(self) -> None:
         """Close the connections."""
         self._connection.close()
-
-
-def _profile_region(profile: str | None) -> str | None:
-    from ticketctl.aws import profile_region
-
-    return profile_region(profile)

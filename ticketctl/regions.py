@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ticketctl import failover
 from ticketctl.cache import RegionsCache, key_of
 from ticketctl.connection import Connection
 from ticketctl.errors import NotDeployedError, TicketctlError, UnreachableError
@@ -12,6 +13,8 @@ from ticketctl.files import directory
 from ticketctl.lanes import Lane
 from ticketctl.models import Block
 from ticketctl.outcomes import Outcomes, all_of, answers, failures, side_by_side
+from ticketctl.settings import Settings, resolve
+from ticketctl.sources import CONNECT_SECONDS
 from ticketctl.table import tables_elsewhere
 
 if TYPE_CHECKING:
@@ -160,6 +163,24 @@ class Regions:
         """Keep in mind in which regions the stack is deployed, where it is, or was, more than one."""
         cache, key = _remembered(vars(self.home.settings), self._environ)
         cache.put(key, regions if len(regions) > 1 or self.before() else ())
+
+
+def settled(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """The settings that flags, the environment, files, and what was deployed before come to."""
+
+    def profile_region(profile: str | None) -> str | None:
+        from ticketctl.aws import profile_region
+
+        return profile_region(profile)
+
+    return resolve(
+        flags, environ, profile_region=profile_region, deployed=lambda values: deployed_before(values, environ)
+    )
+
+
+def connect_seconds(settings: Settings) -> float:
+    """How long a connection may take to be made: less where there is another region to go to."""
+    return failover.CONNECT_SECONDS if len(settings.regions) > 1 else CONNECT_SECONDS
 
 
 def deployed_before(values: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, ...]:

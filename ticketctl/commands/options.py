@@ -209,11 +209,8 @@ def _parameter(name: str, annotation: Any) -> inspect.Parameter:
 
 def _run(flags: Mapping[str, Any]) -> Run:
     # Here, because help and completion need none of it.
-    from ticketctl import failover
     from ticketctl.connection import Connection
-    from ticketctl.regions import Regions, deployed_before
-    from ticketctl.settings import resolve
-    from ticketctl.sources import CONNECT_SECONDS
+    from ticketctl.regions import Regions, connect_seconds, settled
 
     output = Output(
         stdout=standard_output(),
@@ -223,26 +220,15 @@ def _run(flags: Mapping[str, Any]) -> Run:
         quiet=flags["quiet"],
         verbose=flags["verbose"],
     )
-    settings = resolve(
-        flags,
-        os.environ,
-        profile_region=_profile_region,
-        deployed=lambda values: deployed_before(values, os.environ),
-    )
+    settings = settled(flags, os.environ)
     for name, origin in settings.origins.items():
         value = getattr(settings, name)
         output.detail(f"{name.replace('_', '-')}: {' '.join(value) if name == 'regions' else value} (from {origin})")
-    connect = failover.CONNECT_SECONDS if len(settings.regions) > 1 else CONNECT_SECONDS
+    connect = connect_seconds(settings)
     connection = Connection(settings, environ=os.environ, connect=connect, report=output.note, warn=output.warn)
     spread = bool(flags.get("spread"))
     regions = Regions(connection, environ=os.environ, spread=spread, note=output.detail, warn=output.warn)
     return Run(flags, settings, connection, regions, output)
-
-
-def _profile_region(profile: str | None) -> str | None:
-    from ticketctl.aws import profile_region
-
-    return profile_region(profile)
 
 
 def _in_context(hint: str, flags: Mapping[str, Any]) -> str:
