@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from ticketctl.aws import Aws
 from ticketctl.cache import StackCache, key_of
+from ticketctl.embedded.engine import LocalAws, reachable_url
 from ticketctl.errors import (
     AccessError,
     NoRegionError,
@@ -20,7 +21,6 @@ from ticketctl.errors import (
 )
 from ticketctl.files import directory
 from ticketctl.lanes import Lane
-from ticketctl.local import LocalAws, reachable_url
 from ticketctl.models import Block, Counter, StackOutputs
 from ticketctl.retry import until_known
 from ticketctl.settings import Settings

@@ -15,8 +15,8 @@ from tests.benchmarks.table import Row
 from tests.other_tools import cdk_environment, install_aws, install_cdk
 from ticketctl.bundle import sources
 from ticketctl.cache import StackCache, key_of
+from ticketctl.embedded.engine import LocalAws
 from ticketctl.files import directory
-from ticketctl.local import LocalAws
 
 RUNS = 21
 BULK_RUNS = 7

@@ -16,7 +16,7 @@ from tests.function_url import event
 from ticketctl.aws import EMBEDDED_KEY
 from ticketctl.bundle import sources
 from ticketctl.connection import Connection
-from ticketctl.local import LocalAws
+from ticketctl.embedded.engine import LocalAws
 from ticketctl.settings import resolve
 
 COLD_RUNS = 15

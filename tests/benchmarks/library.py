@@ -22,8 +22,8 @@ from timeit import Timer
 
 from tests.benchmarks.table import Row
 from ticketctl.client import TicketClient, minter_at
+from ticketctl.embedded.engine import LocalAws
 from ticketctl.lease import Lease
-from ticketctl.local import LocalAws
 from ticketctl.models import Block
 
 RUNS = 31

@@ -15,7 +15,7 @@ import pytest
 from ticketctl.aws import Aws
 from ticketctl.cloudformation import CloudFormation
 from ticketctl.connection import Connection
-from ticketctl.local import Engine, LocalAws
+from ticketctl.embedded.engine import Engine, LocalAws
 from ticketctl.settings import resolve
 
 REGION = "us-east-1"

@@ -24,11 +24,11 @@ from tests.local_aws.test_failover import send_to
 from tests.local_aws.test_regions import AP, EU, SA, US, deploy_alone, first_numbers, items, lanes, named, own_home, row
 from ticketctl.aws import Aws
 from ticketctl.connection import Connection
+from ticketctl.embedded.engine import Engine
 from ticketctl.errors import CounterFrozenError, RefusedError, TicketctlError, UnknownCounterError
 from ticketctl.failover import CONNECT_SECONDS
 from ticketctl.handover import begin, offer
 from ticketctl.lanes import Lane
-from ticketctl.local import Engine
 from ticketctl.models import Block
 from ticketctl.regions import Regions
 from ticketctl.settings import resolve

@@ -18,7 +18,7 @@ from tests.local_aws.faulty_proxy import Fault, proxy_to
 from ticketctl.aws import Aws
 from ticketctl.commands.status import PAGE
 from ticketctl.counters import Counters
-from ticketctl.local import Engine
+from ticketctl.embedded.engine import Engine
 
 STACK, ONE, MANY = "bulk", "bulk-one", "bulk-many"
 WHERE = ("--local", "--stack", STACK)

@@ -22,9 +22,9 @@ from ticketctl.aio import async_minter_at
 from ticketctl.aws import Aws
 from ticketctl.client import Where, minter_at
 from ticketctl.connection import Connection
+from ticketctl.embedded.engine import Engine
 from ticketctl.errors import CounterExhaustedError, NotMintedError, OutcomeUnknownError, UnknownCounterError
 from ticketctl.lease import Lease, Mint
-from ticketctl.local import Engine
 
 Connect = Callable[..., Connection]
 BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])

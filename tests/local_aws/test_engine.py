@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.local_aws.conftest import Result
-from ticketctl.local import LocalAws, is_engine
+from ticketctl.embedded.engine import LocalAws, is_engine
 
 
 @pytest.fixture

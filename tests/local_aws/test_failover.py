@@ -17,9 +17,9 @@ from tests.local_aws.test_regions import AP, EU, SA, US, deploy_alone, named, ow
 from ticketctl.aws import Aws
 from ticketctl.cache import StackCache, key_of
 from ticketctl.connection import Connection
+from ticketctl.embedded.engine import HOST, Engine, reachable_url
 from ticketctl.errors import NotMintedError
 from ticketctl.failover import CONNECT_SECONDS
-from ticketctl.local import HOST, Engine, reachable_url
 from ticketctl.models import Block
 from ticketctl.regions import Regions
 from ticketctl.settings import resolve

@@ -19,8 +19,8 @@ from tests.local_aws.conftest import Ticketctl, physical_id
 from tests.local_aws.faulty_proxy import SEED, Fault, FaultyProxy, first, proxy_to, sometimes
 from ticketctl.aws import Aws
 from ticketctl.connection import Connection
+from ticketctl.embedded.engine import Engine
 from ticketctl.errors import NotMintedError, OutcomeUnknownError, ThrottledError, TicketctlError
-from ticketctl.local import Engine
 from ticketctl.models import Block
 from ticketctl.retry import until_known
 from ticketctl.sources import Source

@@ -15,7 +15,7 @@ from tests.local_aws.conftest import REGION, Ticketctl
 from ticketctl.aws import Aws
 from ticketctl.bundle import handler
 from ticketctl.connection import Connection
-from ticketctl.local import Engine
+from ticketctl.embedded.engine import Engine
 from ticketctl.settings import resolve
 
 STACK = "hostile"

@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from ticketctl.bundle import handler
 from ticketctl.connection import Connection
 from ticketctl.counters import Counters
+from ticketctl.embedded.engine import Engine
 from ticketctl.errors import (
     CounterExhaustedError,
     CounterFrozenError,
@@ -30,7 +31,6 @@ from ticketctl.errors import (
     TicketctlError,
     UnknownCounterError,
 )
-from ticketctl.local import Engine
 from ticketctl.models import Block, Counter
 from ticketctl.settings import resolve
 from ticketctl.sources.dynamodb import DynamoDBSource, sender

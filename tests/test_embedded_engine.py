@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Answer, Server
+from ticketctl.embedded.engine import Engine, LocalAws, answers, free_port, is_alive, is_engine, reachable_url
 from ticketctl.errors import FileError
-from ticketctl.local import Engine, LocalAws, answers, free_port, is_alive, is_engine, reachable_url
 
 
 @pytest.fixture
