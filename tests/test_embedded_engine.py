@@ -1,31 +1,30 @@
 """``local``: what of the embedded AWS can be known without starting it."""
 
+import io
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Answer, Server
-from ticketctl.embedded.engine import Engine, LocalAws, answers, free_port, is_alive, is_engine, reachable_url
+from ticketctl.embedded.engine import Engine, LocalAws, is_alive, is_engine, reachable_url
+from ticketctl.embedded.server import last_port, listen
 from ticketctl.errors import FileError
 
 
 @pytest.fixture
-def warnings() -> list[str]:
+def reports() -> list[str]:
     return []
 
 
 @pytest.fixture
-def local(tmp_path: Path, warnings: list[str]) -> LocalAws:
-    return LocalAws(tmp_path / "local", environ={}, warn=warnings.append)
+def local(tmp_path: Path, reports: list[str]) -> LocalAws:
+    return LocalAws(tmp_path / "local", environ={}, report=reports.append)
 
 
 @contextmanager
@@ -63,28 +62,30 @@ def test_reachable_url(function_url: str, endpoint_url: str | None, reachable: s
     assert reachable_url(function_url, endpoint_url) == reachable
 
 
-def test_free_port() -> None:
-    """A free port of loopback can be bound."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", free_port()))
+def test_listener_takes_the_preferred_port() -> None:
+    """The preferred port is taken if it is free, so that addresses survive a restart; else another one."""
+    with closing(listen(preferred=0)) as first:
+        port = first.getsockname()[1]
+        with closing(listen(preferred=port)) as other:
+            assert other.getsockname()[0] == "127.0.0.1"
+            assert other.getsockname()[1] not in (port, 0)
+    with closing(listen(preferred=port)) as again:
+        assert again.getsockname()[1] == port
 
 
-def test_preferred_port() -> None:
-    """The preferred port is taken if it is free, so that addresses survive a restart."""
-    port = free_port()
-    assert free_port(preferred=port) == port
-
-
-def test_taken_port() -> None:
-    """Another port is taken where somebody listens on the preferred one."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        taken = listener.getsockname()[1]
-        assert free_port(preferred=taken) not in (taken, 0)
+@pytest.mark.parametrize(
+    ("text", "port"), [('{"pid": 1, "port": 4566}', 4566), ("", 0), ("{", 0), ("[]", 0), ('{"port": 70000}', 0)]
+)
+def test_last_port(text: str, port: int) -> None:
+    """The lock's file says which port was used last; one that says nothing is no error."""
+    assert last_port(io.StringIO(text)) == port
 
 
 def test_endpoint() -> None:
-    """An engine answers on loopback only."""
-    assert Engine(pid=1, port=4566, started_at=0.0).endpoint_url == "http://127.0.0.1:4566"
+    """An engine answers on loopback only, and does not show its secret."""
+    engine = Engine(pid=1, port=4566, key="AKID", secret="hidden", started_at=0.0)
+    assert engine.endpoint_url == "http://127.0.0.1:4566"
+    assert "hidden" not in f"{engine!r} {engine}"
 
 
 def test_alive() -> None:
@@ -96,31 +97,9 @@ def test_alive() -> None:
 
 def test_engine_by_its_command() -> None:
     """A process is an engine if its command says so, not because it has the number of one."""
-    with process() as other, process("ministack") as engine:
+    with process() as other, process("ticketctl.embedded.server") as engine:
         assert (is_engine(other), is_engine(engine)) == (False, True)
     assert (is_engine(other), is_engine(engine)) == (False, False)
-
-
-@pytest.mark.parametrize(
-    ("answer", "is_ours"),
-    [
-        (Answer(200, "application/json", b'{"services": {}}'), True),
-        (Answer(200, "application/json", b'{"status": "fine"}'), False),
-        (Answer(200, "application/json", b'["services"]'), False),
-        (Answer(200, "text/html", b"<html>"), False),
-        (None, False),
-    ],
-)
-def test_answers(server: Server, answer: Answer | None, is_ours: bool) -> None:
-    """Only an embedded AWS answers the health check as one."""
-    server.answers = [answer]
-    assert answers(int(server.url.rpartition(":")[2])) is is_ours
-    assert server.requests[0].path == "/_ministack/health"
-
-
-def test_nobody_answers() -> None:
-    """Where nobody listens nobody answers."""
-    assert not answers(free_port())
 
 
 def test_nothing_recorded(local: LocalAws) -> None:
@@ -135,82 +114,104 @@ def test_log_tail(local: LocalAws) -> None:
     assert local.log_tail(2) == "three / caf\N{REPLACEMENT CHARACTER}"
 
 
-def saved(local: LocalAws, *, at: float) -> None:
-    local.state_folder.mkdir(parents=True)
-    file = local.state_folder / "dynamodb.json"
-    file.touch()
-    os.utime(file, (at, at))
+@contextmanager
+def held(local: LocalAws, *, pid: int) -> Iterator[None]:
+    """The folder as if an engine of that process held it."""
+    local.prepare()
+    script = (
+        "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX); "
+        "file.write(sys.argv[2]); file.flush(); print(flush=True); input()"
+    )
+    command = [sys.executable, "-c", script, str(local.log.parent / "engine.lock"), json.dumps({"pid": pid})]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        yield
+        holder.communicate(b"\n")
 
 
-@pytest.mark.parametrize("saved_at", [None, 999.0])
-def test_killed_engine(local: LocalAws, warnings: list[str], saved_at: float | None) -> None:
-    """An engine that saved nothing since its start was killed, and tickets will come again: the user must know."""
-    if saved_at is not None:
-        saved(local, at=saved_at)
-    local._mourn(Engine(pid=1, port=4566, started_at=1000.0))
-    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(1000.0))
-    assert warnings == [
-        f"the embedded AWS was killed; it forgot what it did since its start at {started}, "
-        "and tickets minted since then will come again"
-    ]
+RECORD = {"pid": 1, "port": 4566, "key": "AKID", "secret": "hidden", "started_at": 0.0}
 
 
-def test_engine_that_ended_by_itself(local: LocalAws, warnings: list[str]) -> None:
-    """An engine that saved its state after its start took nothing with it."""
-    saved(local, at=1001.0)
-    local._mourn(Engine(pid=1, port=4566, started_at=1000.0))
-    assert warnings == []
+def test_record_counts_while_its_engine_lives(local: LocalAws) -> None:
+    """An engine runs if it holds the folder's lock and has written its record; the record alone says nothing."""
+    local.prepare()
+    (local.log.parent / "engine.json").write_text(json.dumps(RECORD), encoding="utf-8")
+    assert local.running() is None
+    with held(local, pid=1):
+        assert local.running() == Engine(**RECORD)  # type: ignore[arg-type]
+        (local.log.parent / "engine.json").unlink()
+        assert local.running() is None
 
 
-def record(local: LocalAws, text: str) -> Path:
-    path = local.log.parent / "engine.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def test_record_of_another_process(local: LocalAws) -> None:
-    """A process that got the number of an engine that is gone is left alone, and the record is forgotten."""
+def test_another_process_is_left_alone(local: LocalAws) -> None:
+    """A process that is no engine is not stopped, whatever the lock's file says."""
     with process() as other:
-        port = free_port()
-        path = record(local, json.dumps({"engine": {"pid": other, "port": port, "started_at": 0.0}, "port": port}))
-        assert (local.running(), local.stop(), is_alive(other)) == (None, False, True)
-        assert json.loads(path.read_text(encoding="utf-8")) == {"engine": None, "port": port}
+        local.prepare()
+        (local.log.parent / "engine.lock").write_text(json.dumps({"pid": other}), encoding="utf-8")
+        assert (local.stop(), is_alive(other)) == (False, True)
 
 
 @pytest.mark.parametrize(
-    "document",
-    [
-        "{",
-        "[]",
-        "{}",
-        '"engine"',
-        '{"engine": null}',
-        '{"engine": null, "port": "one"}',
-        '{"engine": {"pid": 1}, "port": 1}',
-        '{"engine": {"pid": 1, "port": 2, "started_at": 0, "colour": "red"}, "port": 2}',
-    ],
+    "document", ["{", "[]", "{}", '"engine"', '{"pid": 1}', json.dumps({**RECORD, "colour": "red"})]
 )
 def test_broken_record(local: LocalAws, document: str) -> None:
-    """A record that is none is an error that names the file and says how to mend it."""
-    path = record(local, document)
-    with pytest.raises(FileError, match=re.escape(str(path))) as caught:
+    """A record that is none is an error that names the file and says how to fix it."""
+    local.prepare()
+    path = local.log.parent / "engine.json"
+    path.write_text(document, encoding="utf-8")
+    with held(local, pid=1), pytest.raises(FileError, match=re.escape(str(path))) as caught:
         local.running()
-    assert caught.value.hint == f"stop the process that it names, if it runs, and remove {path}"
+    assert caught.value.hint == "ticketctl local down"
+
+
+def test_folder_is_private(local: LocalAws) -> None:
+    """The folder has a secret in it: it is made, or made again, for its owner only."""
+    local.prepare()
+    folder = local.log.parent
+    folder.chmod(0o755)
+    local.prepare()
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_folder_of_another_user(local: LocalAws) -> None:
+    """An engine of another user's could give any number: its folder is refused."""
+    local.prepare()
+    os.chown(local.log.parent, 65534, 65534)
+    with pytest.raises(FileError, match="belongs to another user"):
+        local.prepare()
 
 
 def test_reset_forgets(local: LocalAws) -> None:
     """A reset forgets what the engine had saved."""
-    saved(local, at=1000.0)
+    local.prepare()
+    local.state.touch()
     local.reset()
-    assert not local.state_folder.exists()
+    assert not local.state.exists()
 
 
 def test_one_at_a_time(local: LocalAws) -> None:
-    """Who holds the lock keeps every other process of the user waiting."""
+    """A command that holds the lock keeps every other process of the user waiting."""
     script = "import fcntl, sys; fcntl.flock(open(sys.argv[1], 'w'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
     attempt = [sys.executable, "-c", script, str(local.log.parent / "lock")]
     with local.exclusively():
         refused = subprocess.run(attempt, capture_output=True, text=True, check=False)
     granted = subprocess.run(attempt, capture_output=True, text=True, check=False)
     assert ("BlockingIOError" in refused.stderr, granted.returncode) == (True, 0)
+
+
+def test_waiting_is_said(local: LocalAws, reports: list[str]) -> None:
+    """A command that has to wait for another one longer than a moment says so."""
+    local.prepare()
+    script = (
+        "import fcntl, sys, time; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX); "
+        "print(flush=True); time.sleep(1.5)"
+    )
+    command = [sys.executable, "-c", script, str(local.log.parent / "lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        with local.exclusively():
+            pass
+    assert reports == ["waiting for another command that starts, stops or deploys the embedded AWS"]

@@ -41,7 +41,6 @@ _DENIED = NOT_ENABLED | {
     "NotAuthorized",
 }
 _PLAIN_URL = re.compile(r"https?://[\w.:-]+(/[\w~-][\w.~-]*)*/?", re.ASCII)  # nothing to escape or to normalise
-EMBEDDED_KEY = "test"
 METADATA_ADDRESS = ("169.254.169.254", 80)
 METADATA_SECONDS = 0.25
 
@@ -49,17 +48,23 @@ METADATA_SECONDS = 0.25
 class Aws:
     """AWS as one profile sees it in one region, or the embedded AWS at ``endpoint_url``.
 
-    ``embedded`` reads no credentials and no configuration of the user's. Safe for threads.
+    ``embedded`` is the embedded AWS's access key and secret: then no credentials and no configuration of the user's
+    are read. Safe for threads.
     """
 
     def __init__(
-        self, region: str, *, profile: str | None = None, endpoint_url: str | None = None, embedded: bool = False
+        self,
+        region: str,
+        *,
+        profile: str | None = None,
+        endpoint_url: str | None = None,
+        embedded: tuple[str, str] | None = None,
     ) -> None:
         self.region = region
         self.profile = profile
         self.endpoint_url = endpoint_url
         self.embedded = embedded
-        self._session = _Once(lambda: _embedded_session() if embedded else _session(profile))
+        self._session = _Once(lambda: _embedded_session(*embedded) if embedded else _session(profile))
         self._opened = ExitStack()
 
     def in_region(self, region: str) -> "Aws":
@@ -107,7 +112,7 @@ class Aws:
     def plain_credentials(self) -> tuple[str, str, str] | None:
         """Key, secret and token (or "") that need no look-up: the embedded AWS's, or those of the environment."""
         if self.embedded:
-            return EMBEDDED_KEY, EMBEDDED_KEY, ""
+            return *self.embedded, ""
         key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
         if self.profile is not None or not key or not secret:
             return None
@@ -233,14 +238,14 @@ def _session(profile: str | None) -> Any:
     return session
 
 
-def _embedded_session() -> Any:
+def _embedded_session(key: str, secret: str) -> Any:
     from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES as VARIABLES
     from botocore.session import Session
 
     variables = {name: (None, None, default, None) for name, (_, _, default, _) in VARIABLES.items()}
     files = dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
     session = Session(session_vars=variables | files)
-    session.set_credentials(EMBEDDED_KEY, EMBEDDED_KEY)
+    session.set_credentials(key, secret)
     return session
 
 

@@ -101,7 +101,7 @@ class Connection:
     @cached_property
     def local(self) -> LocalAws:
         """The embedded AWS."""
-        return LocalAws(directory("state", self._environ) / "local", environ=self._environ, warn=self._warn)
+        return LocalAws(directory("state", self._environ) / "local", environ=self._environ, report=self._report)
 
     @cached_property
     def aws(self) -> Aws:
@@ -110,11 +110,21 @@ class Connection:
         if self._near is not None:
             return self._near.aws.in_region(region)
         if self.settings.local:
-            aws = Aws(region, endpoint_url=self.local.ensure().endpoint_url, embedded=True)
+            engine = self.local.ensure()
+            aws = Aws(region, endpoint_url=engine.endpoint_url, embedded=engine.credentials)
         else:
             aws = Aws(region, profile=self.settings.profile, endpoint_url=self.settings.endpoint_url)
         self._opened.callback(aws.close)
         return aws
+
+    def _follow_engine(self) -> None:
+        """Drop what was made for an engine that has ended since: the next one has another key."""
+        engine = self.local.ensure()
+        known = self.__dict__.get("aws")
+        if known is not None and (known.endpoint_url, known.embedded) != (engine.endpoint_url, engine.credentials):
+            del self.__dict__["aws"]
+            if self._near is not None:
+                self._near._follow_engine()
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -145,6 +155,8 @@ class Connection:
     def look_up(self) -> StackOutputs:
         """The deployed stack as CloudFormation says; with ``--local`` it is deployed where it is not."""
         with self._finding:
+            if self.settings.local:
+                self._follow_engine()
             self._known_for_sure, self._source_now = True, None
             self.looks += 1
             self._known = self.find() or (self._deploy_locally() if self.settings.local else None)
@@ -293,7 +305,7 @@ class Connection:
         if self.aws.plain_credentials is None or (not self.aws.embedded and needs_sdk(self.region, self._environ)):
             client = self.aws.client("dynamodb", timeout=timeout, connect=self._connect, retries=0)
             return sender(client, target, profile=self.settings.profile)
-        transport = Transport(direct=self.aws.embedded)
+        transport = Transport(direct=self.aws.embedded is not None)
         self._opened.callback(transport.close)
         return plain_sender(self.aws, transport, target, timeout=timeout, connect=self._connect)
 

@@ -49,15 +49,7 @@ def engine(home: Path) -> Iterator[dict[str, str]]:
     bare = {"PATH": os.environ["PATH"], "HOME": str(home), "TICKETCTL_HOME": str(home)}
     local = LocalAws(home / "local", environ=bare)
     try:
-        yield {
-            **bare,
-            "AWS_ENDPOINT_URL": local.ensure().endpoint_url,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": "us-east-1",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        yield {**bare, **local.ensure().variables("us-east-1"), "AWS_EC2_METADATA_DISABLED": "true"}
     finally:
         local.stop()
 
@@ -123,7 +115,9 @@ def _counters(environ: dict[str, str]) -> Iterator[Row]:
     """All counters of a table with 10,000 of them, beside the same command on a table with one."""
     import boto3
 
-    session = boto3.Session("test", "test", region_name="us-east-1")
+    session = boto3.Session(
+        environ["AWS_ACCESS_KEY_ID"], environ["AWS_SECRET_ACCESS_KEY"], region_name=environ["AWS_REGION"]
+    )
     client = session.client("dynamodb", endpoint_url=environ["AWS_ENDPOINT_URL"])
     few, many = [TICKETCTL, "status", "--stack", PUBLIC], [TICKETCTL, "status", "--stack", PRIVATE]
     for begin in range(0, COUNTERS, 25):
@@ -143,7 +137,9 @@ def _deploys(environ: dict[str, str], folder: Path) -> Iterator[Row]:
     again: list[tuple[Cost, Cost]] = []
     for number in range(DEPLOY_RUNS):
         ours, theirs = [TICKETCTL, "deploy", "--stack", f"ours-{number}"], [*cdk, str(folder / f"out-{number}")]
-        their_environ = cdk_environment(environ["AWS_ENDPOINT_URL"], folder, f"theirs-{number}")
+        their_environ = cdk_environment(
+            {name: value for name, value in environ.items() if name.startswith("AWS_")}, folder, f"theirs-{number}"
+        )
         for pairs in (first, again):
             pairs.append((run(ours, environ), run(theirs, their_environ, cwd=str(sources()))))
     for what, pairs in (("first time", first), ("no changes", again)):

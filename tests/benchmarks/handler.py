@@ -13,10 +13,9 @@ from statistics import median
 
 from tests.benchmarks.table import Row
 from tests.function_url import event
-from ticketctl.aws import EMBEDDED_KEY
 from ticketctl.bundle import sources
 from ticketctl.connection import Connection
-from ticketctl.embedded.engine import LocalAws
+from ticketctl.embedded.engine import Engine, LocalAws
 from ticketctl.settings import resolve
 
 COLD_RUNS = 15
@@ -76,7 +75,7 @@ def measuring() -> Iterator[tuple[Measure, Path, Path]]:
         environ = {"PATH": os.environ["PATH"], "HOME": name, "TICKETCTL_HOME": name}
         local = LocalAws(home / "local", environ=environ)
         try:
-            endpoint = local.ensure().endpoint_url
+            engine = local.ensure()
             with Connection(resolve({"local": True}, environ), environ=environ) as connection:
                 table = connection.look_up().table
             # As in Lambda: the handler is index.py, and nobody keeps it compiled.
@@ -84,19 +83,15 @@ def measuring() -> Iterator[tuple[Measure, Path, Path]]:
             for folder, handler in zip(folders, (sources() / "lambda" / "create_ticket.py", ARTICLE), strict=True):
                 folder.mkdir()
                 shutil.copyfile(handler, folder / "index.py")
-            yield measure_with(lambda_environment(endpoint, table)), folders[0], folders[1]
+            yield measure_with(lambda_environment(engine, table)), folders[0], folders[1]
         finally:
             local.stop()
 
 
-def lambda_environment(endpoint: str, table: str) -> dict[str, str]:
+def lambda_environment(engine: Engine, table: str) -> dict[str, str]:
     """What either handler finds in its environment."""
     return {
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": EMBEDDED_KEY,
-        "AWS_SECRET_ACCESS_KEY": EMBEDDED_KEY,
-        "AWS_ENDPOINT_URL": endpoint,
+        **engine.variables("us-east-1"),
         "TABLE_NAME": table,
         "DEFAULT_PARTITION": "us-east-1",
         "OFFSET": "1",

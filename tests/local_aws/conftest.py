@@ -51,14 +51,9 @@ def engine(environ: dict[str, str]) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def aws(engine: Engine) -> Iterator[Aws]:
     """The account's root user."""
-    aws = Aws(REGION, endpoint_url=engine.endpoint_url, embedded=True)
+    aws = Aws(REGION, endpoint_url=engine.endpoint_url, embedded=engine.credentials)
     yield aws
     aws.close()
-
-
-@pytest.fixture(scope="session")
-def aws_endpoint(engine: Engine) -> str:
-    return engine.endpoint_url
 
 
 @pytest.fixture(scope="session")

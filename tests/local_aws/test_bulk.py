@@ -305,12 +305,7 @@ def held_back(environ: dict[str, str], engine: Engine, ticketctl: Ticketctl, *, 
     """The environment of a user whose answers, when so many have come, are held back longer than anybody waits."""
     faults: Iterator[Fault] = itertools.repeat("")
     with proxy_to(engine.port or 0, lambda: next(faults), delay=SECONDS) as proxy:
-        user = {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": REGION,
-        }
+        user = {**engine.variables(REGION), "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
         assert ticketctl("url", "--stack", STACK, env=user).returncode == 0  # remembered: what follows only mints
         faults = itertools.chain(itertools.repeat("", after), itertools.repeat("delay"))
         yield {**environ, **user}

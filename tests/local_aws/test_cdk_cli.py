@@ -9,6 +9,7 @@ import pytest
 from tests.other_tools import cdk_environment, install_cdk
 from ticketctl.bundle import sources
 from ticketctl.connection import Connection
+from ticketctl.embedded.engine import Engine
 
 
 @pytest.fixture(scope="module")
@@ -18,10 +19,10 @@ def cdk(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_cdk_deploys_the_stack(
-    cdk: list[str], aws_endpoint: str, tmp_path: Path, connect: Callable[..., Connection]
+    cdk: list[str], engine: Engine, tmp_path: Path, connect: Callable[..., Connection]
 ) -> None:
     """Cdk deploy makes a stack in an account that was never bootstrapped, and ticketctl mints from it."""
-    environ = cdk_environment(aws_endpoint, tmp_path, "by-cdk")
+    environ = cdk_environment(engine.variables("us-east-1"), tmp_path, "by-cdk")
     deployed = subprocess.run(
         [
             *cdk,

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from tests.local_aws.conftest import REGION, Result, Ticketctl
+from ticketctl.embedded.engine import Engine
 
 LEFT = 2**53 - 1
 
@@ -202,14 +203,9 @@ def test_watch(environ: dict[str, str], ticketctl: Ticketctl, deployed: str) -> 
     assert (process.returncode, stderr) == (130, "")
 
 
-def test_stale_cache_is_asked_again(ticketctl: Ticketctl, aws_endpoint: str, deployed: str) -> None:
+def test_stale_cache_is_asked_again(ticketctl: Ticketctl, engine: Engine, deployed: str) -> None:
     """A remembered URL that answers 404 is looked up once more before the command fails."""
-    user = {
-        "AWS_ENDPOINT_URL": aws_endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": REGION,
-    }
+    user = engine.variables(REGION)
     assert ticketctl("next", "--stack", deployed, env=user) == Result(0, "1\n", "")
     ticketctl("destroy", "--yes", *where(deployed))
     gone = ticketctl("next", "--stack", deployed, env=user)

@@ -48,27 +48,19 @@ def status(run: Run) -> None:
                 "endpoint_url": engine.endpoint_url if engine else None,
                 "pid": engine.pid if engine else None,
                 "log": str(local.log),
-                "state": str(local.state_folder),
+                "state": str(local.state),
             }
         )
         return
     run.output.line(f"running\t{engine.endpoint_url}\tpid {engine.pid}" if engine else "stopped")
     run.output.line(f"log\t{local.log}")
-    run.output.line(f"state\t{local.state_folder}")
+    run.output.line(f"state\t{local.state}")
 
 
 def env(run: Run) -> None:
     """Print the variables that point any AWS tool at it: eval "$(ticketctl local env)"."""
-    from ticketctl.aws import EMBEDDED_KEY
-
     region = run.settings.require_region()
-    variables = {
-        "AWS_ENDPOINT_URL": run.connection.local.ensure().endpoint_url,
-        "AWS_ACCESS_KEY_ID": EMBEDDED_KEY,
-        "AWS_SECRET_ACCESS_KEY": EMBEDDED_KEY,
-        "AWS_REGION": region,
-        "AWS_DEFAULT_REGION": region,
-    }
+    variables = run.connection.local.ensure().variables(region)
     if run.output.as_json:
         run.output.document(variables)
         return
@@ -80,9 +72,9 @@ def logs(
     run: Run, follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until Ctrl-C.")] = False
 ) -> None:
     """Print what it logged."""
+    run.connection.local.prepare()
     path = run.connection.local.log
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
+    path.touch(mode=0o600)
     with path.open(encoding="utf-8", errors="replace") as file:
         while True:
             for line in file:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,29 +46,40 @@ def deploy(run: Run, yes: Yes = False) -> None:
     note, regions = run.output.note, run.regions
     parameters = _parameters(run)
     note(f"deploying {run.place}, {_who(run)}")
-    with run.connection.exclusively():
+    with ExitStack() as held:
+        held.enter_context(run.connection.exclusively())
         shared = deployment.sharing(regions, parameters)
         if shared.begins and regions.unread:
             unread = ", ".join(regions.unread)
             run.confirm(f"Not looked into: {unread}. Begin as if {run.settings.stack} had no ticket there?", yes=yes)
-        with run.output.side_by_side(regions.names) as tell:
-
-            def plan(connection: "Connection") -> "Planned":
-                stacks = connection.cloudformation(report=partial(tell, connection.region))
-                stacks.make_ready(run.settings.stack)
-                planned = deployment.plan(connection, stacks, parameters, shared=bool(shared.names))
-                for change in planned.plan.changes:
-                    tell(connection.region, f"  {change}")
-                return planned
-
-            plans = regions.each(plan)
-        _confirm_public(run, answers(plans).values(), yes=yes)
+        plans = _planned(run, parameters, shared=bool(shared.names))
+        if run.flags["public"] and not all(planned.is_public for planned in answers(plans).values()):
+            held.close()  # nobody else waits for this user's answer
+            _confirm_public(run, answers(plans).values(), yes=yes)
+            held.enter_context(run.connection.exclusively())
         with run.output.side_by_side(regions.names) as tell, _goes_on("deployment", "ticketctl deploy"):
             plans = _carried_out(run, plans, tell)
     if answers(plans):
         with _goes_on("deployment", "ticketctl deploy"):
             deployment.give_lanes(regions, shared, note)
     _show_deployed(run, plans)
+
+
+def _planned(run: Run, parameters: dict[str, str], *, shared: bool) -> Outcomes["Planned"]:
+    """What is to change in each region, as it is said; nothing is changed."""
+    from ticketctl import deployment
+
+    with run.output.side_by_side(run.regions.names) as tell:
+
+        def plan(connection: "Connection") -> "Planned":
+            stacks = connection.cloudformation(report=partial(tell, connection.region))
+            stacks.make_ready(run.settings.stack)
+            planned = deployment.plan(connection, stacks, parameters, shared=shared)
+            for change in planned.plan.changes:
+                tell(connection.region, f"  {change}")
+            return planned
+
+        return run.regions.each(plan)
 
 
 def _carried_out(run: Run, plans: Outcomes["Planned"], tell: Callable[[str, str], None]) -> Outcomes["Planned"]:
@@ -290,9 +301,7 @@ def _goes_on(what: str, again: str) -> Iterator[None]:
 
 
 def _confirm_public(run: Run, plans: Collection["Planned"], *, yes: bool) -> None:
-    """Ask before anyone is let in, once for all regions; the plans are dropped where the answer is no."""
-    if not run.flags["public"] or all(planned.is_public for planned in plans):
-        return
+    """Ask before anyone is let in, once for all regions; the plans are dropped if the answer is no."""
     try:
         run.confirm("Anyone who has the URL will be able to mint. Deploy it?", yes=yes)
     except BaseException:

@@ -1,7 +1,8 @@
-"""The embedded AWS (ministack, the extra ``local``): start it, stop it, find it.
+"""The embedded AWS (ministack, the extra ``local``) as a command sees it: find it, start it, stop it.
 
-One engine a user, in the folder ``local`` of ticketctl's state: ``engine.json`` says which process runs on
-which port, ``state/`` has what the engine saved when it last stopped, ``engine.log`` what it printed.
+One engine per user, in the folder ``local`` of ticketctl's state. ``server`` is its process: it holds ``engine.lock``
+while it lives and writes ``engine.json`` when it is ready; ``state.db`` has what it knows, ``engine.log`` what it
+printed.
 """
 
 import contextlib
@@ -9,55 +10,89 @@ import fcntl
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ticketctl.errors import FileError, LocalEngineError, MissingExtraError
-from ticketctl.files import read_json, write_json
+from ticketctl.files import read_json
 
 HOST = "127.0.0.1"
-SERVICES = "cloudformation,dynamodb,iam,lambda,logs,sts"
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
+PATIENCE_SECONDS = 1.0
+"""How long a command waits for another one before it says so."""
+_POLL_SECONDS = 0.01
+_MODULE = "ticketctl.embedded.server"
 _PRIVATE = ("AWS_", "TICKETCTL_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "MINISTACK_", "LAMBDA_", "LOCALSTACK_")
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A running engine: its process and its port on loopback. ``started_at`` is in epoch seconds."""
+    """A running engine: its process, its port on loopback and the key that it lets in.
+
+    ``started_at`` is in epoch seconds.
+    """
 
     pid: int
     port: int
+    key: str
+    secret: str
     started_at: float
 
     @property
     def endpoint_url(self) -> str:
-        """Where its AWS APIs answer."""
+        """The address of its AWS APIs."""
         return f"http://{HOST}:{self.port}"
+
+    @property
+    def credentials(self) -> tuple[str, str]:
+        """Access key and secret, new for each engine."""
+        return self.key, self.secret
+
+    def variables(self, region: str) -> dict[str, str]:
+        """The environment variables that point any AWS tool at it."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_REGION": region,
+            "AWS_DEFAULT_REGION": region,
+        }
+
+    def __repr__(self) -> str:  # without the secret, which must not get into a log
+        return f"Engine(pid={self.pid}, port={self.port})"
 
 
 class LocalAws:
-    """The embedded AWS of one user. ``warn`` is told what the user should know, a line each."""
+    """The embedded AWS of one user. ``report`` is told what a command waits for, one line each."""
 
     def __init__(
-        self, folder: Path, *, environ: Mapping[str, str], warn: Callable[[str], None] = lambda line: None
+        self, folder: Path, *, environ: Mapping[str, str], report: Callable[[str], None] = lambda line: None
     ) -> None:
         self._folder = folder
         self._environ = environ
-        self._warn = warn
+        self._report = report
         self._record = folder / "engine.json"
-        self.state_folder = folder / "state"
+        self._lock = folder / "engine.lock"
+        self.state = folder / "state.db"
         self.log = folder / "engine.log"
 
     def running(self) -> Engine | None:
-        """The engine, if there is one and it answers."""
-        engine = self._recorded()
-        return engine if engine is not None and is_alive(engine.pid) and answers(engine.port) else None
+        """The engine, if there is one and it is ready."""
+        if not self._is_held():
+            return None
+        self._check_owner()
+        hint = "ticketctl local down"
+        document = read_json(self._record, hint=hint)
+        if document is None:
+            return None
+        try:
+            return Engine(**document)
+        except TypeError as error:
+            raise FileError(f"{self._record} is not a record of this version: {error}", hint=hint) from None
 
     def ensure(self) -> Engine:
         """The running engine, started if need be. Of two callers at once, one starts it and both get it."""
@@ -67,138 +102,124 @@ class LocalAws:
             return self.running() or self._start()
 
     def stop(self) -> bool:
-        """Stop the engine with its state kept; whether one was running."""
+        """Stop the engine; whether one was running. What it has answered is on disk all the time."""
+        if not self._folder.exists():
+            return False
         with self.exclusively():
             return self._stop()
 
     def reset(self) -> None:
         """Stop the engine and forget all that it knew."""
         with self.exclusively():
-            import shutil
-
             self._stop()
-            shutil.rmtree(self.state_folder, ignore_errors=True)
+            for name in ("state.db", "state.db-wal", "state.db-shm", "state.db-journal"):
+                (self._folder / name).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
         """Hold the user's lock on starting, stopping and deploying; it falls with the process."""
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file = (self._folder / "lock").open("w")
-        except OSError as error:
-            hint = "set TICKETCTL_HOME to a folder of yours"
-            raise FileError(f"{self._folder} cannot be written: {error.strerror}", hint=hint) from None
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        self.prepare()
+        with (self._folder / "lock").open("w") as file:
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while not _try_lock(file.fileno()):
+                if time.monotonic() > deadline:
+                    self._report("waiting for another command that starts, stops or deploys the embedded AWS")
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                    break
+                time.sleep(_POLL_SECONDS)
             yield
 
-    def _recorded(self) -> Engine | None:
-        return self._read_record()[0]
-
-    def _read_record(self) -> tuple[Engine | None, int]:
-        """The engine that was started last and not stopped since, and the last one's port."""
-        hint = f"stop the process that it names, if it runs, and remove {self._record}"
-        document = read_json(self._record, hint=hint)
-        if document is None:
-            return None, 0
+    def prepare(self) -> None:
+        """Make the folder if there is none; nobody else may look into it, for it has the engine's secret."""
+        hint = "set TICKETCTL_HOME to a folder of yours"
         try:
-            engine = document["engine"]
-            return (Engine(**engine) if engine else None), int(document["port"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise FileError(f"{self._record} is not a record of this version: {error!r}", hint=hint) from None
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_owner()
+            if self._folder.stat().st_mode & 0o077:
+                self._folder.chmod(0o700)
+            (self._folder / "lock").open("w").close()
+        except OSError as error:
+            raise FileError(f"{self._folder} cannot be written: {error.strerror}", hint=hint) from None
 
-    def _remember(self, engine: Engine | None, port: int) -> None:
-        write_json(self._record, {"engine": asdict(engine) if engine else None, "port": port})
+    def _check_owner(self) -> None:
+        """An engine of somebody else's could give any number."""
+        if self._folder.stat().st_uid != os.geteuid():
+            raise FileError(f"{self._folder} belongs to another user", hint="set TICKETCTL_HOME to a folder of yours")
+
+    def _is_held(self) -> bool:
+        """Whether an engine, ready or not, holds the folder."""
+        try:
+            with self._lock.open("rb") as file:
+                if _try_lock(file.fileno(), fcntl.LOCK_SH):
+                    return False
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise FileError(f"{self._lock} cannot be read: {error.strerror}") from None
+        return True
+
+    def _holder(self) -> int | None:
+        """The process that holds the folder, as far as it has said so."""
+        try:
+            pid = json.loads(self._lock.read_text(encoding="utf-8"))["pid"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return pid if isinstance(pid, int) and pid > 0 else None
 
     def _start(self) -> Engine:
         import importlib.util
 
         if importlib.util.find_spec("ministack") is None:
             raise MissingExtraError("the embedded AWS is not installed", hint="pip install 'ticketctl[local]'")
-        last = self._recorded()
-        if last is not None and is_engine(last.pid):
-            return self._await(last)
-        if last is not None:
-            self._mourn(last)
-        started_at = time.time()
-        port = free_port(preferred=self._read_record()[1])
-        engine = Engine(self._spawn(port), port, started_at)
-        self._remember(engine, port)
-        return self._await(engine)
-
-    def _await(self, engine: Engine) -> Engine:
+        pid = None if self._is_held() else self._spawn()
         deadline = time.monotonic() + START_SECONDS
-        while not answers(engine.port):
-            if not is_engine(engine.pid):
-                self._remember(None, 0)
+        while (engine := self.running()) is None:
+            if pid is not None and not is_alive(pid) and not self._is_held():
                 raise LocalEngineError(
-                    f"the embedded AWS did not start; its log ends with: {self.log_tail()}",
-                    hint="ticketctl local logs",
+                    f"the embedded AWS did not start; its log ends with: {self.log_tail()}", hint="ticketctl local logs"
                 )
             if time.monotonic() > deadline:
-                raise LocalEngineError(
-                    f"the embedded AWS (process {engine.pid}) does not answer", hint="ticketctl local down"
-                )
-            time.sleep(0.05)
+                raise LocalEngineError("the embedded AWS does not become ready", hint="ticketctl local down")
+            time.sleep(_POLL_SECONDS)
         return engine
 
-    def _mourn(self, engine: Engine) -> None:
-        """Say what an engine that did not stop by itself has taken with it."""
-        saved = self.state_folder / "dynamodb.json"
-        if not saved.exists() or saved.stat().st_mtime < engine.started_at:
-            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(engine.started_at))
-            self._warn(
-                f"the embedded AWS was killed; it forgot what it did since its start at {when}, "
-                "and tickets minted since then will come again"
-            )
-
-    def _spawn(self, port: int) -> int:
+    def _spawn(self) -> int:
         import shutil
         import subprocess
 
+        self._record.unlink(missing_ok=True)  # of an engine that was killed
         scratch = self._folder / "tmp"
         shutil.rmtree(scratch, ignore_errors=True)  # what killed engines left behind
         scratch.mkdir(parents=True, exist_ok=True)
-        environment = {
-            **{k: v for k, v in self._environ.items() if not k.upper().startswith(_PRIVATE)},
-            "AUTH": "true",
-            "BIND_HOST": HOST,
-            "GATEWAY_PORT": str(port),
-            "LOG_LEVEL": "WARNING",
-            "PERSIST_STATE": "1",
-            "SERVICES": SERVICES,
-            "STATE_DIR": str(self.state_folder),
-            "TMPDIR": str(scratch),
-        }
+        kept = {k: v for k, v in self._environ.items() if not k.upper().startswith(_PRIVATE)}
+        command = [sys.executable, "-m", _MODULE, str(self._folder)]
         # A shell in between makes the engine nobody's child: it outlives us and is never left a zombie of ours.
         shell = subprocess.run(
-            ["/bin/sh", "-c", '"$@" >>"$0" 2>&1 & echo $!', str(self.log), sys.executable, "-m", "ministack"],
-            env=environment,
+            ["/bin/sh", "-c", '"$@" >>"$0" 2>&1 & echo $!', str(self.log), *command],
+            env={**kept, "TMPDIR": str(scratch)},
             cwd=self._folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             start_new_session=True,
+            umask=0o077,
             check=True,
         )
         return int(shell.stdout)
 
     def _stop(self) -> bool:
-        engine = self._recorded()
-        if engine is None:
-            return False
-        was_running = is_engine(engine.pid)
-        if not was_running:
-            self._mourn(engine)
-        else:
-            os.kill(engine.pid, signal.SIGTERM)
-            deadline = time.monotonic() + STOP_SECONDS
-            while is_engine(engine.pid):
-                if time.monotonic() > deadline:
-                    raise LocalEngineError(
-                        f"the embedded AWS (process {engine.pid}) does not stop", hint=f"kill -9 {engine.pid}"
-                    )
-                time.sleep(0.05)
-        self._remember(None, engine.port)
+        deadline = time.monotonic() + STOP_SECONDS
+        asked = None
+        was_running = self._is_held()
+        while self._is_held():
+            pid = self._holder()
+            if pid is not None and pid != asked and is_engine(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+                asked = pid
+            if time.monotonic() > deadline:
+                raise LocalEngineError(f"the embedded AWS (process {pid}) does not stop", hint=f"kill -9 {pid}")
+            time.sleep(_POLL_SECONDS)
+        self._record.unlink(missing_ok=True)
         return was_running
 
     def log_tail(self, lines: int = 3) -> str:
@@ -209,19 +230,12 @@ class LocalAws:
             return ""
 
 
-def answers(port: int) -> bool:
-    """Whether an embedded AWS answers its health check on that port of loopback."""
-    import http.client
-
-    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+def _try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        connection.request("GET", "/_ministack/health")
-        document: Any = json.loads(connection.getresponse().read())
-    except (OSError, http.client.HTTPException, ValueError):
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-    finally:
-        connection.close()
-    return isinstance(document, dict) and "services" in document
+    return True
 
 
 def is_alive(pid: int) -> bool:
@@ -238,7 +252,7 @@ def is_alive(pid: int) -> bool:
 def is_engine(pid: int) -> bool:
     """Whether the process of that id is an embedded AWS, and not another that has got its number since."""
     try:
-        return b"ministack" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return _MODULE.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         pass
     if not is_alive(pid) or Path("/proc/self").exists():
@@ -246,20 +260,7 @@ def is_engine(pid: int) -> bool:
     import subprocess
 
     listing = subprocess.run(["/bin/ps", "-p", str(pid), "-o", "command="], capture_output=True, text=True, check=False)
-    return "ministack" in listing.stdout
-
-
-def free_port(preferred: int = 0) -> int:
-    """A port of loopback that nobody listens on; the preferred one if it is free."""
-    for port in (preferred, 0):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise LocalEngineError("no port of 127.0.0.1 is free")
+    return _MODULE in listing.stdout
 
 
 def reachable_url(function_url: str, endpoint_url: str | None) -> str:

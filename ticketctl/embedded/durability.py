@@ -1,0 +1,149 @@
+"""No answer before its effect is on disk: an application between the gate and the emulator.
+
+An answer is held until what the request changed is saved; requests that wait together share one write. If saving
+fails, the changes of items are undone, and every request that overlapped is answered with an error that means "not
+written". Until writing works again no request is carried out.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ticketctl.embedded.emulator import Emulator
+from ticketctl.embedded.gate import FUNCTION_URLS, Message, Receive, Send, answer, refuse
+from ticketctl.embedded.signature import SignedRequest
+from ticketctl.embedded.store import Store, StoreError
+
+NOT_SAVED = "EngineStateNotSavedException"
+"""The error's name. It is a 400: AWS's own errors of that kind mean that nothing was written."""
+_PROBLEM = "the embedded AWS cannot save its state"
+_READS = re.compile("Describe|Get|List|Scan|Query|BatchGet|TransactGet|GET$|HEAD$")
+_ITEM_WRITES = {"UpdateItem", "PutItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"}
+
+
+class Durable:
+    """The emulator with its answers held until they are saved. ``log`` is told if saving fails, one line each."""
+
+    def __init__(self, emulator: Emulator, store: Store, *, log: Callable[[str], None]) -> None:
+        self._emulator = emulator
+        self._store = store
+        self._log = log
+        self._saved: dict[str, str] = {}
+        self._turn = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, "store")  # its own: functions that wait for a mint may fill the common one
+        self._failures = 0
+        self._problem = ""
+
+    def restore(self) -> None:
+        """Give the emulator what was saved; an exception if any of it cannot be restored."""
+        self._saved = self._store.services()
+        self._emulator.restore(self._saved, self._store.items())
+
+    async def close(self) -> None:
+        """Save the log lines of functions, which wait for the next write; then compact and close the file."""
+        try:
+            async with self._turn:
+                await self._save(self._emulator.snapshot(self._saved))
+        except (StoreError, RuntimeError) as error:
+            self._log(f"the last log lines of functions are not saved: {error}")
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
+
+    async def __call__(self, scope: Message, request: SignedRequest, receive: Receive, send: Send) -> None:
+        """Carry out a request and answer when its effect is saved."""
+        is_call = scope["path"].startswith(FUNCTION_URLS)
+        if self._problem and not await self._works_again():
+            await self._refuse(request, send, is_call=is_call)
+        elif is_call:  # the function's own requests pass here too, and wait here
+            await self._emulator.app(scope, receive, send)
+        else:
+            await self._answer(scope, request, receive, send)
+
+    async def _answer(self, scope: Message, request: SignedRequest, receive: Receive, send: Send) -> None:
+        held: list[Message] = []
+
+        async def hold(message: Message) -> None:
+            held.append(message)
+
+        failures = self._failures
+        await self._emulator.app(scope, receive, hold)
+        # A task of its own: a request that is cut off must not cut off the write of those that wait with it.
+        saving = asyncio.create_task(self._commit(scope, request, failures))
+        if not await asyncio.shield(saving):
+            await self._refuse(request, send, is_call=False)
+            return
+        for message in held:
+            await send(message)
+
+    async def _commit(self, scope: Message, request: SignedRequest, failures: int) -> bool:
+        """Save what a request did; whether it is saved. It is undone if a save has failed since it began."""
+        async with self._turn:
+            if failures == self._failures:
+                try:
+                    await self._save(self._news(scope, request))
+                except (StoreError, RuntimeError, TypeError, ValueError) as error:
+                    self._emulator.undo([])
+                    self._failures += 1
+                    self._problem = f"{_PROBLEM}: {error}"
+                    self._log(self._problem)
+            return failures == self._failures
+
+    def _news(self, scope: Message, request: SignedRequest) -> dict[str, str]:
+        """The documents that this request may have changed."""
+        action = _action(request)
+        if scope["path"].endswith("/invocations"):
+            return {}
+        if action in _ITEM_WRITES:
+            return self._emulator.snapshot(self._saved) if self._emulator.in_unsaved_table() else {}
+        if not _READS.match(action):
+            return self._emulator.snapshot(self._saved)
+        if request.headers.get("x-amz-target", "").startswith("DynamoDB_"):
+            return {}
+        # A deployment goes on after its request was answered: who sees it finished must find it after a kill.
+        news = self._emulator.snapshot(self._saved, only="cloudformation")
+        return self._emulator.snapshot(self._saved) if news else {}
+
+    async def _save(self, documents: dict[str, str]) -> None:
+        if not documents and not self._emulator.has_changes():
+            return
+        taken = self._emulator.take_changes()
+        changes = [change for change, _ in taken]
+
+        def write() -> None:
+            self._store.write(documents, changes, replaces_items="dynamodb" in documents)
+
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, write)
+        except StoreError:
+            self._emulator.undo(taken)
+            raise
+        self._saved.update(documents)
+
+    async def _works_again(self) -> bool:
+        try:
+            async with self._turn:
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._store.probe)
+        except StoreError as error:
+            self._problem = f"{_PROBLEM}: {error}"
+            return False
+        self._problem = ""
+        return True
+
+    async def _refuse(self, request: SignedRequest, send: Send, *, is_call: bool) -> None:
+        detail = f"{self._problem}; nothing was written"
+        if is_call:
+            document: dict[str, Any] = {"code": "unavailable", "status": 503, "title": "Unavailable", "detail": detail}
+            await answer(send, 503, [(b"content-type", b"application/problem+json")], json.dumps(document).encode())
+        else:
+            await refuse(send, dict(request.headers), 400, NOT_SAVED, detail)
+
+
+def _action(request: SignedRequest) -> str:
+    """The operation that a request names: by header, by form, or (in REST) only by its method."""
+    if target := request.headers.get("x-amz-target", "").partition(".")[2]:
+        return target
+    form = re.search(rb"(?:^|&)Action=(\w+)", request.body)
+    named = form[1].decode() if form else dict(request.query).get("Action", "")
+    return named or request.method

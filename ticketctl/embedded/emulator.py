@@ -1,0 +1,244 @@
+"""All that ticketctl knows of ministack's insides; no other module imports it, but ``signature`` for its arithmetic.
+
+ministack is used as it was installed. What it keeps is read and restored with its own functions; a few of its
+functions are wrapped at run time, in this process only. ``open_emulator`` checks that they are there, so that a
+release without them is an error at the start and no silent loss later.
+"""
+
+import hmac
+import json
+import os
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ticketctl.embedded.signature import RefusedError
+from ticketctl.embedded.store import Change
+
+SERVICES = "cloudformation,dynamodb,iam,lambda,logs,sts"
+LOG_WAIT_SECONDS = 0.002
+"""How long the engine waits for a first log line after each call of a function; ministack's default is 50 ms."""
+_ATTEMPTS, _PAUSE_SECONDS = 50, 0.01
+_SETTLED_AS = {"UPDATE": "UPDATE_ROLLBACK_COMPLETE", "DELETE": "DELETE_FAILED"}
+
+
+class IncompatibleError(Exception):
+    """This release of ministack lacks something that we need; the text names it."""
+
+
+def environment(*, port: int, key: str, secret: str) -> dict[str, str]:
+    """The variables that ministack reads when it is imported."""
+    return {
+        "AUTH": "true",
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "DOCKER_HOST": "unix:///nonexistent",  # else it removes other ministack containers of the user's
+        "GATEWAY_PORT": str(port),
+        "IOT_MTLS_ENABLED": "0",  # else it listens on every interface
+        "LAMBDA_EXECUTOR": "local",
+        "LOG_LEVEL": "WARNING",
+        "PERSIST_STATE": "0",  # saving is done here
+        "SERVICES": SERVICES,
+        "SFTP_ENABLED": "0",
+    }
+
+
+class Emulator:
+    """ministack in this process; made by ``open_emulator``.
+
+    ``app`` is its ASGI application. ``undo`` and ``take_changes`` are about the items of tables: each change is
+    noted until it is taken, with what was there before.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app.app
+        self._module = app
+        self._changes: deque[tuple[Change, Callable[[], object]]] = deque()
+        self._tables: set[str] = set()
+        self._lock = threading.RLock()
+        self._settled_stacks: dict[object, Any] = {}
+
+    def issued_secret(self, key: str, token: str) -> str:
+        """The secret of a key that the emulator has issued: a function's role, an IAM user, a session."""
+        from ministack.core.iam_evaluator import resolve_credential
+
+        found = resolve_credential(key, session_token=token)
+        secret = getattr(found, "secret_access_key", None)
+        if not secret or found.principal_type == "Root":  # "test", twelve digits: anybody
+            raise RefusedError("its access key is unknown here")
+        return str(secret)
+
+    def restore(self, documents: Mapping[str, str], items: Iterable[Change]) -> None:
+        """Take back what ``snapshot`` and ``take_changes`` gave; an exception if any of it cannot be."""
+        from ministack.core import persistence
+        from ministack.services import dynamodb
+
+        for name, text in documents.items():
+            document = json.loads(text, object_hook=persistence._json_object_hook)
+            newest = persistence._state_format_version(name)
+            if document["version"] > newest:
+                raise ValueError(f"{name} was saved by a newer ministack (format {document['version']} of {newest})")
+            self._module._get_module(self._module._state_map[name]).load_persisted_state(document["state"])
+        tables = {table["TableArn"]: table for _, table in dynamodb._tables.all_items()}
+        for change in items:
+            if (table := tables.get(change.table_arn)) is None:  # deleted while its last item was saved
+                continue
+            keys = json.loads(change.partition_key), json.loads(change.sort_key)
+            if change.item is None:
+                dynamodb._remove_item(table, *keys)
+            else:
+                dynamodb._set_item(table, *keys, json.loads(change.item))
+        self._tables = set(tables)
+        list(self._documents("cloudformation"))  # the stacks as they were settled last
+        self._note_changes(dynamodb)
+
+    def snapshot(self, known: Mapping[str, str], only: str = "") -> dict[str, str]:
+        """The documents that differ from the ``known`` ones, of all services or of one."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return {
+                    name: text for name, text in self._documents(only) if text is not None and text != known.get(name)
+                }
+            except RuntimeError:  # a deployment in another thread changes what is read here
+                time.sleep(_PAUSE_SECONDS)
+        raise RuntimeError("the state changes faster than it can be read")
+
+    def _documents(self, only: str) -> Iterable[tuple[str, str | None]]:
+        from ministack.core import persistence
+
+        for name, get_state in self._module._build_persistence_save_dict().items():
+            if only and name != only:
+                continue
+            with self._lock:
+                state = get_state()
+            if state is None:
+                continue
+            if name == "cloudformation":
+                self._settle(state["stacks"]._data)
+            if name == "dynamodb":
+                self._tables = {table["TableArn"] for table in state["tables"].all_values()}
+            document = {"version": persistence._state_format_version(name), "state": state}
+            yield name, json.dumps(document, default=persistence._json_default)
+
+    def _settle(self, stacks: dict[object, Any]) -> None:
+        """Give stacks in the middle of a deployment the state from which the next deployment can go on.
+
+        Nobody would finish them after a kill: their status would stay ``…_IN_PROGRESS``.
+        """
+        for key, stack in stacks.items():
+            status = str(stack.get("StackStatus", ""))
+            if not status.endswith("_IN_PROGRESS") or status.startswith("REVIEW_"):
+                self._settled_stacks[key] = stack
+                continue
+            kind = status.partition("_")[0]
+            before = self._settled_stacks.get(key) if kind == "UPDATE" else None
+            settled = {**(before or stack), "StackStatus": _SETTLED_AS.get(kind, "ROLLBACK_COMPLETE")}
+            stacks[key] = {**settled, "StackStatusReason": "the embedded AWS was killed during the deployment"}
+
+    def has_changes(self) -> bool:
+        """Whether items have changed since the changes were taken last."""
+        return bool(self._changes)
+
+    def in_unsaved_table(self) -> bool:
+        """Whether a noted change is of a table that no snapshot has."""
+        return any(change.table_arn not in self._tables for change, _ in self._changes)
+
+    def take_changes(self) -> list[tuple[Change, Callable[[], object]]]:
+        """The noted changes in their order, each with what undoes it."""
+        with self._lock:
+            taken = list(self._changes)
+            self._changes.clear()
+            return taken
+
+    def undo(self, taken: list[tuple[Change, Callable[[], object]]]) -> None:
+        """Put items back as they were before these changes and before all that were noted since."""
+        with self._lock:
+            for _, back in reversed([*taken, *self._changes]):
+                back()
+            self._changes.clear()
+            self._tables.clear()  # the next change saves everything
+
+    def _note_changes(self, dynamodb: Any) -> None:
+        set_item, remove_item = dynamodb._set_item, dynamodb._remove_item
+
+        def noted(table: Any, partition_key: Any, sort_key: Any, item: Any, before: Any) -> None:
+            def back() -> object:
+                if before is None:
+                    return remove_item(table, partition_key, sort_key)
+                return set_item(table, partition_key, sort_key, before)
+
+            text = None if item is None else json.dumps(item)
+            change = Change(table["TableArn"], json.dumps(partition_key), json.dumps(sort_key), text)
+            self._changes.append((change, back))
+
+        def set_and_note(table: Any, partition_key: Any, sort_key: Any, item: Any) -> Any:
+            with self._lock:
+                before = set_item(table, partition_key, sort_key, item)
+                noted(table, partition_key, sort_key, item, before)
+            return before
+
+        def remove_and_note(table: Any, partition_key: Any, sort_key: Any) -> Any:
+            with self._lock:
+                before = remove_item(table, partition_key, sort_key)
+                noted(table, partition_key, sort_key, None, before)
+            return before
+
+        dynamodb._set_item, dynamodb._remove_item = set_and_note, remove_and_note
+
+
+def open_emulator(variables: Mapping[str, str]) -> Emulator:
+    """Import ministack with these variables and adapt it; ``IncompatibleError`` if that is not possible."""
+    os.environ.update(variables)
+    try:
+        import ministack.app as app
+        from ministack.core import iam_evaluator, lambda_runtime, persistence, sigv4
+        from ministack.services import dynamodb, lambda_svc, sts
+
+        needed = {
+            app: ("app", "_build_persistence_save_dict", "_get_module", "_state_map"),
+            iam_evaluator: ("resolve_credential",),
+            lambda_runtime: ("execution_credentials",),
+            lambda_runtime.Worker: ("_drain_stderr_bounded",),
+            persistence: ("_json_default", "_json_object_hook", "_state_format_version"),
+            sigv4: ("build_canonical_headers", "build_string_to_sign", "calculate_signature", "uri_encode"),
+            dynamodb: ("_remove_item", "_set_item", "_tables"),
+            lambda_svc: ("_externalize_code_zip", "_prune_orphan_code_blobs"),
+            sts: ("register_session",),
+        }
+    except (ImportError, AttributeError) as error:
+        raise IncompatibleError(str(error)) from error
+    missing = [
+        f"{owner.__name__}.{name}" for owner, names in needed.items() for name in names if not hasattr(owner, name)
+    ]
+    if missing:
+        raise IncompatibleError(f"there is no {', '.join(missing)}")
+    lambda_runtime.execution_credentials = _role_credentials(sts.register_session)
+    wait, *others = lambda_runtime.Worker._drain_stderr_bounded.__defaults__
+    lambda_runtime.Worker._drain_stderr_bounded.__defaults__ = (min(LOG_WAIT_SECONDS, wait), *others)
+    lambda_svc._externalize_code_zip = lambda func, referenced: None  # code is saved with the rest, in one step
+    lambda_svc._prune_orphan_code_blobs = lambda referenced: None
+    return Emulator(app)
+
+
+def _role_credentials(register: Callable[[str, dict[str, str]], None]) -> Callable[[Mapping[str, Any]], dict[str, str]]:
+    """What a function's worker signs with. ministack derives it from names that anybody knows; this adds a secret."""
+    salt = secrets.token_bytes(32)
+
+    def credentials(config: Mapping[str, Any]) -> dict[str, str]:
+        arn, role = str(config["FunctionArn"]), str(config.get("Role", "")).rsplit("/", 1)[-1]
+        name, account = str(config.get("FunctionName", "function"))[:64], arn.split(":")[4]
+        digest = hmac.digest(salt, f"{arn}:{role}".encode(), "sha512").hex()
+        key, secret, token = f"ASIA{digest[:16].upper()}", digest[16:56], digest[56:]
+        session = {
+            "Arn": f"arn:aws:sts::{account}:assumed-role/{role}/{name}",
+            "UserId": f"{role}:{name}",
+            "SecretAccessKey": secret,
+            "SessionToken": token,
+        }
+        register(key, session)
+        return {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_SESSION_TOKEN": token}
+
+    return credentials

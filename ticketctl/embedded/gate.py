@@ -1,0 +1,146 @@
+"""The gate in front of the embedded AWS: an ASGI application that decides who gets in.
+
+Anything that reaches the port could otherwise create a function and so run code as the user. So the default is no:
+
+- a request must be signed with this engine's own key, or with credentials that the engine has issued (a function's
+  role, an IAM user, a session), and the gate verifies the signature over the body that it received;
+- a request to a Function URL may be unsigned; the engine then asks whether that URL is public;
+- a request that a browser sends for a page (``Origin``, ``Sec-Fetch-Site``) may only go to a Function URL, unsigned;
+- the ``Host`` must be this machine's loopback (a page could otherwise reach us by a name of its own: DNS rebinding);
+- no answer allows a page of another origin to read it.
+"""
+
+import hmac
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+from xml.sax.saxutils import escape
+
+from ticketctl.embedded.signature import RefusedError, SignedRequest, claims_signature, verify
+
+FUNCTION_URLS = "/_aws/lambda-url/"
+HOSTS = ("127.0.0.1", "localhost")
+MAX_BODY_BYTES = 64 * 2**20
+_ONCE = ("host", "authorization", "x-amz-date", "x-amz-security-token", "x-amz-target", "x-amz-content-sha256")
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+"""An ASGI application; see the ASGI specification, version 3."""
+Inside = Callable[[Message, SignedRequest, Receive, Send], Awaitable[None]]
+"""An application that also gets the request as the gate has read it."""
+
+
+class Gate:
+    """Let a request through to ``inside`` or refuse it with 403.
+
+    ``key`` and ``secret`` are the engine's own; ``issued`` gives the secret of a key that the engine has issued.
+    """
+
+    def __init__(
+        self, inside: Inside, lifespan: App, *, key: str, secret: str, issued: Callable[[str, str], str]
+    ) -> None:
+        self._inside = inside
+        self._lifespan = lifespan
+        self._key = key
+        self._secret = secret
+        self._issued = issued
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one connection's request, as ASGI wants it."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        else:  # there is nothing here that speaks WebSocket
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
+        headers: dict[str, str] = {}
+        try:
+            headers = _headers(scope["headers"])
+            request = SignedRequest(
+                scope["method"],
+                scope["raw_path"].decode("latin-1"),
+                parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="surrogateescape"),
+                headers,
+                await _body(receive),
+            )
+            self._admit(scope["path"], request)
+        except RefusedError as refused:
+            await refuse(send, headers, 403, "UnrecognizedClientException", f"The request was refused: {refused}.")
+            return
+        body = [{"type": "http.request", "body": request.body, "more_body": False}]
+
+        async def again() -> Message:
+            return body.pop() if body else await receive()
+
+        async def without_cors(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                kept = [h for h in message.get("headers", []) if not h[0].lower().startswith(b"access-control-")]
+                message = {**message, "headers": kept}
+            await send(message)
+
+        await self._inside(scope, request, again, without_cors)
+
+    def _admit(self, path: str, request: SignedRequest) -> None:
+        if request.headers.get("host", "").rpartition(":")[0] not in HOSTS:
+            raise RefusedError("its Host is not this machine")
+        is_unsigned_call = path.startswith(FUNCTION_URLS) and not claims_signature(request)
+        if is_unsigned_call:  # if the Function URL is not public, the engine refuses
+            return
+        if "origin" in request.headers or "sec-fetch-site" in request.headers:
+            raise RefusedError("it comes from a web page")
+        verify(request, self._secret_of)
+
+    def _secret_of(self, key: str, token: str) -> str:
+        if hmac.compare_digest(key.encode(errors="replace"), self._key.encode()) and not token:
+            return self._secret
+        return self._issued(key, token)
+
+
+async def refuse(send: Send, headers: dict[str, str], status: int, code: str, message: str) -> None:
+    """Answer with an error as AWS writes it: XML for the query protocol, JSON for the others."""
+    if headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        kind, body = b"text/xml", _xml(code, message)
+    else:
+        kind, body = b"application/json", json.dumps({"__type": code, "message": message})
+    await answer(send, status, [(b"content-type", kind), (b"x-amzn-errortype", code.encode())], body.encode())
+
+
+async def answer(send: Send, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+    """Send a whole answer."""
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _xml(code: str, message: str) -> str:
+    return f"<ErrorResponse><Error><Code>{code}</Code><Message>{escape(message)}</Message></Error></ErrorResponse>"
+
+
+def _headers(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in pairs:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("utf-8", "surrogateescape")
+        if name in headers and name in _ONCE:
+            raise RefusedError(f"it has two {name} headers")
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    return headers
+
+
+async def _body(receive: Receive) -> bytes:
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RefusedError("it is cut short")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        more = message.get("more_body", False)
+        if size > MAX_BODY_BYTES:
+            raise RefusedError("its body is too large")
+    return b"".join(parts)
