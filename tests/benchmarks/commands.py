@@ -133,13 +133,12 @@ def _counters(environ: dict[str, str]) -> Iterator[Row]:
 
 def _deploys(environ: dict[str, str], folder: Path) -> Iterator[Row]:
     cdk = [*install_cdk(folder / "cdk"), "deploy", "--require-approval", "never", "--no-notices", "--output"]
+    aws_variables = {name: value for name, value in environ.items() if name.startswith("AWS_")}
     first: list[tuple[Cost, Cost]] = []
     again: list[tuple[Cost, Cost]] = []
     for number in range(DEPLOY_RUNS):
         ours, theirs = [TICKETCTL, "deploy", "--stack", f"ours-{number}"], [*cdk, str(folder / f"out-{number}")]
-        their_environ = cdk_environment(
-            {name: value for name, value in environ.items() if name.startswith("AWS_")}, folder, f"theirs-{number}"
-        )
+        their_environ = cdk_environment(aws_variables, folder, f"theirs-{number}")
         for pairs in (first, again):
             pairs.append((run(ours, environ), run(theirs, their_environ, cwd=str(sources()))))
     for what, pairs in (("first time", first), ("no changes", again)):

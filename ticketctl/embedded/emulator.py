@@ -210,9 +210,7 @@ def open_emulator(variables: Mapping[str, str]) -> Emulator:
         }
     except (ImportError, AttributeError) as error:
         raise IncompatibleError(str(error)) from error
-    missing = [
-        f"{owner.__name__}.{name}" for owner, names in needed.items() for name in names if not hasattr(owner, name)
-    ]
+    missing = [f"{on.__name__}.{name}" for on, names in needed.items() for name in names if not hasattr(on, name)]
     if missing:
         raise IncompatibleError(f"there is no {', '.join(missing)}")
     lambda_runtime.execution_credentials = _role_credentials(sts.register_session)
