@@ -1,5 +1,6 @@
 """Adding a region to a sequence that mints: under load, cut short at any step, from a home that remembers nothing."""
 
+import fcntl
 import itertools
 import json
 import os
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -195,7 +197,6 @@ class KillingProxy(FaultyProxy):
 def killing(environ: dict[str, str], engine: Engine, tmp_path: Path) -> Iterator[Callable[..., list[str]]]:
     """Run the command line, kill it as soon as it has made so many changes; the changes that it made."""
     proxy = KillingProxy(engine.port)
-    env = home_behind(proxy, environ, engine, tmp_path / "behind-a-proxy")
     proxy.start()
 
     def run(*arguments: str, at_most: int = 1) -> list[str]:
@@ -208,16 +209,20 @@ def killing(environ: dict[str, str], engine: Engine, tmp_path: Path) -> Iterator
         assert process.returncode == (-signal.SIGKILL if len(proxy.made) >= at_most else 0), output
         return proxy.made
 
-    yield run
+    with home_behind(proxy, environ, engine, tmp_path / "behind-a-proxy") as env:
+        yield run
     proxy.stop()
 
 
-def home_behind(proxy: FaultyProxy, environ: dict[str, str], engine: Engine, home: Path) -> dict[str, str]:
+@contextmanager
+def home_behind(proxy: FaultyProxy, environ: dict[str, str], engine: Engine, home: Path) -> Iterator[dict[str, str]]:
     """An environment with a home of its own, from which the embedded AWS is behind a proxy."""
-    (home / "local").mkdir(parents=True)
-    record = {"engine": {"pid": engine.pid, "port": proxy.port, "started_at": engine.started_at}, "port": proxy.port}
-    (home / "local" / "engine.json").write_text(json.dumps(record), encoding="utf-8")
-    return {**environ, "TICKETCTL_HOME": str(home)}
+    folder = home / "local"
+    folder.mkdir(mode=0o700, parents=True)
+    (folder / "engine.json").write_text(json.dumps(asdict(replace(engine, port=proxy.port))), encoding="utf-8")
+    with (folder / "engine.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as the engine would
+        yield {**environ, "TICKETCTL_HOME": str(home)}
 
 
 def test_killed_after_every_single_change(
@@ -384,7 +389,8 @@ def behind_a_wall(environ: dict[str, str], engine: Engine, home: Path, *, answer
     proxy = WallBefore(engine.port, US, answers=answers)
     proxy.start()
     try:
-        yield home_behind(proxy, environ, engine, home)
+        with home_behind(proxy, environ, engine, home) as env:
+            yield env
     finally:
         proxy.stop()
 

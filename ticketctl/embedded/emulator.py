@@ -71,6 +71,13 @@ class Emulator:
             raise RefusedError("its access key is unknown here")
         return str(secret)
 
+    def is_public(self, url_id: str) -> bool:
+        """Whether there is a Function URL of that id with the auth type ``NONE``."""
+        from ministack.services import lambda_svc
+
+        found = lambda_svc.resolve_function_url(url_id)
+        return found is not None and found[-1].get("AuthType") == "NONE"
+
     def restore(self, documents: Mapping[str, str], items: Iterable[Change]) -> None:
         """Take back what ``snapshot`` and ``take_changes`` gave; an exception if any of it cannot be."""
         from ministack.core import persistence
@@ -205,7 +212,7 @@ def open_emulator(variables: Mapping[str, str]) -> Emulator:
             persistence: ("_json_default", "_json_object_hook", "_state_format_version"),
             sigv4: ("build_canonical_headers", "build_string_to_sign", "calculate_signature", "uri_encode"),
             dynamodb: ("_remove_item", "_set_item", "_tables"),
-            lambda_svc: ("_externalize_code_zip", "_prune_orphan_code_blobs"),
+            lambda_svc: ("_externalize_code_zip", "_prune_orphan_code_blobs", "resolve_function_url"),
             sts: ("register_session",),
         }
     except (ImportError, AttributeError) as error:

@@ -4,8 +4,8 @@ Anything that reaches the port could otherwise create a function and so run code
 
 - a request must be signed with this engine's own key, or with credentials that the engine has issued (a function's
   role, an IAM user, a session), and the gate verifies the signature over the body that it received;
-- a request to a Function URL may be unsigned; the engine then asks whether that URL is public;
-- a request that a browser sends for a page (``Origin``, ``Sec-Fetch-Site``) may only go to a Function URL, unsigned;
+- a request to a public Function URL (auth type ``NONE``) may be unsigned, and then a browser may send it for a page
+  (``Origin``, ``Sec-Fetch-Site``);
 - the ``Host`` must be this machine's loopback (a page could otherwise reach us by a name of its own: DNS rebinding);
 - no answer allows a page of another origin to read it.
 """
@@ -36,17 +36,26 @@ Inside = Callable[[Message, SignedRequest, Receive, Send], Awaitable[None]]
 class Gate:
     """Let a request through to ``inside`` or refuse it with 403.
 
-    ``key`` and ``secret`` are the engine's own; ``issued`` gives the secret of a key that the engine has issued.
+    ``key`` and ``secret`` are the engine's own; ``issued`` gives the secret of a key that the engine has issued,
+    ``is_public`` says whether the Function URL of that id is open to anyone.
     """
 
     def __init__(
-        self, inside: Inside, lifespan: App, *, key: str, secret: str, issued: Callable[[str, str], str]
+        self,
+        inside: Inside,
+        lifespan: App,
+        *,
+        key: str,
+        secret: str,
+        issued: Callable[[str, str], str],
+        is_public: Callable[[str], bool],
     ) -> None:
         self._inside = inside
         self._lifespan = lifespan
         self._key = key
         self._secret = secret
         self._issued = issued
+        self._is_public = is_public
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one connection's request, as ASGI wants it."""
@@ -65,7 +74,7 @@ class Gate:
             request = SignedRequest(
                 scope["method"],
                 scope["raw_path"].decode("latin-1"),
-                parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="surrogateescape"),
+                parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, encoding="latin-1"),
                 headers,
                 await _body(receive),
             )
@@ -89,8 +98,9 @@ class Gate:
     def _admit(self, path: str, request: SignedRequest) -> None:
         if request.headers.get("host", "").rpartition(":")[0] not in HOSTS:
             raise RefusedError("its Host is not this machine")
-        is_unsigned_call = path.startswith(FUNCTION_URLS) and not claims_signature(request)
-        if is_unsigned_call:  # if the Function URL is not public, the engine refuses
+        if path.startswith(FUNCTION_URLS) and not claims_signature(request):
+            if not self._is_public(path.removeprefix(FUNCTION_URLS).partition("/")[0]):
+                raise RefusedError("it is not signed, and there is no such public Function URL")
             return
         if "origin" in request.headers or "sec-fetch-site" in request.headers:
             raise RefusedError("it comes from a web page")
@@ -125,11 +135,18 @@ def _xml(code: str, message: str) -> str:
 def _headers(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for raw_name, raw_value in pairs:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("utf-8", "surrogateescape")
+        name, value = raw_name.decode("latin-1").lower(), _text(raw_value)
         if name in headers and name in _ONCE:
             raise RefusedError(f"it has two {name} headers")
         headers[name] = f"{headers[name]},{value}" if name in headers else value
     return headers
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 async def _body(receive: Receive) -> bytes:

@@ -73,7 +73,14 @@ class Server:
         self._listener = listener
         self._emulator = emulator
         self._durable = durable
-        self._gate = Gate(durable, self._lifespan, key=key, secret=secret, issued=emulator.issued_secret)
+        self._gate = Gate(
+            durable,
+            self._lifespan,
+            key=key,
+            secret=secret,
+            issued=emulator.issued_secret,
+            is_public=emulator.is_public,
+        )
         self._is_up = asyncio.Event()
         self._ended = asyncio.Event()
 

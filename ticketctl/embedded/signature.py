@@ -11,6 +11,7 @@ from calendar import timegm
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from urllib.parse import quote
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 FRESH_SECONDS = 900
@@ -28,8 +29,8 @@ class RefusedError(Exception):
 class SignedRequest:
     """A request as it was received.
 
-    ``path`` is the raw path, percent-encoded. ``query`` has the decoded pairs of the query string in their order.
-    ``headers`` has lower-case names.
+    ``path`` is the raw path, percent-encoded. ``query`` has the pairs of the query string in their order, decoded to
+    one character per byte. ``headers`` has lower-case names.
     """
 
     method: str
@@ -77,7 +78,7 @@ def verify(request: SignedRequest, secret_of: SecretOf) -> None:
         [
             request.method,
             sigv4.uri_encode(re.sub("/+", "/", request.path), encode_slash=False),
-            _canonical_query(request, sigv4.uri_encode),
+            _canonical_query(request),
             sigv4.build_canonical_headers(request.headers, claim.signed_headers),
             claim.signed_headers,
             request.headers.get("x-amz-content-sha256", digest),
@@ -89,7 +90,10 @@ def verify(request: SignedRequest, secret_of: SecretOf) -> None:
         raise RefusedError("its signature is wrong")
 
 
-def _canonical_query(request: SignedRequest, encode: Callable[[str], str]) -> str:
+def _canonical_query(request: SignedRequest) -> str:
+    def encode(text: str) -> str:
+        return quote(text, safe="-_.~", encoding="latin-1")
+
     pairs = (pair for pair in request.query if pair[0] != "X-Amz-Signature")
     return "&".join(f"{name}={value}" for name, value in sorted((encode(name), encode(value)) for name, value in pairs))
 
