@@ -1,0 +1,284 @@
+"""What the embedded AWS has answered stays true: after a kill, on a full disk, after an interrupted start.
+
+``TICKETCTL_KILLS`` and ``TICKETCTL_INTERRUPTS`` run more rounds than the suite has time for.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.local_aws.conftest import Result
+from tests.local_aws.faulty_proxy import SEED
+from ticketctl.embedded.engine import LocalAws, is_alive, is_engine
+from ticketctl.embedded.store import Change, Store, StoreError
+
+KILLS = int(os.environ.get("TICKETCTL_KILLS", "6"))
+INTERRUPTS = int(os.environ.get("TICKETCTL_INTERRUPTS", "8"))
+MINTERS = 8
+TABLE = "arn:aws:dynamodb:us-east-1:000000000000:table/Tickets"
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """An environment in which ticketctl has never run."""
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TICKETCTL_HOME": str(tmp_path)}
+    yield environ
+    LocalAws(tmp_path / "local", environ=environ).stop()
+
+
+def run(environ: dict[str, str], *arguments: str) -> Result:
+    command = [sys.executable, "-m", "ticketctl", *arguments]
+    done = subprocess.run(
+        command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def folder(environ: dict[str, str]) -> Path:
+    return Path(environ["TICKETCTL_HOME"]) / "local"
+
+
+def engines_of(environ: dict[str, str]) -> set[int]:
+    """The processes that are engines of this folder; one that is a zombie is none."""
+    name = str(folder(environ)).encode()
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if name in (line := (process / "cmdline").read_bytes()).split(b"\0") and b"embedded.server" in line:
+                found.add(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+class Minters:
+    """Processes that mint one ticket after another, by turns through the URL and from the table."""
+
+    def __init__(self, environ: dict[str, str]) -> None:
+        self._environ = environ
+        self._lock = threading.Lock()
+        self.tickets: list[int] = []
+        self.results: list[Result] = []
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=self._mint, args=(number,)) for number in range(MINTERS)]
+
+    def __enter__(self) -> "Minters":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _mint(self, number: int) -> None:
+        via = ("--via", "dynamodb") if number % 2 else ()
+        while not self._ended.is_set():
+            result = run(self._environ, "fetch", "40", "--block", "1", "--local", *via)
+            with self._lock:
+                self.results.append(result)
+                self.tickets += [int(line) for line in result.stdout.split()]
+
+
+def test_kill_at_any_moment(bare: dict[str, str]) -> None:
+    """After each SIGKILL under load every delivered ticket stays spent and the stack is there."""
+    chance = random.Random(SEED)
+    assert run(bare, "next", "--local").stdout == "1\n"
+    with Minters(bare) as minters:
+        for _ in range(KILLS):
+            time.sleep(chance.uniform(0.3, 1.5))
+            engine = LocalAws(folder(bare), environ=bare).ensure()
+            os.kill(engine.pid, signal.SIGKILL)
+            while is_engine(engine.pid):
+                time.sleep(0.01)
+    tickets = minters.tickets
+    assert len(set(tickets)) == len(tickets), f"seed {SEED}"
+    assert {result.returncode for result in minters.results} <= {0, 3, 7, 8}, minters.results
+    last = json.loads(run(bare, "status", "--local", "--json").stdout)["counters"][0]["hand_crafted_int"]
+    assert last >= max(tickets)
+    after = run(bare, "next", "--local")
+    assert (after.returncode, after.stderr) == (0, "")
+    assert int(after.stdout) == last + 1
+    print(f"{len(tickets)} tickets over {KILLS} kills")
+
+
+def test_kill_while_deploying(bare: dict[str, str]) -> None:
+    """A deployment that the engine's end cut off is finished by the same command, and the counter goes on."""
+    chance = random.Random(SEED)
+    last = 0
+    for round_number in range(max(4, KILLS // 4)):
+        arguments = ("deploy", "--local", "--yes", "--public" if round_number % 2 else "--private")
+        with subprocess.Popen(
+            [sys.executable, "-m", "ticketctl", *arguments],
+            env=bare,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as deploying:
+            time.sleep(chance.uniform(0.5, 2.0))
+            for pid in engines_of(bare):
+                os.kill(pid, signal.SIGKILL)
+            deploying.wait(timeout=120)
+        again = run(bare, *arguments)
+        assert again.returncode == 0, f"seed {SEED}: {again}"
+        minted = run(bare, "next", "--local")
+        assert (minted.returncode, minted.stdout) == (0, f"{last + 1}\n"), f"seed {SEED}: {minted}"
+        last += 1
+
+
+def test_interrupted_start(bare: dict[str, str]) -> None:
+    """SIGINT at any moment of a first command leaves at most one engine, and the record names it."""
+    chance = random.Random(SEED)
+    for _ in range(INTERRUPTS):
+        starting = subprocess.Popen(
+            [sys.executable, "-m", "ticketctl", "next", "--local"],
+            env=bare,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(chance.uniform(0.0, 1.2))
+        starting.send_signal(signal.SIGINT)
+        starting.wait(timeout=60)
+        local = LocalAws(folder(bare), environ=bare)
+        deadline = time.monotonic() + 20
+        while engines_of(bare) and local.running() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        engine = local.running()
+        assert engines_of(bare) == ({engine.pid} if engine else set()), f"seed {SEED}"
+        local.stop()
+        assert engines_of(bare) == set()
+
+
+def test_engine_ends_without_its_record(bare: dict[str, str]) -> None:
+    """An engine whose record was removed, with its folder or alone, ends by itself."""
+    run(bare, "local", "up")
+    (engine,) = engines_of(bare)
+    (folder(bare) / "engine.json").unlink()
+    deadline = time.monotonic() + 20
+    while is_alive(engine) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert engines_of(bare) == set()
+
+
+def test_a_second_engine_refuses(bare: dict[str, str]) -> None:
+    """A second process on the same folder ends at once and leaves the first one's record alone."""
+    run(bare, "local", "up")
+    record = (folder(bare) / "engine.json").read_bytes()
+    command = [sys.executable, "-m", "ticketctl.embedded.server", str(folder(bare))]
+    second = subprocess.run(command, env=bare, capture_output=True, text=True, timeout=60, check=False)
+    assert (second.returncode, second.stderr) == (1, f"another embedded AWS runs on {folder(bare)}\n")
+    assert (folder(bare) / "engine.json").read_bytes() == record
+
+
+@contextmanager
+def small_disk(place: Path) -> Iterator[None]:
+    """A file system of 4 MiB at a place."""
+    place.mkdir(mode=0o700, parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs", str(place)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root can mount a small disk")
+@pytest.mark.parametrize("via", ["url", "dynamodb"])
+def test_full_disk(bare: dict[str, str], via: str) -> None:
+    """On a full disk a mint fails and says why; when there is room again it goes on, with no number twice."""
+    mint = ("next", "--local", "--via", via)
+    with small_disk(folder(bare)):
+        assert run(bare, *mint).stdout == "1\n"
+        filler = folder(bare) / "filler"
+        fill(filler)
+        refused = [run(bare, *mint, "--timeout", "2") for _ in range(30)]
+        failed = [result for result in refused if result.returncode]
+        delivered = [int(result.stdout) for result in refused if not result.returncode]  # as long as pages were left
+        assert failed, "the disk was not full"
+        assert {result.returncode for result in failed} == {7}, failed
+        assert "cannot save its state" in failed[-1].stderr, failed[-1]
+        filler.unlink()
+        after = run(bare, *mint)
+        assert after.returncode == 0, after
+        os.kill(next(iter(engines_of(bare))), signal.SIGKILL)
+        last = run(bare, *mint)
+        numbers = [1, *delivered, int(after.stdout), int(last.stdout)]
+        assert numbers == sorted(set(numbers))
+        LocalAws(folder(bare), environ=bare).stop()
+
+
+def fill(path: Path) -> None:
+    """Write until the disk is full."""
+    with path.open("wb", buffering=0) as file:
+        for size in (65536, 4096, 512, 1):
+            try:
+                while file.write(b"\0" * size) == size:
+                    pass
+            except OSError:
+                continue
+
+
+def test_removed_state(bare: dict[str, str]) -> None:
+    """If the state's file is removed under a running engine, no ticket is minted without a record."""
+    assert run(bare, "next", "--local").stdout == "1\n"
+    (folder(bare) / "state.db").unlink()
+    refused = run(bare, "next", "--local", "--timeout", "2")
+    assert (refused.returncode, refused.stdout) == (7, "")
+    assert "cannot save its state" in refused.stderr
+
+
+def test_damaged_state_stops_the_start(bare: dict[str, str]) -> None:
+    """A state that cannot be read is an error that names it, never an empty engine that begins with 1."""
+    assert run(bare, "next", "--local").stdout == "1\n"
+    run(bare, "local", "down")
+    (folder(bare) / "state.db").write_bytes(b"no database" * 1000)
+    damaged = run(bare, "next", "--local")
+    assert (damaged.returncode, damaged.stdout) == (3, "")
+    assert "state.db" in damaged.stderr
+
+
+def test_cut_record(tmp_path: Path) -> None:
+    """A last record that was cut off costs nothing that was written before it."""
+    path = tmp_path / "state.db"
+    store = Store(path)
+    for number in (1, 2, 3):
+        store.write({}, [Change(TABLE, '"p"', '""', json.dumps({"n": number}))], replaces_items=False)
+    log = path.with_name("state.db-wal")
+    whole = log.read_bytes()
+    store.write({}, [Change(TABLE, '"p"', '""', json.dumps({"n": 4}))], replaces_items=False)
+    longer = log.read_bytes()
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    for cut in range(len(whole), len(longer), 97):
+        (killed / "state.db").write_bytes(path.read_bytes())
+        (killed / "state.db-wal").write_bytes(longer[:cut] + b"\xff" * 50)
+        survivor = Store(killed / "state.db")
+        assert [json.loads(change.item or "")["n"] for change in survivor.items()] == [3]
+        survivor.close()
+    store.close()
+
+
+def test_write_is_whole_or_not_there(tmp_path: Path) -> None:
+    """Documents and items go to disk together; a failed write leaves what was there."""
+    store = Store(tmp_path / "state.db")
+    store.write({"iam": "{}"}, [Change(TABLE, '"p"', '""', "1")], replaces_items=False)
+
+    def failing() -> Iterator[Change]:
+        yield Change(TABLE, '"q"', '""', "1")
+        raise OSError("no more")
+
+    with pytest.raises(StoreError, match=r"state\.db: no more"):
+        store.write({"iam": "changed"}, failing(), replaces_items=True)
+    assert (store.services(), [change.partition_key for change in store.items()]) == ({"iam": "{}"}, ['"p"'])
+    store.close()
