@@ -249,14 +249,14 @@ class Connection:
                 return True
             if self._known_for_sure and self.answered != looks:
                 return False
-            before = self._known
+            before, engine = self._known, self.__dict__.get("aws") if self.settings.local else None
             try:
                 after = self.look_up()
             except NotDeployedError:
                 raise
             except TicketctlError:
                 return False
-            return after != before or unborn
+            return after != before or unborn or (engine is not None and self.aws is not engine)
 
     def _source(self) -> tuple[Source, int]:
         """The source, and after how many looks it was opened."""

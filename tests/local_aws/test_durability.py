@@ -93,7 +93,7 @@ class Minters:
 
 def test_kill_at_any_moment(bare: dict[str, str]) -> None:
     """After each SIGKILL under load every delivered ticket stays spent and the stack is there."""
-    chance = random.Random(SEED)
+    chance = random.Random(SEED)  # noqa: S311 - it chooses moments
     assert run(bare, "next", "--local").stdout == "1\n"
     with Minters(bare) as minters:
         for _ in range(KILLS):
@@ -104,21 +104,21 @@ def test_kill_at_any_moment(bare: dict[str, str]) -> None:
                 time.sleep(0.01)
     tickets = minters.tickets
     assert len(set(tickets)) == len(tickets), f"seed {SEED}"
-    assert {result.returncode for result in minters.results} <= {0, 3, 7, 8}, minters.results
+    odd = [result for result in minters.results if result.returncode not in (0, 7, 8)]
+    assert not odd, odd
     last = json.loads(run(bare, "status", "--local", "--json").stdout)["counters"][0]["hand_crafted_int"]
     assert last >= max(tickets)
     after = run(bare, "next", "--local")
     assert (after.returncode, after.stderr) == (0, "")
     assert int(after.stdout) == last + 1
-    print(f"{len(tickets)} tickets over {KILLS} kills")
+    sys.stderr.write(f"{len(tickets)} tickets over {KILLS} kills\n")
 
 
 def test_kill_while_deploying(bare: dict[str, str]) -> None:
     """A deployment that the engine's end cut off is finished by the same command, and the counter goes on."""
-    chance = random.Random(SEED)
-    last = 0
-    for round_number in range(max(4, KILLS // 4)):
-        arguments = ("deploy", "--local", "--yes", "--public" if round_number % 2 else "--private")
+    chance = random.Random(SEED)  # noqa: S311 - it chooses moments
+    for ticket in range(1, 1 + max(4, KILLS // 4)):
+        arguments = ("deploy", "--local", "--yes", "--public" if ticket % 2 else "--no-public")
         with subprocess.Popen(
             [sys.executable, "-m", "ticketctl", *arguments],
             env=bare,
@@ -133,13 +133,12 @@ def test_kill_while_deploying(bare: dict[str, str]) -> None:
         again = run(bare, *arguments)
         assert again.returncode == 0, f"seed {SEED}: {again}"
         minted = run(bare, "next", "--local")
-        assert (minted.returncode, minted.stdout) == (0, f"{last + 1}\n"), f"seed {SEED}: {minted}"
-        last += 1
+        assert (minted.returncode, minted.stdout) == (0, f"{ticket}\n"), f"seed {SEED}: {minted}"
 
 
 def test_interrupted_start(bare: dict[str, str]) -> None:
     """SIGINT at any moment of a first command leaves at most one engine, and the record names it."""
-    chance = random.Random(SEED)
+    chance = random.Random(SEED)  # noqa: S311 - it chooses moments
     for _ in range(INTERRUPTS):
         starting = subprocess.Popen(
             [sys.executable, "-m", "ticketctl", "next", "--local"],
@@ -186,11 +185,11 @@ def test_a_second_engine_refuses(bare: dict[str, str]) -> None:
 def small_disk(place: Path) -> Iterator[None]:
     """A file system of 4 MiB at a place."""
     place.mkdir(mode=0o700, parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs", str(place)], check=True)
+    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs", str(place)], check=True)
     try:
         yield
     finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
+        subprocess.run(["/bin/umount", "-l", str(place)], check=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root can mount a small disk")
@@ -202,12 +201,12 @@ def test_full_disk(bare: dict[str, str], via: str) -> None:
         assert run(bare, *mint).stdout == "1\n"
         filler = folder(bare) / "filler"
         fill(filler)
-        refused = [run(bare, *mint, "--timeout", "2") for _ in range(30)]
-        failed = [result for result in refused if result.returncode]
-        delivered = [int(result.stdout) for result in refused if not result.returncode]  # as long as pages were left
-        assert failed, "the disk was not full"
-        assert {result.returncode for result in failed} == {7}, failed
-        assert "cannot save its state" in failed[-1].stderr, failed[-1]
+        delivered = []  # while the file has pages left
+        while not (failed := run(bare, *mint, "--timeout", "2")).returncode:
+            delivered.append(int(failed.stdout))
+            assert len(delivered) < 100, "the disk was not full"
+        assert (failed.returncode, failed.stdout) == (7, "")
+        assert "cannot save its state" in failed.stderr, failed
         filler.unlink()
         after = run(bare, *mint)
         assert after.returncode == 0, after

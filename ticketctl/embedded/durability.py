@@ -52,9 +52,10 @@ class Durable:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
 
     async def __call__(self, scope: Message, request: SignedRequest, receive: Receive, send: Send) -> None:
-        """Carry out a request and answer when its effect is saved."""
+        """Carry out a request and answer when its effect is saved; only reads if saving has failed."""
         is_call = scope["path"].startswith(FUNCTION_URLS)
-        if self._problem and not await self._works_again():
+        reads = bool(_READS.match(_action(request))) and not is_call
+        if self._problem and not reads and not await self._works_again():
             await self._refuse(request, send, is_call=is_call)
         elif is_call:  # the function's own requests pass here too, and wait here
             await self._emulator.app(scope, receive, send)

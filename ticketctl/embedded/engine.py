@@ -208,14 +208,14 @@ class LocalAws:
 
     def _stop(self) -> bool:
         deadline = time.monotonic() + STOP_SECONDS
-        asked = None
+        asked: set[int] = set()
         was_running = self._is_held()
-        while self._is_held():
+        while self._is_held() or any(is_engine(pid) for pid in asked):
             pid = self._holder()
-            if pid is not None and pid != asked and is_engine(pid):
+            if pid is not None and pid not in asked and is_engine(pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
-                asked = pid
+                asked.add(pid)
             if time.monotonic() > deadline:
                 raise LocalEngineError(f"the embedded AWS (process {pid}) does not stop", hint=f"kill -9 {pid}")
             time.sleep(_POLL_SECONDS)
