@@ -117,14 +117,16 @@ class Connection:
         self._opened.callback(aws.close)
         return aws
 
-    def _follow_engine(self) -> None:
-        """Drop what was made for an engine that has ended since: the next one has another key."""
+    def _follow_engine(self) -> bool:
+        """Whether another engine runs than before; it has another key, and what was made for the old one is dropped."""
         engine = self.local.ensure()
         known = self.__dict__.get("aws")
-        if known is not None and (known.endpoint_url, known.embedded) != (engine.endpoint_url, engine.credentials):
-            del self.__dict__["aws"]
-            if self._near is not None:
-                self._near._follow_engine()
+        if known is None or (known.endpoint_url, known.embedded) == (engine.endpoint_url, engine.credentials):
+            return False
+        del self.__dict__["aws"]
+        if self._near is not None:
+            self._near._follow_engine()
+        return True
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -247,16 +249,20 @@ class Connection:
         with self._finding:
             if self.looks != looks:
                 return True
+            if self.settings.local and self._follow_engine():
+                self._source_now = None
+                self.looks += 1
+                return True
             if self._known_for_sure and self.answered != looks:
                 return False
-            before, engine = self._known, self.__dict__.get("aws") if self.settings.local else None
+            before = self._known
             try:
                 after = self.look_up()
             except NotDeployedError:
                 raise
             except TicketctlError:
                 return False
-            return after != before or unborn or (engine is not None and self.aws is not engine)
+            return after != before or unborn
 
     def _source(self) -> tuple[Source, int]:
         """The source, and after how many looks it was opened."""
