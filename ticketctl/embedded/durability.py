@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ticketctl.embedded.emulator import Emulator
-from ticketctl.embedded.gate import FUNCTION_URLS, Message, Receive, Send, answer, refuse
+from ticketctl.embedded.gate import Message, Receive, Send, answer, called_function, refuse
 from ticketctl.embedded.signature import SignedRequest
 from ticketctl.embedded.store import Store, StoreError
 
@@ -53,7 +53,7 @@ class Durable:
 
     async def __call__(self, scope: Message, request: SignedRequest, receive: Receive, send: Send) -> None:
         """Carry out a request and answer when its effect is saved; only reads if saving has failed."""
-        is_call = scope["path"].startswith(FUNCTION_URLS)
+        is_call = bool(called_function(scope["path"]))
         reads = bool(_READS.match(_action(request))) and not is_call
         if self._problem and not reads and not await self._works_again():
             await self._refuse(request, send, is_call=is_call)

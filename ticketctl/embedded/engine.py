@@ -174,6 +174,8 @@ class LocalAws:
         pid = None if self._is_held() else self._spawn()
         deadline = time.monotonic() + START_SECONDS
         while (engine := self.running()) is None:
+            if pid is None and not self._is_held():  # the one that we waited for has ended
+                pid = self._spawn()
             if pid is not None and not is_alive(pid) and not self._is_held():
                 raise LocalEngineError(
                     f"the embedded AWS did not start; its log ends with: {self.log_tail()}", hint="ticketctl local logs"
@@ -187,10 +189,13 @@ class LocalAws:
         import shutil
         import subprocess
 
-        self._record.unlink(missing_ok=True)  # of an engine that was killed
         scratch = self._folder / "tmp"
-        shutil.rmtree(scratch, ignore_errors=True)  # what killed engines left behind
-        scratch.mkdir(parents=True, exist_ok=True)
+        try:
+            self._record.unlink(missing_ok=True)  # of an engine that was killed
+            shutil.rmtree(scratch, ignore_errors=True)  # what killed engines left behind
+            scratch.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"{self._folder} cannot be written: {error.strerror}") from None
         kept = {k: v for k, v in self._environ.items() if not k.upper().startswith(_PRIVATE)}
         command = [sys.executable, "-m", _MODULE, str(self._folder)]
         # A shell in between makes the engine nobody's child: it outlives us and is never left a zombie of ours.

@@ -12,6 +12,7 @@ Anything that reaches the port could otherwise create a function and so run code
 
 import hmac
 import json
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
@@ -19,7 +20,7 @@ from xml.sax.saxutils import escape
 
 from ticketctl.embedded.signature import RefusedError, SignedRequest, claims_signature, verify
 
-FUNCTION_URLS = "/_aws/lambda-url/"
+_FUNCTION_URL = re.compile("/_aws/lambda-url/([0-9a-z-]+)(?:/|$)")
 HOSTS = ("127.0.0.1", "localhost")
 MAX_BODY_BYTES = 64 * 2**20
 _ONCE = ("host", "authorization", "x-amz-date", "x-amz-security-token", "x-amz-target", "x-amz-content-sha256")
@@ -98,8 +99,9 @@ class Gate:
     def _admit(self, path: str, request: SignedRequest) -> None:
         if request.headers.get("host", "").rpartition(":")[0] not in HOSTS:
             raise RefusedError("its Host is not this machine")
-        if path.startswith(FUNCTION_URLS) and not claims_signature(request):
-            if not self._is_public(path.removeprefix(FUNCTION_URLS).partition("/")[0]):
+        called = called_function(path)
+        if called and not claims_signature(request):
+            if not self._is_public(called):
                 raise RefusedError("it is not signed, and there is no such public Function URL")
             return
         if "origin" in request.headers or "sec-fetch-site" in request.headers:
@@ -110,6 +112,12 @@ class Gate:
         if hmac.compare_digest(key.encode(errors="replace"), self._key.encode()) and not token:
             return self._secret
         return self._issued(key, token)
+
+
+def called_function(path: str) -> str:
+    """The id of the Function URL that a path calls; "" for any other path."""
+    found = _FUNCTION_URL.match(path)
+    return found[1] if found else ""
 
 
 async def refuse(send: Send, headers: dict[str, str], status: int, code: str, message: str) -> None:

@@ -102,7 +102,10 @@ class Server:
 
     async def _watch(self, ready: Callable[[], None], wanted: Callable[[], bool]) -> None:
         await self._is_up.wait()
-        ready()
+        try:
+            ready()
+        except OSError as error:
+            _log(f"the record cannot be written: {error}")
         while wanted():
             await asyncio.sleep(WATCH_SECONDS)
         self._ended.set()

@@ -67,8 +67,9 @@ def verify(request: SignedRequest, secret_of: SecretOf) -> None:
     key, *scope = claim.credential.split("/")
     if len(scope) != 4 or scope[0] != claim.date[:8] or scope[3] != "aws4_request":
         raise RefusedError("its credential scope is incomplete")
-    if "host" not in claim.signed_headers.split(";"):
-        raise RefusedError("its host is not signed")
+    for name in ("host", "x-amz-target"):
+        if name in request.headers and name not in claim.signed_headers.split(";"):
+            raise RefusedError(f"its header {name} is not signed")
     if not -FRESH_SECONDS <= time.time() - _epoch(claim.date) <= claim.expires_after:
         raise RefusedError("its signature has expired, or a clock is wrong")
     digest = sha256(request.body).hexdigest()
