@@ -75,6 +75,7 @@ class Gate:
             request = SignedRequest(
                 scope["method"],
                 scope["raw_path"].decode("latin-1"),
+                scope["query_string"].decode("latin-1"),
                 parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, encoding="latin-1"),
                 headers,
                 await _body(receive),
