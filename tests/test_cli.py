@@ -435,7 +435,7 @@ def test_debug(environ: dict[str, str], home: Path) -> None:
     ("arguments", "stdout", "stderr"),
     [
         (["down"], "", "it was not running\n"),
-        (["status"], "stopped\nlog\t{home}/local/engine.log\nstate\t{home}/local/state\n", ""),
+        (["status"], "stopped\nlog\t{home}/local/engine.log\nstate\t{home}/local/state.db\n", ""),
         (["logs"], "", ""),
         (["reset", "--yes"], "", "the embedded AWS is as new\n"),
     ],
@@ -460,7 +460,7 @@ def test_local_not_running(
                 "endpoint_url": None,
                 "pid": None,
                 "log": "{home}/local/engine.log",
-                "state": "{home}/local/state",
+                "state": "{home}/local/state.db",
             },
         ),
         (["reset", "--yes"], {"reset": True}),
