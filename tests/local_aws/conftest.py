@@ -108,6 +108,33 @@ def ticketctl(environ: dict[str, str], engine: Engine) -> Ticketctl:
     return run
 
 
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """An environment in which ticketctl has never run, for an engine of its own."""
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TICKETCTL_HOME": str(tmp_path)}
+    yield environ
+    LocalAws(tmp_path / "local", environ=environ).stop()
+
+
+def start(environ: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    """Start the command line as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ticketctl", *arguments],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(environ: dict[str, str], *arguments: str) -> Result:
+    """Run the command line to its end."""
+    process = start(environ, *arguments)
+    stdout, stderr = process.communicate(timeout=120)
+    return Result(process.returncode, stdout, stderr)
+
+
 def physical_id(aws: Aws, stack: str, resource_type: str) -> str:
     """The name of the one resource of a type that a stack has."""
     resources = aws.client("cloudformation").describe_stack_resources(StackName=stack)["StackResources"]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.local_aws.conftest import Result
+from tests.local_aws.conftest import Result, run, start
 from tests.local_aws.faulty_proxy import SEED
 from ticketctl.embedded.engine import LocalAws, is_alive, is_engine
 from ticketctl.embedded.store import Change, Store, StoreError
@@ -26,22 +26,6 @@ KILLS = int(os.environ.get("TICKETCTL_KILLS", "6"))
 INTERRUPTS = int(os.environ.get("TICKETCTL_INTERRUPTS", "8"))
 MINTERS = 8
 TABLE = "arn:aws:dynamodb:us-east-1:000000000000:table/Tickets"
-
-
-@pytest.fixture
-def bare(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """An environment in which ticketctl has never run."""
-    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TICKETCTL_HOME": str(tmp_path)}
-    yield environ
-    LocalAws(tmp_path / "local", environ=environ).stop()
-
-
-def run(environ: dict[str, str], *arguments: str) -> Result:
-    command = [sys.executable, "-m", "ticketctl", *arguments]
-    done = subprocess.run(
-        command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False
-    )
-    return Result(done.returncode, done.stdout, done.stderr)
 
 
 def folder(environ: dict[str, str]) -> Path:
@@ -119,17 +103,11 @@ def test_kill_while_deploying(bare: dict[str, str]) -> None:
     chance = random.Random(SEED)  # noqa: S311 - it chooses moments
     for ticket in range(1, 1 + max(4, KILLS // 4)):
         arguments = ("deploy", "--local", "--yes", "--public" if ticket % 2 else "--no-public")
-        with subprocess.Popen(
-            [sys.executable, "-m", "ticketctl", *arguments],
-            env=bare,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as deploying:
+        with start(bare, *arguments) as deploying:
             time.sleep(chance.uniform(0.5, 2.0))
             for pid in engines_of(bare):
                 os.kill(pid, signal.SIGKILL)
-            deploying.wait(timeout=120)
+            deploying.communicate(timeout=120)
         again = run(bare, *arguments)
         assert again.returncode == 0, f"seed {SEED}: {again}"
         minted = run(bare, "next", "--local")
@@ -140,16 +118,10 @@ def test_interrupted_start(bare: dict[str, str]) -> None:
     """SIGINT at any moment of a first command leaves at most one engine, and the record names it."""
     chance = random.Random(SEED)  # noqa: S311 - it chooses moments
     for _ in range(INTERRUPTS):
-        starting = subprocess.Popen(
-            [sys.executable, "-m", "ticketctl", "next", "--local"],
-            env=bare,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        starting = start(bare, "next", "--local")
         time.sleep(chance.uniform(0.0, 1.2))
         starting.send_signal(signal.SIGINT)
-        starting.wait(timeout=60)
+        starting.communicate(timeout=60)
         local = LocalAws(folder(bare), environ=bare)
         deadline = time.monotonic() + 20
         while engines_of(bare) and local.running() is None and time.monotonic() < deadline:
@@ -235,6 +207,9 @@ def test_removed_state(bare: dict[str, str]) -> None:
     refused = run(bare, "next", "--local", "--timeout", "2")
     assert (refused.returncode, refused.stdout) == (7, "")
     assert "cannot save its state" in refused.stderr
+    down = run(bare, "local", "down")
+    assert (down.returncode, engines_of(bare)) == (3, set())
+    assert down.stderr.endswith("was removed while it ran: no counter is kept\n")
 
 
 def test_damaged_state_stops_the_start(bare: dict[str, str]) -> None:

@@ -5,38 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from tests.local_aws.conftest import Result
-from ticketctl.embedded.engine import LocalAws, is_engine
-
-
-@pytest.fixture
-def bare(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """An environment in which ticketctl has never run."""
-    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TICKETCTL_HOME": str(tmp_path)}
-    yield environ
-    LocalAws(tmp_path / "local", environ=environ).stop()
-
-
-def start(environ: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "ticketctl", *arguments],
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(environ: dict[str, str], *arguments: str) -> Result:
-    process = start(environ, *arguments)
-    stdout, stderr = process.communicate(timeout=120)
-    return Result(process.returncode, stdout, stderr)
+from tests.local_aws.conftest import Result, run, start
+from ticketctl.embedded.engine import is_engine
 
 
 def engine_pid(environ: dict[str, str]) -> int:

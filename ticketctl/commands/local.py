@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ticketctl.commands.options import Run, Yes, command, help_when_bare
+from ticketctl.errors import LocalEngineError
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +32,10 @@ def up(run: Run) -> None:
 
 def down(run: Run) -> None:
     """Stop it; what it knows is kept."""
-    stopped = run.connection.local.stop()
+    local = run.connection.local
+    stopped = local.stop()
+    if stopped and not local.state.exists():
+        raise LocalEngineError(f"stopped, but {local.state} was removed while it ran: no counter is kept")
     run.output.note("stopped; its state is kept" if stopped else "it was not running")
     if run.output.as_json:
         run.output.document({"stopped": stopped})
