@@ -151,7 +151,7 @@ def minter_at(where: Where, environ: Mapping[str, str]) -> Callable[[], Minter]:
 def connection_to(settings: Settings, environ: Mapping[str, str]) -> Connection:
     """A connection to the first region that logs what a command prints on stderr."""
     connect = connect_seconds(settings)
-    return Connection(settings, environ=environ, connect=connect, report=_log.info, warn=_log.warning)
+    return Connection(settings, environ=environ, connect=connect, report=_log.info)
 
 
 def settled(where: Where, environ: Mapping[str, str]) -> tuple[str | None, Settings]:

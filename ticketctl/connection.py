@@ -41,7 +41,7 @@ _PERHAPS_STALE = (AccessError, NotDeployedError, UnreachableError)
 class Connection:
     """One stack in one region, the first that the settings name. Threads may mint from it at once.
 
-    ``report`` is told of what takes a while, ``warn`` of what the user must know. ``connect`` is how many seconds
+    ``report`` is told of what takes a while. ``connect`` is how many seconds
     it may take to reach something that mints or tells where that is.
     """
 
@@ -52,13 +52,11 @@ class Connection:
         environ: Mapping[str, str],
         connect: float = CONNECT_SECONDS,
         report: Callable[[str], None] = lambda line: None,
-        warn: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.settings = settings
         self._environ = environ
         self._connect = connect
         self._report = report
-        self._warn = warn
         self._cache = StackCache(directory("cache", environ) / "stacks.json")
         self._known: StackOutputs | None = None
         self._known_for_sure = False
@@ -88,7 +86,6 @@ class Connection:
             environ=self._environ,
             connect=self._connect,
             report=self._report,
-            warn=self._warn,
         )
         other._near = self
         return self._opened.enter_context(other)

@@ -107,3 +107,26 @@ def test_other_region(bare: dict[str, str]) -> None:
     ]
     status = run(bare, "status", "--local", "--region", "eu-west-1").stdout
     assert status.startswith("eu-west-1\t2\t2\t")
+
+
+def test_nobody_waits_for_an_answer_on_a_terminal(bare: dict[str, str]) -> None:
+    """While deploy --local asks whether to let anyone in, other commands start, deploy and mint; a yes goes on then."""
+    assert run(bare, "next", "--local").stdout == "1\n"
+    ours, theirs = os.openpty()
+    asking = subprocess.Popen(
+        [sys.executable, "-m", "ticketctl", "deploy", "--local", "--public"],
+        env=bare,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    story = b""
+    while b"[y/N]" not in story:
+        story += os.read(ours, 1000)
+    assert run(bare, "deploy", "--local").returncode == 0
+    assert run(bare, "next", "--local") == Result(0, "2\n", "")
+    os.write(ours, b"y\n")
+    url, _ = asking.communicate(timeout=120)
+    os.close(ours)
+    assert (asking.returncode, url.startswith(b"http://127.0.0.1:")) == (0, True)

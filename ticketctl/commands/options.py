@@ -225,7 +225,7 @@ def _run(flags: Mapping[str, Any]) -> Run:
         value = getattr(settings, name)
         output.detail(f"{name.replace('_', '-')}: {' '.join(value) if name == 'regions' else value} (from {origin})")
     connect = connect_seconds(settings)
-    connection = Connection(settings, environ=os.environ, connect=connect, report=output.note, warn=output.warn)
+    connection = Connection(settings, environ=os.environ, connect=connect, report=output.note)
     spread = bool(flags.get("spread"))
     regions = Regions(connection, environ=os.environ, spread=spread, note=output.detail, warn=output.warn)
     return Run(flags, settings, connection, regions, output)
