@@ -21,6 +21,7 @@ NOT_SAVED = "EngineStateNotSavedException"
 """The error's name. It is a 400: AWS's own errors of that kind mean that nothing was written."""
 _PROBLEM = "the embedded AWS cannot save its state"
 _READS = re.compile("Describe|Get|List|Scan|Query|BatchGet|TransactGet|GET$|HEAD$")
+_SIGNED_FOR_STACKS = "/cloudformation/aws4_request"
 _ITEM_WRITES = {"UpdateItem", "PutItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"}
 
 
@@ -32,6 +33,7 @@ class Durable:
         self._store = store
         self._log = log
         self._saved: dict[str, str] = {}
+        self._stacks: dict[object, str] = {}
         self._turn = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "store")  # its own: functions that wait for a mint may fill the common one
         self._failures = 0
@@ -41,6 +43,7 @@ class Durable:
         """Give the emulator what was saved; an exception if any of it cannot be restored."""
         self._saved = self._store.services()
         self._emulator.restore(self._saved, self._store.items())
+        self._stacks = self._emulator.stacks()
 
     async def close(self) -> None:
         """Save the log lines of functions, which wait for the next write; then compact and close the file."""
@@ -98,18 +101,21 @@ class Durable:
             return {}
         if action in _ITEM_WRITES:
             return self._emulator.snapshot(self._saved) if self._emulator.in_unsaved_table() else {}
-        if not _READS.match(action):
+        # A deployment goes on after its request was answered: a client that sees it finished must find it after a kill.
+        if self._has_deployed() or (_SIGNED_FOR_STACKS in _credential(request) and not _READS.match(action)):
             return self._emulator.snapshot(self._saved)
-        if request.headers.get("x-amz-target", "").startswith("DynamoDB_"):
-            return {}
-        # A deployment goes on after its request was answered: who sees it finished must find it after a kill.
-        news = self._emulator.snapshot(self._saved, only="cloudformation")
-        return self._emulator.snapshot(self._saved) if news else {}
+        return {} if _READS.match(action) else self._emulator.snapshot(self._saved, without="cloudformation")
+
+    def _has_deployed(self) -> bool:
+        """Whether a stack has come to rest, or gone, since everything was saved last."""
+        now = self._emulator.stacks()
+        settled = {key: status for key, status in now.items() if status}
+        return settled.items() - self._stacks.items() != set() or not self._stacks.keys() <= now.keys()
 
     async def _save(self, documents: dict[str, str]) -> None:
         if not documents and not self._emulator.has_changes():
             return
-        taken = self._emulator.take_changes()
+        taken, stacks = self._emulator.take_changes(), self._emulator.stacks()
         changes = [change for change, _ in taken]
 
         def write() -> None:
@@ -121,6 +127,8 @@ class Durable:
             self._emulator.undo(taken)
             raise
         self._saved.update(documents)
+        if "cloudformation" in documents:
+            self._stacks = stacks
 
     async def _works_again(self) -> bool:
         try:
@@ -148,3 +156,8 @@ def _action(request: SignedRequest) -> str:
     form = re.search(rb"(?:^|&)Action=(\w+)", request.body)
     named = form[1].decode() if form else dict(request.query).get("Action", "")
     return named or request.method
+
+
+def _credential(request: SignedRequest) -> str:
+    """What names the service that a request was signed for."""
+    return request.headers.get("authorization", "") or dict(request.query).get("X-Amz-Credential", "")

@@ -5,6 +5,7 @@ functions are wrapped at run time, in this process only. ``open_emulator`` check
 release without them is an error at the start and no silent loss later.
 """
 
+import copy
 import hmac
 import json
 import os
@@ -81,7 +82,7 @@ class Emulator:
     def restore(self, documents: Mapping[str, str], items: Iterable[Change]) -> None:
         """Take back what ``snapshot`` and ``take_changes`` gave; an exception if any of it cannot be."""
         from ministack.core import persistence
-        from ministack.services import dynamodb
+        from ministack.services import cloudformation, dynamodb
 
         for name, text in documents.items():
             document = json.loads(text, object_hook=persistence._json_object_hook)
@@ -99,25 +100,34 @@ class Emulator:
             else:
                 dynamodb._set_item(table, *keys, json.loads(change.item))
         self._tables = set(tables)
-        list(self._documents("cloudformation"))  # the stacks as they were settled last
+        self._settle(copy.deepcopy(dict(cloudformation._stacks._data)))  # which notes how they were settled last
         self._note_changes(dynamodb)
 
-    def snapshot(self, known: Mapping[str, str], only: str = "") -> dict[str, str]:
-        """The documents that differ from the ``known`` ones, of all services or of one."""
+    def stacks(self) -> dict[object, str]:
+        """The status of each stack; "" for one in the middle of a deployment."""
+        from ministack.services import cloudformation
+
+        statuses = {key: str(stack.get("StackStatus", "")) for key, stack in list(cloudformation._stacks._data.items())}
+        return {key: status * (not _is_moving(status)) for key, status in statuses.items()}
+
+    def snapshot(self, known: Mapping[str, str], without: str = "") -> dict[str, str]:
+        """The documents that differ from the ``known`` ones; of one service it is known that nothing has changed."""
         for _ in range(_ATTEMPTS):
             try:
                 return {
-                    name: text for name, text in self._documents(only) if text is not None and text != known.get(name)
+                    name: text
+                    for name, text in self._documents(without)
+                    if text is not None and text != known.get(name)
                 }
             except RuntimeError:  # a deployment in another thread changes what is read here
                 time.sleep(_PAUSE_SECONDS)
         raise RuntimeError("the state changes faster than it can be read")
 
-    def _documents(self, only: str) -> Iterable[tuple[str, str | None]]:
+    def _documents(self, without: str) -> Iterable[tuple[str, str | None]]:
         from ministack.core import persistence
 
         for name, get_state in self._module._build_persistence_save_dict().items():
-            if only and name != only:
+            if name == without:
                 continue
             with self._lock:
                 state = get_state()
@@ -137,7 +147,7 @@ class Emulator:
         """
         for key, stack in stacks.items():
             status = str(stack.get("StackStatus", ""))
-            if not status.endswith("_IN_PROGRESS") or status.startswith("REVIEW_"):
+            if not _is_moving(status):
                 self._settled_stacks[key] = stack
                 continue
             kind = status.partition("_")[0]
@@ -196,13 +206,17 @@ class Emulator:
         dynamodb._set_item, dynamodb._remove_item = set_and_note, remove_and_note
 
 
+def _is_moving(status: str) -> bool:
+    return status.endswith("_IN_PROGRESS") and not status.startswith("REVIEW_")
+
+
 def open_emulator(variables: Mapping[str, str]) -> Emulator:
     """Import ministack with these variables and adapt it; ``IncompatibleError`` if that is not possible."""
     os.environ.update(variables)
     try:
         import ministack.app as app
         from ministack.core import iam_evaluator, lambda_runtime, persistence, sigv4
-        from ministack.services import dynamodb, lambda_svc, sts
+        from ministack.services import cloudformation, dynamodb, lambda_svc, sts
 
         needed = {
             app: ("app", "_build_persistence_save_dict", "_get_module", "_state_map"),
@@ -211,6 +225,7 @@ def open_emulator(variables: Mapping[str, str]) -> Emulator:
             lambda_runtime.Worker: ("_drain_stderr_bounded",),
             persistence: ("_json_default", "_json_object_hook", "_state_format_version"),
             sigv4: ("build_canonical_headers", "build_string_to_sign", "calculate_signature", "uri_encode"),
+            cloudformation: ("_stacks",),
             dynamodb: ("_remove_item", "_set_item", "_tables"),
             lambda_svc: ("_externalize_code_zip", "_prune_orphan_code_blobs", "resolve_function_url"),
             sts: ("register_session",),
