@@ -13,10 +13,10 @@ from statistics import median
 
 from tests.benchmarks.table import Row
 from tests.function_url import event
-from ticketctl.aws import EMBEDDED_KEY
-from ticketctl.bundle import sources
-from ticketctl.connection import Connection
+from ticketctl.aws.account import EMBEDDED_KEY
+from ticketctl.deployments.connection import Connection
 from ticketctl.embedded.engine import LocalAws
+from ticketctl.handler import sources
 from ticketctl.settings import resolve
 
 COLD_RUNS = 15

@@ -59,7 +59,7 @@ def status(run: Run) -> None:
 
 def env(run: Run) -> None:
     """Print the variables that point any AWS tool at it: eval "$(ticketctl local env)"."""
-    from ticketctl.aws import EMBEDDED_KEY
+    from ticketctl.aws.account import EMBEDDED_KEY
 
     region = run.settings.require_region()
     variables = {
@@ -98,7 +98,7 @@ def logs(
 
 def reset(run: Run, yes: Yes = False) -> None:
     """Stop it and forget everything it knows, counters included."""
-    from ticketctl.regions import forget_embedded
+    from ticketctl.deployments.regions import forget_embedded
 
     run.confirm("Forget every stack and counter of the embedded AWS?", yes=yes)
     run.connection.local.reset()
