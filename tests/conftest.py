@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from ticketctl import template
+from ticketctl.aws import template
 
 
 class Answer(NamedTuple):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ticketctl.lanes import Lane
+from ticketctl.counters.lanes import Lane
 
 
 def number(value: int) -> dict[str, str]:

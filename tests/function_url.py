@@ -4,7 +4,7 @@ import base64
 import json
 from typing import Any
 
-from ticketctl.bundle import handler
+from ticketctl.handler import handler
 
 SETTINGS = handler.Settings("Tickets", "us-east-1", offset=1, increment=1, max_count=10_000)
 SECRET = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE"

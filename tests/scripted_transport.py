@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 import httpx
 
-from ticketctl.sources.async_url import failed
-from ticketctl.transport import Response
+from ticketctl.minting.async_function_url import failed
+from ticketctl.minting.http_client import Response
 
 
 class ScriptedTransport:

@@ -17,12 +17,12 @@ from tests.minting import NOT_MINTED, UNKNOWN, Clock, Mint
 from tests.scripted_transport import ScriptedTransport
 from tests.test_url_source import AFTER_SENDING, BEFORE_SENDING, REFUSALS, Function
 from ticketctl import AsyncLease, AsyncTicketClient
-from ticketctl.aio import ThreadMinter, UrlMinter, async_minter_at
+from ticketctl.client.aio import ThreadMinter, UrlMinter, async_minter_at
 from ticketctl.errors import AccessError, NotMintedError, OutcomeUnknownError, TicketctlError, UsageError
+from ticketctl.minting.async_function_url import AsyncUrlSource
+from ticketctl.minting.function_url import FunctionUrl, UrlSource
+from ticketctl.minting.retry import Tries, until_known, until_known_async
 from ticketctl.models import Block
-from ticketctl.retry import Tries, until_known, until_known_async
-from ticketctl.sources.async_url import AsyncUrlSource
-from ticketctl.sources.url import FunctionUrl, UrlSource
 
 BLOCK = {"partition": "orders", "first": 8, "last": 17, "count": 4, "increment": 3}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ticketctl.bundle import handler
+from ticketctl.handler import handler
 
 MAX = handler.MAX_TICKET
 ONE = handler.Lane()

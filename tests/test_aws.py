@@ -15,7 +15,7 @@ from botocore import exceptions
 from botocore.parsers import ResponseParserError
 
 from tests.conftest import Answer, Server
-from ticketctl.aws import Aws, errors_in_our_words, profile_region, proxies_in_force
+from ticketctl.aws.account import Aws, errors_in_our_words, profile_region, proxies_in_force
 from ticketctl.errors import (
     AccessError,
     ExpiredCredentialsError,
@@ -157,7 +157,7 @@ def test_metadata_disabled(no_aws: Path) -> None:
     script = """if True:
         import sys
         sys.addaudithook(lambda event, args: event == "socket.connect" and print(args[1]))
-        from ticketctl.aws import Aws
+        from ticketctl.aws.account import Aws
         from ticketctl.errors import NoCredentialsError
         try:
             Aws("us-east-1").signed_headers("GET", "https://tickets.example/", {}, b"")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ticketctl.cache import StackCache, key_of
+from ticketctl.deployments.cache import StackCache, key_of
 from ticketctl.errors import FileError
 from ticketctl.models import StackOutputs
 

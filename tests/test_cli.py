@@ -14,7 +14,8 @@ import typer
 from typer.main import get_command
 
 from tests.conftest import Answer, Server
-from ticketctl import __version__, errors, template
+from ticketctl import __version__, errors
+from ticketctl.aws import template
 from ticketctl.cli import command_line, whole_command_line
 
 REGION_MISSING = (

@@ -14,7 +14,8 @@ import ticketctl
 from tests.conftest import Answer, Server
 from tests.minting import Mint
 from ticketctl import TicketClient
-from ticketctl.client import TableMinter, Where, checked_key, minter_at, settled
+from ticketctl.client.sync import TableMinter, Where, checked_key, minter_at, settled
+from ticketctl.deployments.regions import Regions
 from ticketctl.errors import (
     FileError,
     NoCredentialsError,
@@ -24,7 +25,6 @@ from ticketctl.errors import (
     UsageError,
 )
 from ticketctl.models import Block
-from ticketctl.regions import Regions
 
 HEAVY = ("asyncio", "boto3", "botocore", "httpx", "typer", "typing")
 BLOCK = b'{"partition": "orders", "first": 8, "last": 17, "count": 4, "increment": 3}'
@@ -52,11 +52,11 @@ def environ(tmp_path: Path) -> dict[str, str]:
 def test_every_public_name_is_there() -> None:
     """What ``__all__`` promises can be imported."""
     assert {name: getattr(ticketctl, name).__module__ for name in ticketctl.__all__ if name != "__version__"} == {
-        "AsyncLease": "ticketctl.aio",
-        "AsyncTicketClient": "ticketctl.aio",
+        "AsyncLease": "ticketctl.client.aio",
+        "AsyncTicketClient": "ticketctl.client.aio",
         "Block": "ticketctl.models",
-        "Lease": "ticketctl.lease",
-        "TicketClient": "ticketctl.client",
+        "Lease": "ticketctl.client.lease",
+        "TicketClient": "ticketctl.client.sync",
         "TicketctlError": "ticketctl.errors",
     }
 

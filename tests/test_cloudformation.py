@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from botocore.stub import ANY, Stubber
 
-from ticketctl.aws import Aws
-from ticketctl.cloudformation import Change, CloudFormation, Event, Plan, Stack, first_cause, outputs_of
+from ticketctl.aws.account import Aws
+from ticketctl.aws.cloudformation import Change, CloudFormation, Event, Plan, Stack, first_cause, outputs_of
 from ticketctl.errors import AccessError, NotDeployedError, RefusedError, StackFailedError
 from ticketctl.models import StackOutputs
 

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from ticketctl.counters import largest_integer
+from ticketctl.counters.table import largest_integer
 from ticketctl.errors import CounterInvalidError
 
 

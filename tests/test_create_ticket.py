@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.function_url import SETTINGS, encoded, event, problem
-from ticketctl.bundle import handler
+from ticketctl.handler import handler
 
 
 class Answers:

@@ -30,8 +30,8 @@ from tests.dynamodb_server import (
     sends,
 )
 from tests.function_url import SETTINGS, event, problem
-from ticketctl import bundle
-from ticketctl.bundle import handler
+from ticketctl import handler as bundle
+from ticketctl.handler import handler
 
 MINT = event(method="POST")
 STATUS = event("/status")

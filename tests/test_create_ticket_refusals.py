@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.function_url import SECRET, SETTINGS, encoded, event, problem
-from ticketctl.bundle import handler
+from ticketctl.handler import handler
 
 DEEP = 100_000
 

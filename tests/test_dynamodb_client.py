@@ -32,7 +32,7 @@ from tests.dynamodb_server import (
     says,
     then_closes,
 )
-from ticketctl.bundle import handler
+from ticketctl.handler import handler
 
 # --- the signature ---------------------------------------------------------------------------------
 

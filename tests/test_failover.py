@@ -20,7 +20,7 @@ from ticketctl.errors import (
     UnreachableError,
     UsageError,
 )
-from ticketctl.failover import ASIDE_SECONDS, Failover
+from ticketctl.minting.failover import ASIDE_SECONDS, Failover
 from ticketctl.models import Block
 
 NOT_MINTED = UnreachableError("no connection")

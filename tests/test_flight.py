@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from ticketctl.errors import PartialError, TicketctlError, UnreachableError
-from ticketctl.flight import as_they_arrive
+from ticketctl.minting.in_flight import as_they_arrive
 
 SECONDS = 30.0  # what should come is waited for this long, so that a mistake fails instead of hanging
 WIDTHS = pytest.mark.parametrize("at_once", [1, 2, 3, 64])
@@ -193,7 +193,7 @@ def test_a_caller_that_leaves_is_not_held() -> None:
     """A process that stops taking answers ends, though other jobs never do."""
     left = run_alone(
         "import itertools, threading\n"
-        "from ticketctl.flight import as_they_arrive\n"
+        "from ticketctl.minting.in_flight import as_they_arrive\n"
         "work = lambda job: job if job == 0 else threading.Event().wait()\n"
         "print(next(as_they_arrive(work, itertools.count(), at_once=8)))\n"
     )
@@ -204,7 +204,7 @@ def test_a_caller_that_waits_can_be_interrupted() -> None:
     """Ctrl-C reaches a caller whose jobs never end, and the process ends."""
     interrupted = run_alone(
         "import os, signal, threading\n"
-        "from ticketctl.flight import as_they_arrive\n"
+        "from ticketctl.minting.in_flight import as_they_arrive\n"
         "def work(job):\n"
         "    if job == 3:\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.function_url import SETTINGS
-from ticketctl.bundle import handler
+from ticketctl.handler import handler
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 OWN_CODES = {code for code, status in handler.STATUS.items() if status < 500}

@@ -12,13 +12,13 @@ from botocore.exceptions import ClientError
 
 from tests.counter_items import item, number, offered, regions
 from tests.model_table import Client, Item, ModelTable, Request
-from ticketctl.bundle import handler
-from ticketctl.counters import Counters, NotSoError
+from ticketctl.counters.handover import Holding, begin, find, offer, release, settle, take
+from ticketctl.counters.lanes import Lane
+from ticketctl.counters.sequence import DEFAULT, Member, _hand_over, arrange, survey
+from ticketctl.counters.table import Counters, NotSoError
 from ticketctl.errors import CounterInvalidError, RefusedError
-from ticketctl.handover import Holding, begin, find, offer, release, settle, take
-from ticketctl.lanes import Lane
-from ticketctl.sequence import DEFAULT, Member, _hand_over, arrange, survey
-from ticketctl.sources.dynamodb import sender
+from ticketctl.handler import handler
+from ticketctl.minting.dynamodb import sender
 
 MAX = 2**53 - 1
 TABLE = "Tickets"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ticketctl.lanes import Lane
+from ticketctl.counters.lanes import Lane
 
 LAST = 400  # counted lanes end here
 SMALL = [Lane(offset, increment) for offset in range(-5, 13) for increment in range(1, 9)]

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.minting import NOT_MINTED, UNKNOWN, Background, Clock, Mint
-from ticketctl.buffer import LockedIterator
+from ticketctl.client.buffer import LockedIterator
+from ticketctl.client.lease import Lease
 from ticketctl.errors import AccessError, NotMintedError, OutcomeUnknownError, UsageError
-from ticketctl.lease import Lease
 from ticketctl.models import Block
 
 
@@ -373,7 +373,7 @@ def test_whatever_happens_each_number_comes_once(block_size: int, min_block: int
 COUNTER = """
 import fcntl, os, signal, sys, threading, time
 from itertools import islice
-from ticketctl.lease import Lease
+from ticketctl.client.lease import Lease
 from ticketctl.models import Block
 
 def mint(count, key):

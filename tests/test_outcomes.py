@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
+from ticketctl.deployments.outcomes import Outcomes, all_of, answers, failures, raise_failures, side_by_side
 from ticketctl.errors import AccessError, PartialError, UnreachableError
-from ticketctl.outcomes import Outcomes, all_of, answers, failures, raise_failures, side_by_side
 
 SECONDS = 30.0  # what should come is waited for this long, so that a mistake fails instead of hanging
 DOWN = UnreachableError("no way there")
@@ -102,7 +102,7 @@ def test_a_caller_that_waits_can_be_interrupted() -> None:
     """Ctrl-C reaches a caller whose regions never answer, and the process ends."""
     script = (
         "import os, signal, threading\n"
-        "from ticketctl.outcomes import side_by_side\n"
+        "from ticketctl.deployments.outcomes import side_by_side\n"
         "def call(name):\n"
         "    if name == 'b':\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"

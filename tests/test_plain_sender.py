@@ -29,8 +29,7 @@ from tests.dynamodb_server import (
     sends,
     then_closes,
 )
-from ticketctl.aws import Aws
-from ticketctl.bundle import handler
+from ticketctl.aws.account import Aws
 from ticketctl.errors import (
     AccessError,
     ExpiredCredentialsError,
@@ -42,8 +41,9 @@ from ticketctl.errors import (
     TicketctlError,
     UnreachableError,
 )
-from ticketctl.sources.dynamodb import plain_sender, sender
-from ticketctl.transport import Response, Transport
+from ticketctl.handler import handler
+from ticketctl.minting.dynamodb import plain_sender, sender
+from ticketctl.minting.http_client import Response, Transport
 
 pytestmark = pytest.mark.usefixtures("no_aws", "_keys")
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.function_url import SETTINGS, event, problem
-from ticketctl.bundle import handler
 from ticketctl.errors import OutcomeUnknownError
+from ticketctl.handler import handler
 
 NOW = 1_700_000_000_999
 EXPIRES = 1_700_086_400  # a day after NOW, in whole seconds

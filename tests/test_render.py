@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ticketctl.errors import ClosedPipeError, PartialError, TicketctlError
 from ticketctl.models import Block, Counter
-from ticketctl.render import Output, UndeliveredError, block_lines, counter_row, counter_table
+from ticketctl.output import Output, UndeliveredError, block_lines, counter_row, counter_table
 
 ORDERS = Counter(
     partition="größe 1",

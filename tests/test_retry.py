@@ -14,7 +14,7 @@ from ticketctl.errors import (
     TicketctlError,
     UnreachableError,
 )
-from ticketctl.retry import until_known
+from ticketctl.minting.retry import until_known
 
 NOT_MINTED = NotMintedError("not minted")
 UNKNOWN = OutcomeUnknownError("unknown")

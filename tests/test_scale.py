@@ -9,7 +9,7 @@ import pytest
 
 from tests.benchmarks import scale
 from tests.benchmarks.scale import PLANS, Item, Load, Plan, cost, tables, years
-from ticketctl.client import TicketClient
+from ticketctl.client.sync import TicketClient
 
 PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
 simulated = cache(scale.simulated)

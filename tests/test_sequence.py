@@ -26,8 +26,10 @@ from hypothesis.stateful import (
 
 from tests.counter_items import item, number, offered, regions
 from tests.model_table import Fate, Item, ModelTable
-from ticketctl.bundle import handler
-from ticketctl.counters import Counters
+from ticketctl.counters.handover import Holding, begin, offer, take
+from ticketctl.counters.lanes import Lane
+from ticketctl.counters.sequence import DEFAULT, Member, adopt, advance, arrange, create, forsake, survey, switch
+from ticketctl.counters.table import Counters
 from ticketctl.errors import (
     CounterFrozenError,
     IdempotencyConflictError,
@@ -36,11 +38,9 @@ from ticketctl.errors import (
     UnknownCounterError,
     UsageError,
 )
-from ticketctl.handover import Holding, begin, offer, take
-from ticketctl.lanes import Lane
+from ticketctl.handler import handler
+from ticketctl.minting.dynamodb import DynamoDBSource, sender
 from ticketctl.models import Block, Counter
-from ticketctl.sequence import DEFAULT, Member, adopt, advance, arrange, create, forsake, survey, switch
-from ticketctl.sources.dynamodb import DynamoDBSource, sender
 
 EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "0"))
 MAX = 2**53 - 1

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from tests.dynamodb_server import CERTIFICATE, dynamodb, mints, then_closes
 from tests.test_transport import Peer, says
-from ticketctl.aws import Aws
-from ticketctl.connection import Connection
+from ticketctl.aws.account import Aws
+from ticketctl.deployments.connection import Connection
 from ticketctl.errors import UnreachableError
 from ticketctl.settings import resolve
 
@@ -253,7 +253,7 @@ def in_a_fresh_process(folder: Path, script: str, *arguments: str, **environ: st
 
 SIGNS = """if True:
     import json, sys
-    from ticketctl.aws import Aws
+    from ticketctl.aws.account import Aws
     url, embedded = sys.argv[1], ("test", "test") if sys.argv[2:] == ["embedded"] else None
     headers = Aws("eu-west-1", embedded=embedded).signed_headers("POST", url, {}, b"{}")
     print(json.dumps([headers, "botocore" in sys.modules]))
@@ -289,7 +289,7 @@ def test_what_signing_loads(
 
 CHOOSES = """if True:
     import json, os, sys
-    from ticketctl.connection import Connection
+    from ticketctl.deployments.connection import Connection
     from ticketctl.settings import resolve
     with Connection(resolve({}, os.environ), environ=os.environ) as connection:
         connection.sender("Tickets")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Assembly
-from ticketctl.bundle import sources
+from ticketctl.handler import sources
 
 # Two stacks in one app: ours, and one with faults that the checks must find.
 CHECKS = """if True:

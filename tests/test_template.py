@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Assembly
-from ticketctl import template
-from ticketctl.bundle import sources
+from ticketctl.aws import template
+from ticketctl.handler import sources
 
 SHIPPED = json.loads(template.SHIPPED.read_text(encoding="utf-8"))
 # Runs ticketctl where the extra 'cdk' is not installed: the modules are not found, as far as Python can tell.
@@ -52,12 +52,12 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_shipped_hash() -> None:
-    """The shipped template carries the hash of the sources; else run: python -m ticketctl.template."""
+    """The shipped template carries the hash of the sources; else run: python -m ticketctl.aws.template."""
     assert SHIPPED["Metadata"] == {"ticketctl": {"sources": template.sources_hash(sources())}}
 
 
 def test_shipped_is_fresh(assembly: Assembly) -> None:
-    """A fresh synthesis gives the shipped template; else run: python -m ticketctl.template."""
+    """A fresh synthesis gives the shipped template; else run: python -m ticketctl.aws.template."""
     assert assembly.template == SHIPPED
 
 
@@ -168,7 +168,7 @@ def test_stale_without_cdk(checkout: Path, tmp_path: Path) -> None:
 
 def test_broken_shipped_template(checkout: Path, tmp_path: Path) -> None:
     """A shipped template that cannot be read is an error that names it."""
-    shipped = checkout / "ticketctl" / "template.json"
+    shipped = checkout / "ticketctl" / "aws" / "template.json"
     shipped.write_text("{", encoding="utf-8")
     run = synth(root=checkout, home=tmp_path)
     assert (run.returncode, run.stdout, run.stderr.splitlines()[1]) == (3, "", "hint: install ticketctl again")

@@ -18,7 +18,7 @@ from unittest.mock import patch
 import pytest
 
 from tests.dynamodb_server import CERTIFICATE
-from ticketctl.transport import MAX_KEPT, Response, Transport, TransportError, UnsendableError
+from ticketctl.minting.http_client import MAX_KEPT, Response, Transport, TransportError, UnsendableError
 
 pytestmark = pytest.mark.usefixtures("no_aws")
 
@@ -548,7 +548,7 @@ def test_many_open_files() -> None:
     """A process that has a thousand files open mints over a kept connection like any other."""
     script = """if True:
         import os, resource, sys
-        from ticketctl.transport import Transport
+        from ticketctl.minting.http_client import Transport
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2048), hard))
         for _ in range(1100):
@@ -835,7 +835,7 @@ def test_ctrl_c(scheme: str, held: str) -> None:
     """
     script = """if True:
         import sys
-        from ticketctl.transport import Transport
+        from ticketctl.minting.http_client import Transport
         try:
             Transport(direct=True).request("POST", sys.argv[1], {}, b"{}", connect=10, answer=10)
         except KeyboardInterrupt as error:
@@ -1016,7 +1016,7 @@ def test_a_plain_request_loads_little() -> None:
     """In a fresh process a request in the clear loads no certificates and no larger HTTP library."""
     script = """if True:
         import sys
-        from ticketctl.transport import Transport
+        from ticketctl.minting.http_client import Transport
         transport = Transport()
         print(transport.request("GET", sys.argv[1], {}, b"", connect=10, answer=10).status)
         transport.close()

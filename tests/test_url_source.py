@@ -23,8 +23,8 @@ from ticketctl.errors import (
     UnreachableError,
     UsageError,
 )
+from ticketctl.minting.function_url import FunctionUrl, Signer, UrlSource
 from ticketctl.models import Block, Counter
-from ticketctl.sources.url import FunctionUrl, Signer, UrlSource
 
 pytestmark = pytest.mark.usefixtures("no_aws")
 

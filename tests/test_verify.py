@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from ticketctl.counters.lanes import Lane
+from ticketctl.counters.verify import Record, Report, percentile, report, run, work
 from ticketctl.errors import AccessError, NotMintedError, OutcomeUnknownError
-from ticketctl.lanes import Lane
-from ticketctl.verify import Record, Report, percentile, report, run, work
 
 ALL = Lane(1, 1)
 CLEAN = {

@@ -15,21 +15,21 @@
 
 TYPE_CHECKING = False  # type checkers take it for true; so the package loads nothing, not even typing
 if TYPE_CHECKING:
-    from ticketctl.aio import AsyncLease, AsyncTicketClient
-    from ticketctl.client import TicketClient
+    from ticketctl.client.aio import AsyncLease, AsyncTicketClient
+    from ticketctl.client.lease import Lease
+    from ticketctl.client.sync import TicketClient
     from ticketctl.errors import TicketctlError
-    from ticketctl.lease import Lease
     from ticketctl.models import Block
 
 __version__ = "0.1.0"
 __all__ = ["AsyncLease", "AsyncTicketClient", "Block", "Lease", "TicketClient", "TicketctlError", "__version__"]
 
 _HOMES = {
-    "AsyncLease": "ticketctl.aio",
-    "AsyncTicketClient": "ticketctl.aio",
+    "AsyncLease": "ticketctl.client.aio",
+    "AsyncTicketClient": "ticketctl.client.aio",
     "Block": "ticketctl.models",
-    "Lease": "ticketctl.lease",
-    "TicketClient": "ticketctl.client",
+    "Lease": "ticketctl.client.lease",
+    "TicketClient": "ticketctl.client.sync",
     "TicketctlError": "ticketctl.errors",
 }
 

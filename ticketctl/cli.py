@@ -17,7 +17,7 @@ import typer
 from ticketctl import __version__
 from ticketctl.commands.options import help_when_bare
 from ticketctl.errors import TicketctlError, UsageError
-from ticketctl.render import Output, lost_reader, standard_output
+from ticketctl.output import Output, lost_reader, standard_output
 
 _COMMANDS = {
     "next": ("mint", "Mint one ticket and print it."),

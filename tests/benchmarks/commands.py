@@ -13,10 +13,10 @@ from tests.benchmarks.function_server import serving
 from tests.benchmarks.processes import Cost, middle, run, taking_turns
 from tests.benchmarks.table import Row
 from tests.other_tools import cdk_environment, install_aws, install_cdk
-from ticketctl.bundle import sources
-from ticketctl.cache import StackCache, key_of
+from ticketctl.deployments.cache import StackCache, key_of
 from ticketctl.embedded.engine import LocalAws
 from ticketctl.files import directory
+from ticketctl.handler import sources
 
 RUNS = 21
 BULK_RUNS = 7

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 from tests.function_url import event
-from ticketctl.bundle import handler
+from ticketctl.handler import handler
 
 
 @contextmanager

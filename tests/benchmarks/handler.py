@@ -13,9 +13,9 @@ from statistics import median
 
 from tests.benchmarks.table import Row
 from tests.function_url import event
-from ticketctl.bundle import sources
-from ticketctl.connection import Connection
+from ticketctl.deployments.connection import Connection
 from ticketctl.embedded.engine import Engine, LocalAws
+from ticketctl.handler import sources
 from ticketctl.settings import resolve
 
 COLD_RUNS = 15

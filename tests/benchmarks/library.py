@@ -21,9 +21,9 @@ from statistics import median
 from timeit import Timer
 
 from tests.benchmarks.table import Row
-from ticketctl.client import TicketClient, minter_at
+from ticketctl.client.lease import Lease
+from ticketctl.client.sync import TicketClient, minter_at
 from ticketctl.embedded.engine import LocalAws
-from ticketctl.lease import Lease
 from ticketctl.models import Block
 
 RUNS = 31

@@ -2,9 +2,9 @@
 
 The first is simulated: tickets are asked for by a Poisson process at the day's peak, and an item that takes so many
 writes a second grants or refuses each write. Programs lease with the library's own ``Buffer``, and what is refused is
-tried again with the pauses of ``ticketctl.retry``. Regions do not know of each other, and a Poisson process that is
-dealt out to them is one in each (the splitting theorem), so one of them is simulated and stands for all. The second
-table is arithmetic on AWS's prices. Nothing is measured here.
+tried again with the pauses of ``ticketctl.minting.retry``. Regions do not know of each other, and a Poisson process
+that is dealt out to them is one in each (the splitting theorem), so one of them is simulated and stands for all. The
+second table is arithmetic on AWS's prices. Nothing is measured here.
 """
 
 from collections.abc import Generator, Iterable, Iterator
@@ -14,10 +14,10 @@ from itertools import count, islice
 from operator import length_hint
 from random import Random
 
-from ticketctl.buffer import SLICES, Buffer
+from ticketctl.client.buffer import SLICES, Buffer
 from ticketctl.errors import NotMintedError, ThrottledError
+from ticketctl.minting.retry import Tries
 from ticketctl.models import Block
-from ticketctl.retry import Tries
 
 DAY = 86_400
 MONTH = 30
@@ -199,7 +199,7 @@ class World:
 
 
 def mint(world: World, tickets: int) -> Generator[float, None, Block | None]:
-    """One mint with its tries, as ``ticketctl.retry`` makes them; a refusal comes at once."""
+    """One mint with its tries, as ``ticketctl.minting.retry`` makes them; a refusal comes at once."""
     tries = Tries(timeout=TIMEOUT, keyed=True, clock=world.clock, jitter=world.dice.uniform)
     while (block := world.item.write(world.now, tickets)) is None:
         try:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ticketctl.aws import Aws
-from ticketctl.cloudformation import CloudFormation
-from ticketctl.connection import Connection
+from ticketctl.aws.account import Aws
+from ticketctl.aws.cloudformation import CloudFormation
+from ticketctl.deployments.connection import Connection
 from ticketctl.embedded.engine import Engine, LocalAws
 from ticketctl.settings import resolve
 

@@ -24,15 +24,15 @@ from tests.local_aws.faulty_proxy import Fault, FaultyProxy, proxy_to
 from tests.local_aws.test_deploy import table_resource
 from tests.local_aws.test_failover import send_to
 from tests.local_aws.test_regions import AP, EU, SA, US, deploy_alone, first_numbers, items, lanes, named, own_home, row
-from ticketctl.aws import Aws
-from ticketctl.connection import Connection
+from ticketctl.aws.account import Aws
+from ticketctl.counters.handover import begin, offer
+from ticketctl.counters.lanes import Lane
+from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regions import Regions
 from ticketctl.embedded.engine import Engine
 from ticketctl.errors import CounterFrozenError, RefusedError, TicketctlError, UnknownCounterError
-from ticketctl.failover import CONNECT_SECONDS
-from ticketctl.handover import begin, offer
-from ticketctl.lanes import Lane
+from ticketctl.minting.failover import CONNECT_SECONDS
 from ticketctl.models import Block
-from ticketctl.regions import Regions
 from ticketctl.settings import resolve
 
 Connect = Callable[..., Connection]

@@ -15,9 +15,9 @@ import pytest
 
 from tests.local_aws.conftest import REGION, Result, Ticketctl
 from tests.local_aws.faulty_proxy import Fault, proxy_to
-from ticketctl.aws import Aws
+from ticketctl.aws.account import Aws
 from ticketctl.commands.status import PAGE
-from ticketctl.counters import Counters
+from ticketctl.counters.table import Counters
 from ticketctl.embedded.engine import Engine
 
 STACK, ONE, MANY = "bulk", "bulk-one", "bulk-many"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.other_tools import cdk_environment, install_cdk
-from ticketctl.bundle import sources
-from ticketctl.connection import Connection
+from ticketctl.deployments.connection import Connection
 from ticketctl.embedded.engine import Engine
+from ticketctl.handler import sources
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,13 @@ from tests.local_aws.faulty_proxy import Fault, FaultyProxy, proxy_to
 from tests.local_aws.test_mint import put
 from tests.minting import Background
 from ticketctl import AsyncLease, AsyncTicketClient, TicketClient
-from ticketctl.aio import async_minter_at
-from ticketctl.aws import Aws
-from ticketctl.client import Where, minter_at
-from ticketctl.connection import Connection
+from ticketctl.aws.account import Aws
+from ticketctl.client.aio import async_minter_at
+from ticketctl.client.lease import Lease, Mint
+from ticketctl.client.sync import Where, minter_at
+from ticketctl.deployments.connection import Connection
 from ticketctl.embedded.engine import Engine
 from ticketctl.errors import CounterExhaustedError, NotMintedError, OutcomeUnknownError, UnknownCounterError
-from ticketctl.lease import Lease, Mint
 
 Connect = Callable[..., Connection]
 BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])

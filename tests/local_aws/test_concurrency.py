@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ticketctl.connection import Connection
+from ticketctl.deployments.connection import Connection
 
 WORKERS = 16
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.local_aws.conftest import REGION, Result, Ticketctl
-from ticketctl.aws import Aws
-from ticketctl.connection import Connection
-from ticketctl.counters import Counters
+from ticketctl.aws.account import Aws
+from ticketctl.counters.lanes import Lane
+from ticketctl.counters.table import Counters
+from ticketctl.deployments.connection import Connection
 from ticketctl.errors import (
     CounterFrozenError,
     CounterInvalidError,
@@ -23,7 +24,6 @@ from ticketctl.errors import (
     UnknownCounterError,
     UsageError,
 )
-from ticketctl.lanes import Lane
 from ticketctl.models import Counter
 
 Connect = Callable[..., Connection]

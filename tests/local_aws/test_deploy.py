@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from tests.local_aws.conftest import REGION, Ticketctl
-from ticketctl import template
-from ticketctl.aws import Aws
-from ticketctl.cloudformation import CloudFormation
-from ticketctl.connection import Connection
+from ticketctl.aws import template
+from ticketctl.aws.account import Aws
+from ticketctl.aws.cloudformation import CloudFormation
+from ticketctl.deployments.connection import Connection
 from ticketctl.errors import StackFailedError
 
 Connect = Callable[..., Connection]

@@ -14,14 +14,14 @@ from tests.local_aws.conftest import Result, Ticketctl
 from tests.local_aws.faulty_proxy import Fault, first, proxy_to
 from tests.local_aws.test_faults import route_dynamodb
 from tests.local_aws.test_regions import AP, EU, SA, US, deploy_alone, named, own_home
-from ticketctl.aws import Aws
-from ticketctl.cache import StackCache, key_of
-from ticketctl.connection import Connection
+from ticketctl.aws.account import Aws
+from ticketctl.deployments.cache import StackCache, key_of
+from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regions import Regions
 from ticketctl.embedded.engine import HOST, Engine, reachable_url
 from ticketctl.errors import NotMintedError
-from ticketctl.failover import CONNECT_SECONDS
+from ticketctl.minting.failover import CONNECT_SECONDS
 from ticketctl.models import Block
-from ticketctl.regions import Regions
 from ticketctl.settings import resolve
 
 Connect = Callable[..., Connection]

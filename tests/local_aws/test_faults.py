@@ -17,15 +17,15 @@ import pytest
 
 from tests.local_aws.conftest import Ticketctl, physical_id
 from tests.local_aws.faulty_proxy import SEED, Fault, FaultyProxy, first, proxy_to, sometimes
-from ticketctl.aws import Aws
-from ticketctl.connection import Connection
+from ticketctl.aws.account import Aws
+from ticketctl.deployments.connection import Connection
 from ticketctl.embedded.engine import Engine
 from ticketctl.errors import NotMintedError, OutcomeUnknownError, ThrottledError, TicketctlError
+from ticketctl.minting.function_url import FunctionUrl, UrlSource
+from ticketctl.minting.http_client import Transport
+from ticketctl.minting.retry import until_known
+from ticketctl.minting.source import Source
 from ticketctl.models import Block
-from ticketctl.retry import until_known
-from ticketctl.sources import Source
-from ticketctl.sources.url import FunctionUrl, UrlSource
-from ticketctl.transport import Transport
 
 Connect = Callable[..., Connection]
 MINTS = int(os.environ.get("TICKETCTL_FAULT_MINTS") or 1000)

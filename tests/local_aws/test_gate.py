@@ -23,8 +23,8 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from tests.local_aws.conftest import REGION, Ticketctl, physical_id
-from ticketctl.aws import Aws
-from ticketctl.connection import Connection
+from ticketctl.aws.account import Aws
+from ticketctl.deployments.connection import Connection
 from ticketctl.embedded.engine import Engine, reachable_url
 
 NOBODY = 65534

@@ -12,10 +12,10 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from tests.local_aws.conftest import REGION, Ticketctl
-from ticketctl.aws import Aws
-from ticketctl.bundle import handler
-from ticketctl.connection import Connection
+from ticketctl.aws.account import Aws
+from ticketctl.deployments.connection import Connection
 from ticketctl.embedded.engine import Engine
+from ticketctl.handler import handler
 from ticketctl.settings import resolve
 
 STACK = "hostile"

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from tests.local_aws.conftest import REGION, Result, Ticketctl
-from ticketctl.aws import Aws
-from ticketctl.connection import Connection
+from ticketctl.aws.account import Aws
+from ticketctl.deployments.connection import Connection
 from ticketctl.errors import CounterFrozenError, IdempotencyConflictError, UsageError
 from ticketctl.models import Block
 

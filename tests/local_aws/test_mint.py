@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from tests.local_aws.conftest import REGION, physical_id
-from ticketctl.aws import Aws
-from ticketctl.connection import Connection
+from ticketctl.aws.account import Aws
+from ticketctl.deployments.connection import Connection
 from ticketctl.errors import CounterExhaustedError, CounterInvalidError, UnknownCounterError, UsageError
 from ticketctl.models import Block
 

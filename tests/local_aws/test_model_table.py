@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.model_table import Client, ModelTable
-from ticketctl.aws import Aws
-from ticketctl.bundle import handler
-from ticketctl.counters import Counters, NotSoError
+from ticketctl.aws.account import Aws
+from ticketctl.counters.handover import begin, find, offer, release, settle, take
+from ticketctl.counters.lanes import Lane
+from ticketctl.counters.table import Counters, NotSoError
 from ticketctl.errors import TicketctlError
-from ticketctl.handover import begin, find, offer, release, settle, take
-from ticketctl.lanes import Lane
-from ticketctl.sources.dynamodb import sender
+from ticketctl.handler import handler
+from ticketctl.minting.dynamodb import sender
 
 EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "0"))
 TABLE = "model"

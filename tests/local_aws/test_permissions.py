@@ -8,8 +8,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.local_aws.conftest import REGION, Ticketctl, physical_id
-from ticketctl.aws import Aws
-from ticketctl.connection import Connection
+from ticketctl.aws.account import Aws
+from ticketctl.deployments.connection import Connection
 
 Connect = Callable[..., Connection]
 

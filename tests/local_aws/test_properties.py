@@ -17,9 +17,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from ticketctl.bundle import handler
-from ticketctl.connection import Connection
-from ticketctl.counters import Counters
+from ticketctl.counters.table import Counters
+from ticketctl.deployments.connection import Connection
 from ticketctl.embedded.engine import Engine
 from ticketctl.errors import (
     CounterExhaustedError,
@@ -31,9 +30,10 @@ from ticketctl.errors import (
     TicketctlError,
     UnknownCounterError,
 )
+from ticketctl.handler import handler
+from ticketctl.minting.dynamodb import DynamoDBSource, sender
 from ticketctl.models import Block, Counter
 from ticketctl.settings import resolve
-from ticketctl.sources.dynamodb import DynamoDBSource, sender
 
 EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "0"))
 MAX = 2**53 - 1

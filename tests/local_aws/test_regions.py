@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.local_aws.conftest import Result, Ticketctl
-from ticketctl.aws import Aws
-from ticketctl.connection import Connection
+from ticketctl.aws.account import Aws
+from ticketctl.deployments.connection import Connection
 from ticketctl.errors import CounterFrozenError
 
 Connect = Callable[..., Connection]

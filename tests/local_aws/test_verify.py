@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.local_aws.conftest import Ticketctl
-from ticketctl.connection import Connection
+from ticketctl.deployments.connection import Connection
 
 Connect = Callable[..., Connection]
 NAMES = [

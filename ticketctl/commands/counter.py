@@ -13,8 +13,8 @@ from ticketctl.errors import FileError, UsageError
 from ticketctl.models import Counter
 
 if TYPE_CHECKING:
-    from ticketctl.counters import Counters
-    from ticketctl.sequence import Member
+    from ticketctl.counters.sequence import Member
+    from ticketctl.counters.table import Counters
 
 Name = Annotated[str, typer.Argument(help="The counter's name.")]
 
@@ -52,7 +52,7 @@ def create(
     ] = None,
 ) -> None:
     """Create a counter, in every region of the stack. Where it exists as asked for, it stays as it is."""
-    from ticketctl import sequence
+    from ticketctl.counters import sequence
 
     if run.regions.are_shared():
         if increment or offset:
@@ -75,7 +75,7 @@ def advance(
     ],
 ) -> None:
     """Move a counter forward, past numbers that were taken elsewhere. Never back."""
-    from ticketctl.sequence import advance as advance_all
+    from ticketctl.counters.sequence import advance as advance_all
 
     if run.regions.are_shared():
         moved = advance_all(_members(run), name, to)
@@ -91,8 +91,8 @@ def adopt(
     column: Annotated[str | None, typer.Option(help="The file is CSV with headings: take this column.")] = None,
 ) -> None:
     """Start a counter above numbers that exist already: create it there, or move it forward."""
-    from ticketctl import sequence
-    from ticketctl.counters import largest_integer
+    from ticketctl.counters import sequence
+    from ticketctl.counters.table import largest_integer
 
     try:
         if from_max == "-":
@@ -128,7 +128,7 @@ def list_all(run: Run) -> None:
 
 def _switch(run: Run, name: str, change: "Callable[[Counters], Callable[[str], Counter]]") -> Sequence[Counter]:
     """Change a counter wherever it is."""
-    from ticketctl.sequence import switch
+    from ticketctl.counters.sequence import switch
 
     if not run.regions.are_shared():
         return [change(run.connection.counters())(name)]

@@ -94,7 +94,7 @@ def logs(
 
 def reset(run: Run, yes: Yes = False) -> None:
     """Stop it and forget everything it knows, counters included."""
-    from ticketctl.regions import forget_embedded
+    from ticketctl.deployments.regions import forget_embedded
 
     run.confirm("Forget every stack and counter of the embedded AWS?", yes=yes)
     run.connection.local.reset()

@@ -11,7 +11,7 @@ import typer
 from ticketctl.commands.options import KEY, Run, command, whole
 from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError, UsageError
 from ticketctl.models import Block
-from ticketctl.render import UndeliveredError, block_lines, lost_reader
+from ticketctl.output import UndeliveredError, block_lines, lost_reader
 
 MAX_TICKETS = 2**53 - 1
 
@@ -104,7 +104,7 @@ class _Progress:
 
 def _blocks(run: Run, count: int, size: int, key: str, *, at_once: int, stays: bool) -> Iterator[Block]:
     """The blocks in order of arrival; after a failure those that were in flight, then the error."""
-    from ticketctl.flight import as_they_arrive
+    from ticketctl.minting.in_flight import as_they_arrive
 
     def mint(begin: int) -> Block:
         return run.regions.mint(min(size, count - begin), key=f"{key}/{begin}", stays=stays)

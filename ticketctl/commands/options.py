@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ticketctl.errors import ConfirmationNeededError, RefusedError, TicketctlError
-from ticketctl.render import Output, standard_output
+from ticketctl.output import Output, standard_output
 
 if TYPE_CHECKING:
-    from ticketctl.connection import Connection
-    from ticketctl.regions import Regions
+    from ticketctl.deployments.connection import Connection
+    from ticketctl.deployments.regions import Regions
     from ticketctl.settings import Settings
 
 _WHERE = "Where"
@@ -209,8 +209,8 @@ def _parameter(name: str, annotation: Any) -> inspect.Parameter:
 
 def _run(flags: Mapping[str, Any]) -> Run:
     # Here, because help and completion need none of it.
-    from ticketctl.connection import Connection
-    from ticketctl.regions import Regions, connect_seconds, settled
+    from ticketctl.deployments.connection import Connection
+    from ticketctl.deployments.regions import Regions, connect_seconds, settled
 
     output = Output(
         stdout=standard_output(),

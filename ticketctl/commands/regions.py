@@ -9,7 +9,7 @@ from ticketctl.commands.options import Run, command
 from ticketctl.errors import PartialError
 
 if TYPE_CHECKING:
-    from ticketctl.sequence import Entry
+    from ticketctl.counters.sequence import Entry
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 def regions(run: Run) -> None:
     """Show which lane each region has of each counter, and prove from their items that no two meet."""
-    from ticketctl.sequence import survey
+    from ticketctl.counters.sequence import survey
 
     also = () if run.named_regions else run.regions.elsewhere()
     members = run.regions.members(also=also, tolerant=True)

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ticketctl.commands.options import PARAMETERS, Run, Yes, command
+from ticketctl.deployments.outcomes import Outcomes, all_of, answers, failures, raise_failures
 from ticketctl.errors import FileError, InterruptedRunError, NotMintedError, TicketctlError, UsageError
-from ticketctl.outcomes import Outcomes, all_of, answers, failures, raise_failures
-from ticketctl.render import counter_row
+from ticketctl.output import counter_row
 
 if TYPE_CHECKING:
-    from ticketctl.cloudformation import CloudFormation, Plan, Stack
-    from ticketctl.connection import Connection
-    from ticketctl.deployment import Planned
-    from ticketctl.table import Tables
+    from ticketctl.aws.cloudformation import CloudFormation, Plan, Stack
+    from ticketctl.aws.tables import Tables
+    from ticketctl.deployments.connection import Connection
+    from ticketctl.deployments.deploy import Planned
 
 CHANGES_FOUND = 9
 _TEMPLATE_NAMES = {
@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
 def deploy(run: Run, yes: Yes = False) -> None:
     """Deploy the ticket server to its regions, or bring it up to date. What is not named keeps its value."""
-    from ticketctl import deployment
+    from ticketctl.deployments import deploy as deployment
 
     note, regions = run.output.note, run.regions
     parameters = _parameters(run)
@@ -67,7 +67,7 @@ def deploy(run: Run, yes: Yes = False) -> None:
 
 def _planned(run: Run, parameters: dict[str, str], *, shared: bool) -> Outcomes["Planned"]:
     """What is to change in each region, as it is said; nothing is changed."""
-    from ticketctl import deployment
+    from ticketctl.deployments import deploy as deployment
 
     with run.output.side_by_side(run.regions.names) as tell:
 
@@ -131,7 +131,7 @@ def diff(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 9 where there are changes.")] = False,
 ) -> None:
     """Show what deploy would change; nothing is changed."""
-    from ticketctl import deployment
+    from ticketctl.deployments import deploy as deployment
 
     parameters = _parameters(run)
     shared = deployment.sharing(run.regions, parameters)
@@ -236,7 +236,7 @@ def _standing(connection: "Connection", run: Run, *, deletes: bool) -> _Standing
 
 def _destroyed(run: Run, doomed: Mapping[str, _Standing]) -> Outcomes[_Standing]:
     """Delete what there is, side by side; the regions are not asked for tickets any more."""
-    from ticketctl.sequence import forsake
+    from ticketctl.counters.sequence import forsake
 
     name = run.settings.stack
     members = run.regions.members() if any(standing.deletes_table for standing in doomed.values()) else ()
@@ -264,7 +264,7 @@ def _destroyed(run: Run, doomed: Mapping[str, _Standing]) -> Outcomes[_Standing]
 
 
 def _tables(connection: "Connection") -> "Tables":
-    from ticketctl.table import Tables
+    from ticketctl.aws.tables import Tables
 
     return Tables(connection.aws.client("dynamodb"), profile=connection.settings.profile)
 
@@ -276,7 +276,7 @@ def synth(
     ] = None,
 ) -> None:
     """Print the CloudFormation template."""
-    from ticketctl.template import fresh, load
+    from ticketctl.aws.template import fresh, load
 
     if out is None:
         run.output.line(json.dumps(load(run.settings.stack), indent=1))
@@ -313,7 +313,7 @@ def _confirm_public(run: Run, plans: Collection["Planned"], *, yes: bool) -> Non
 
 def _parameters(run: Run) -> dict[str, str]:
     """The template's parameters that were named, checked against what the template allows."""
-    from ticketctl.template import load
+    from ticketctl.aws.template import load
 
     flags = run.flags
     if flags["offset"] == 0:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ticketctl.commands.options import SOURCE, Run, command
+from ticketctl.deployments.outcomes import answers, failures, raise_failures
 from ticketctl.errors import TicketctlError
 from ticketctl.models import Counter
-from ticketctl.outcomes import answers, failures, raise_failures
 
 if TYPE_CHECKING:
-    from ticketctl.counters import Counters
+    from ticketctl.counters.table import Counters
 
 PAGE = 1_000  # counters that are sorted together; more of them come in DynamoDB's order
 

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from ticketctl.commands.options import Run, command, whole
+from ticketctl.counters.lanes import Lane
+from ticketctl.deployments.outcomes import all_of
 from ticketctl.errors import RefusedError, UsageError
-from ticketctl.lanes import Lane
 from ticketctl.models import Counter
-from ticketctl.outcomes import all_of
 
 SOURCES = {"url": ["url"], "dynamodb": ["dynamodb"], "both": ["url", "dynamodb"]}
 
@@ -32,7 +32,7 @@ def verify(
     via: Annotated[str, typer.Option(help="Through the 'url', the table ('dynamodb') or 'both'.")] = "both",
 ) -> None:
     """Prove on your own stack that no ticket comes twice, on a scratch counter that is made and removed."""
-    from ticketctl import verify as proof
+    from ticketctl.counters import verify as proof
 
     if via not in SOURCES:
         raise UsageError(f"--via {via!r} is not one of: {', '.join(SOURCES)}")
@@ -62,7 +62,7 @@ def verify(
 
 def _create(run: Run, name: str) -> Sequence[Counter]:
     """The scratch counter, in each of the regions."""
-    from ticketctl.sequence import create
+    from ticketctl.counters.sequence import create
 
     if not run.regions.are_shared():
         return [run.connection.counters().create(name)[0]]
@@ -76,7 +76,7 @@ def _lane(counter: Counter) -> Lane:
 
 def _worker(run: Run, opened: ExitStack, name: str, region: str, via: str) -> Callable[[], int]:
     """A worker with connections of its own."""
-    from ticketctl.connection import Connection
+    from ticketctl.deployments.connection import Connection
 
     settings = dataclasses.replace(run.settings.in_region(region), partition=name, via=via, url=None)
     connection = opened.enter_context(Connection(settings, environ=os.environ))

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ticketctl import bundle
-from ticketctl.counters import ABSENT, HALF_MADE, Counters, NotSoError, Value, same_increment
+from ticketctl import handler as bundle
+from ticketctl.counters.lanes import Lane
+from ticketctl.counters.table import ABSENT, HALF_MADE, Counters, NotSoError, Value, same_increment
 from ticketctl.errors import RefusedError
-from ticketctl.lanes import Lane
 from ticketctl.models import Counter
 
 FIRST, INCREMENT = "first@", "increment@"  # with the region's name behind it: the attributes of a record

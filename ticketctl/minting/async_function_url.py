@@ -5,10 +5,10 @@ import asyncio
 import httpx
 
 from ticketctl.errors import SetupError
+from ticketctl.minting.function_url import FunctionUrl, Request
+from ticketctl.minting.http_client import Response, TransportError, UnsendableError
+from ticketctl.minting.source import CONNECT_SECONDS
 from ticketctl.models import Block
-from ticketctl.sources import CONNECT_SECONDS
-from ticketctl.sources.url import FunctionUrl, Request
-from ticketctl.transport import Response, TransportError, UnsendableError
 
 
 class AsyncUrlSource:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, urlsplit
 
-from ticketctl.aws import proxies_in_force
+from ticketctl.aws.account import proxies_in_force
 from ticketctl.errors import (
     AccessError,
     NotDeployedError,
@@ -15,9 +15,9 @@ from ticketctl.errors import (
     UnreachableError,
     UsageError,
 )
+from ticketctl.minting.http_client import Response, TransportError, UnsendableError
+from ticketctl.minting.source import CONNECT_SECONDS, quoted_key, refusal
 from ticketctl.models import Block, Counter
-from ticketctl.sources import CONNECT_SECONDS, quoted_key, refusal
-from ticketctl.transport import Response, TransportError, UnsendableError
 
 Signer = Callable[[str, str, Mapping[str, str], bytes], Mapping[str, str]]
 """``(method, url, headers, body)`` to the headers to send."""
@@ -130,7 +130,7 @@ class FunctionUrl:
 
 
 class Transport(Protocol):
-    """What sends requests: ``ticketctl.transport.Transport``."""
+    """What sends requests: ``ticketctl.minting.http_client.Transport``."""
 
     def request(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, connect: float, answer: float

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ticketctl.aws import NOT_ENABLED, Aws, errors_in_our_words
+from ticketctl.aws.account import NOT_ENABLED, Aws, errors_in_our_words
 from ticketctl.errors import NotDeployedError, StackFailedError, TicketctlError
 
 LOOKERS = 16  # regions that are looked at side by side

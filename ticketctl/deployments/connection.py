@@ -8,8 +8,10 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import urlsplit
 
-from ticketctl.aws import Aws
-from ticketctl.cache import StackCache, key_of
+from ticketctl.aws.account import Aws
+from ticketctl.aws.tables import tables_elsewhere
+from ticketctl.counters.lanes import Lane
+from ticketctl.deployments.cache import StackCache, key_of
 from ticketctl.embedded.engine import LocalAws, reachable_url
 from ticketctl.errors import (
     AccessError,
@@ -20,18 +22,16 @@ from ticketctl.errors import (
     UnreachableError,
 )
 from ticketctl.files import directory
-from ticketctl.lanes import Lane
+from ticketctl.minting.retry import until_known
+from ticketctl.minting.source import CONNECT_SECONDS, Source
 from ticketctl.models import Block, Counter, StackOutputs
-from ticketctl.retry import until_known
 from ticketctl.settings import Settings
-from ticketctl.sources import CONNECT_SECONDS, Source
-from ticketctl.table import tables_elsewhere
 
 if TYPE_CHECKING:
     from create_ticket import Send
-    from ticketctl.cloudformation import CloudFormation
-    from ticketctl.counters import Counters
-    from ticketctl.sources.url import FunctionUrl
+    from ticketctl.aws.cloudformation import CloudFormation
+    from ticketctl.counters.table import Counters
+    from ticketctl.minting.function_url import FunctionUrl
 
 Answer = TypeVar("Answer")
 DYNAMODB_SECONDS = 3.0
@@ -139,7 +139,7 @@ class Connection:
         self, report: Callable[[str], None] = lambda line: None, *, timeout: float = 30.0, retries: int = 1
     ) -> "CloudFormation":
         """CloudFormation in the stack's region; ``timeout`` is in seconds, for each request."""
-        from ticketctl.cloudformation import CloudFormation
+        from ticketctl.aws.cloudformation import CloudFormation
 
         client = self.aws.client("cloudformation", timeout=timeout, connect=self._connect, retries=retries)
         return CloudFormation(client, profile=self.settings.profile, report=report)
@@ -205,7 +205,7 @@ class Connection:
 
     def counters_of(self, table: str, *, lane: Lane = Lane(1, 1), retries: int = 3) -> "Counters":  # noqa: B008 - frozen
         """The counters of a table, whether or not a stack owns it."""
-        from ticketctl.counters import Counters
+        from ticketctl.counters.table import Counters
 
         client = self.aws.client("dynamodb", timeout=self.settings.timeout, connect=self._connect, retries=retries)
         return Counters(client, table, region=self.aws.region, lane=lane, profile=self.settings.profile)
@@ -270,8 +270,8 @@ class Connection:
             return self._source_now, self.looks
 
     def _url_source(self) -> Source:
-        from ticketctl.sources.url import UrlSource
-        from ticketctl.transport import Transport
+        from ticketctl.minting.function_url import UrlSource
+        from ticketctl.minting.http_client import Transport
 
         transport = Transport(direct=self.settings.local)
         source = UrlSource(self.function_url(), transport, timeout=self.settings.timeout, connect=self._connect)
@@ -280,7 +280,7 @@ class Connection:
 
     def function_url(self) -> "FunctionUrl":
         """The Function URL, and who signs for it."""
-        from ticketctl.sources.url import FunctionUrl
+        from ticketctl.minting.function_url import FunctionUrl
 
         with self._finding:
             url = self.settings.url or self.url()
@@ -289,7 +289,7 @@ class Connection:
         return FunctionUrl(url, sign=lambda *request: signer().signed_headers(*request), signs_at_once=signs_at_once)
 
     def _table(self, known: StackOutputs) -> Source:
-        from ticketctl.sources.dynamodb import DynamoDBSource
+        from ticketctl.minting.dynamodb import DynamoDBSource
 
         return DynamoDBSource(
             self.sender(known.table),
@@ -301,8 +301,8 @@ class Connection:
 
     def sender(self, table: str) -> "Send":
         """What sends a mint's requests to a table: each once, without the SDK where the credentials need none."""
-        from ticketctl.sources.dynamodb import needs_sdk, plain_sender, sender
-        from ticketctl.transport import Transport
+        from ticketctl.minting.dynamodb import needs_sdk, plain_sender, sender
+        from ticketctl.minting.http_client import Transport
 
         target, timeout = f"the table {table} in {self.region}", min(self.settings.timeout, DYNAMODB_SECONDS)
         if self.aws.plain_credentials is None or (not self.aws.embedded and needs_sdk(self.region, self._environ)):
@@ -322,7 +322,7 @@ class Connection:
 
     def find(self) -> StackOutputs | None:
         """The deployed stack as CloudFormation says now, ``None`` where there is none; nothing is deployed or kept."""
-        from ticketctl.cloudformation import outputs_of
+        from ticketctl.aws.cloudformation import outputs_of
 
         stack = self.cloudformation(timeout=self.settings.timeout).find_ours(self.settings.stack)
         return None if stack is None or not stack.outputs else outputs_of(stack, self.aws.region)
@@ -343,7 +343,7 @@ class Connection:
 
     def template(self) -> str:
         """The template of the stack as it is sent to CloudFormation."""
-        from ticketctl.template import as_body, for_embedded, load
+        from ticketctl.aws.template import as_body, for_embedded, load
 
         document = load(self.settings.stack)
         return as_body(for_embedded(document, self.region) if self.settings.local else document)

@@ -146,7 +146,7 @@ def _signed(
     scope: tuple[str, str],
 ) -> dict[str, str]:
     """The same with the handler's own signature: loading botocore takes longer than a mint."""
-    from ticketctl.bundle import handler
+    from ticketctl.handler import handler
 
     parts = urlsplit(url)
     added = {"X-Amz-Date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())}

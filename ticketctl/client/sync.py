@@ -9,16 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, Self, TypedDict, Unpack
 from weakref import WeakSet
 
-from ticketctl.connection import Connection
+from ticketctl.client.forks import forget_in_child
+from ticketctl.client.lease import Lease
+from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regions import Regions, connect_seconds
+from ticketctl.deployments.regions import settled as settled_as_typed
 from ticketctl.errors import UsageError
-from ticketctl.forks import forget_in_child
-from ticketctl.lease import Lease
+from ticketctl.minting.dynamodb import DynamoDBSource
+from ticketctl.minting.retry import until_known
 from ticketctl.models import Block
-from ticketctl.regions import Regions, connect_seconds
-from ticketctl.regions import settled as settled_as_typed
-from ticketctl.retry import until_known
 from ticketctl.settings import Settings
-from ticketctl.sources.dynamodb import DynamoDBSource
 
 _log = logging.getLogger("ticketctl")
 

@@ -4,21 +4,21 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ticketctl import failover
-from ticketctl.cache import RegionsCache, key_of
-from ticketctl.connection import Connection
+from ticketctl.aws.tables import tables_elsewhere
+from ticketctl.counters.lanes import Lane
+from ticketctl.deployments.cache import RegionsCache, key_of
+from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.outcomes import Outcomes, all_of, answers, failures, side_by_side
 from ticketctl.errors import NotDeployedError, TicketctlError, UnreachableError
-from ticketctl.failover import Failover
 from ticketctl.files import directory
-from ticketctl.lanes import Lane
+from ticketctl.minting import failover
+from ticketctl.minting.failover import Failover
+from ticketctl.minting.source import CONNECT_SECONDS
 from ticketctl.models import Block
-from ticketctl.outcomes import Outcomes, all_of, answers, failures, side_by_side
 from ticketctl.settings import Settings, resolve
-from ticketctl.sources import CONNECT_SECONDS
-from ticketctl.table import tables_elsewhere
 
 if TYPE_CHECKING:
-    from ticketctl.sequence import Member
+    from ticketctl.counters.sequence import Member
 
 Answer = TypeVar("Answer")
 
@@ -105,7 +105,7 @@ class Regions:
 
     def are_shared(self) -> bool:
         """Whether the stack's counters are shared with another region, as far as the settings or the home can tell."""
-        from ticketctl.handover import find
+        from ticketctl.counters.handover import find
 
         if len(self.names) > 1:
             return True
@@ -134,8 +134,8 @@ class Regions:
 
     def _member(self, connection: Connection) -> "tuple[Member, frozenset[str]] | None":
         """A region, and those that its default counter names; ``None`` where it has no table."""
-        from ticketctl.handover import find
-        from ticketctl.sequence import Member
+        from ticketctl.counters.handover import find
+        from ticketctl.counters.sequence import Member
 
         table = connection.counters_of(connection.settings.stack)
         try:
@@ -169,7 +169,7 @@ def settled(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     """The settings that flags, the environment, files, and what was deployed before come to."""
 
     def profile_region(profile: str | None) -> str | None:
-        from ticketctl.aws import profile_region
+        from ticketctl.aws.account import profile_region
 
         return profile_region(profile)
 

@@ -11,14 +11,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ticketctl import bundle
-from ticketctl.aws import errors_in_our_words
+from ticketctl import handler as bundle
+from ticketctl.aws.account import errors_in_our_words
+from ticketctl.counters.lanes import Lane
 from ticketctl.errors import CounterInvalidError, RefusedError, UnknownCounterError, UsageError
-from ticketctl.lanes import Lane
+from ticketctl.minting.dynamodb import problems_in_our_words, sender
+from ticketctl.minting.source import refusal
 from ticketctl.models import Counter
 from ticketctl.settings import REGION
-from ticketctl.sources import refusal
-from ticketctl.sources.dynamodb import problems_in_our_words, sender
 
 ATTEMPTS = 10
 HALF_MADE = "half-made"  # the value of the attribute ``frozen`` until a counter is there in every region

@@ -15,8 +15,8 @@ from ticketctl.errors import (
     TicketctlError,
     UnknownCounterError,
 )
+from ticketctl.minting.retry import until_known
 from ticketctl.models import Block
-from ticketctl.retry import until_known
 
 CONNECT_SECONDS = 1.0  # how long a region may take to accept a connection where there is another to go to
 LEAST_SECONDS = 0.5  # what an answer may take at least: less would make an unknown outcome of a slow refusal

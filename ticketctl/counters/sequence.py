@@ -12,12 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ticketctl.counters import Counters, NotSoError, require_no_region
+from ticketctl.counters.handover import Holding, begin, find, offer, release, settle, take
+from ticketctl.counters.lanes import Lane
+from ticketctl.counters.table import Counters, NotSoError, require_no_region
 from ticketctl.errors import CounterInvalidError, RefusedError
-from ticketctl.handover import Holding, begin, find, offer, release, settle, take
-from ticketctl.lanes import Lane
+from ticketctl.minting.source import refusal
 from ticketctl.models import Counter
-from ticketctl.sources import refusal
 
 ATTEMPTS = 20
 LOOKS = 3

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ticketctl import bundle
-from ticketctl.aws import Aws, errors_in_our_words, proxies_in_force, refused
+from ticketctl import handler as bundle
+from ticketctl.aws.account import Aws, errors_in_our_words, proxies_in_force, refused
 from ticketctl.errors import OutcomeUnknownError, TicketctlError, UnreachableError
+from ticketctl.minting.http_client import Response, Transport, TransportError
+from ticketctl.minting.source import quoted_key, refusal
 from ticketctl.models import Block, Counter
-from ticketctl.sources import quoted_key, refusal
-from ticketctl.transport import Response, Transport, TransportError
 
 
 class DynamoDBSource:

@@ -9,18 +9,18 @@ from dataclasses import replace
 from typing import Protocol, Self, Unpack
 from weakref import WeakSet
 
-from ticketctl.buffer import Buffer
-from ticketctl.client import Minter, TicketClient, Where, checked_key, connection_to, minter_at, settled
-from ticketctl.connection import Connection
+from ticketctl.client.buffer import Buffer
+from ticketctl.client.forks import forget_in_child
+from ticketctl.client.sync import Minter, TicketClient, Where, checked_key, connection_to, minter_at, settled
+from ticketctl.deployments.connection import Connection
 from ticketctl.errors import TicketctlError, UsageError
-from ticketctl.forks import forget_in_child
+from ticketctl.minting.async_function_url import AsyncUrlSource
+from ticketctl.minting.retry import Tries, until_known_async
 from ticketctl.models import Block
-from ticketctl.retry import Tries, until_known_async
-from ticketctl.sources.async_url import AsyncUrlSource
 
 
 class AsyncMinter(Protocol):
-    """What mints for an asynchronous client: ``ticketctl.client.Minter`` with ``await``."""
+    """What mints for an asynchronous client: ``ticketctl.client.sync.Minter`` with ``await``."""
 
     async def mint(self, count: int, *, key: str, stays: bool = False) -> Block:
         """Take ``count`` tickets under an idempotency key; one that is to be used again ``stays`` in one region."""

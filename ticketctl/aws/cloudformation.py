@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ticketctl.aws import errors_in_our_words
+from ticketctl.aws.account import errors_in_our_words
 from ticketctl.errors import NotDeployedError, RefusedError, StackFailedError
 from ticketctl.models import StackOutputs
 

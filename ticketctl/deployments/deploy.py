@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ticketctl.cloudformation import CloudFormation, Plan, Stack
-from ticketctl.connection import Connection
+from ticketctl.aws.cloudformation import CloudFormation, Plan, Stack
+from ticketctl.counters.sequence import DEFAULT, Member, arrange, require_names_free, survey
+from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regions import Regions
 from ticketctl.errors import RefusedError, UsageError
-from ticketctl.regions import Regions
-from ticketctl.sequence import DEFAULT, Member, arrange, require_names_free, survey
 
 
 @dataclass(frozen=True)

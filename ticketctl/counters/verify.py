@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from ticketctl.counters.lanes import Lane
 from ticketctl.errors import NotMintedError, OutcomeUnknownError
-from ticketctl.lanes import Lane
 
 NAMED = 100
 

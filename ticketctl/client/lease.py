@@ -7,9 +7,9 @@ from functools import partial
 from itertools import chain
 from typing import Self
 
-from ticketctl.buffer import Buffer
+from ticketctl.client.buffer import Buffer
+from ticketctl.client.forks import forget_in_child
 from ticketctl.errors import UsageError
-from ticketctl.forks import forget_in_child
 from ticketctl.models import Block
 
 Mint = Callable[[int, str], Block]

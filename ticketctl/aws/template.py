@@ -1,6 +1,6 @@
 """The CloudFormation template: the shipped one, or a fresh one where ``stack/`` or ``lambda/`` was edited.
 
-``python -m ticketctl.template`` synthesises it from the sources and replaces the shipped one.
+``python -m ticketctl.aws.template`` synthesises it from the sources and replaces the shipped one.
 """
 
 import hashlib
@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ticketctl.bundle import sources
 from ticketctl.errors import FileError, MissingExtraError, SetupError
+from ticketctl.handler import sources
 from ticketctl.settings import LOCAL_REGION
 
 SHIPPED = Path(__file__).parent / "template.json"
