@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.benchmarks.function_server import serving
 from tests.benchmarks.processes import Cost, middle, run, taking_turns
 from tests.benchmarks.table import Row
-from tests.other_tools import cdk_environment, install_aws, install_cdk
+from tests.support.other_tools import cdk_environment, install_aws, install_cdk
 from ticketctl.deployments.cache import StackCache, key_of
 from ticketctl.embedded.engine import LocalAws
 from ticketctl.files import directory

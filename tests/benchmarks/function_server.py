@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
-from tests.function_url import event
+from tests.support.function_url import event
 from ticketctl.handler import handler
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from tests.benchmarks.table import Row
-from tests.function_url import event
+from tests.support.function_url import event
 from ticketctl.deployments.connection import Connection
 from ticketctl.embedded.engine import Engine, LocalAws
 from ticketctl.handler import sources

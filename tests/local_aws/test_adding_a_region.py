@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 
 from tests.local_aws.conftest import Result, Ticketctl
-from tests.local_aws.faulty_proxy import Fault, FaultyProxy, proxy_to
 from tests.local_aws.test_deploy import table_resource
 from tests.local_aws.test_failover import send_to
 from tests.local_aws.test_regions import AP, EU, SA, US, deploy_alone, first_numbers, items, lanes, named, own_home, row
+from tests.support.faulty_proxy import Fault, FaultyProxy, proxy_to
 from ticketctl.aws.account import Aws
 from ticketctl.counters.handover import begin, offer
 from ticketctl.counters.lanes import Lane

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.local_aws.conftest import REGION, Result, Ticketctl
-from tests.local_aws.faulty_proxy import Fault, proxy_to
+from tests.support.faulty_proxy import Fault, proxy_to
 from ticketctl.aws.account import Aws
 from ticketctl.commands.status import PAGE
 from ticketctl.counters.table import Counters

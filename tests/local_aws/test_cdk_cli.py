@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.other_tools import cdk_environment, install_cdk
+from tests.support.other_tools import cdk_environment, install_cdk
 from ticketctl.deployments.connection import Connection
 from ticketctl.embedded.engine import Engine
 from ticketctl.handler import sources

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.local_aws.conftest import REGION, Ticketctl
-from tests.local_aws.faulty_proxy import Fault, FaultyProxy, proxy_to
 from tests.local_aws.test_mint import put
-from tests.minting import Background
+from tests.support.faulty_proxy import Fault, FaultyProxy, proxy_to
+from tests.support.memory_counter import Background
 from ticketctl import AsyncLease, AsyncTicketClient, TicketClient
 from ticketctl.aws.account import Aws
 from ticketctl.client.aio import async_minter_at

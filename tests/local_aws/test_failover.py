@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.local_aws.conftest import Result, Ticketctl
-from tests.local_aws.faulty_proxy import Fault, first, proxy_to
 from tests.local_aws.test_faults import route_dynamodb
 from tests.local_aws.test_regions import AP, EU, SA, US, deploy_alone, named, own_home
+from tests.support.faulty_proxy import Fault, first, proxy_to
 from ticketctl.aws.account import Aws
 from ticketctl.deployments.cache import StackCache, key_of
 from ticketctl.deployments.connection import Connection

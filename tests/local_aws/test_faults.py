@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.local_aws.conftest import Ticketctl, physical_id
-from tests.local_aws.faulty_proxy import SEED, Fault, FaultyProxy, first, proxy_to, sometimes
+from tests.support.faulty_proxy import SEED, Fault, FaultyProxy, first, proxy_to, sometimes
 from ticketctl.aws.account import Aws
 from ticketctl.deployments.connection import Connection
 from ticketctl.embedded.engine import Engine

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.model_table import Client, ModelTable
+from tests.support.model_table import Client, ModelTable
 from ticketctl.aws.account import Aws
 from ticketctl.counters.handover import begin, find, offer, release, settle, take
 from ticketctl.counters.lanes import Lane

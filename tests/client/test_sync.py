@@ -12,7 +12,7 @@ import pytest
 
 import ticketctl
 from tests.conftest import Answer, Server
-from tests.minting import Mint
+from tests.support.memory_counter import Mint
 from ticketctl import TicketClient
 from ticketctl.client.sync import TableMinter, Where, checked_key, minter_at, settled
 from ticketctl.deployments.regions import Regions
@@ -290,7 +290,7 @@ def test_refusals(
 FORK = """
 import os
 from ticketctl import TicketClient
-from tests.minting import Mint
+from tests.support.memory_counter import Mint
 
 class Minter(Mint):
     def __init__(self):
@@ -315,6 +315,6 @@ with TicketClient(Minter) as tickets:
 def test_a_forked_child_opens_its_own_connections() -> None:
     """The child mints through a minter of its own, and neither uses nor closes its parent's."""
     run = subprocess.run(
-        [sys.executable, "-c", FORK], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False
+        [sys.executable, "-c", FORK], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
     )
     assert (run.returncode, run.stderr) == (0, "")

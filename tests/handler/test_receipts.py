@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.function_url import SETTINGS, event, problem
+from tests.support.function_url import SETTINGS, event, problem
 from ticketctl.errors import OutcomeUnknownError
 from ticketctl.handler import handler
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.dynamodb_server import (
+from tests.support.dynamodb_server import (
     CERTIFICATE,
     SECRET,
     Answer,
@@ -29,7 +29,7 @@ from tests.dynamodb_server import (
     says,
     sends,
 )
-from tests.function_url import SETTINGS, event, problem
+from tests.support.function_url import SETTINGS, event, problem
 from ticketctl import handler as bundle
 from ticketctl.handler import handler
 

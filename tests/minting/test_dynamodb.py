@@ -14,7 +14,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.session import Session
 
-from tests.dynamodb_server import (
+from tests.support.dynamodb_server import (
     CERTIFICATE,
     Answer,
     DynamoDB,

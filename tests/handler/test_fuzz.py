@@ -1,7 +1,7 @@
 """Arbitrary events against the handler: whatever is asked, the answer is well-formed and the failure the caller's.
 
-The examples are the same in every run. To explore further: ``FUZZ_EXAMPLES=20000 pytest tests/test_fuzz.py``, which
-draws new ones each time and prints how to repeat a failure.
+The examples are the same in every run. To explore further, with new ones each time:
+``FUZZ_EXAMPLES=20000 pytest tests/handler/test_fuzz.py``, which prints how to repeat a failure.
 """
 
 import base64
@@ -14,7 +14,7 @@ from urllib.parse import quote_plus
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.function_url import SETTINGS
+from tests.support.function_url import SETTINGS
 from ticketctl.handler import handler
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))

@@ -1,7 +1,7 @@
 """``sequence``: who gets which lane, what a run that was cut short leaves, and any order of everything that happens.
 
-The orders are the same in every run. To explore further: ``PROPERTY_EXAMPLES=2000 pytest tests/test_sequence.py``,
-which draws new ones each time and prints how to repeat a failure.
+The orders are the same in every run. To explore further, with new ones each time:
+``PROPERTY_EXAMPLES=2000 pytest tests/counters/test_sequence.py``, which prints how to repeat a failure.
 """
 
 import itertools
@@ -24,8 +24,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.counter_items import item, number, offered, regions
-from tests.model_table import Fate, Item, ModelTable
+from tests.support.counter_items import item, number, offered, regions
+from tests.support.model_table import Fate, Item, ModelTable
 from ticketctl.counters.handover import Holding, begin, offer, take
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.sequence import DEFAULT, Member, adopt, advance, arrange, create, forsake, survey, switch

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import Answer, Server
-from tests.minting import NOT_MINTED, UNKNOWN, Clock, Mint
-from tests.scripted_transport import ScriptedTransport
-from tests.test_url_source import AFTER_SENDING, BEFORE_SENDING, REFUSALS, Function
+from tests.minting.test_function_url import AFTER_SENDING, BEFORE_SENDING, REFUSALS, Function
+from tests.support.memory_counter import NOT_MINTED, UNKNOWN, Clock, Mint
+from tests.support.scripted_transport import ScriptedTransport
 from ticketctl import AsyncLease, AsyncTicketClient
 from ticketctl.client.aio import ThreadMinter, UrlMinter, async_minter_at
 from ticketctl.errors import AccessError, NotMintedError, OutcomeUnknownError, TicketctlError, UsageError
@@ -190,7 +190,7 @@ def test_a_loop_ends_with_a_block_under_way() -> None:
     """``asyncio.run`` neither waits for a mint ahead that hangs nor complains about it."""
     script = """if True:
         import asyncio
-        from tests.test_aio import AsyncMint, leased, take
+        from tests.client.test_aio import AsyncMint, leased, take
 
         async def main():
             mint = AsyncMint()
@@ -209,7 +209,7 @@ def test_a_forked_child_never_gets_its_parents_numbers() -> None:
     """In a child the lease mints for the child."""
     script = """if True:
         import asyncio, os
-        from tests.test_aio import AsyncMint, leased, take
+        from tests.client.test_aio import AsyncMint, leased, take
 
         class Own(AsyncMint):
             async def later(self, count, key):
@@ -228,7 +228,7 @@ def test_a_forked_child_never_gets_its_parents_numbers() -> None:
 
 
 def python(script: str) -> subprocess.CompletedProcess[str]:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     return subprocess.run(
         [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=60, check=False
     )

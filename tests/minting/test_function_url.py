@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.scripted_transport import ScriptedTransport
+from tests.support.scripted_transport import ScriptedTransport
 from ticketctl.errors import (
     AccessError,
     CounterExhaustedError,

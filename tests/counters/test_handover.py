@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.counter_items import item, number, offered, regions
-from tests.model_table import Client, Item, ModelTable, Request
+from tests.support.counter_items import item, number, offered, regions
+from tests.support.model_table import Client, Item, ModelTable, Request
 from ticketctl.counters.handover import Holding, begin, find, offer, release, settle, take
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.sequence import DEFAULT, Member, _hand_over, arrange, survey

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.function_url import SECRET, SETTINGS, encoded, event, problem
+from tests.support.function_url import SECRET, SETTINGS, encoded, event, problem
 from ticketctl.handler import handler
 
 DEEP = 100_000

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.minting import NOT_MINTED, UNKNOWN, Background, Clock, Mint
+from tests.support.memory_counter import NOT_MINTED, UNKNOWN, Background, Clock, Mint
 from ticketctl.client.buffer import LockedIterator
 from ticketctl.client.lease import Lease
 from ticketctl.errors import AccessError, NotMintedError, OutcomeUnknownError, UsageError

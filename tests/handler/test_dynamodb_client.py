@@ -20,7 +20,7 @@ from botocore.credentials import Credentials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.dynamodb_server import (
+from tests.support.dynamodb_server import (
     CERTIFICATE,
     DynamoDB,
     dynamodb,

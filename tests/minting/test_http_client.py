@@ -5,201 +5,36 @@ import os
 import signal
 import socket
 import ssl
-import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain, cycle, repeat
-from typing import Any, NamedTuple
+from itertools import cycle
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 
-from tests.dynamodb_server import CERTIFICATE
+from tests.support.dynamodb_server import CERTIFICATE
+from tests.support.peer import (
+    PATIENCE,
+    Peer,
+    Script,
+    Talk,
+    echoes,
+    keeps,
+    never_answers,
+    resets,
+    resets_at_the_end,
+    says,
+    tunnels,
+)
 from ticketctl.minting.http_client import MAX_KEPT, Response, Transport, TransportError, UnsendableError
 
 pytestmark = pytest.mark.usefixtures("no_aws")
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-PATIENCE = 10.0  # seconds after which a server or a test gives up on the other
-
-
-# --- a server that does as a test says ---------------------------------------------------------------
-
-
-class Received(NamedTuple):
-    """A request as it came; ``connection`` is the number of its connection."""
-
-    connection: int
-    line: str
-    headers: list[tuple[str, str]]
-    body: bytes
-
-    def all_of(self, name: str) -> list[str]:
-        return [value for header, value in self.headers if header.lower() == name]
-
-
-class Talk:
-    """The server's end of one connection."""
-
-    def __init__(self, peer: "Peer", number: int, connection: socket.socket) -> None:
-        self.peer = peer
-        self.number = number
-        self.connection = connection
-        self._lines = connection.makefile("rb")
-
-    def receives(self) -> Received | None:
-        """The next request; ``None`` where the client has closed the connection."""
-        line = self._lines.readline()
-        if not line:
-            return None
-        headers = []
-        while (header := self._lines.readline().decode("latin-1").rstrip("\r\n")) != "":
-            name, _, value = header.partition(": ")
-            headers.append((name, value))
-        length = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
-        received = Received(self.number, line.decode("latin-1").rstrip("\r\n"), headers, self._lines.read(length))
-        self.peer.received.append(received)
-        return received
-
-    def sends(self, raw: bytes) -> None:
-        self.connection.sendall(raw)
-
-    def encrypts(self) -> None:
-        """From here on the connection is a TLS one."""
-        self._lines.close()
-        self.connection = certified().wrap_socket(self.connection, server_side=True)
-        self._lines = self.connection.makefile("rb")
-
-    def close(self) -> None:
-        self._lines.close()
-        self.connection.close()
-
-
-Script = Callable[[Talk], object]
-
-
-class Peer:
-    """A TCP server on loopback; its connections follow the scripts in turn, all others the last one."""
-
-    def __init__(self, *scripts: Script, tls: bool = False) -> None:
-        self._scripts = chain(scripts, repeat(scripts[-1]))
-        self._tls = tls
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self._talks: list[Talk] = []
-        self._threads: list[threading.Thread] = []
-        self.port = self._listener.getsockname()[1]
-        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
-        self.received: list[Received] = []
-        self.connections = 0
-        self.ended = threading.Semaphore(0)
-        self.stopped = threading.Event()
-
-    def __enter__(self) -> "Peer":
-        self._start(self._accept)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stopped.set()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join()
-        self._listener.close()
-        for talk in self._talks:
-            with suppress(OSError):
-                socket.socket.shutdown(talk.connection, socket.SHUT_RDWR)  # of TLS, too, without a farewell
-        for thread in self._threads:
-            thread.join()
-
-    def await_end(self) -> None:
-        """Wait until the server has closed one more connection."""
-        assert self.ended.acquire(timeout=PATIENCE)
-
-    def _start(self, work: Callable[..., None], *arguments: Any) -> None:
-        thread = threading.Thread(target=work, args=arguments)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                connection.settimeout(PATIENCE)
-                self._talks.append(Talk(self, self.connections, connection))
-                self._start(self._serve, self._talks[-1], next(self._scripts))
-                self.connections += 1
-
-    def _serve(self, talk: Talk, script: Script) -> None:
-        try:
-            with suppress(OSError):
-                if self._tls:
-                    talk.encrypts()
-                script(talk)
-        finally:
-            talk.close()
-            self.ended.release()
-
-
-def certified() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTIFICATE)
-    return context
-
-
-def keeps(*answers: bytes) -> Script:
-    """Each request of the connection gets the next answer, and the last one again and again."""
-
-    def script(talk: Talk) -> None:
-        for answer in chain(answers, repeat(answers[-1])):
-            if talk.receives() is None:
-                return
-            talk.sends(answer)
-
-    return script
-
-
-def says(raw: bytes) -> Script:
-    """One request gets these bytes, and the end of the connection."""
-
-    def script(talk: Talk) -> None:
-        talk.receives()
-        talk.sends(raw)
-
-    return script
-
-
-def echoes(talk: Talk) -> None:
-    while (received := talk.receives()) is not None:
-        length = len(received.body)
-        talk.sends(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (length, received.body))
-
-
-def resets_at_the_end(talk: Talk) -> None:
-    talk.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-def resets(talk: Talk) -> None:
-    talk.receives()
-    resets_at_the_end(talk)
-
-
-def never_answers(talk: Talk) -> None:
-    talk.receives()
-    talk.peer.stopped.wait(PATIENCE)
-
-
-def tunnels(script: Script, answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> Script:
-    """A proxy that is the encrypted server behind it, too."""
-
-    def behind(talk: Talk) -> None:
-        talk.receives()
-        talk.sends(answer)
-        talk.encrypts()
-        script(talk)
-
-    return behind
 
 
 # --- a client ----------------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ from botocore.credentials import Credentials
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.dynamodb_server import CERTIFICATE, dynamodb, mints, then_closes
-from tests.test_transport import Peer, says
+from tests.support.dynamodb_server import CERTIFICATE, dynamodb, mints, then_closes
+from tests.support.peer import Peer, says
 from ticketctl.aws.account import Aws
 from ticketctl.deployments.connection import Connection
 from ticketctl.errors import UnreachableError
