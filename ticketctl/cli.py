@@ -17,7 +17,7 @@ import typer
 from ticketctl import __version__
 from ticketctl.commands.options import help_when_bare
 from ticketctl.errors import TicketctlError, UsageError
-from ticketctl.output import Output, lost_reader, standard_output
+from ticketctl.output import Output, standard_output, stdout_error
 
 _COMMANDS = {
     "next": ("mint", "Mint one ticket and print it."),
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         as_json=_asks(arguments, "--json"),
     )
     if not has_stdout:  # the next file to be opened would get its number, and our answers
-        return _report(lost_reader(OSError(errno.EBADF, os.strerror(errno.EBADF))), output, debug=debug)
+        return _report(stdout_error(OSError(errno.EBADF, os.strerror(errno.EBADF))), output, debug=debug)
     try:
         with _prints_through(output):
             completes = "_TICKETCTL_COMPLETE" in os.environ

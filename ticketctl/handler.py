@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import create_ticket
 
 
-def sources() -> Path:
+def bundle_root() -> Path:
     """The folder that has ``stack/`` and ``lambda/``: inside the installed package, else the checkout."""
     bundled = Path(__file__).parent / "bundled"
     return bundled if bundled.is_dir() else Path(__file__).parent.parent
@@ -23,7 +23,7 @@ else:
 
     def _load():
         """``lambda/create_ticket.py``, which no import statement can name: ``lambda`` is a keyword."""
-        path = sources() / "lambda" / "create_ticket.py"
+        path = bundle_root() / "lambda" / "create_ticket.py"
         spec = importlib.util.spec_from_file_location("create_ticket", path)
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module

@@ -90,7 +90,7 @@ class Output:
         try:
             self._write(text)
         except UndeliveredError as failure:
-            raise lost_reader(failure.cause) from failure
+            raise stdout_error(failure.cause) from failure
 
     def document(self, document: Any) -> None:
         """Write one JSON document on one line."""
@@ -332,7 +332,7 @@ def block_lines(block: Block, *, as_json: bool, ranges: bool) -> list[str]:
     return [str(ticket) for ticket in block.tickets]
 
 
-def lost_reader(cause: OSError | None, story: str = "") -> TicketctlError:
+def stdout_error(cause: OSError | None, story: str = "") -> TicketctlError:
     """What it means that stdout takes no more: Ctrl-C, a reader that has closed the pipe, else a failure.
 
     ``story`` says what was lost; without one the answer can be asked for again.

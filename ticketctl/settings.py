@@ -86,14 +86,14 @@ def resolve(
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for name, default in _DEFAULTS.items():
-        values[name], origins[name] = _settle(name, default, flags, environ, (file, contents))
+        values[name], origins[name] = _setting(name, default, flags, environ, (file, contents))
     values["local"] = _boolean(values["local"], origins["local"])
     if values["local"]:
         _make_local(values, origins, flags)
     for name, value in values.items():
         if name != "regions":
             values[name] = _checked(name, value, origins[name])
-    _settle_regions(values, origins, profile_region, deployed)
+    _resolve_regions(values, origins, profile_region, deployed)
     if values["url"] and values["via"] == "dynamodb":
         if origins["via"] == "--via" and origins["url"] != "--url":
             values["url"], origins["url"] = None, f"--via, against {origins['url']}"
@@ -104,7 +104,7 @@ def resolve(
     return Settings(**values, origins=origins)
 
 
-def _settle_regions(
+def _resolve_regions(
     values: dict[str, Any],
     origins: dict[str, str],
     profile_region: Callable[[str | None], str | None],
@@ -140,7 +140,7 @@ def _region_names(value: Any, origin: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(_checked("region", name, origin)) for name in names))
 
 
-def _settle(
+def _setting(
     name: str,
     default: Any,
     flags: Mapping[str, Any],

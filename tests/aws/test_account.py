@@ -15,7 +15,7 @@ from botocore import exceptions
 from botocore.parsers import ResponseParserError
 
 from tests.conftest import Answer, Server
-from ticketctl.aws.account import Aws, errors_in_our_words, profile_region, proxies_in_force
+from ticketctl.aws.account import Aws, profile_region, proxies_in_force, translated_errors
 from ticketctl.errors import (
     AccessError,
     ExpiredCredentialsError,
@@ -60,7 +60,7 @@ def refused(code: str, *, status: int = 400, message: str = "why") -> exceptions
 
 
 def in_our_words(error: Exception, *, spends: bool = False, profile: str | None = None) -> TicketctlError:
-    with pytest.raises(TicketctlError) as caught, errors_in_our_words("the table", profile=profile, spends=spends):
+    with pytest.raises(TicketctlError) as caught, translated_errors("the table", profile=profile, spends=spends):
         raise error
     return caught.value
 
@@ -333,7 +333,7 @@ def test_connection_closed(aws: Aws, server: Server) -> None:
     """A client whose endpoint hangs up does not know what became of a write, and sends it once."""
     server.answers = [None]
     client = aws.client("dynamodb", retries=0)
-    with pytest.raises(OutcomeUnknownError), errors_in_our_words("the table", spends=True):
+    with pytest.raises(OutcomeUnknownError), translated_errors("the table", spends=True):
         client.update_item(TableName="Tickets", Key={"partition": {"S": "orders"}})
     assert len(server.requests) == 1
 

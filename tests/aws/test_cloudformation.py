@@ -33,7 +33,7 @@ class CloudFormationScript:
         self.slept: list[float] = []
         self.stacks = CloudFormation(client, report=self.said.append, sleep=self.slept.append)
 
-    def find(self, status: str = "", *, by: str = "Tickets", **details: Any) -> None:
+    def describe(self, status: str = "", *, by: str = "Tickets", **details: Any) -> None:
         expected = {"StackName": by}
         if not status:
             self.missing("describe_stacks", expected, f"Stack with id {by} does not exist")
@@ -71,7 +71,7 @@ class CloudFormationScript:
     def discarded(self, *, stack: bool) -> None:
         self.stubber.add_response("delete_change_set", {}, {"ChangeSetName": CHANGE_SET})
         if stack:
-            self.find("REVIEW_IN_PROGRESS", by=ID)
+            self.describe("REVIEW_IN_PROGRESS", by=ID)
             self.delete()
 
     def executed(self) -> None:
@@ -124,13 +124,13 @@ def given(**values: str) -> list[dict[str, Any]]:
 
 def test_find(script: CloudFormationScript) -> None:
     """A stack is its id, name, status and reason, with its parameters and outputs by name."""
-    script.find(
+    script.describe(
         "ROLLBACK_COMPLETE",
         StackStatusReason="why",
         Parameters=given(AuthType="AWS_IAM"),
         Outputs=[{"OutputKey": "Url", "OutputValue": "https://tickets.example"}],
     )
-    assert script.stacks.find("Tickets") == Stack(
+    assert script.stacks.describe("Tickets") == Stack(
         id=ID,
         name="Tickets",
         status="ROLLBACK_COMPLETE",
@@ -142,14 +142,14 @@ def test_find(script: CloudFormationScript) -> None:
 
 def test_find_nothing(script: CloudFormationScript) -> None:
     """A stack that does not exist is none."""
-    script.find()
-    assert script.stacks.find("Tickets") is None
+    script.describe()
+    assert script.stacks.describe("Tickets") is None
 
 
 def test_find_deleted(script: CloudFormationScript) -> None:
     """A stack that is found by its id after its deletion is none."""
-    script.find("DELETE_COMPLETE", by=ID)
-    assert script.stacks.find(ID) is None
+    script.describe("DELETE_COMPLETE", by=ID)
+    assert script.stacks.describe(ID) is None
 
 
 def test_find_denied(script: CloudFormationScript) -> None:
@@ -157,7 +157,7 @@ def test_find_denied(script: CloudFormationScript) -> None:
     message = "User: me is not authorized to perform: cloudformation:DescribeStacks on resource: Tickets"
     script.missing("describe_stacks", {"StackName": "Tickets"}, message, "AccessDenied")
     with pytest.raises(AccessError) as caught:
-        script.stacks.find("Tickets")
+        script.stacks.describe("Tickets")
     assert caught.value.message == f"CloudFormation in us-east-1: {message}"
 
 
@@ -185,14 +185,14 @@ def test_in_progress(status: str, in_progress: bool) -> None:
 @pytest.mark.parametrize("status", ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"])
 def test_ready(script: CloudFormationScript, status: str) -> None:
     """A stack that lives is ready as it is."""
-    script.find(status)
+    script.describe(status)
     stack = script.stacks.make_ready("Tickets")
     assert (stack and stack.status, script.said, script.slept) == (status, [], [])
 
 
 def test_ready_where_there_is_none(script: CloudFormationScript) -> None:
     """Where there is no stack there is nothing to clear away."""
-    script.find()
+    script.describe()
     assert (script.stacks.make_ready("Tickets"), script.said) == (None, [])
 
 
@@ -205,10 +205,10 @@ def test_never_lived(script: CloudFormationScript, status: str) -> None:
         event(3, "CREATE_FAILED", "CreateTicketRole", "Resource creation cancelled"),
         event(4, status),
     ]
-    script.find(status)
+    script.describe(status)
     script.events(*history)
     script.events(*history)
-    script.find(status, by=ID)
+    script.describe(status, by=ID)
     script.delete()
     script.events(*history, event(5, "DELETE_IN_PROGRESS"), event(6, "DELETE_COMPLETE"))
     assert script.stacks.make_ready("Tickets") is None
@@ -221,11 +221,11 @@ def test_never_lived(script: CloudFormationScript, status: str) -> None:
 
 def test_never_executed(script: CloudFormationScript) -> None:
     """A stack that only waits for a change set is left to whoever made it; another change set can be made on it."""
-    script.find("REVIEW_IN_PROGRESS")
+    script.describe("REVIEW_IN_PROGRESS")
     stack = script.stacks.make_ready("Tickets")
     assert stack is not None
     assert (stack.is_empty, script.said) == (True, [])
-    script.find("REVIEW_IN_PROGRESS")
+    script.describe("REVIEW_IN_PROGRESS")
     script.created("CREATE", [])
     script.change_set("CREATE_COMPLETE")
     assert script.stacks.plan("Tickets", TEMPLATE, {}).is_new
@@ -239,7 +239,7 @@ def test_somebody_elses_stack(script: CloudFormationScript) -> None:
         script.stacks.find_ours,
     ):
         for status in ("CREATE_COMPLETE", "ROLLBACK_COMPLETE", "DELETE_FAILED"):
-            script.find(status, Parameters=given(Size="large"))
+            script.describe(status, Parameters=given(Size="large"))
             with pytest.raises(RefusedError, match="is not a ticket server; nothing was changed"):
                 call("Tickets")
 
@@ -247,7 +247,7 @@ def test_somebody_elses_stack(script: CloudFormationScript) -> None:
 def test_discard_spares_a_stack_that_lives(script: CloudFormationScript) -> None:
     """The stack of a discarded plan stays where somebody else has brought it to life meanwhile."""
     script.discarded(stack=False)
-    script.find("CREATE_IN_PROGRESS", by=ID)
+    script.describe("CREATE_IN_PROGRESS", by=ID)
     script.stacks.discard(Plan(CHANGE_SET, ID, is_new=True, changes=()))
 
 
@@ -255,17 +255,17 @@ def test_delete_of_what_is_gone(script: CloudFormationScript) -> None:
     """A stack that somebody else has deleted meanwhile is deleted; one that has changed is not touched."""
     stack = Stack(id=ID, name="Tickets", status="CREATE_COMPLETE", reason="", parameters={}, outputs={})
     script.events()
-    script.find(by=ID)
+    script.describe(by=ID)
     script.stacks.delete(stack)
     script.events()
-    script.find("UPDATE_IN_PROGRESS", by=ID)
+    script.describe("UPDATE_IN_PROGRESS", by=ID)
     with pytest.raises(RefusedError, match="has become UPDATE_IN_PROGRESS"):
         script.stacks.delete(stack)
 
 
 def test_stuck(script: CloudFormationScript) -> None:
     """A stack that is stuck is refused, with its cause and the command that frees it."""
-    script.find("UPDATE_ROLLBACK_FAILED")
+    script.describe("UPDATE_ROLLBACK_FAILED")
     script.events(
         event(1, "UPDATE_IN_PROGRESS"),
         event(2, "UPDATE_FAILED", "CreateTicket", "no such runtime"),
@@ -281,7 +281,7 @@ def test_stuck(script: CloudFormationScript) -> None:
 
 def test_cause_of_the_last_deployment(script: CloudFormationScript) -> None:
     """The cause is that of the last deployment, not of one that failed long ago."""
-    script.find("UPDATE_ROLLBACK_FAILED")
+    script.describe("UPDATE_ROLLBACK_FAILED")
     script.events(
         event(1, "UPDATE_IN_PROGRESS"),
         event(2, "UPDATE_FAILED", "CreateTicket", "long ago"),
@@ -298,15 +298,15 @@ def test_cause_of_the_last_deployment(script: CloudFormationScript) -> None:
 
 def test_somebody_else_deploys(script: CloudFormationScript) -> None:
     """A deployment of somebody else's is followed to its end."""
-    script.find("UPDATE_IN_PROGRESS")
+    script.describe("UPDATE_IN_PROGRESS")
     script.events(event(1, "UPDATE_IN_PROGRESS"))
-    script.find("UPDATE_IN_PROGRESS", by=ID)
+    script.describe("UPDATE_IN_PROGRESS", by=ID)
     script.events(event(1, "UPDATE_IN_PROGRESS"), event(2, "UPDATE_COMPLETE", "CreateTicket"))
-    script.find("UPDATE_COMPLETE", by=ID)
+    script.describe("UPDATE_COMPLETE", by=ID)
     script.events(
         event(1, "UPDATE_IN_PROGRESS"), event(2, "UPDATE_COMPLETE", "CreateTicket"), event(3, "UPDATE_COMPLETE")
     )
-    script.find("UPDATE_COMPLETE")
+    script.describe("UPDATE_COMPLETE")
     stack = script.stacks.make_ready("Tickets")
     assert (stack and stack.status, script.slept) == ("UPDATE_COMPLETE", [0.1])
     assert script.said == [
@@ -318,11 +318,11 @@ def test_somebody_else_deploys(script: CloudFormationScript) -> None:
 
 def test_somebody_else_deletes(script: CloudFormationScript) -> None:
     """A deletion of somebody else's is followed to its end, after which there is no stack."""
-    script.find("DELETE_IN_PROGRESS")
+    script.describe("DELETE_IN_PROGRESS")
     script.events(event(1, "DELETE_IN_PROGRESS"))
-    script.find("DELETE_COMPLETE", by=ID)
+    script.describe("DELETE_COMPLETE", by=ID)
     script.events(event(1, "DELETE_IN_PROGRESS"), event(2, "DELETE_COMPLETE"))
-    script.find()
+    script.describe()
     assert script.stacks.make_ready("Tickets") is None
 
 
@@ -331,7 +331,7 @@ def test_somebody_else_deletes(script: CloudFormationScript) -> None:
 
 def test_plan_of_a_new_stack(script: CloudFormationScript) -> None:
     """Where there is no stack the change set makes one, and waits until it has been worked out."""
-    script.find()
+    script.describe()
     script.created("CREATE", given(AuthType="NONE"))
     script.change_set("CREATE_PENDING")
     script.change_set("CREATE_IN_PROGRESS")
@@ -347,7 +347,7 @@ def test_plan_of_a_new_stack(script: CloudFormationScript) -> None:
 
 def test_plan_keeps_parameters(script: CloudFormationScript) -> None:
     """A parameter that is not named keeps its value."""
-    script.find("CREATE_COMPLETE", Parameters=given(AuthType="AWS_IAM", Increment="1", MaxCount="100", Offset="7"))
+    script.describe("CREATE_COMPLETE", Parameters=given(AuthType="AWS_IAM", Increment="1", MaxCount="100", Offset="7"))
     kept = [parameter for parameter in KEPT if parameter["ParameterKey"] != "MaxCount"]
     script.created("UPDATE", [*given(MaxCount="50"), *kept])
     script.change_set("CREATE_COMPLETE", Changes=[change("Modify", "CreateTicket", FUNCTION, "False")])
@@ -358,7 +358,7 @@ def test_plan_keeps_parameters(script: CloudFormationScript) -> None:
 def test_plan_drops_foreign_parameters(script: CloudFormationScript) -> None:
     """A parameter that the template does not have is not kept: CloudFormation would refuse the change set."""
     ours = given(AuthType="AWS_IAM", Increment="1", MaxCount="100", Offset="7")
-    script.find("CREATE_COMPLETE", Parameters=[*ours, *given(BootstrapVersion="/cdk-bootstrap/version")])
+    script.describe("CREATE_COMPLETE", Parameters=[*ours, *given(BootstrapVersion="/cdk-bootstrap/version")])
     script.created("UPDATE", KEPT)
     script.change_set("CREATE_COMPLETE")
     script.stacks.plan("Tickets", TEMPLATE, {})
@@ -366,7 +366,7 @@ def test_plan_drops_foreign_parameters(script: CloudFormationScript) -> None:
 
 def test_plan_in_pages(script: CloudFormationScript) -> None:
     """Every page of the changes is read."""
-    script.find("CREATE_COMPLETE")
+    script.describe("CREATE_COMPLETE")
     script.created("UPDATE", KEPT)
     script.change_set("CREATE_COMPLETE", Changes=[change("Add", "A", FUNCTION)], NextToken="more")
     script.stubber.add_response(
@@ -390,7 +390,7 @@ def test_plan_in_pages(script: CloudFormationScript) -> None:
 )
 def test_no_changes(script: CloudFormationScript, reason: str) -> None:
     """A change set without changes is a plan without changes, and is deleted."""
-    script.find("CREATE_COMPLETE")
+    script.describe("CREATE_COMPLETE")
     script.created("UPDATE", KEPT)
     script.change_set("FAILED", StatusReason=reason)
     script.discarded(stack=False)
@@ -400,7 +400,7 @@ def test_no_changes(script: CloudFormationScript, reason: str) -> None:
 @pytest.mark.parametrize(("status", "kind", "is_new"), [("CREATE_COMPLETE", "UPDATE", False), ("", "CREATE", True)])
 def test_failed_change_set(script: CloudFormationScript, status: str, kind: str, is_new: bool) -> None:
     """A change set that fails is deleted, with the empty stack that came with it, and the reason is told."""
-    script.find(status)
+    script.describe(status)
     script.created(kind, KEPT if status else [])
     script.change_set("FAILED", StatusReason="Table Tickets already exists in stack Old")
     script.discarded(stack=is_new)
@@ -411,7 +411,7 @@ def test_failed_change_set(script: CloudFormationScript, status: str, kind: str,
 
 def test_refused_change_set(script: CloudFormationScript) -> None:
     """A template that CloudFormation refuses is a refusal with its words."""
-    script.find()
+    script.describe()
     script.stubber.add_client_error("create_change_set", "ValidationError", "Template format error", 400)
     with pytest.raises(RefusedError) as caught:
         script.stacks.plan("Tickets", TEMPLATE, {})
@@ -536,7 +536,7 @@ def test_failed_without_a_reason(script: CloudFormationScript) -> None:
 def test_failed_deletion(script: CloudFormationScript) -> None:
     """A stack that cannot be deleted says what stood in the way."""
     script.events()
-    script.find("CREATE_COMPLETE", by=ID)
+    script.describe("CREATE_COMPLETE", by=ID)
     script.delete()
     script.events(
         event(1, "DELETE_FAILED", "CreateTicket", "access denied"),

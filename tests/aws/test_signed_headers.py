@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tests.support.dynamodb_server import CERTIFICATE, dynamodb, mints, then_closes
 from tests.support.peer import Peer, says
 from ticketctl.aws.account import Aws
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import UnreachableError
 from ticketctl.settings import resolve
 
@@ -289,9 +289,9 @@ def test_what_signing_loads(
 
 CHOOSES = """if True:
     import json, os, sys
-    from ticketctl.deployments.connection import Connection
+    from ticketctl.deployments.regional_stack import RegionalStack
     from ticketctl.settings import resolve
-    with Connection(resolve({}, os.environ), environ=os.environ) as connection:
+    with RegionalStack(resolve({}, os.environ), environ=os.environ) as connection:
         connection.sender("Tickets")
     print(json.dumps("botocore" in sys.modules))
 """
@@ -359,11 +359,11 @@ def refused_by_proxy(monkeypatch: pytest.MonkeyPatch, **environ: str) -> str:
 
 
 @contextmanager
-def connected(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Iterator[Connection]:
+def connected(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Iterator[RegionalStack]:
     """A connection with the settings that the environment gives, with these variables."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    with Connection(resolve({}, os.environ), environ=os.environ) as connection:
+    with RegionalStack(resolve({}, os.environ), environ=os.environ) as connection:
         yield connection
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import Assembly
 from ticketctl.aws import template
-from ticketctl.handler import sources
+from ticketctl.handler import bundle_root
 
 SHIPPED = json.loads(template.SHIPPED.read_text(encoding="utf-8"))
 # Runs ticketctl where the extra 'cdk' is not installed: the modules are not found, as far as Python can tell.
@@ -47,13 +47,13 @@ def synth(*arguments: str, root: Path, home: Path) -> subprocess.CompletedProces
 def checkout(tmp_path: Path) -> Path:
     """A copy of what the template is made from, and of the package beside it."""
     for name in ("lambda", "stack", "ticketctl"):
-        shutil.copytree(sources() / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(bundle_root() / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
 
 
 def test_shipped_hash() -> None:
     """The shipped template carries the hash of the sources; else run: python -m ticketctl.aws.template."""
-    assert SHIPPED["Metadata"] == {"ticketctl": {"sources": template.sources_hash(sources())}}
+    assert SHIPPED["Metadata"] == {"ticketctl": {"code": template.code_hash(bundle_root())}}
 
 
 def test_shipped_is_fresh(assembly: Assembly) -> None:
@@ -125,11 +125,11 @@ def test_load() -> None:
 
 def test_hash_of_the_checkout(checkout: Path) -> None:
     """A copy has the same hash, and so has one with the line ends of Windows."""
-    before = template.sources_hash(sources())
-    assert template.sources_hash(checkout) == before
+    before = template.code_hash(bundle_root())
+    assert template.code_hash(checkout) == before
     for path in checkout.glob("stack/*.py"):
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert template.sources_hash(checkout) == before
+    assert template.code_hash(checkout) == before
 
 
 @pytest.mark.parametrize("name", ["lambda/create_ticket.py", "stack/tickets_stack.py", "stack/app.py", "stack/new.py"])
@@ -137,13 +137,13 @@ def test_hash_of_an_edit(checkout: Path, name: str) -> None:
     """An edit of any file that the template is made from changes the hash, and so does a new file."""
     with (checkout / name).open("a", encoding="utf-8") as file:
         file.write("# an edit\n")
-    assert template.sources_hash(checkout) != template.sources_hash(sources())
+    assert template.code_hash(checkout) != template.code_hash(bundle_root())
 
 
 def test_hash_of_a_name(checkout: Path) -> None:
     """A file under another name changes the hash."""
     (checkout / "stack" / "app.py").rename(checkout / "stack" / "app2.py")
-    assert template.sources_hash(checkout) != template.sources_hash(sources())
+    assert template.code_hash(checkout) != template.code_hash(bundle_root())
 
 
 def test_synth_without_cdk(checkout: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.support.other_tools import cdk_environment, install_aws, install_cdk
 from ticketctl.deployments.cache import StackCache, key_of
 from ticketctl.embedded.engine import LocalAws
 from ticketctl.files import directory
-from ticketctl.handler import sources
+from ticketctl.handler import bundle_root
 
 RUNS = 21
 BULK_RUNS = 7
@@ -140,7 +140,7 @@ def _deploys(environ: dict[str, str], folder: Path) -> Iterator[Row]:
         ours, theirs = [TICKETCTL, "deploy", "--stack", f"ours-{number}"], [*cdk, str(folder / f"out-{number}")]
         their_environ = cdk_environment(aws_variables, folder, f"theirs-{number}")
         for pairs in (first, again):
-            pairs.append((run(ours, environ), run(theirs, their_environ, cwd=str(sources()))))
+            pairs.append((run(ours, environ), run(theirs, their_environ, cwd=str(bundle_root()))))
     for what, pairs in (("first time", first), ("no changes", again)):
         ours_cost, theirs_cost = (middle(side) for side in zip(*pairs, strict=True))
         yield Row(f"deploy, {what} / cdk deploy", ours_cost.wall, theirs_cost.wall, "ms", 0.60)

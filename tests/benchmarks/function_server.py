@@ -17,7 +17,7 @@ from ticketctl.handler import handler
 @contextmanager
 def serving(environ: Mapping[str, str], table: str) -> Iterator[str]:
     """Answer requests with the real handler, on the DynamoDB that ``environ`` names; the address."""
-    settings = handler.Settings(table, environ["AWS_REGION"], offset=1, increment=1, max_count=10_000)
+    settings = handler.Configuration(table, environ["AWS_REGION"], offset=1, increment=1, max_count=10_000)
     dynamodb = handler.DynamoDB(environ)
 
     class Function(BaseHTTPRequestHandler):

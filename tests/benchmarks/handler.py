@@ -13,9 +13,9 @@ from statistics import median
 
 from tests.benchmarks.table import Row
 from tests.support.function_url import event
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine, LocalAws
-from ticketctl.handler import sources
+from ticketctl.handler import bundle_root
 from ticketctl.settings import resolve
 
 COLD_RUNS = 15
@@ -76,11 +76,11 @@ def measuring() -> Iterator[tuple[Measure, Path, Path]]:
         local = LocalAws(home / "local", environ=environ)
         try:
             engine = local.ensure()
-            with Connection(resolve({"local": True}, environ), environ=environ) as connection:
+            with RegionalStack(resolve({"local": True}, environ), environ=environ) as connection:
                 table = connection.look_up().table
             # As in Lambda: the handler is index.py, and nobody keeps it compiled.
             folders = [home / "ours", home / "theirs"]
-            for folder, handler in zip(folders, (sources() / "lambda" / "create_ticket.py", ARTICLE), strict=True):
+            for folder, handler in zip(folders, (bundle_root() / "lambda" / "create_ticket.py", ARTICLE), strict=True):
                 folder.mkdir()
                 shutil.copyfile(handler, folder / "index.py")
             yield measure_with(lambda_environment(engine, table)), folders[0], folders[1]

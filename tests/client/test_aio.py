@@ -21,7 +21,7 @@ from ticketctl.client.aio import ThreadMinter, UrlMinter, async_minter_at
 from ticketctl.errors import AccessError, NotMintedError, OutcomeUnknownError, TicketctlError, UsageError
 from ticketctl.minting.async_function_url import AsyncUrlSource
 from ticketctl.minting.function_url import FunctionUrl, UrlSource
-from ticketctl.minting.retry import Tries, until_known, until_known_async
+from ticketctl.minting.retry import Tries, call_with_retries, call_with_retries_async
 from ticketctl.models import Block
 
 BLOCK = {"partition": "orders", "first": 8, "last": 17, "count": 4, "increment": 3}
@@ -44,7 +44,7 @@ class AsyncMintMinter:
     def __init__(self, mint: AsyncMint) -> None:
         self._mint = mint
 
-    async def mint(self, count: int, *, key: str, stays: bool = False) -> Block:  # noqa: ARG002
+    async def mint(self, count: int, *, key: str, pinned: bool = False) -> Block:  # noqa: ARG002
         return await self._mint.later(count, key)
 
     async def close(self) -> None:
@@ -438,11 +438,13 @@ def test_both_twins_try_the_same(outcomes: list[Exception | str], keyed: bool, t
         return (low + bound) / 2
 
     def synchronously(run: Run) -> str:
-        return until_known(run.attempt, timeout=timeout, keyed=keyed, clock=run.clock, sleep=run.sleep, jitter=half)
+        return call_with_retries(
+            run.attempt, timeout=timeout, keyed=keyed, clock=run.clock, sleep=run.sleep, jitter=half
+        )
 
     def asynchronously(run: Run) -> str:
         tries = Tries(timeout=timeout, keyed=keyed, clock=run.clock, jitter=half)
-        return asyncio.run(until_known_async(run.attempt_later, tries, run.sleep_later))
+        return asyncio.run(call_with_retries_async(run.attempt_later, tries, run.sleep_later))
 
     runs = [Run(), Run()]
     results: list[object] = []

@@ -1,4 +1,4 @@
-"""``client``: what programs import, how settings are settled, threads and forks over one client."""
+"""``client``: what programs import, how settings are client_settings, threads and forks over one client."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ import ticketctl
 from tests.conftest import Answer, Server
 from tests.support.memory_counter import Mint
 from ticketctl import TicketClient
-from ticketctl.client.sync import TableMinter, Where, checked_key, minter_at, settled
+from ticketctl.client.sync import TableMinter, Where, checked_key, client_settings, minter_at
 from ticketctl.deployments.regions import Regions
 from ticketctl.errors import (
     FileError,
@@ -111,7 +111,7 @@ def test_keywords_take_the_place_of_flags(
     where: Where, variables: dict[str, str], expected: dict[str, object], environ: dict[str, str]
 ) -> None:
     """A keyword comes before the variables, and they before the defaults, as on the command line."""
-    _, settings = settled(where, {**environ, "AWS_REGION": "eu-west-1", **variables})
+    _, settings = client_settings(where, {**environ, "AWS_REGION": "eu-west-1", **variables})
     assert {name: getattr(settings, name) for name in expected} == expected
 
 

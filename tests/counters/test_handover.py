@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from tests.support.counter_items import item, number, offered, regions
 from tests.support.model_table import Client, Item, ModelTable, Request
-from ticketctl.counters.handover import Holding, begin, find, offer, release, settle, take
+from ticketctl.counters.handover import Holding, begin, clear_offer, offer, read_holding, release, take
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.sequence import DEFAULT, Member, _hand_over, arrange, survey
 from ticketctl.counters.table import Counters, NotSoError
@@ -36,14 +36,14 @@ class Region:
         return list(self.model.rows.values())
 
     def holding(self, name: str = "orders") -> Holding:
-        found = find(self.table, name)
+        found = read_holding(self.table, name)
         assert found
         return found
 
-    def mint(self, count: int = 1, *, name: str = "orders", lane: handler.Lane | None = None) -> list[int]:
+    def mint(self, count: int = 1, *, name: str = "orders", lane: handler.Fence | None = None) -> list[int]:
         """Mint as the handler does; ``lane`` is what it knows."""
         send = sender(self.model, TABLE)
-        block, _ = handler.mint(send, TABLE, name, count, lane=lane or handler.Lane(), offset=None, now_ms=7)
+        block, _ = handler.mint(send, TABLE, name, count, fence=lane or handler.Fence(), offset=None, now_ms=7)
         return list(range(block["first"], block["last"] + 1, block["increment"]))
 
 
@@ -117,19 +117,19 @@ def test_a_hand_over_step_by_step(m: int) -> None:
     assert east.items == [item("orders", 40, 2 * m, **offered("west", new), **both)]
     assert (donor.lane, donor.offers) == (Lane(40 + 2 * m, 2 * m), {"west": new})
     assert donor.regions == {"east", "west"}
-    assert find(east.table, "orders") == donor
+    assert read_holding(east.table, "orders") == donor
 
     take(west.table, "orders", donor)
     assert east.items == [item("orders", 40, 2 * m, **offered("west", new), **both)]
     assert west.items == [item("orders", 40 - m, 2 * m, **both)]
 
-    settle(east.table, "orders", "west", new)
+    clear_offer(east.table, "orders", "west", new)
     assert east.items == [item("orders", 40, 2 * m, **both)]
     assert west.items == [item("orders", 40 - m, 2 * m, **both)]
     assert west.holding().came_from(new)
 
-    assert east.mint(3, lane=handler.Lane(m)) == [40 + 2 * m, 40 + 4 * m, 40 + 6 * m]
-    assert west.mint(3, lane=handler.Lane(m)) == [40 + m, 40 + 3 * m, 40 + 5 * m]
+    assert east.mint(3, lane=handler.Fence(m)) == [40 + 2 * m, 40 + 4 * m, 40 + 6 * m]
+    assert west.mint(3, lane=handler.Fence(m)) == [40 + m, 40 + 3 * m, 40 + 5 * m]
 
 
 @pytest.mark.parametrize("m", [1, 3])
@@ -142,7 +142,7 @@ def test_a_lane_is_split_into_more_parts_at_once(m: int, k: int) -> None:
     assert donor.offers == {f"west-{i}": Lane(40 + i * m, k * m) for i in range(1, k)}
     for region in others:
         take(region.table, "orders", donor)
-        settle(east.table, "orders", region.table.region, donor.offers[region.table.region])
+        clear_offer(east.table, "orders", region.table.region, donor.offers[region.table.region])
     assert east.items == [item("orders", 40, k * m, **donor_regions(others))]
     assert [region.mint() for region in others] == [[40 + i * m] for i in range(1, k)]
     both = [number for region in (east, *others) for number in region.mint(2)]
@@ -256,7 +256,7 @@ def test_a_lane_is_not_taken_where_a_counter_came_from_elsewhere(alien: dict[str
         "nothing was changed",
         "ticketctl regions",
     )
-    assert (west.items, find(east.table, "orders")) == ([alien], donor)
+    assert (west.items, read_holding(east.table, "orders")) == ([alien], donor)
 
 
 @pytest.mark.parametrize(
@@ -300,8 +300,8 @@ def test_only_the_record_that_was_meant_is_cleared(region: str, lane: Lane) -> N
     """A record of another lane, or none, is left alone and is no error."""
     east = Region("east", item("orders", 40))
     donor = offer(east.table, "orders", 1, ["west"])
-    settle(east.table, "orders", region, lane)
-    assert find(east.table, "orders") == donor
+    clear_offer(east.table, "orders", region, lane)
+    assert read_holding(east.table, "orders") == donor
 
 
 def test_settling_twice_is_settling_once() -> None:
@@ -309,7 +309,7 @@ def test_settling_twice_is_settling_once() -> None:
     east = Region("east", item("orders", 40))
     offer(east.table, "orders", 1, ["west"])
     for _ in range(2):
-        settle(east.table, "orders", "west", Lane(41, 2))
+        clear_offer(east.table, "orders", "west", Lane(41, 2))
         assert east.items == [item("orders", 40, 2, **regions("east", "west"))]
 
 
@@ -340,7 +340,7 @@ def test_releasing_what_is_not_there_makes_nothing() -> None:
 
 def test_nothing_is_found_where_nothing_is() -> None:
     """A region that has no part of a counter says so, and one of the article's has all numbers after its last."""
-    assert find(Region("east").table, "orders") is None
+    assert read_holding(Region("east").table, "orders") is None
     holding = Region("east", item("orders", 40)).holding()
     assert (holding.lane, holding.offers, holding.regions, holding.is_half_made) == (
         Lane(41, 1),
@@ -354,7 +354,7 @@ def test_a_damaged_item_is_named() -> None:
     """An item that is no counter is an error, not a lane."""
     east = Region("east", {"partition": {"S": "orders"}, "hand_crafted_int": {"S": "many"}})
     with pytest.raises(CounterInvalidError, match="'orders'"):
-        find(east.table, "orders")
+        read_holding(east.table, "orders")
 
 
 # --- every interleaving ----------------------------------------------------------------------------
@@ -375,10 +375,10 @@ class NextCall(BaseException):
 class Tickets(list[tuple[str, int]]):
     """What an actor was given, and where."""
 
-    def mint(self, client: Client, region: str, count: int, lane: handler.Lane, offset: int | None) -> handler.Lane:
+    def mint(self, client: Client, region: str, count: int, lane: handler.Fence, offset: int | None) -> handler.Fence:
         """Mint from a region's default counter as the handler does; the lane that it knows then."""
         send = sender(client, TABLE)
-        block, lane = handler.mint(send, TABLE, region, count, lane=lane, offset=offset, now_ms=7)
+        block, lane = handler.mint(send, TABLE, region, count, fence=lane, offset=offset, now_ms=7)
         self += [(region, ticket) for ticket in range(block["first"], block["last"] + 1, block["increment"])]
         return lane
 
@@ -611,7 +611,7 @@ def mints(region: str, *counts: int, known: int, patience: int = 0, offset: int 
     """
 
     def work(reach: Reached, tickets: Tickets) -> None:
-        lane, left = handler.Lane(known), patience
+        lane, left = handler.Fence(known), patience
         for turn, count in enumerate(counts):
             while True:
                 try:
@@ -642,7 +642,7 @@ def splits_in_three(donor: str, *others: str, step: int) -> Actor:
         for other in others:
             target = Counters(reach(other), TABLE, region=other)
             take(target, other, holding)
-            settle(table, donor, other, holding.offers[other])
+            clear_offer(table, donor, other, holding.offers[other])
 
     return work
 

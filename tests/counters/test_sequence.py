@@ -28,7 +28,17 @@ from tests.support.counter_items import item, number, offered, regions
 from tests.support.model_table import Fate, Item, ModelTable
 from ticketctl.counters.handover import Holding, begin, offer, take
 from ticketctl.counters.lanes import Lane
-from ticketctl.counters.sequence import DEFAULT, Member, adopt, advance, arrange, create, forsake, survey, switch
+from ticketctl.counters.sequence import (
+    DEFAULT,
+    Member,
+    adopt,
+    advance,
+    arrange,
+    create,
+    survey,
+    switch,
+    withdraw_offers,
+)
 from ticketctl.counters.table import Counters
 from ticketctl.errors import (
     CounterFrozenError,
@@ -730,7 +740,7 @@ class Everything(RuleBasedStateMachine):
         region = self.draw_active(data)
         source = self.world.source(region) if is_fresh else self.sources.setdefault(region, self.world.source(region))
         member, blocks = self.world.members[region], list[Block]()
-        before = member.find(name or DEFAULT)
+        before = member.holding(name or DEFAULT)
         close = {at % 4: fault for at, fault in faults.items()}
         try:
             self.world.meet(close, lambda: blocks.append(source.mint(name, count, key=key, within=5)))
@@ -757,7 +767,7 @@ class Everything(RuleBasedStateMachine):
         assert block.first in (lane.offset, lane.offset + ahead)
         assert block.first > self.beyond.get(counter, 0)
         for other in self.world.all():
-            there = other.find(counter)
+            there = other.holding(counter)
             assert not other.retired or there is None or not any(ticket in there.lane for ticket in block.tickets)
 
     def hand_out(self, region: str, counter: str, key: str, block: Block) -> None:
@@ -822,11 +832,11 @@ class Everything(RuleBasedStateMachine):
             return
         if is_done:
             member = self.world.members[name]
-            assert all(member.find(counter) for counter in self.shares)
+            assert all(member.holding(counter) for counter in self.shares)
 
     def held(self, counter: str) -> list[str]:
         """The active regions that have a counter."""
-        return [member.region for member in self.world.all() if not member.retired and member.find(counter)]
+        return [member.region for member in self.world.all() if not member.retired and member.holding(counter)]
 
     @precondition(lambda self: len(self.active()) > 1)
     @rule(data=st.data())
@@ -841,8 +851,8 @@ class Everything(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMED), start=st.sampled_from([1, 1, 40]), faults=FAULTS)
     def make(self, name: str, start: int, faults: dict[int, Fault]) -> None:
         """A counter is made in every region; the run may be cut short anywhere."""
-        first = 1 if any(member.find(name) for member in self.world.all()) else start
-        lanes = [member.find(DEFAULT) for member in self.world.all() if not member.retired]
+        first = 1 if any(member.holding(name) for member in self.world.all()) else start
+        lanes = [member.holding(DEFAULT) for member in self.world.all() if not member.retired]
         try:
             is_done = self.done(faults, lambda: create(self.world.all(), self.active(), name, start=first))
         except RefusedError as refusal:
@@ -853,14 +863,14 @@ class Everything(RuleBasedStateMachine):
             return
         if is_done:
             assert self.held(name) == self.active()
-            assert not any(there.is_half_made for member in self.world.all() if (there := member.find(name)))
+            assert not any(there.is_half_made for member in self.world.all() if (there := member.holding(name)))
             self.shares.setdefault(name, sum(lane.share for lane in self.world.lanes(name).values()) or Fraction(0))
 
     @rule(data=st.data(), to=st.integers(0, 400), faults=FAULTS)
     def move_forward(self, data: st.DataObject, to: int, faults: dict[int, Fault]) -> None:
         """A counter is moved forward in all regions, or a region's default counter."""
         name = data.draw(st.sampled_from([*NAMED, *self.world.members]), label="counter")
-        there = [member.find(DEFAULT if name in POOL else name) for member in self.world.all()]
+        there = [member.holding(DEFAULT if name in POOL else name) for member in self.world.all()]
         try:
             is_done = self.done(faults, lambda: advance(self.world.all(), name, to))
         except UnknownCounterError:
@@ -942,7 +952,7 @@ def test_lanes_on_offer_to_a_deleted_table_are_dropped() -> None:
         assert calls < 100
     world.arrange("east", "west")  # which leaves north's open record to north's next deployment, or settles it
     issued = [ticket for _ in range(3) for ticket in world.mint("north")]
-    forsake(world.all(), "north")
+    withdraw_offers(world.all(), "north")
     world.tables["north"].rows.clear()
     world.arrange("north")
     assert not {ticket for _ in range(3) for ticket in world.mint("north")} & set(issued)
@@ -955,7 +965,7 @@ def test_an_open_record_for_a_deleted_table_is_dropped() -> None:
     donor = offer(world.members["east"].table, "east", 2, ["north"])
     take(world.members["north"].table, "north", donor)
     issued = [ticket for _ in range(3) for ticket in world.mint("north")]
-    forsake(world.all(), "north")
+    withdraw_offers(world.all(), "north")
     world.tables["north"].rows.clear()
     world.arrange("north")
     assert not {ticket for _ in range(3) for ticket in world.mint("north")} & set(issued)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ticketctl.deployments.outcomes import Outcomes, all_of, answers, failures, raise_failures, side_by_side
+from ticketctl.deployments.outcomes import Outcomes, all_of, failures, raise_failures, side_by_side, succeeded
 from ticketctl.errors import AccessError, PartialError, UnreachableError
 
 SECONDS = 30.0  # what should come is waited for this long, so that a mistake fails instead of hanging
@@ -120,10 +120,10 @@ def test_a_caller_that_waits_can_be_interrupted() -> None:
 
 def test_answers_and_failures_share_out_the_outcomes() -> None:
     """Each outcome is in one of the two, in the order of the names; an answer may be ``None``."""
-    assert list(answers(MIXED).items()) == [("a", 1), ("c", 3)]
+    assert list(succeeded(MIXED).items()) == [("a", 1), ("c", 3)]
     assert list(failures(MIXED).items()) == [("b", DOWN), ("d", CLOSED), ("e", SHUT)]
-    assert answers({"a": None, "b": DOWN}) == {"a": None}
-    assert (answers({}), failures({}), failures({"a": None})) == ({}, {}, {})
+    assert succeeded({"a": None, "b": DOWN}) == {"a": None}
+    assert (succeeded({}), failures({}), failures({"a": None})) == ({}, {}, {})
 
 
 def test_all_of_gives_the_answers_or_raises_the_first_error() -> None:

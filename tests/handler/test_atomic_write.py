@@ -9,7 +9,7 @@ import pytest
 from ticketctl.handler import handler
 
 MAX = handler.MAX_TICKET
-ONE = handler.Lane()
+ONE = handler.Fence()
 ARTICLE = {"partition": {"S": "us-east-1"}, "hand_crafted_int": {"N": "41"}}
 
 
@@ -39,9 +39,9 @@ def refused(**attributes: str) -> Exception:
 
 
 def mint(
-    table: Table, *, count: int = 1, lane: handler.Lane = ONE, offset: int | None = None
-) -> tuple[dict[str, Any], handler.Lane]:
-    return handler.mint(table, "Tickets", "orders", count, lane=lane, offset=offset, now_ms=7)
+    table: Table, *, count: int = 1, lane: handler.Fence = ONE, offset: int | None = None
+) -> tuple[dict[str, Any], handler.Fence]:
+    return handler.mint(table, "Tickets", "orders", count, fence=lane, offset=offset, now_ms=7)
 
 
 def problem_of(table: Table, *, count: int = 1, offset: int | None = None) -> handler.ProblemError:
@@ -55,7 +55,7 @@ def problem_of(table: Table, *, count: int = 1, offset: int | None = None) -> ha
 
 def test_the_first_ticket_of_the_default_counter() -> None:
     """The default counter comes to life in the write that takes its first ticket."""
-    assert handler.mint_request("Tickets", "us-east-1", 1, handler.Lane(), offset=1, now_ms=1_700_000_000_000) == {
+    assert handler.mint_request("Tickets", "us-east-1", 1, handler.Fence(), offset=1, now_ms=1_700_000_000_000) == {
         "TableName": "Tickets",
         "Key": {"partition": {"S": "us-east-1"}},
         "UpdateExpression": "SET #last = if_not_exists(#last, :start) + :step, #minted_at = :now",
@@ -88,7 +88,7 @@ def test_the_first_ticket_of_the_default_counter() -> None:
 
 def test_a_block_of_a_counter_in_a_lane_with_a_ceiling() -> None:
     """The write of a counter that must exist holds only in exactly the lane that the caller knows."""
-    assert handler.mint_request("Tickets", "orders", 10, handler.Lane(3, 1000), offset=None, now_ms=7) == {
+    assert handler.mint_request("Tickets", "orders", 10, handler.Fence(3, 1000), offset=None, now_ms=7) == {
         "TableName": "Tickets",
         "Key": {"partition": {"S": "orders"}},
         "UpdateExpression": (
@@ -121,14 +121,14 @@ def test_a_block_of_a_counter_in_a_lane_with_a_ceiling() -> None:
 @pytest.mark.parametrize(
     ("lane", "offset", "start", "step"),
     [
-        (handler.Lane(), 1, "0", "5"),
-        (handler.Lane(), 100, "99", "5"),
-        (handler.Lane(2), 1, "-1", "10"),
-        (handler.Lane(2), 2, "0", "10"),
-        (handler.Lane(3), 2, "-1", "15"),
+        (handler.Fence(), 1, "0", "5"),
+        (handler.Fence(), 100, "99", "5"),
+        (handler.Fence(2), 1, "-1", "10"),
+        (handler.Fence(2), 2, "0", "10"),
+        (handler.Fence(3), 2, "-1", "15"),
     ],
 )
-def test_a_counter_begins_one_step_before_its_offset(lane: handler.Lane, offset: int, start: str, step: str) -> None:
+def test_a_counter_begins_one_step_before_its_offset(lane: handler.Fence, offset: int, start: str, step: str) -> None:
     """A new counter starts one increment below its offset, so that its first ticket is the offset."""
     values = handler.mint_request("T", "p", 5, lane, offset=offset, now_ms=7)["ExpressionAttributeValues"]
     assert (values[":start"], values[":step"]) == ({"N": start}, {"N": step})
@@ -151,7 +151,7 @@ def test_placeholders_are_declared_exactly_where_they_are_used(
     increment: int, ceiling: int, offset: int | None, count: int
 ) -> None:
     """DynamoDB refuses a placeholder that is unused or undeclared, so the two sets are equal in every request."""
-    lane = handler.Lane(increment, ceiling)
+    lane = handler.Fence(increment, ceiling)
     request = handler.mint_request("T", "p", count, lane, offset=offset, now_ms=7)
     used = set(re.findall(r"[#:]\w+", request["UpdateExpression"] + " " + request["ConditionExpression"]))
     assert used == {*request["ExpressionAttributeNames"], *request["ExpressionAttributeValues"]}
@@ -161,7 +161,7 @@ def test_placeholders_are_declared_exactly_where_they_are_used(
 @pytest.mark.parametrize("count", [1, 2, 10_000])
 def test_the_last_ticket_may_be_the_ceiling_itself(increment: int, count: int) -> None:
     """A block fits where its last ticket is the largest ticket, and nowhere one number higher."""
-    values = handler.mint_request("T", "p", count, handler.Lane(increment), offset=None, now_ms=7)[
+    values = handler.mint_request("T", "p", count, handler.Fence(increment), offset=None, now_ms=7)[
         "ExpressionAttributeValues"
     ]
     assert int(values[":room"]["N"]) + int(values[":step"]["N"]) == MAX
@@ -176,7 +176,7 @@ def test_the_last_ticket_may_be_the_ceiling_itself(increment: int, count: int) -
 )
 def test_a_block_ends_at_the_number_that_the_write_gave(last: int, count: int, increment: int, first: int) -> None:
     """The tickets of a block are the last ``count`` numbers of the lane up to the number in the answer."""
-    assert handler.read_block(minted(last), "orders", count, handler.Lane(increment)) == {
+    assert handler.read_block(minted(last), "orders", count, handler.Fence(increment)) == {
         "partition": "orders",
         "hand_crafted_int": last,
         "first": first,
@@ -188,7 +188,7 @@ def test_a_block_ends_at_the_number_that_the_write_gave(last: int, count: int, i
 
 def test_a_counter_of_the_article() -> None:
     """An item with nothing but its key and its number is a counter that moves by one."""
-    assert handler.read_lane(ARTICLE) == handler.Lane(1, 2**53 - 1)
+    assert handler.read_fence(ARTICLE) == handler.Fence(1, 2**53 - 1)
     assert handler.read_counter(ARTICLE) == {
         "partition": "us-east-1",
         "hand_crafted_int": 41,
@@ -223,7 +223,7 @@ def test_a_counter_is_frozen_by_the_mark_whatever_its_value(mark: dict[str, Any]
 @pytest.mark.parametrize("ceiling", [str(MAX), str(MAX + 1), "9" * 38])
 def test_no_ceiling_is_above_the_largest_ticket(ceiling: str) -> None:
     """A stored ceiling beyond the largest exact integer counts as that integer."""
-    assert handler.read_lane(ARTICLE | {"ceiling": {"N": ceiling}}) == handler.Lane(1, MAX)
+    assert handler.read_fence(ARTICLE | {"ceiling": {"N": ceiling}}) == handler.Fence(1, MAX)
 
 
 @pytest.mark.parametrize("last", ["50", "51", str(MAX)])
@@ -272,7 +272,7 @@ def test_an_item_without_a_number_is_not_a_counter() -> None:
 
 def test_minting_in_the_known_lane_is_one_write() -> None:
     """Where the caller knows the counter's lane, minting sends one request and keeps the lane."""
-    table, lane = Table(minted(42)), handler.Lane(3, 1000)
+    table, lane = Table(minted(42)), handler.Fence(3, 1000)
     block, found = mint(table, count=2, lane=lane)
     assert (block["first"], block["last"], found) == (39, 42, lane)
     assert table.requests == [handler.mint_request("Tickets", "orders", 2, lane, offset=None, now_ms=7)]
@@ -282,10 +282,10 @@ def test_a_refusal_teaches_the_new_lane_and_the_counter_is_not_begun_again() -> 
     """After a refusal the write is repeated in the lane of the item that came back, without an offset."""
     table = Table(refused(hand_crafted_int="40", increment="5", ceiling="900"), minted(45))
     block, found = mint(table, offset=1)
-    assert (block["first"], block["increment"], found) == (45, 5, handler.Lane(5, 900))
+    assert (block["first"], block["increment"], found) == (45, 5, handler.Fence(5, 900))
     assert table.requests == [
-        handler.mint_request("Tickets", "orders", 1, handler.Lane(), offset=1, now_ms=7),
-        handler.mint_request("Tickets", "orders", 1, handler.Lane(5, 900), offset=None, now_ms=7),
+        handler.mint_request("Tickets", "orders", 1, handler.Fence(), offset=1, now_ms=7),
+        handler.mint_request("Tickets", "orders", 1, handler.Fence(5, 900), offset=None, now_ms=7),
     ]
 
 
@@ -356,7 +356,7 @@ def test_a_counter_does_not_begin_with_a_block_beyond_its_ceiling(offset: int, i
     """The write that begins a counter keeps to its ceiling like every other."""
     table = Table(handler.ConditionFailedError(None))
     with pytest.raises(handler.ProblemError) as raised:
-        mint(table, count=count, lane=handler.Lane(increment), offset=offset)
+        mint(table, count=count, lane=handler.Fence(increment), offset=offset)
     assert raised.value.code == "counter_exhausted"
     assert not any("attribute_not_exists(#partition)" in request["ConditionExpression"] for request in table.requests)
 

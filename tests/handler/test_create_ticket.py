@@ -36,7 +36,7 @@ def mints(last: int = 42) -> Answers:
     return Answers({"Attributes": {"hand_crafted_int": {"N": str(last)}}})
 
 
-def mint(asked: Mapping[str, Any], *, last: int = 42, settings: handler.Settings = SETTINGS) -> Any:
+def mint(asked: Mapping[str, Any], *, last: int = 42, settings: handler.Configuration = SETTINGS) -> Any:
     """The JSON document of a request that mints."""
     answer = handler.respond(asked, settings, mints(last))
     assert (answer["statusCode"], answer["headers"]["Content-Type"]) == (200, "application/json")
@@ -148,11 +148,11 @@ def test_no_other_counter_comes_to_life_by_itself() -> None:
 def test_the_lane_of_a_new_counter_is_the_deployments() -> None:
     """Offset, increment and table come from the settings and from nothing in the request."""
     table = mints(2)
-    handler.respond(event(), handler.Settings("orders", "eu-west-1", 2, 3, 10), table)
+    handler.respond(event(), handler.Configuration("orders", "eu-west-1", 2, 3, 10), table)
     (sent,) = table.requests
     now = int(sent["ExpressionAttributeValues"][":now"]["N"])
     assert now > 1_700_000_000_000  # milliseconds since 1970
-    assert sent == handler.mint_request("orders", "eu-west-1", 1, handler.Lane(3), offset=2, now_ms=now)
+    assert sent == handler.mint_request("orders", "eu-west-1", 1, handler.Fence(3), offset=2, now_ms=now)
 
 
 def test_settings_come_from_the_environment() -> None:
@@ -164,7 +164,7 @@ def test_settings_come_from_the_environment() -> None:
         "INCREMENT": "3",
         "MAX_COUNT": "10",
     }
-    assert handler.Settings.from_environment(environment) == handler.Settings("orders", "eu-west-1", 2, 3, 10)
+    assert handler.Configuration.from_environment(environment) == handler.Configuration("orders", "eu-west-1", 2, 3, 10)
 
 
 # --- status ----------------------------------------------------------------------------------------

@@ -241,7 +241,7 @@ def run_entry_point(server: DynamoDB, remaining_ms: int = 10_000, /, **more: str
     """The JSON lines of the handler on its own, in a process and an environment like Lambda's but without an SDK."""
     run = subprocess.run(
         [sys.executable, "-B", "-S", "-c", ONCE, json.dumps(MINT), str(remaining_ms)],
-        cwd=bundle.sources() / "lambda",
+        cwd=bundle.bundle_root() / "lambda",
         env={**ENVIRONMENT, "AWS_ENDPOINT_URL_DYNAMODB": server.url, **more},
         capture_output=True,
         check=True,
@@ -259,7 +259,7 @@ def test_the_entry_point_mints_as_its_environment_says() -> None:
     assert json.loads(told["body"]) == block
     (sent,) = server.requests
     now = int(sent["ExpressionAttributeValues"][":now"]["N"])
-    assert sent == handler.mint_request("orders", "eu-west-1", 1, handler.Lane(3), offset=2, now_ms=now)
+    assert sent == handler.mint_request("orders", "eu-west-1", 1, handler.Fence(3), offset=2, now_ms=now)
 
 
 def test_the_entry_point_sends_no_write_twice_whatever_the_environment_says() -> None:

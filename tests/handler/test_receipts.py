@@ -64,9 +64,11 @@ class Calls(list[Call]):
         return [operation for operation, _ in self]
 
 
-def mint_once(send: Calls, *, count: int = 1, lane: handler.Lane | None = None) -> tuple[dict[str, Any], handler.Lane]:
-    lane = lane or handler.Lane()
-    return handler.mint_once(send, "Tickets", "orders", count, key="k", lane=lane, offset=None, now_ms=NOW)
+def mint_once(
+    send: Calls, *, count: int = 1, lane: handler.Fence | None = None
+) -> tuple[dict[str, Any], handler.Fence]:
+    lane = lane or handler.Fence()
+    return handler.mint_once(send, "Tickets", "orders", count, key="k", fence=lane, offset=None, now_ms=NOW)
 
 
 def problem_of(send: Calls, *, count: int = 1) -> tuple[str, int, str]:
@@ -185,10 +187,10 @@ def test_a_receipt_without_its_counter_is_not_replayed(damage: dict[str, str]) -
 def test_the_first_request_with_a_key_reads_mints_and_writes() -> None:
     """A block is handed out after its receipt is written; the three calls are these, in this order."""
     send = Calls({}, minted(42), {})
-    assert mint_once(send, count=3) == (block(40, count=3) | {"replayed": False}, handler.Lane())
+    assert mint_once(send, count=3) == (block(40, count=3) | {"replayed": False}, handler.Fence())
     assert send == [
         ("GetItem", handler.read_request("Tickets", "receipt#k")),
-        ("UpdateItem", handler.mint_request("Tickets", "orders", 3, handler.Lane(), offset=None, now_ms=NOW)),
+        ("UpdateItem", handler.mint_request("Tickets", "orders", 3, handler.Fence(), offset=None, now_ms=NOW)),
         ("PutItem", handler.receipt_request("Tickets", "k", block(40, count=3), NOW)),
     ]
 
@@ -196,7 +198,7 @@ def test_the_first_request_with_a_key_reads_mints_and_writes() -> None:
 def test_a_replay_spends_nothing() -> None:
     """A request whose receipt is there is one consistent read, and teaches no lane."""
     send = Calls({"Item": receipt(40)})
-    assert mint_once(send, lane=handler.Lane(7)) == (block(40) | {"replayed": True}, handler.Lane(7))
+    assert mint_once(send, lane=handler.Fence(7)) == (block(40) | {"replayed": True}, handler.Fence(7))
     assert send == [("GetItem", handler.read_request("Tickets", "receipt#k"))]
 
 
@@ -212,7 +214,7 @@ def test_a_lane_is_learned_on_the_way() -> None:
     item = {"partition": {"S": "orders"}, "hand_crafted_int": {"N": "40"}, "increment": {"N": "5"}}
     send = Calls({}, refused(item), minted(45), {})
     taken = block(45) | {"increment": 5}
-    assert mint_once(send) == (taken | {"replayed": False}, handler.Lane(5))
+    assert mint_once(send) == (taken | {"replayed": False}, handler.Fence(5))
     assert send.operations == ["GetItem", "UpdateItem", "UpdateItem", "PutItem"]
     assert send[-1][1] == handler.receipt_request("Tickets", "k", taken, NOW)
 

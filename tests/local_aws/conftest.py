@@ -14,7 +14,7 @@ import pytest
 
 from ticketctl.aws.account import Aws
 from ticketctl.aws.cloudformation import CloudFormation
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine, LocalAws
 from ticketctl.settings import resolve
 
@@ -68,20 +68,20 @@ def new_stack() -> str:
 
 
 @pytest.fixture
-def connect(environ: dict[str, str], engine: Engine) -> Iterator[Callable[..., Connection]]:
+def connect(environ: dict[str, str], engine: Engine) -> Iterator[Callable[..., RegionalStack]]:
     """Connect to a stack as ``--local`` does; keywords are flags."""
     assert engine.port
     with ExitStack() as opened:
 
-        def connect(**flags: Any) -> Connection:
+        def connect(**flags: Any) -> RegionalStack:
             settings = resolve({"local": True, "timeout": 60, **flags}, environ)
-            return opened.enter_context(Connection(settings, environ=environ))
+            return opened.enter_context(RegionalStack(settings, environ=environ))
 
         yield connect
 
 
 @pytest.fixture
-def deployed(connect: Callable[..., Connection], new_stack: str) -> str:
+def deployed(connect: Callable[..., RegionalStack], new_stack: str) -> str:
     """The name of a stack that is deployed with the template's defaults and has minted nothing."""
     connect(stack=new_stack).look_up()
     return new_stack

@@ -27,7 +27,7 @@ from tests.support.faulty_proxy import Fault, FaultyProxy, proxy_to
 from ticketctl.aws.account import Aws
 from ticketctl.counters.handover import begin, offer
 from ticketctl.counters.lanes import Lane
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
 from ticketctl.embedded.engine import Engine
 from ticketctl.errors import CounterFrozenError, RefusedError, TicketctlError, UnknownCounterError
@@ -35,7 +35,7 @@ from ticketctl.minting.failover import CONNECT_SECONDS
 from ticketctl.models import Block
 from ticketctl.settings import resolve
 
-Connect = Callable[..., Connection]
+Connect = Callable[..., RegionalStack]
 RECEIPT = ["count", "counter", "expires_at", "first", "increment", "last", "partition"]
 PATIENCE = 60.0  # seconds that something which must come may take
 
@@ -133,7 +133,7 @@ def test_a_region_is_added_while_another_is_cut_off(
 
         def regions(names: list[str], **flags: Any) -> Regions:
             settings = resolve({"region": names, "timeout": 60.0, **flags}, own)
-            home = opened.enter_context(Connection(settings, environ=own, connect=CONNECT_SECONDS))
+            home = opened.enter_context(RegionalStack(settings, environ=own, connect=CONNECT_SECONDS))
             return Regions(home, environ=own, spread=len(names) < 3, note=notes.append)
 
         orders = [[US, EU, AP], [EU, AP, US], [AP, US, EU], [US, EU], [EU, AP], [AP, EU], [EU, US, AP], [US, AP, EU]]

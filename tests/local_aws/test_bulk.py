@@ -83,7 +83,7 @@ def one(ticketctl: Ticketctl, aws: Aws) -> str:
 
 def last_of(counters: Counters, name: str) -> int:
     """The last ticket of a counter, which here is how many were minted."""
-    counter = counters.find(name)
+    counter = counters.get(name)
     assert counter is not None
     return counter.hand_crafted_int
 

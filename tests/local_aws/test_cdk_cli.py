@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.other_tools import cdk_environment, install_cdk
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine
-from ticketctl.handler import sources
+from ticketctl.handler import bundle_root
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def cdk(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_cdk_deploys_the_stack(
-    cdk: list[str], engine: Engine, tmp_path: Path, connect: Callable[..., Connection]
+    cdk: list[str], engine: Engine, tmp_path: Path, connect: Callable[..., RegionalStack]
 ) -> None:
     """Cdk deploy makes a stack in an account that was never bootstrapped, and ticketctl mints from it."""
     environ = cdk_environment(engine.variables("us-east-1"), tmp_path, "by-cdk")
@@ -33,7 +33,7 @@ def test_cdk_deploys_the_stack(
             "--output",
             str(tmp_path / "out"),
         ],
-        cwd=sources(),
+        cwd=bundle_root(),
         env=environ,
         capture_output=True,
         text=True,

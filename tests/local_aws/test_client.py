@@ -22,11 +22,11 @@ from ticketctl.aws.account import Aws
 from ticketctl.client.aio import async_minter_at
 from ticketctl.client.lease import Lease, Mint
 from ticketctl.client.sync import Where, minter_at
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine
 from ticketctl.errors import CounterExhaustedError, NotMintedError, OutcomeUnknownError, UnknownCounterError
 
-Connect = Callable[..., Connection]
+Connect = Callable[..., RegionalStack]
 BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
 
 

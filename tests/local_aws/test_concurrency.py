@@ -5,18 +5,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 
 WORKERS = 16
 
 
 @pytest.mark.parametrize(("via", "mints"), [("url", 100), ("dynamodb", 200)])
-def test_no_duplicate_and_no_gap(connect: Callable[..., Connection], deployed: str, via: str, mints: int) -> None:
+def test_no_duplicate_and_no_gap(connect: Callable[..., RegionalStack], deployed: str, via: str, mints: int) -> None:
     """16 threads with a client each get every number from 1 exactly once, each thread in ascending order."""
     connections = [connect(stack=deployed, via=via) for _ in range(WORKERS)]
     connections[0].look_up()
 
-    def work(connection: Connection) -> list[int]:
+    def work(connection: RegionalStack) -> list[int]:
         return [connection.mint(1).last for _ in range(mints)]
 
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -25,11 +25,11 @@ def test_no_duplicate_and_no_gap(connect: Callable[..., Connection], deployed: s
     assert all(tickets == sorted(tickets) for tickets in results)
 
 
-def test_blocks_never_overlap(connect: Callable[..., Connection], deployed: str) -> None:
+def test_blocks_never_overlap(connect: Callable[..., RegionalStack], deployed: str) -> None:
     """Blocks of different sizes, taken through both sources at once, cover the numbers exactly once."""
     jobs = [(connect(stack=deployed, via="url" if n % 2 else "dynamodb"), 1 + 37 * n) for n in range(8)]
 
-    def work(job: tuple[Connection, int]) -> list[int]:
+    def work(job: tuple[RegionalStack, int]) -> list[int]:
         connection, size = job
         return [ticket for _ in range(10) for ticket in connection.mint(size).tickets]
 

@@ -15,7 +15,7 @@ from tests.local_aws.conftest import REGION, Result, Ticketctl
 from ticketctl.aws.account import Aws
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.table import Counters
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import (
     CounterFrozenError,
     CounterInvalidError,
@@ -26,7 +26,7 @@ from ticketctl.errors import (
 )
 from ticketctl.models import Counter
 
-Connect = Callable[..., Connection]
+Connect = Callable[..., RegionalStack]
 BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
 MOST = 2**53 - 1
 STACK = "counters"
@@ -164,7 +164,7 @@ def test_create_again_as_another(counters: Counters, name: str, asked: dict[str,
         f"the counter {name!r} exists and is another: last ticket 28, step 5, ceiling 100",
         6,
     )
-    assert counters.find(name) == there
+    assert counters.get(name) == there
 
 
 def test_create_off_its_lane(ticketctl: Ticketctl, counters: Counters, name: str) -> None:
@@ -173,7 +173,7 @@ def test_create_off_its_lane(ticketctl: Ticketctl, counters: Counters, name: str
     assert refused == Result(
         6, "", "error: 4 is not in the lane 2, 12, 22, …\nhint: the next number that is: --start 12\n"
     )
-    assert counters.find(name) is None
+    assert counters.get(name) is None
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_create_off_its_lane(ticketctl: Ticketctl, counters: Counters, name: str
 def test_create_without_room(counters: Counters, name: str, asked: dict[str, int]) -> None:
     """A counter in which no ticket fits, or that no JSON reader keeps exact, is refused."""
     assert refusal(lambda: counters.create(name, **asked))[3] == 6
-    assert counters.find(name) is None
+    assert counters.get(name) is None
 
 
 BAD_NAMES = ["", "n" * 256, "a\tb", "a\nb", "\x00", "\x7f", "\x85", "a\ud800", "receipt#", "receipt#x"]
@@ -234,10 +234,10 @@ def test_odd_names(connect: Connect, counters: Counters, via: str, odd: str) -> 
 def test_advance_back_is_refused(ticketctl: Ticketctl, counters: Counters, name: str) -> None:
     """A counter at 9 does not go to 5: exit 6, and nothing has changed."""
     counters.create(name, start=10)
-    before = counters.find(name)
+    before = counters.get(name)
     refused = ticketctl("counter", "advance", name, "--to", "5", *WHERE)
     assert refused == Result(6, "", f"error: the counter '{name}' is at 9; going back to 5 would mint numbers again\n")
-    assert counters.find(name) == before == made(name, 9)
+    assert counters.get(name) == before == made(name, 9)
 
 
 def test_advance(ticketctl: Ticketctl, connect: Connect, name: str) -> None:
@@ -262,7 +262,7 @@ def test_advance_in_a_lane(counters: Counters, name: str) -> None:
     )
     beyond = (RefusedError, f"62 is beyond the ceiling 52 of {name!r}", "", 6)
     assert refusal(lambda: counters.advance(name, 62)) == beyond
-    assert counters.find(name) == there
+    assert counters.get(name) == there
     assert counters.advance(name, 52).remaining == 0
 
 
@@ -279,7 +279,7 @@ def test_advance_beyond_what_is_exact(counters: Counters, name: str, to: int) ->
     """No counter moves beyond the largest integer that JSON readers keep exact."""
     counters.create(name)
     assert refusal(lambda: counters.advance(name, to))[0] is RefusedError
-    assert counters.find(name) == made(name, 0)
+    assert counters.get(name) == made(name, 0)
 
 
 @pytest.mark.parametrize("command", [("advance", "--to", "5"), ("freeze",), ("thaw",)], ids=str)
@@ -296,7 +296,7 @@ def test_advance_under_load(connect: Connect, counters: Counters, name: str) -> 
     minting = threading.Event()
     sources = [connect(stack=STACK, via="url" if n % 2 else "dynamodb", partition=name) for n in range(8)]
 
-    def mint(source: Connection) -> list[int]:
+    def mint(source: RegionalStack) -> list[int]:
         tickets = []
         for _ in range(25):
             tickets.append(source.mint(1).last)
@@ -311,7 +311,7 @@ def test_advance_under_load(connect: Connect, counters: Counters, name: str) -> 
             try:
                 seen.append(counters.advance(name, seen[-1] + 1000).hand_crafted_int)
             except RefusedError:  # the minting was quicker, or kept changing it
-                found = counters.find(name)
+                found = counters.get(name)
                 assert found is not None
                 seen.append(found.hand_crafted_int)
         results = [each.result() for each in working]
@@ -385,7 +385,7 @@ def test_adopt_what_is_none(
     refused = ticketctl(*adopt)
     error = json.loads(refused.stderr)["error"]
     assert (error["code"], error["exit_code"], refused.returncode, refused.stdout) == (code, exit_code, exit_code, "")
-    assert counters.find(name) is None
+    assert counters.get(name) is None
 
 
 @pytest.mark.parametrize(("largest", "last"), [(0, 7), (7, 7), (8, 17), (16, 17), (17, 17), (18, 27)])
@@ -412,7 +412,7 @@ def test_adopt_beyond_the_ceiling(counters: Counters, name: str) -> None:
     """A counter does not start above numbers that are beyond its ceiling."""
     there = counters.create(name, ceiling=40)[0]
     assert refusal(lambda: counters.adopt(name, 41))[0] is RefusedError
-    assert counters.find(name) == there
+    assert counters.get(name) == there
 
 
 # --- freeze, thaw, list ------------------------------------------------------------------------------

@@ -13,10 +13,10 @@ from tests.local_aws.conftest import REGION, Ticketctl
 from ticketctl.aws import template
 from ticketctl.aws.account import Aws
 from ticketctl.aws.cloudformation import CloudFormation
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import StackFailedError
 
-Connect = Callable[..., Connection]
+Connect = Callable[..., RegionalStack]
 
 
 def test_deploy_from_nothing_then_no_changes(ticketctl: Ticketctl, new_stack: str) -> None:
@@ -167,7 +167,7 @@ def test_failed_deployment_names_its_cause_and_is_healed(
     plan = stacks.plan(new_stack, with_impossible_policy(new_stack), {})
     with pytest.raises(StackFailedError, match=r"Impossible \(AWS::IAM::Policy\): .*no-such-role"):
         stacks.execute(plan)
-    found = stacks.find(new_stack)
+    found = stacks.describe(new_stack)
     assert found is not None
     assert found.status == "ROLLBACK_COMPLETE"
     healed = ticketctl("deploy", "--local", "--stack", new_stack)
@@ -191,7 +191,7 @@ def test_table_of_another_stack_is_refused(stacks: CloudFormation, ticketctl: Ti
     result = ticketctl("deploy", "--local", "--stack", new_stack)
     assert (result.returncode, result.stdout) == (6, "")
     assert f"{new_stack} already exists in stack" in result.stderr
-    assert stacks.find(new_stack) is None
+    assert stacks.describe(new_stack) is None
 
 
 def test_change_that_would_replace_the_table_is_refused(
@@ -208,10 +208,10 @@ def test_change_that_would_replace_the_table_is_refused(
 def test_interrupted_review_is_brought_to_life(stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str) -> None:
     """A stack whose change set was never executed is not deleted, for somebody may be about to: it is deployed."""
     stacks.plan(new_stack, template.as_body(template.load(new_stack)), {})
-    before = stacks.find(new_stack)
+    before = stacks.describe(new_stack)
     result = ticketctl("deploy", "--local", "--stack", new_stack)
     assert (result.returncode, "deleting" in result.stderr) == (0, False)
-    after = stacks.find(new_stack)
+    after = stacks.describe(new_stack)
     assert before is not None
     assert after is not None
     assert (before.status, after.status) == ("REVIEW_IN_PROGRESS", "CREATE_COMPLETE")
@@ -223,7 +223,7 @@ def test_diff_of_a_new_stack_leaves_nothing(stacks: CloudFormation, ticketctl: T
     result = ticketctl("diff", "--local", "--stack", new_stack)
     assert result.returncode == 0
     assert "add AWS::DynamoDB::Table" in result.stdout
-    assert stacks.find(new_stack) is None
+    assert stacks.describe(new_stack) is None
 
 
 def test_article_table_is_adopted(aws: Aws, ticketctl: Ticketctl, new_stack: str) -> None:
@@ -257,7 +257,7 @@ def test_another_stack_is_left_alone(aws: Aws, stacks: CloudFormation, ticketctl
         refused = ticketctl(*command, "--local", "--stack", new_stack)
         assert (refused.returncode, refused.stdout) == (6, ""), command
         assert "is not a ticket server; nothing was changed" in refused.stderr
-    assert stacks.find(new_stack) is not None
+    assert stacks.describe(new_stack) is not None
     assert aws.client("logs").describe_log_groups(logGroupNamePrefix=new_stack)["logGroups"]
 
 

@@ -16,7 +16,7 @@ from tests.local_aws.test_regions import AP, EU, SA, US, deploy_alone, named, ow
 from tests.support.faulty_proxy import Fault, first, proxy_to
 from ticketctl.aws.account import Aws
 from ticketctl.deployments.cache import StackCache, key_of
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
 from ticketctl.embedded.engine import HOST, Engine, reachable_url
 from ticketctl.errors import NotMintedError
@@ -24,7 +24,7 @@ from ticketctl.minting.failover import CONNECT_SECONDS
 from ticketctl.models import Block
 from ticketctl.settings import resolve
 
-Connect = Callable[..., Connection]
+Connect = Callable[..., RegionalStack]
 Open = Callable[..., Regions]
 STACK = "failover"
 ALL = (US, EU, AP)
@@ -49,7 +49,7 @@ def regions(own: dict[str, str]) -> Iterator[Open]:
     with ExitStack() as opened:
 
         def connect(*, spread: bool = False, notes: list[str] | None = None, **flags: Any) -> Regions:
-            home = Connection(resolve(flags, own), environ=own, connect=CONNECT_SECONDS)
+            home = RegionalStack(resolve(flags, own), environ=own, connect=CONNECT_SECONDS)
             told: list[str] = [] if notes is None else notes
             return Regions(opened.enter_context(home), environ=own, spread=spread, note=told.append)
 
@@ -58,7 +58,7 @@ def regions(own: dict[str, str]) -> Iterator[Open]:
 
 def send_to(environ: dict[str, str], region: str, port: int) -> None:
     """Remember another port as the address of a region's function."""
-    with Connection(resolve({"region": region}, environ), environ=environ) as connection:
+    with RegionalStack(resolve({"region": region}, environ), environ=environ) as connection:
         known = connection.look_up()
     key = key_of(stack=known.stack, region=region, local=True, endpoint=None, profile=None, environ=environ)
     address = reachable_url(known.url, f"http://{HOST}:{port}")
@@ -316,7 +316,7 @@ def test_a_region_that_has_no_stack(ticketctl: Ticketctl, connect: Connect, own:
     number = last(connect, US)[0] + 3
     run = ticketctl("next", *named(SA, US), env=own)
     assert run == Result(0, f"{number}\n", "")
-    assert connect(stack=STACK, region=SA).find() is None
+    assert connect(stack=STACK, region=SA).describe() is None
 
 
 def test_a_region_that_has_no_lane_yet(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:

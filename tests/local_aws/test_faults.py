@@ -18,29 +18,29 @@ import pytest
 from tests.local_aws.conftest import Ticketctl, physical_id
 from tests.support.faulty_proxy import SEED, Fault, FaultyProxy, first, proxy_to, sometimes
 from ticketctl.aws.account import Aws
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine
 from ticketctl.errors import NotMintedError, OutcomeUnknownError, ThrottledError, TicketctlError
 from ticketctl.minting.function_url import FunctionUrl, UrlSource
-from ticketctl.minting.http_client import Transport
-from ticketctl.minting.retry import until_known
+from ticketctl.minting.http_client import HttpClient
+from ticketctl.minting.retry import call_with_retries
 from ticketctl.minting.source import Source
 from ticketctl.models import Block
 
-Connect = Callable[..., Connection]
+Connect = Callable[..., RegionalStack]
 MINTS = int(os.environ.get("TICKETCTL_FAULT_MINTS") or 1000)
 """Without keys, and the same again with keys."""
 UNTIL_SENT: list[Fault] = ["lost request", "lost reply", "reset", "delay", "half"]
 
 
 @contextmanager
-def url_source(connection: Connection, port: int | None = None) -> Iterator[Source]:
+def url_source(connection: RegionalStack, port: int | None = None) -> Iterator[Source]:
     """The Function URL of a connection, at its own port or a proxy's."""
     url = connection.url()
     if port is not None:
         url = url.replace(urlsplit(url).netloc, f"127.0.0.1:{port}")
     function_url = FunctionUrl(url, sign=connection.aws.signed_headers, signs_at_once=True)
-    source = UrlSource(function_url, Transport(direct=True), timeout=60)
+    source = UrlSource(function_url, HttpClient(direct=True), timeout=60)
     try:
         yield source
     finally:
@@ -146,7 +146,7 @@ def mint_through(source: Source, worker: int, mints: int, *, keyed: bool) -> See
                 raise
 
         try:
-            seen.blocks[key] = until_known(attempt, timeout=30.0, keyed=keyed)
+            seen.blocks[key] = call_with_retries(attempt, timeout=30.0, keyed=keyed)
         except OutcomeUnknownError:
             assert not keyed
     return seen

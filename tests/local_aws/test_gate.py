@@ -24,7 +24,7 @@ from botocore.exceptions import ClientError
 
 from tests.local_aws.conftest import REGION, Ticketctl, physical_id
 from ticketctl.aws.account import Aws
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine, reachable_url
 
 NOBODY = 65534
@@ -71,7 +71,7 @@ def public(engine: Engine, ticketctl: Ticketctl) -> str:
 
 
 @pytest.fixture
-def private(connect: Callable[..., Connection], deployed: str) -> str:
+def private(connect: Callable[..., RegionalStack], deployed: str) -> str:
     """The path of a Function URL with the auth type AWS_IAM."""
     return urlsplit(connect(stack=deployed).url()).path
 

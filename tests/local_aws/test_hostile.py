@@ -13,7 +13,7 @@ import pytest
 
 from tests.local_aws.conftest import REGION, Ticketctl
 from ticketctl.aws.account import Aws
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine
 from ticketctl.handler import handler
 from ticketctl.settings import resolve
@@ -83,7 +83,7 @@ def server(environ: dict[str, str], engine: Engine) -> Iterator[Server]:
     """One deployed stack for the module, whose counters are sound, frozen, exhausted and damaged."""
     assert engine.port
     settings = resolve({"local": True, "timeout": 60, "stack": STACK}, environ)
-    with Connection(settings, environ=environ) as connection:
+    with RegionalStack(settings, environ=environ) as connection:
         table = connection.look_up().table
         client = connection.aws.client("dynamodb")
         for item in SEEDS:

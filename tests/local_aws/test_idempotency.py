@@ -11,11 +11,11 @@ import pytest
 
 from tests.local_aws.conftest import REGION, Result, Ticketctl
 from ticketctl.aws.account import Aws
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import CounterFrozenError, IdempotencyConflictError, UsageError
 from ticketctl.models import Block
 
-Connect = Callable[..., Connection]
+Connect = Callable[..., RegionalStack]
 BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
 DAY = 24 * 60 * 60
 
@@ -210,7 +210,7 @@ def test_bad_header(connect: Connect, deployed: str) -> None:
     assert list(connection.counters().all(pytest.fail)) == []
 
 
-def ask(connection: Connection, key: str) -> httpx.Response:
+def ask(connection: RegionalStack, key: str) -> httpx.Response:
     """Mint two over HTTP, with the header as it stands."""
     url = connection.url() + "?count=2"
     signed = connection.aws.signed_headers("POST", url, {}, b"")

@@ -8,11 +8,11 @@ import pytest
 
 from tests.local_aws.conftest import REGION, physical_id
 from ticketctl.aws.account import Aws
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import CounterExhaustedError, CounterInvalidError, UnknownCounterError, UsageError
 from ticketctl.models import Block
 
-Connect = Callable[..., Connection]
+Connect = Callable[..., RegionalStack]
 BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
 
 
@@ -143,7 +143,7 @@ def test_count_out_of_range_spends_nothing(connect: Connect, deployed: str, via:
     assert list(connection.counters().all(pytest.fail)) == []
 
 
-def ask(connection: Connection, method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
+def ask(connection: RegionalStack, method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
     """One signed request over HTTP."""
     url = connection.url().rstrip("/") + path
     signed = connection.aws.signed_headers(method, url, headers or {}, b"")

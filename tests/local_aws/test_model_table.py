@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.model_table import Client, ModelTable
 from ticketctl.aws.account import Aws
-from ticketctl.counters.handover import begin, find, offer, release, settle, take
+from ticketctl.counters.handover import begin, clear_offer, offer, read_holding, release, take
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.table import Counters, NotSoError
 from ticketctl.errors import TicketctlError
@@ -74,7 +74,7 @@ class Mint(NamedTuple):
 
     name: str
     tickets: int
-    lane: handler.Lane
+    lane: handler.Fence
     offset: int | None
     key: str | None
     now_ms: int
@@ -82,8 +82,8 @@ class Mint(NamedTuple):
     def __call__(self, side: Recorded) -> object:
         send, (name, count, lane, offset, key, now_ms) = sender(side, TABLE), self
         if key is None:
-            return handler.mint(send, TABLE, name, count, lane=lane, offset=offset, now_ms=now_ms)
-        return handler.mint_once(send, TABLE, name, count, key=key, lane=lane, offset=offset, now_ms=now_ms)
+            return handler.mint(send, TABLE, name, count, fence=lane, offset=offset, now_ms=now_ms)
+        return handler.mint_once(send, TABLE, name, count, key=key, fence=lane, offset=offset, now_ms=now_ms)
 
 
 class Receipt(NamedTuple):
@@ -99,22 +99,22 @@ class Receipt(NamedTuple):
 
 
 def taken(side: Recorded, donor: str, region: str) -> None:
-    holding = find(side.table(donor), donor)
+    holding = read_holding(side.table(donor), donor)
     if holding is not None and region in holding.offers:
         take(side.table(region), region, holding)
 
 
 def settled(side: Recorded, donor: str, region: str, beside: int) -> None:
-    holding = find(side.table(donor), donor)
+    holding = read_holding(side.table(donor), donor)
     lane = holding.offers.get(region, Lane(1, 1)) if holding else Lane(1, 1)
-    settle(side.table(donor), donor, region, Lane(lane.offset + beside, lane.increment))
+    clear_offer(side.table(donor), donor, region, Lane(lane.offset + beside, lane.increment))
 
 
 NAMES = st.sampled_from(REGIONS)
 OTHERS = st.permutations(REGIONS).map(lambda names: names[:2]) | NAMES.map(lambda name: [name])
 LANES = st.builds(Lane, st.integers(1, 9), st.integers(1, 4))
 CEILINGS = st.sampled_from([None, None, 20, 40, 2**53 - 1])
-KNOWN = st.builds(handler.Lane, st.integers(1, 4), st.sampled_from([2**53 - 1, 2**53 - 1, 40]))
+KNOWN = st.builds(handler.Fence, st.integers(1, 4), st.sampled_from([2**53 - 1, 2**53 - 1, 40]))
 OFFERS = st.dictionaries(NAMES, LANES, max_size=2)
 TIMES = st.integers(1, 60).map(lambda hours: 1_700_000_000_000 + hours * HOUR)
 MINTS = st.builds(

@@ -9,9 +9,9 @@ from botocore.exceptions import ClientError
 
 from tests.local_aws.conftest import REGION, Ticketctl, physical_id
 from ticketctl.aws.account import Aws
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 
-Connect = Callable[..., Connection]
+Connect = Callable[..., RegionalStack]
 
 PROBE = """
 import boto3, os

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from ticketctl.counters.table import Counters
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine
 from ticketctl.errors import (
     CounterExhaustedError,
@@ -57,7 +57,7 @@ def deployed(environ: dict[str, str], engine: Engine) -> Iterator[Deployed]:
     """One table for the module; each run has counters of its own in it."""
     assert engine.port
     options = resolve({"local": True, "timeout": 60, "stack": "properties"}, environ)
-    with Connection(options, environ=environ) as connection:
+    with RegionalStack(options, environ=environ) as connection:
         yield Deployed(connection.aws.client("dynamodb", retries=0), connection.look_up().table)
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from tests.local_aws.conftest import Result, Ticketctl
 from ticketctl.aws.account import Aws
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import CounterFrozenError
 
-Connect = Callable[..., Connection]
+Connect = Callable[..., RegionalStack]
 US, EU, AP, SA = "us-east-1", "eu-west-1", "ap-southeast-2", "sa-east-1"
 ACCOUNT = "account 000000000000"
 MOST = 2**53 - 1
@@ -47,7 +47,7 @@ def own_home(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     return {**environ, "TICKETCTL_HOME": str(folder)}
 
 
-def deploy_alone(connection: Connection, parameters: Mapping[str, str] | None = None) -> None:
+def deploy_alone(connection: RegionalStack, parameters: Mapping[str, str] | None = None) -> None:
     """Deploy the stack in one region, as it is, by CloudFormation alone: without a look at other regions."""
     stacks, name = connection.cloudformation(), connection.settings.stack
     stacks.execute(stacks.plan(name, connection.template(), parameters or {}))
@@ -422,7 +422,7 @@ def test_a_destroyed_region_is_retired_and_comes_back(ticketctl: Ticketctl, conn
     assert (destroyed.returncode, destroyed.stdout) == (0, "")
     assert destroyed.stderr.splitlines()[-1] == (
         f"destroyed the stack of {new_stack} in the embedded AWS, {EU}; "
-        f"its table {new_stack} stays, and ticketctl deploy takes it back"
+        f"its table {new_stack} pinned, and ticketctl deploy takes it back"
     )
     assert lanes(ticketctl("regions", "--json", *where)) == {
         (None, US): (1, 2, 3, "mints"),
@@ -543,7 +543,7 @@ def test_a_second_sequence_is_not_begun(ticketctl: Ticketctl, connect: Connect, 
         refused = ticketctl(*command, *named(EU), *where)
         assert (refused.returncode, refused.stdout) == (5, ""), command
         assert refused.stderr.splitlines()[-1] == f"hint: ticketctl deploy --stack {new_stack} --region {EU} --local"
-    assert connect(stack=new_stack, region=EU).find() is None
+    assert connect(stack=new_stack, region=EU).describe() is None
 
 
 def test_several_regions_are_never_deployed_by_themselves(
@@ -551,6 +551,6 @@ def test_several_regions_are_never_deployed_by_themselves(
 ) -> None:
     """Where none of the regions that were named has the stack, next deploys none of them and is exit 5."""
     refused = ticketctl("next", *named(US, EU), "--local", "--stack", new_stack)
-    assert [connect(stack=new_stack, region=region).find() for region in (US, EU)] == [None, None]
+    assert [connect(stack=new_stack, region=region).describe() for region in (US, EU)] == [None, None]
     hint = f"hint: ticketctl deploy --stack {new_stack} --region {US} --region {EU} --local"
     assert (refused.returncode, refused.stdout, refused.stderr.splitlines()[-1]) == (5, "", hint)

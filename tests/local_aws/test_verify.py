@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.local_aws.conftest import Ticketctl
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 
-Connect = Callable[..., Connection]
+Connect = Callable[..., RegionalStack]
 NAMES = [
     "minted",
     "not_minted",

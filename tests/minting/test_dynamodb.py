@@ -43,7 +43,7 @@ from ticketctl.errors import (
 )
 from ticketctl.handler import handler
 from ticketctl.minting.dynamodb import plain_sender, sender
-from ticketctl.minting.http_client import Response, Transport
+from ticketctl.minting.http_client import HttpClient, Response
 
 pytestmark = pytest.mark.usefixtures("no_aws", "_keys")
 
@@ -68,7 +68,7 @@ def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def sending(url: str | None, *, via: str = "plain", region: str = "eu-west-1", seconds: float = 5.0) -> Iterator[Send]:
     """What sends to an endpoint: ``via`` the sender of our own (``plain``) or the SDK's (``sdk``)."""
-    transport = Transport()
+    transport = HttpClient()
     with closing(Aws(region, endpoint_url=url)) as aws, closing(transport):
         if via == "plain":
             yield plain_sender(aws, transport, TARGET, timeout=seconds, connect=seconds)
@@ -136,7 +136,7 @@ def test_all_that_is_amazons_is_signed() -> None:
 
 def test_the_same_fields_as_the_sdk() -> None:
     """Both senders send the same operation with the same fields to the same place."""
-    with dynamodb(repeat(says(200, b'{"Attributes": {}}', Connection="close"))) as server:
+    with dynamodb(repeat(says(200, b'{"Attributes": {}}', RegionalStack="close"))) as server:
         for via in ("plain", "sdk"):
             with sending(server.url, via=via) as send:
                 for operation, request in REQUESTS.items():
@@ -175,7 +175,7 @@ def test_keys_are_read_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None
     assert keys == ["first", "second"]
 
 
-class Recorder(Transport):
+class Recorder(HttpClient):
     """Takes the place of the network and keeps the addresses."""
 
     def __init__(self) -> None:
@@ -311,7 +311,7 @@ def test_a_failed_condition(via: str, operation: str, item: dict[str, Any]) -> N
 @pytest.mark.parametrize("via", ["plain", "sdk"])
 def test_an_update_without_its_attributes(via: str) -> None:
     """An update that was answered without a number is unknown; other operations may have nothing to say."""
-    with dynamodb(repeat(says(200, b"{}", Connection="close"))) as server, sending(server.url, via=via) as send:
+    with dynamodb(repeat(says(200, b"{}", RegionalStack="close"))) as server, sending(server.url, via=via) as send:
         assert type(outcome(send, "UpdateItem")) is OutcomeUnknownError
         for operation in ("PutItem", "GetItem"):
             assert set(send(operation, REQUESTS[operation])) <= {"ResponseMetadata"}

@@ -1,4 +1,4 @@
-"""``transport``: what goes over the wire, what comes back, and whether a request that failed had left."""
+"""``http``: what goes over the wire, what comes back, and whether a request that failed had left."""
 
 import base64
 import os
@@ -30,7 +30,7 @@ from tests.support.peer import (
     says,
     tunnels,
 )
-from ticketctl.minting.http_client import MAX_KEPT, Response, Transport, TransportError, UnsendableError
+from ticketctl.minting.http_client import MAX_KEPT, HttpClient, Response, TransportError, UnsendableError
 
 pytestmark = pytest.mark.usefixtures("no_aws")
 
@@ -56,22 +56,22 @@ trusting = pytest.mark.usefixtures("_trusting")
 
 
 @pytest.fixture
-def transport() -> Iterator[Transport]:
-    with opened() as transport:
-        yield transport
+def http() -> Iterator[HttpClient]:
+    with opened() as http:
+        yield http
 
 
 @contextmanager
-def opened(*, direct: bool = False) -> Iterator[Transport]:
-    transport = Transport(direct=direct)
+def opened(*, direct: bool = False) -> Iterator[HttpClient]:
+    http = HttpClient(direct=direct)
     try:
-        yield transport
+        yield http
     finally:
-        transport.close()
+        http.close()
 
 
 def ask(
-    transport: Transport,
+    http: HttpClient,
     url: str,
     *,
     method: str = "POST",
@@ -80,12 +80,12 @@ def ask(
     connect: float = PATIENCE,
     answer: float = PATIENCE,
 ) -> Response:
-    return transport.request(method, url, headers or {}, body, connect=connect, answer=answer)
+    return http.request(method, url, headers or {}, body, connect=connect, answer=answer)
 
 
-def failure(transport: Transport, url: str, **more: Any) -> TransportError:
+def failure(http: HttpClient, url: str, **more: Any) -> TransportError:
     with pytest.raises(TransportError) as raised:
-        ask(transport, url, **more)
+        ask(http, url, **more)
     return raised.value
 
 
@@ -111,11 +111,11 @@ def dead_url() -> Iterator[str]:
         ("/status#top", "/status"),
     ],
 )
-def test_the_request_on_the_wire(transport: Transport, path: str, arrives: str) -> None:
+def test_the_request_on_the_wire(http: HttpClient, path: str, arrives: str) -> None:
     """A request arrives once, with its path as it was written, its headers as they were given, and its body."""
     headers = {"content-type": "application/json", "X-Mixed": "a, b", "x-latin": "é"}
     with Peer(keeps(OK)) as peer:
-        assert ask(transport, peer.url + path, headers=headers, body=b'{"count": 2}').body == b"ok"
+        assert ask(http, peer.url + path, headers=headers, body=b'{"count": 2}').body == b"ok"
         (received,) = peer.received
     assert (received.line, received.body) == (f"POST {arrives} HTTP/1.1", b'{"count": 2}')
     assert set(headers.items()) <= set(received.headers)
@@ -125,37 +125,37 @@ def test_the_request_on_the_wire(transport: Transport, path: str, arrives: str) 
 
 
 @pytest.mark.parametrize("name", ["host", "Host", "HOST"])
-def test_a_host_header_of_the_callers(transport: Transport, name: str) -> None:
+def test_a_host_header_of_the_callers(http: HttpClient, name: str) -> None:
     """The host header that was signed is the only one that is sent."""
     with Peer(keeps(OK)) as peer:
-        ask(transport, peer.url, headers={name: "tickets.example"})
+        ask(http, peer.url, headers={name: "tickets.example"})
         assert peer.received[0].all_of("host") == ["tickets.example"]
 
 
-def test_a_name_and_password_in_the_address(transport: Transport) -> None:
+def test_a_name_and_password_in_the_address(http: HttpClient) -> None:
     """What stands before the @ of an address is not sent."""
     with Peer(keeps(OK)) as peer:
-        ask(transport, peer.url.replace("://", "://user:secret@"))
+        ask(http, peer.url.replace("://", "://user:secret@"))
         (received,) = peer.received
     assert received.all_of("host") == [f"127.0.0.1:{peer.port}"]
     assert "secret" not in str(received)
 
 
-def test_a_request_without_a_body(transport: Transport) -> None:
+def test_a_request_without_a_body(http: HttpClient) -> None:
     """A request without a body says so, and nothing follows it."""
     with Peer(keeps(OK)) as peer:
         for _ in range(2):
-            ask(transport, peer.url, method="GET", body=b"")
+            ask(http, peer.url, method="GET", body=b"")
         assert [(got.line, got.all_of("content-length"), got.body) for got in peer.received] == [
             ("GET / HTTP/1.1", ["0"], b"")
         ] * 2
 
 
-def test_a_long_body(transport: Transport) -> None:
+def test_a_long_body(http: HttpClient) -> None:
     """A body that is longer than any buffer goes there and back whole."""
     body = os.urandom(3_000_000)
     with Peer(echoes) as peer:
-        assert ask(transport, peer.url, body=body).body == body
+        assert ask(http, peer.url, body=body).body == body
 
 
 # --- what comes back ---------------------------------------------------------------------------------
@@ -186,19 +186,19 @@ def test_a_long_body(transport: Transport) -> None:
     ],
     ids=["plain", "error", "empty", "204", "chunked", "until-the-end", "cut-headers", "599", "after-100", "bytes"],
 )
-def test_an_answer(transport: Transport, raw: bytes, response: Response) -> None:
+def test_an_answer(http: HttpClient, raw: bytes, response: Response) -> None:
     """An answer is its status, its headers with names in lower case, and its body to the byte."""
     with Peer(says(raw)) as peer:
-        assert ask(transport, peer.url) == response
+        assert ask(http, peer.url) == response
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_no_redirect_is_followed(transport: Transport, status: int) -> None:
+def test_no_redirect_is_followed(http: HttpClient, status: int) -> None:
     """A redirect is an answer like any other: whoever followed it would send a mint twice."""
     with Peer(keeps(OK)) as elsewhere:
         moved = f"HTTP/1.1 {status} Moved\r\nLocation: {elsewhere.url}/\r\nContent-Length: 0\r\n\r\n"
         with Peer(keeps(moved.encode())) as peer:
-            response = ask(transport, peer.url)
+            response = ask(http, peer.url)
     assert (response.status, response.headers["location"]) == (status, f"{elsewhere.url}/")
     assert (len(peer.received), elsewhere.connections) == (1, 0)
 
@@ -208,13 +208,13 @@ def test_no_redirect_is_followed(transport: Transport, status: int) -> None:
 
 @trusting
 @pytest.mark.parametrize("tls", [False, True])
-def test_one_connection_serves_many_requests(transport: Transport, *, tls: bool) -> None:
+def test_one_connection_serves_many_requests(http: HttpClient, *, tls: bool) -> None:
     """Whatever is answered, the next request goes over the same connection."""
     refusal = b"HTTP/1.1 503 No\r\nContent-Length: 1\r\n\r\nx"
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"
     answers = [OK, refusal, chunked, b"HTTP/1.1 204 No Content\r\n\r\n", OK]
     with Peer(keeps(*answers), tls=tls) as peer:
-        assert [ask(transport, peer.url).status for _ in answers] == [200, 503, 200, 204, 200]
+        assert [ask(http, peer.url).status for _ in answers] == [200, 503, 200, 204, 200]
     assert (peer.connections, len(peer.received)) == (1, 5)
 
 
@@ -222,10 +222,10 @@ def test_one_connection_serves_many_requests(transport: Transport, *, tls: bool)
     "answer",
     [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", b"HTTP/1.0 200 OK\r\n\r\nok"],
 )
-def test_a_connection_that_is_announced_to_end(transport: Transport, answer: bytes) -> None:
+def test_a_connection_that_is_announced_to_end(http: HttpClient, answer: bytes) -> None:
     """Where the answer says that the connection ends, the next request opens another one."""
     with Peer(says(answer)) as peer:
-        assert [ask(transport, peer.url).body for _ in range(2)] == [b"ok", b"ok"]
+        assert [ask(http, peer.url).body for _ in range(2)] == [b"ok", b"ok"]
     assert [received.connection for received in peer.received] == [0, 1]
 
 
@@ -237,7 +237,7 @@ def in_threads(work: Callable[[int], object], count: int) -> None:
         thread.join()
 
 
-def test_threads_share_no_connection(transport: Transport) -> None:
+def test_threads_share_no_connection(http: HttpClient) -> None:
     """Of two requests at the same time one gets the kept connection and the other a new one."""
     both = threading.Barrier(2, timeout=PATIENCE)
 
@@ -248,19 +248,19 @@ def test_threads_share_no_connection(transport: Transport) -> None:
             talk.sends(OK)
 
     with Peer(answers_two_at_once) as peer:
-        ask(transport, peer.url)
-        in_threads(lambda number: ask(transport, peer.url, body=b"together"), 2)
+        ask(http, peer.url)
+        in_threads(lambda number: ask(http, peer.url, body=b"together"), 2)
         assert sorted(received.connection for received in peer.received) == [0, 0, 1]
 
 
-def test_threads_get_their_own_answers(transport: Transport) -> None:
+def test_threads_get_their_own_answers(http: HttpClient) -> None:
     """However many threads ask, each gets the answer to what it asked."""
     answers: dict[str, bytes] = {}
 
     def asks(number: int) -> None:
         for turn in range(25):
             body = f"{number}-{turn}".encode()
-            answers[body.decode()] = ask(transport, peer.url, body=body).body
+            answers[body.decode()] = ask(http, peer.url, body=body).body
 
     with Peer(echoes) as peer:
         in_threads(asks, 6)
@@ -269,7 +269,7 @@ def test_threads_get_their_own_answers(transport: Transport) -> None:
     assert peer.connections <= 6
 
 
-def test_only_so_many_are_kept(transport: Transport) -> None:
+def test_only_so_many_are_kept(http: HttpClient) -> None:
     """After a rush ``MAX_KEPT`` connections stay open, and the next rush opens what is missing."""
     crowd = MAX_KEPT + 3
     all_here = threading.Barrier(crowd, timeout=PATIENCE)
@@ -281,24 +281,24 @@ def test_only_so_many_are_kept(transport: Transport) -> None:
 
     with Peer(answers_all_at_once) as peer:
         for rush in (1, 2):
-            in_threads(lambda number: ask(transport, peer.url), crowd)
+            in_threads(lambda number: ask(http, peer.url), crowd)
             for _ in range(3):
                 peer.await_end()
             assert peer.connections == MAX_KEPT + 3 * rush
 
 
-def test_each_host_has_its_own(transport: Transport) -> None:
+def test_each_host_has_its_own(http: HttpClient) -> None:
     """A connection is used only for the host that it was made for, under the name that it was made for."""
     with Peer(keeps(OK)) as one, Peer(keeps(OK)) as other:
         for _ in range(2):
             for url in (one.url, other.url, f"http://localhost:{one.port}"):
-                ask(transport, url)
+                ask(http, url)
         assert [received.connection for received in one.received] == [0, 1, 0, 1]
         assert [received.connection for received in other.received] == [0, 0]
 
 
 @trusting
-def test_a_connection_in_the_clear_is_none_for_tls(transport: Transport) -> None:
+def test_a_connection_in_the_clear_is_none_for_tls(http: HttpClient) -> None:
     """What is to be encrypted never goes over a connection that was opened without."""
 
     def serves_either(talk: Talk) -> None:
@@ -308,24 +308,24 @@ def test_a_connection_in_the_clear_is_none_for_tls(transport: Transport) -> None
 
     with Peer(serves_either) as peer:
         for scheme in ("http", "https", "http", "https"):
-            ask(transport, f"{scheme}://127.0.0.1:{peer.port}")
+            ask(http, f"{scheme}://127.0.0.1:{peer.port}")
         assert [received.connection for received in peer.received] == [0, 1, 0, 1]
 
 
-def test_closing(transport: Transport) -> None:
+def test_closing(http: HttpClient) -> None:
     """Closing ends what is kept, and what is asked afterwards opens a connection of its own."""
     with Peer(keeps(OK)) as peer:
-        ask(transport, peer.url)
-        transport.close()
+        ask(http, peer.url)
+        http.close()
         peer.await_end()
-        assert ask(transport, peer.url).body == b"ok"
+        assert ask(http, peer.url).body == b"ok"
     assert peer.connections == 2
 
 
 @trusting
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("abrupt", [False, True])
-def test_a_connection_that_was_closed_while_idle(transport: Transport, *, abrupt: bool, tls: bool) -> None:
+def test_a_connection_that_was_closed_while_idle(http: HttpClient, *, abrupt: bool, tls: bool) -> None:
     """A request goes once, over a new connection, where the peer has closed the old one without a word."""
 
     def answers_and_ends(talk: Talk) -> None:
@@ -338,13 +338,13 @@ def test_a_connection_that_was_closed_while_idle(transport: Transport, *, abrupt
     answered = threading.Semaphore(0)
     with Peer(answers_and_ends, tls=tls) as peer:
         for body in (b"1", b"2", b"3"):
-            assert ask(transport, peer.url, body=body).body == b"ok"
+            assert ask(http, peer.url, body=body).body == b"ok"
             answered.release()
             peer.await_end()
     assert [(received.connection, received.body) for received in peer.received] == [(0, b"1"), (1, b"2"), (2, b"3")]
 
 
-def test_an_answer_to_nothing(transport: Transport) -> None:
+def test_an_answer_to_nothing(http: HttpClient) -> None:
     """A connection on which something came that nobody asked for is not used again."""
     came = threading.Event()
 
@@ -358,24 +358,24 @@ def test_an_answer_to_nothing(transport: Transport) -> None:
 
     asked = threading.Event()
     with Peer(answers_twice, keeps(OK)) as peer:
-        ask(transport, peer.url)
+        ask(http, peer.url)
         asked.set()
         assert came.wait(PATIENCE)
-        assert ask(transport, peer.url).body == b"ok"
+        assert ask(http, peer.url).body == b"ok"
     assert [received.connection for received in peer.received] == [0, 1]
 
 
 @trusting
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("size", [100, 8192, 9000])
-def test_an_answer_to_nothing_behind_another(transport: Transport, size: int, *, tls: bool) -> None:
+def test_an_answer_to_nothing_behind_another(http: HttpClient, size: int, *, tls: bool) -> None:
     """What comes together with an answer, wherever a buffer ends, is never taken for the next answer."""
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %04d\r\n\r\n"
     body = size - len(head % 0)
     stray = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray"
     with Peer(keeps(head % body + b"x" * body + stray, OK), keeps(OK), tls=tls) as peer:
-        assert ask(transport, peer.url).body == b"x" * body
-        assert ask(transport, peer.url).body == b"ok"
+        assert ask(http, peer.url).body == b"x" * body
+        assert ask(http, peer.url).body == b"ok"
     assert len(peer.received) == 2
 
 
@@ -383,15 +383,15 @@ def test_many_open_files() -> None:
     """A process that has a thousand files open mints over a kept connection like any other."""
     script = """if True:
         import os, resource, sys
-        from ticketctl.minting.http_client import Transport
+        from ticketctl.minting.http_client import HttpClient
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2048), hard))
         for _ in range(1100):
             os.open(os.devnull, os.O_RDONLY)
-        transport = Transport(direct=True)
+        http = HttpClient(direct=True)
         for _ in range(2):
-            print(transport.request("POST", sys.argv[1], {}, b"", connect=10, answer=10).status)
-        transport.close()
+            print(http.request("POST", sys.argv[1], {}, b"", connect=10, answer=10).status)
+        http.close()
     """
     with Peer(keeps(OK)) as peer:
         run = subprocess.run([sys.executable, "-c", script, peer.url], capture_output=True, text=True, check=False)
@@ -402,99 +402,99 @@ def test_many_open_files() -> None:
 # --- failures before anything is sent ----------------------------------------------------------------
 
 
-def test_a_refused_connection(transport: Transport, dead_url: str) -> None:
+def test_a_refused_connection(http: HttpClient, dead_url: str) -> None:
     """Where nobody listens nothing is sent."""
-    assert not failure(transport, dead_url).sent
+    assert not failure(http, dead_url).sent
 
 
-def test_an_unknown_host(transport: Transport) -> None:
+def test_an_unknown_host(http: HttpClient) -> None:
     """Where a name has no address nothing is sent."""
-    error = failure(transport, "http://tickets.invalid/")
+    error = failure(http, "http://tickets.invalid/")
     assert (error.sent, type(error)) == (False, TransportError)
 
 
-def test_a_connection_that_does_not_come(transport: Transport) -> None:
+def test_a_connection_that_does_not_come(http: HttpClient) -> None:
     """A server whose queue is full lets the seconds for a connection pass, and nothing is sent."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         waiting = [socket.socket() for _ in range(4)]
         for each in waiting:
             each.setblocking(False)
             each.connect_ex(full.getsockname())
-        error = failure(transport, f"http://127.0.0.1:{full.getsockname()[1]}", connect=0.3)
+        error = failure(http, f"http://127.0.0.1:{full.getsockname()[1]}", connect=0.3)
         for each in waiting:
             each.close()
     assert not error.sent
     assert isinstance(error.__cause__, TimeoutError)
 
 
-def test_a_server_that_is_gone(transport: Transport) -> None:
+def test_a_server_that_is_gone(http: HttpClient) -> None:
     """Where the kept connection was closed and no other can be opened nothing is sent."""
     with Peer(says(OK)) as peer:
-        ask(transport, peer.url)
+        ask(http, peer.url)
         peer.await_end()
-    assert not failure(transport, peer.url).sent
+    assert not failure(http, peer.url).sent
     assert len(peer.received) == 1
 
 
-def test_a_certificate_that_nobody_trusts(transport: Transport) -> None:
+def test_a_certificate_that_nobody_trusts(http: HttpClient) -> None:
     """A server whose certificate cannot be checked gets nothing."""
     with Peer(keeps(OK), tls=True) as peer:
-        error = failure(transport, peer.url)
+        error = failure(http, peer.url)
     assert not error.sent
     assert "CERTIFICATE_VERIFY_FAILED" in str(error)
     assert peer.received == []
 
 
 @trusting
-def test_a_certificate_of_another_host(transport: Transport) -> None:
+def test_a_certificate_of_another_host(http: HttpClient) -> None:
     """A certificate that is trusted but made out to another host is none."""
     with Peer(keeps(OK), tls=True) as peer:
-        error = failure(transport, f"https://localhost:{peer.port}")
+        error = failure(http, f"https://localhost:{peer.port}")
     assert not error.sent
     assert "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
 @trusting
 @pytest.mark.parametrize("ending", [lambda talk: talk.sends(OK), lambda talk: None, resets_at_the_end])
-def test_a_server_that_speaks_no_tls(transport: Transport, ending: Script) -> None:
+def test_a_server_that_speaks_no_tls(http: HttpClient, ending: Script) -> None:
     """Until TLS is agreed upon nothing has been sent."""
     with Peer(lambda talk: (talk.connection.recv(10), ending(talk))) as peer:
-        error = failure(transport, f"https://127.0.0.1:{peer.port}")
+        error = failure(http, f"https://127.0.0.1:{peer.port}")
     assert not error.sent
 
 
 @trusting
-def test_a_handshake_without_end(transport: Transport) -> None:
+def test_a_handshake_without_end(http: HttpClient) -> None:
     """The seconds for a connection bound TLS, too."""
     with Peer(lambda talk: talk.peer.stopped.wait(PATIENCE)) as peer:
-        assert not failure(transport, f"https://127.0.0.1:{peer.port}", connect=0.3).sent
+        assert not failure(http, f"https://127.0.0.1:{peer.port}", connect=0.3).sent
 
 
 @pytest.mark.parametrize("headers", [{"x-token": "a\r\nx-more: b"}, {"x-token": "a\n"}, {"x-token": "\u1234"}])
-def test_a_header_that_cannot_be_sent(transport: Transport, headers: dict[str, str]) -> None:
+def test_a_header_that_cannot_be_sent(http: HttpClient, headers: dict[str, str]) -> None:
     """A header that HTTP does not allow sends nothing, and the next request carries nothing of it."""
     with Peer(keeps(OK)) as peer:
-        ask(transport, peer.url)
-        assert not failure(transport, peer.url, headers=headers).sent
-        assert ask(transport, peer.url).body == b"ok"
+        ask(http, peer.url)
+        assert not failure(http, peer.url, headers=headers).sent
+        assert ask(http, peer.url).body == b"ok"
     assert len(peer.received) == 2
     assert not any(received.all_of("x-token") for received in peer.received)
 
 
 @pytest.mark.parametrize("value", ["s3cr3t\r", "s3cr3t\nmore"])
-def test_a_header_that_cannot_be_sent_is_not_shown(transport: Transport, value: str) -> None:
+def test_a_header_that_cannot_be_sent_is_not_shown(http: HttpClient, value: str) -> None:
     """The error for a header, which may be a credential, does not repeat its value."""
     with Peer(keeps(OK)) as peer:
-        error = failure(transport, peer.url, headers={"x-amz-security-token": value})
+        error = failure(http, peer.url, headers={"x-amz-security-token": value})
     assert not error.sent
     assert "s3cr3t" not in str(error)
 
 
 @pytest.mark.parametrize("path", ["/a b", "/\u1234", "/a\x7f"])
-def test_a_path_that_cannot_be_sent(transport: Transport, path: str) -> None:
+def test_a_path_that_cannot_be_sent(http: HttpClient, path: str) -> None:
     """A path that HTTP does not allow sends nothing."""
     with Peer(keeps(OK)) as peer:
-        assert not failure(transport, peer.url + path).sent
+        assert not failure(http, peer.url + path).sent
         assert peer.received == []
 
 
@@ -516,9 +516,9 @@ def test_a_path_that_cannot_be_sent(transport: Transport, path: str) -> None:
         "http://a b/",
     ],
 )
-def test_what_is_no_address(transport: Transport, url: str) -> None:
+def test_what_is_no_address(http: HttpClient, url: str) -> None:
     """What is no http or https address is an error of its own, and nothing is sent."""
-    error = failure(transport, url)
+    error = failure(http, url)
     assert (type(error), error.sent) == (UnsendableError, False)
 
 
@@ -560,21 +560,21 @@ def test_what_is_no_address(transport: Transport, url: str) -> None:
         "impossible-length",
     ],
 )
-def test_an_answer_that_is_none(transport: Transport, script: Script, *, tls: bool) -> None:
+def test_an_answer_that_is_none(http: HttpClient, script: Script, *, tls: bool) -> None:
     """Once a request has left, whatever goes wrong leaves open what became of it; it is not sent again."""
     with Peer(script, tls=tls) as peer:
-        assert failure(transport, peer.url).sent
+        assert failure(http, peer.url).sent
     assert (peer.connections, len(peer.received)) == (1, 1)
 
 
-def test_a_huge_chunk(transport: Transport) -> None:
+def test_a_huge_chunk(http: HttpClient) -> None:
     """A chunk that claims to be longer than any memory is no answer, either."""
     with Peer(says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"f" * 30 + b"\r\nx")) as peer:
-        assert failure(transport, peer.url).sent
+        assert failure(http, peer.url).sent
 
 
 @pytest.mark.parametrize("begins", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun"])
-def test_an_answer_that_never_ends(transport: Transport, begins: bytes) -> None:
+def test_an_answer_that_never_ends(http: HttpClient, begins: bytes) -> None:
     """A server that falls silent lets the seconds for an answer pass, and nobody knows what it did."""
 
     def falls_silent(talk: Talk) -> None:
@@ -583,12 +583,12 @@ def test_an_answer_that_never_ends(transport: Transport, begins: bytes) -> None:
         talk.peer.stopped.wait(PATIENCE)
 
     with Peer(falls_silent) as peer:
-        error = failure(transport, peer.url, answer=0.3)
+        error = failure(http, peer.url, answer=0.3)
     assert error.sent
     assert isinstance(error.__cause__, TimeoutError)
 
 
-def test_the_seconds_of_each_request(transport: Transport) -> None:
+def test_the_seconds_of_each_request(http: HttpClient) -> None:
     """A kept connection has the seconds of the request that it serves now."""
 
     def is_quick_once(talk: Talk) -> None:
@@ -597,12 +597,12 @@ def test_the_seconds_of_each_request(transport: Transport) -> None:
         never_answers(talk)
 
     with Peer(is_quick_once) as peer:
-        ask(transport, peer.url)
-        assert failure(transport, peer.url, answer=0.3).sent
+        ask(http, peer.url)
+        assert failure(http, peer.url, answer=0.3).sent
 
 
 @pytest.mark.parametrize("script", [resets, Talk.receives], ids=["reset", "end"])
-def test_a_kept_connection_that_fails(transport: Transport, script: Script) -> None:
+def test_a_kept_connection_that_fails(http: HttpClient, script: Script) -> None:
     """A request that has left over a kept connection is not sent again; the next one gets a new connection."""
 
     def answers_once(talk: Talk) -> None:
@@ -611,26 +611,26 @@ def test_a_kept_connection_that_fails(transport: Transport, script: Script) -> N
         script(talk)
 
     with Peer(answers_once, keeps(OK)) as peer:
-        ask(transport, peer.url)
-        assert failure(transport, peer.url).sent
-        assert ask(transport, peer.url).body == b"ok"
+        ask(http, peer.url)
+        assert failure(http, peer.url).sent
+        assert ask(http, peer.url).body == b"ok"
     assert [received.connection for received in peer.received] == [0, 0, 1]
 
 
-def test_a_request_that_left_in_part(transport: Transport) -> None:
+def test_a_request_that_left_in_part(http: HttpClient) -> None:
     """From the first byte on a request may have arrived, even where sending it breaks off."""
 
     def takes_a_little(talk: Talk) -> None:
         talk.connection.recv(100)  # the rest stays unread, so that the sender gets a reset
 
     with Peer(takes_a_little) as peer:
-        assert failure(transport, peer.url, body=b"x" * 50_000_000).sent
+        assert failure(http, peer.url, body=b"x" * 50_000_000).sent
 
 
 # --- nothing stays open ------------------------------------------------------------------------------
 
 
-def test_a_failed_connection_is_closed_at_once(transport: Transport) -> None:
+def test_a_failed_connection_is_closed_at_once(http: HttpClient) -> None:
     """Whoever holds on to the error of a request holds no connection open with it."""
 
     def sees_the_end(talk: Talk) -> None:
@@ -639,12 +639,12 @@ def test_a_failed_connection_is_closed_at_once(transport: Transport) -> None:
         assert talk.receives() is None
 
     with Peer(sees_the_end) as peer:
-        error = failure(transport, peer.url)
+        error = failure(http, peer.url)
         peer.await_end()
     assert error.sent
 
 
-def test_a_failed_tunnel_is_closed_at_once(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_tunnel_is_closed_at_once(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same holds for a connection that fails before the request could be sent."""
     ends: list[object] = []
 
@@ -656,7 +656,7 @@ def test_a_failed_tunnel_is_closed_at_once(transport: Transport, monkeypatch: py
 
     with Peer(sees_the_end) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        error = failure(transport, "https://tickets.invalid/")
+        error = failure(http, "https://tickets.invalid/")
         proxy.await_end()
     assert not error.sent
     assert ends == [None]
@@ -670,9 +670,9 @@ def test_ctrl_c(scheme: str, held: str) -> None:
     """
     script = """if True:
         import sys
-        from ticketctl.minting.http_client import Transport
+        from ticketctl.minting.http_client import HttpClient
         try:
-            Transport(direct=True).request("POST", sys.argv[1], {}, b"{}", connect=10, answer=10)
+            HttpClient(direct=True).request("POST", sys.argv[1], {}, b"{}", connect=10, answer=10)
         except KeyboardInterrupt as error:
             kept = error if sys.argv[2] == "held" else None
         print("interrupted", flush=True)
@@ -706,12 +706,12 @@ def test_ctrl_c(scheme: str, held: str) -> None:
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
-def test_a_proxy_for_http(transport: Transport, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_a_proxy_for_http(http: HttpClient, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     """A proxy gets the whole address, the host's own header, and its name and password; so does each request."""
     with Peer(keeps(OK)) as proxy:
         monkeypatch.setenv(variable, proxy.url.replace("://", "://us%40er:p%3Aw@"))
         for _ in range(2):
-            assert ask(transport, "http://user:secret@tickets.invalid:8000/status?partition=a").body == b"ok"
+            assert ask(http, "http://user:secret@tickets.invalid:8000/status?partition=a").body == b"ok"
         login = f"Basic {base64.b64encode(b'us@er:p:w').decode()}"
         for received in proxy.received:
             assert received.line == "POST http://tickets.invalid:8000/status?partition=a HTTP/1.1"
@@ -722,12 +722,12 @@ def test_a_proxy_for_http(transport: Transport, monkeypatch: pytest.MonkeyPatch,
 
 @trusting
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
-def test_a_proxy_for_https(transport: Transport, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_a_proxy_for_https(http: HttpClient, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     """A proxy for https is asked for a tunnel, once, and learns nothing of what goes through it."""
     with Peer(tunnels(keeps(OK))) as proxy:
         monkeypatch.setenv(variable, proxy.url.replace("://", "://user:pw@"))
         for _ in range(2):
-            assert ask(transport, "https://127.0.0.1:4443/status", headers={"x-secret": "s"}).body == b"ok"
+            assert ask(http, "https://127.0.0.1:4443/status", headers={"x-secret": "s"}).body == b"ok"
         tunnel, *inside = proxy.received
         assert tunnel.line.startswith("CONNECT 127.0.0.1:4443 HTTP/1.")
         assert tunnel.all_of("proxy-authorization") == [f"Basic {base64.b64encode(b'user:pw').decode()}"]
@@ -738,38 +738,38 @@ def test_a_proxy_for_https(transport: Transport, monkeypatch: pytest.MonkeyPatch
     assert proxy.connections == 1
 
 
-def test_a_proxy_without_a_scheme(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_without_a_scheme(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy may be named by host and port alone, and needs no password."""
     with Peer(keeps(OK)) as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{proxy.port}")
-        assert ask(transport, "http://tickets.invalid/").body == b"ok"
+        assert ask(http, "http://tickets.invalid/").body == b"ok"
         assert proxy.received[0].all_of("proxy-authorization") == []
 
 
 @pytest.mark.parametrize("exempt", ["127.0.0.1", "a.example, 127.0.0.1", "*", "127.0.0.1:{port}"])
-def test_no_proxy(transport: Transport, monkeypatch: pytest.MonkeyPatch, dead_url: str, exempt: str) -> None:
+def test_no_proxy(http: HttpClient, monkeypatch: pytest.MonkeyPatch, dead_url: str, exempt: str) -> None:
     """What NO_PROXY names is asked without one."""
     with Peer(keeps(OK)) as peer:
         monkeypatch.setenv("HTTP_PROXY", dead_url)
         monkeypatch.setenv("NO_PROXY", exempt.format(port=peer.port))
-        assert ask(transport, peer.url).body == b"ok"
+        assert ask(http, peer.url).body == b"ok"
         assert peer.received[0].line == "POST / HTTP/1.1"
 
 
-def test_no_proxy_for_others(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_for_others(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """What NO_PROXY does not name goes through the proxy, a name that only ends alike too."""
     with Peer(keeps(OK)) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", "tickets.invalid")
-        assert ask(transport, "http://mytickets.invalid/").body == b"ok"
+        assert ask(http, "http://mytickets.invalid/").body == b"ok"
 
 
 def test_directly(monkeypatch: pytest.MonkeyPatch, dead_url: str) -> None:
-    """A direct transport asks no proxy, whatever the environment says."""
+    """A direct http asks no proxy, whatever the environment says."""
     for name in ("HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, dead_url)
-    with Peer(keeps(OK)) as peer, opened(direct=True) as transport:
-        assert ask(transport, peer.url).body == b"ok"
+    with Peer(keeps(OK)) as peer, opened(direct=True) as http:
+        assert ask(http, peer.url).body == b"ok"
         assert peer.received[0].line == "POST / HTTP/1.1"
 
 
@@ -783,11 +783,11 @@ def test_directly(monkeypatch: pytest.MonkeyPatch, dead_url: str) -> None:
         b"",
     ],
 )
-def test_a_proxy_that_refuses(transport: Transport, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+def test_a_proxy_that_refuses(http: HttpClient, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
     """A tunnel that was not opened has carried nothing."""
     with Peer(says(answer)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("://", "://user:s3cr3t@"))
-        error = failure(transport, "https://tickets.invalid/")
+        error = failure(http, "https://tickets.invalid/")
     assert not error.sent
     assert "s3cr3t" not in str(error)
     assert len(proxy.received) == 1
@@ -795,24 +795,20 @@ def test_a_proxy_that_refuses(transport: Transport, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("proxy", ["http://", "http://a:port", "http://[::1", "http://[", "http://a:70000"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_that_is_no_address(
-    transport: Transport, monkeypatch: pytest.MonkeyPatch, scheme: str, proxy: str
-) -> None:
+def test_a_proxy_that_is_no_address(http: HttpClient, monkeypatch: pytest.MonkeyPatch, scheme: str, proxy: str) -> None:
     """A proxy that is mistyped is a failure before anything is sent, and no crash."""
     monkeypatch.setenv(f"{scheme.upper()}_PROXY", proxy)
-    error = failure(transport, f"{scheme}://tickets.invalid/")
+    error = failure(http, f"{scheme}://tickets.invalid/")
     assert (type(error), error.sent) == (TransportError, False)
 
 
 @pytest.mark.parametrize("proxy", ["https", "socks5", "socks5h"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_of_another_kind(
-    transport: Transport, monkeypatch: pytest.MonkeyPatch, scheme: str, proxy: str
-) -> None:
+def test_a_proxy_of_another_kind(http: HttpClient, monkeypatch: pytest.MonkeyPatch, scheme: str, proxy: str) -> None:
     """A proxy that is not spoken to over plain HTTP gets no password in the clear, and no request."""
     with Peer(never_answers) as peer:
         monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"{proxy}://user:pw@127.0.0.1:{peer.port}")
-        error = failure(transport, f"{scheme}://tickets.invalid/", connect=0.3, answer=0.3)
+        error = failure(http, f"{scheme}://tickets.invalid/", connect=0.3, answer=0.3)
     assert not error.sent
     assert not any(received.all_of("proxy-authorization") for received in peer.received)
 
@@ -820,30 +816,30 @@ def test_a_proxy_of_another_kind(
 # --- what to trust -----------------------------------------------------------------------------------
 
 
-def test_a_folder_of_certificates(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_certificates(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that is named and has no certificate that fits leaves nobody to trust."""
     monkeypatch.setenv("SSL_CERT_DIR", str(CERTIFICATE.parent))
     monkeypatch.setenv("SSL_CERT_FILE", "")
     with Peer(keeps(OK), tls=True) as peer:
-        assert not failure(transport, peer.url).sent
+        assert not failure(http, peer.url).sent
 
 
-def test_a_certificate_file_that_is_not_there(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_file_that_is_not_there(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a file of certificates that is not there nothing is sent."""
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
     with Peer(keeps(OK), tls=True) as peer:
-        assert not failure(transport, peer.url).sent
+        assert not failure(http, peer.url).sent
 
 
 @trusting
 def test_certificates_are_read_once_and_where_needed() -> None:
     """Without TLS no certificate is read; with it they are read once, however many connections are made."""
     ends = says(b"HTTP/1.0 200 OK\r\n\r\n")
-    with patch("ssl.create_default_context", wraps=ssl.create_default_context) as load, opened() as transport:
+    with patch("ssl.create_default_context", wraps=ssl.create_default_context) as load, opened() as http:
         for tls, loaded in ((False, 0), (True, 1)):
             with Peer(ends, tls=tls) as peer:
                 for _ in range(2):
-                    ask(transport, peer.url)
+                    ask(http, peer.url)
             assert (peer.connections, load.call_count) == (2, loaded)
 
 
@@ -851,10 +847,10 @@ def test_a_plain_request_loads_little() -> None:
     """In a fresh process a request in the clear loads no certificates and no larger HTTP library."""
     script = """if True:
         import sys
-        from ticketctl.minting.http_client import Transport
-        transport = Transport()
-        print(transport.request("GET", sys.argv[1], {}, b"", connect=10, answer=10).status)
-        transport.close()
+        from ticketctl.minting.http_client import HttpClient
+        http = HttpClient()
+        print(http.request("GET", sys.argv[1], {}, b"", connect=10, answer=10).status)
+        http.close()
         print([name for name in ("certifi", "httpx", "urllib3", "botocore", "urllib.request") if name in sys.modules])
     """
     with Peer(keeps(OK)) as peer:
@@ -863,15 +859,15 @@ def test_a_plain_request_loads_little() -> None:
 
 
 @pytest.mark.parametrize("head", [b"103 Early Hints\r\nLink: </x>", b"102 Processing"])
-def test_an_interim_answer_is_not_the_answer(transport: Transport, head: bytes) -> None:
+def test_an_interim_answer_is_not_the_answer(http: HttpClient, head: bytes) -> None:
     """What comes behind an interim answer is never taken for the answer to the next request."""
     with Peer(keeps(b"HTTP/1.1 " + head + b"\r\n\r\n" + OK.replace(b"ok", b"no")), keeps(OK)) as peer:
-        assert failure(transport, peer.url).sent is True
-        assert ask(transport, peer.url).body == b"ok"
+        assert failure(http, peer.url).sent is True
+        assert ask(http, peer.url).body == b"ok"
     assert [received.connection for received in peer.received] == [0, 1]
 
 
-def test_an_answer_that_drips(transport: Transport) -> None:
+def test_an_answer_that_drips(http: HttpClient) -> None:
     """An answer must be there in its time as a whole, however steadily its pieces come."""
 
     def drips(talk: Talk) -> None:
@@ -883,4 +879,4 @@ def test_an_answer_that_drips(transport: Transport) -> None:
                 talk.sends(bytes([byte]))
 
     with Peer(drips) as peer:
-        assert failure(transport, peer.url, answer=0.3).sent is True
+        assert failure(http, peer.url, answer=0.3).sent is True

@@ -14,7 +14,7 @@ from ticketctl.errors import (
     TicketctlError,
     UnreachableError,
 )
-from ticketctl.minting.retry import until_known
+from ticketctl.minting.retry import call_with_retries
 
 NOT_MINTED = NotMintedError("not minted")
 UNKNOWN = OutcomeUnknownError("unknown")
@@ -26,7 +26,7 @@ def highest(low: float, bound: float) -> float:
 
 
 class Run:
-    """``until_known`` on a clock that only sleeping and the attempts move; each attempt takes ``takes`` seconds.
+    """``call_with_retries`` on a clock that only sleeping and the attempts move; each attempt takes ``takes`` seconds.
 
     ``outcomes`` come in turn, the last of them again and again.
     """
@@ -53,7 +53,7 @@ class Run:
     def __call__(
         self, *, keyed: bool = False, timeout: float = 10.0, jitter: Callable[[float, float], float] = highest
     ) -> str:
-        return until_known(
+        return call_with_retries(
             self.attempt, timeout=timeout, keyed=keyed, clock=lambda: self.now, sleep=self.sleep, jitter=jitter
         )
 

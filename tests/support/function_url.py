@@ -6,7 +6,7 @@ from typing import Any
 
 from ticketctl.handler import handler
 
-SETTINGS = handler.Settings("Tickets", "us-east-1", offset=1, increment=1, max_count=10_000)
+SETTINGS = handler.Configuration("Tickets", "us-east-1", offset=1, increment=1, max_count=10_000)
 SECRET = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE"
 
 

@@ -34,7 +34,7 @@ class Mint:
                 raise failure
             return self._receipts[key]
 
-    def mint(self, count: int, *, key: str, stays: bool = False) -> Block:  # noqa: ARG002
+    def mint(self, count: int, *, key: str, pinned: bool = False) -> Block:  # noqa: ARG002
         return self(count, key)
 
     def close(self) -> None:

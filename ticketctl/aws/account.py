@@ -91,7 +91,7 @@ class Aws:
             proxies={} if self.embedded else None,
             user_agent_extra="ticketctl",
         )
-        where = errors_in_our_words(f"{service} in {self.region}", profile=self.profile)
+        where = translated_errors(f"{service} in {self.region}", profile=self.profile)
         with where, _broken_setup(), self._session as session:
             client = session.create_client(
                 service, region_name=self.region, endpoint_url=self.endpoint_url, config=config
@@ -105,7 +105,7 @@ class Aws:
 
     def account(self) -> str:
         """The account that the credentials belong to."""
-        with errors_in_our_words(f"sts in {self.region}", profile=self.profile):
+        with translated_errors(f"sts in {self.region}", profile=self.profile):
             return str(self.client("sts", timeout=5.0, retries=1).get_caller_identity()["Account"])
 
     @property
@@ -128,7 +128,7 @@ class Aws:
         from botocore.auth import SigV4Auth
         from botocore.awsrequest import AWSRequest
 
-        with errors_in_our_words("the credentials", profile=self.profile), _broken_setup(), self._session as session:
+        with translated_errors("the credentials", profile=self.profile), _broken_setup(), self._session as session:
             credentials = session.get_credentials()
             if credentials is None:
                 raise _no_credentials(self.profile)
@@ -190,7 +190,7 @@ class _Once:
 
 def profile_region(profile: str | None) -> str | None:
     """The region that the AWS configuration names for a profile."""
-    with errors_in_our_words("the AWS configuration", profile=profile), _broken_setup():
+    with translated_errors("the AWS configuration", profile=profile), _broken_setup():
         region: str | None = _session(profile).get_config_variable("region")
         return region
 
@@ -259,7 +259,7 @@ def _broken_setup() -> Iterator[None]:
 
 
 @contextmanager
-def errors_in_our_words(target: str, *, profile: str | None = None, spends: bool = False) -> Iterator[None]:
+def translated_errors(target: str, *, profile: str | None = None, spends: bool = False) -> Iterator[None]:
     """Turn what botocore raises into an error of ours. ``spends``: the request may have minted.
 
     Only what says that nothing was sent, or that AWS refused, counts as not minted.

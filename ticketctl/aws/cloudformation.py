@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ticketctl.aws.account import errors_in_our_words
+from ticketctl.aws.account import translated_errors
 from ticketctl.errors import NotDeployedError, RefusedError, StackFailedError
 from ticketctl.models import StackOutputs
 
@@ -108,7 +108,7 @@ class CloudFormation:
         self._region = client.meta.region_name
         self._target = f"CloudFormation in {self._region}"
 
-    def find(self, stack: str) -> Stack | None:
+    def describe(self, stack: str) -> Stack | None:
         """The stack of that name or id; ``None`` where there is none (or there was, and it is deleted)."""
         try:
             with self._errors():
@@ -128,7 +128,7 @@ class CloudFormation:
 
     def find_ours(self, stack: str) -> Stack | None:
         """The same, but ``RefusedError`` where the stack of that name is something else than a ticket server."""
-        found = self.find(stack)
+        found = self.describe(stack)
         if found is not None and not found.is_empty and not found.parameters.keys() >= _OUR_PARAMETERS:
             raise RefusedError(
                 f"the stack {stack} in {self._region} is not a ticket server; nothing was changed",
@@ -181,7 +181,7 @@ class CloudFormation:
         """Delete a change set, and the empty stack that came with it."""
         with self._errors():
             self._client.delete_change_set(ChangeSetName=plan.change_set_id)
-        left = self.find(plan.stack_id) if plan.is_new else None
+        left = self.describe(plan.stack_id) if plan.is_new else None
         if left is not None and left.is_empty:  # else somebody else has brought it to life meanwhile
             with self._errors():
                 self._client.delete_stack(StackName=plan.stack_id)
@@ -202,7 +202,7 @@ class CloudFormation:
     def delete(self, stack: Stack) -> None:
         """Delete a stack and follow it to its end. The table is retained by its own deletion policy."""
         seen = {event.id for event in self._events(stack.id)}
-        now = self.find(stack.id)
+        now = self.describe(stack.id)
         if now is None:
             return
         if now.status != stack.status:
@@ -264,7 +264,7 @@ class CloudFormation:
         """Report the events of a deployment that somebody else started, until it is over."""
         seen = {event.id for event in self._events(stack.id)}
         for pause in _pauses():
-            current = self.find(stack.id)
+            current = self.describe(stack.id)
             for event in reversed(self._events(stack.id, until=seen)):
                 seen.add(event.id)
                 self._report(f"  {event}")
@@ -303,7 +303,7 @@ class CloudFormation:
         """AWS says "does not exist" with the code ValidationError, as it says everything else that is wrong."""
         from botocore.exceptions import ClientError
 
-        with errors_in_our_words(self._target, profile=self._profile):
+        with translated_errors(self._target, profile=self._profile):
             try:
                 yield
             except ClientError as error:

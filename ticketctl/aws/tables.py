@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ticketctl.aws.account import NOT_ENABLED, Aws, errors_in_our_words
+from ticketctl.aws.account import NOT_ENABLED, Aws, translated_errors
 from ticketctl.errors import NotDeployedError, StackFailedError, TicketctlError
 
 LOOKERS = 16  # regions that are looked at side by side
@@ -20,7 +20,7 @@ class Tables:
     def exists(self, name: str) -> bool:
         """Whether there is a table of that name."""
         try:
-            with errors_in_our_words(self._target, profile=self._profile):
+            with translated_errors(self._target, profile=self._profile):
                 self._client.describe_table(TableName=name)
         except NotDeployedError:
             return False
@@ -30,7 +30,7 @@ class Tables:
         """Take the deletion protection off and delete the table; returns when it is gone."""
         from botocore.exceptions import WaiterError
 
-        with errors_in_our_words(self._target, profile=self._profile):
+        with translated_errors(self._target, profile=self._profile):
             try:
                 self._client.update_table(TableName=name, DeletionProtectionEnabled=False)
                 self._client.get_waiter("table_exists").wait(TableName=name)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ticketctl.errors import FileError, MissingExtraError, SetupError
-from ticketctl.handler import sources
+from ticketctl.handler import bundle_root
 from ticketctl.settings import LOCAL_REGION
 
 SHIPPED = Path(__file__).parent / "template.json"
@@ -24,7 +24,7 @@ ROLE_TYPE = "AWS::IAM::Role"
 _ROLE_NAME = "${AWS::StackName}-${AWS::Region}"
 
 
-def sources_hash(root: Path) -> str:
+def code_hash(root: Path) -> str:
     """A hash of the names and contents of all that the template is made from."""
     digest = hashlib.sha256()
     for path in sorted([*root.glob("stack/*.py"), *root.glob("lambda/*.py")]):
@@ -39,7 +39,7 @@ def load(stack: str) -> dict[str, Any]:
         shipped: dict[str, Any] = json.loads(SHIPPED.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise FileError(f"{SHIPPED} cannot be read: {error}", hint="install ticketctl again") from None
-    if shipped["Metadata"]["ticketctl"]["sources"] == sources_hash(sources()):
+    if shipped["Metadata"]["ticketctl"]["code"] == code_hash(bundle_root()):
         return for_stack(shipped, stack)
     return fresh(stack)
 
@@ -50,7 +50,7 @@ def fresh(stack: str, out: Path | None = None) -> dict[str, Any]:
         assembly = out or Path(scratch)
         _synthesise(stack, assembly)
         template: dict[str, Any] = json.loads((assembly / f"{stack}.template.json").read_text(encoding="utf-8"))
-    template["Metadata"] = {"ticketctl": {"sources": sources_hash(sources())}}
+    template["Metadata"] = {"ticketctl": {"code": code_hash(bundle_root())}}
     return template
 
 
@@ -85,7 +85,7 @@ def as_body(template: dict[str, Any]) -> str:
 
 
 def _synthesise(stack: str, out: Path) -> None:
-    app = sources() / "stack" / "app.py"
+    app = bundle_root() / "stack" / "app.py"
     environment = {
         **os.environ,
         "JSII_NODE": str(_node()),

@@ -11,19 +11,19 @@ from weakref import WeakSet
 
 from ticketctl.client.buffer import Buffer
 from ticketctl.client.forks import forget_in_child
-from ticketctl.client.sync import Minter, TicketClient, Where, checked_key, connection_to, minter_at, settled
-from ticketctl.deployments.connection import Connection
+from ticketctl.client.sync import Minter, TicketClient, Where, checked_key, client_settings, connection_to, minter_at
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import TicketctlError, UsageError
 from ticketctl.minting.async_function_url import AsyncUrlSource
-from ticketctl.minting.retry import Tries, until_known_async
+from ticketctl.minting.retry import Tries, call_with_retries_async
 from ticketctl.models import Block
 
 
 class AsyncMinter(Protocol):
     """What mints for an asynchronous client: ``ticketctl.client.sync.Minter`` with ``await``."""
 
-    async def mint(self, count: int, *, key: str, stays: bool = False) -> Block:
-        """Take ``count`` tickets under an idempotency key; one that is to be used again ``stays`` in one region."""
+    async def mint(self, count: int, *, key: str, pinned: bool = False) -> Block:
+        """Take ``count`` tickets under an idempotency key; one that is to be used again ``pinned`` in one region."""
         ...
 
     async def close(self) -> None:
@@ -156,7 +156,7 @@ class AsyncTicketClient:
 
     async def fetch(self, count: int, *, idempotency_key: str | None = None) -> Block:
         """Mint ``count`` tickets, 1 to 10,000, in one write; errors as with ``TicketClient.fetch``."""
-        return await self._mint(count, checked_key(idempotency_key), stays=idempotency_key is not None)
+        return await self._mint(count, checked_key(idempotency_key), pinned=idempotency_key is not None)
 
     def lease(self, block_size: int = 10_000, *, min_block: int = 100, seconds: float = 60.0) -> AsyncLease:
         """Tickets one after another, without end, minted ahead in blocks as ``TicketClient.lease`` says."""
@@ -172,12 +172,12 @@ class AsyncTicketClient:
         if self._opened is not None:
             await self._opened.close()
 
-    async def _mint(self, count: int, key: str, *, stays: bool = False) -> Block:
+    async def _mint(self, count: int, key: str, *, pinned: bool = False) -> Block:
         if self._closed:
             raise UsageError("the client is closed")
         if self._opened is None:
             self._opened = self._open()
-        return await self._opened.mint(count, key=key, stays=stays)
+        return await self._opened.mint(count, key=key, pinned=pinned)
 
     def _forget(self) -> None:
         """In a forked child: keep the parent's connections, unused."""
@@ -186,7 +186,7 @@ class AsyncTicketClient:
 
 def async_minter_at(where: Where, environ: Mapping[str, str]) -> Callable[[], AsyncMinter]:
     """What opens the minter that the settings name."""
-    _, settings = settled(where, environ)
+    _, settings = client_settings(where, environ)
     if settings.via == "dynamodb" or len(settings.regions) > 1:
         open_minter = minter_at(where, environ)
         return lambda: ThreadMinter(open_minter)
@@ -199,9 +199,9 @@ class ThreadMinter:
     def __init__(self, open_minter: Callable[[], Minter]) -> None:
         self._tickets = TicketClient(open_minter)
 
-    async def mint(self, count: int, *, key: str, stays: bool = False) -> Block:
+    async def mint(self, count: int, *, key: str, pinned: bool = False) -> Block:
         """Take ``count`` tickets."""
-        return await asyncio.to_thread(self._tickets._mint, count, key, stays=stays)
+        return await asyncio.to_thread(self._tickets._mint, count, key, pinned=pinned)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -209,18 +209,18 @@ class ThreadMinter:
 
 
 class UrlMinter:
-    """Mints through the Function URL of a connection, which is asked in threads where the URL is and who signs."""
+    """Mints through the Function URL of a stack, which is asked in threads where the URL is and who signs."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, stack: RegionalStack) -> None:
+        self._stack = stack
         self._source: AsyncUrlSource | None = None
         self._looks = 0
         self._opened = AsyncExitStack()
         self._finding = asyncio.Lock()
 
-    async def mint(self, count: int, *, key: str, stays: bool = False) -> Block:  # noqa: ARG002 - there is one region
+    async def mint(self, count: int, *, key: str, pinned: bool = False) -> Block:  # noqa: ARG002 - there is one region
         """Take ``count`` tickets, trying again where that is safe."""
-        settings = self._connection.settings
+        settings = self._stack.settings
 
         async def attempt(within: float) -> Block:
             source, looks = await self._find()
@@ -231,29 +231,29 @@ class UrlMinter:
                     raise
                 source, looks = await self._find()
                 block = await source.mint(settings.partition, count, key=key, within=within)
-            self._connection.answered = looks
-            return replace(block, region=self._connection.named_region)
+            self._stack.answered = looks
+            return replace(block, region=self._stack.named_region)
 
         tries = Tries(timeout=settings.timeout, keyed=True)
-        return await until_known_async(attempt, tries, asyncio.sleep)
+        return await call_with_retries_async(attempt, tries, asyncio.sleep)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._opened.aclose()
-        self._connection.close()
+        self._stack.close()
 
     async def _find(self) -> tuple[AsyncUrlSource, int]:
         """The source, and after how many looks it was opened."""
         async with self._finding:
-            if self._source is None or self._looks != self._connection.looks:
+            if self._source is None or self._looks != self._stack.looks:
                 self._source = await asyncio.to_thread(self._open)
                 self._opened.push_async_callback(self._source.close)
-                self._looks = self._connection.looks
+                self._looks = self._stack.looks
             return self._source, self._looks
 
     def _open(self) -> AsyncUrlSource:
-        return AsyncUrlSource(self._connection.function_url(), direct=self._connection.settings.local)
+        return AsyncUrlSource(self._stack.function_url(), direct=self._stack.settings.local)
 
     async def _refreshed(self, error: TicketctlError, looks: int) -> bool:
         async with self._finding:
-            return await asyncio.to_thread(self._connection.refreshed, error, looks)
+            return await asyncio.to_thread(self._stack.refreshed, error, looks)

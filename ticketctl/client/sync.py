@@ -11,12 +11,11 @@ from weakref import WeakSet
 
 from ticketctl.client.forks import forget_in_child
 from ticketctl.client.lease import Lease
-from ticketctl.deployments.connection import Connection
-from ticketctl.deployments.regions import Regions, connect_seconds
-from ticketctl.deployments.regions import settled as settled_as_typed
+from ticketctl.deployments.regional_stack import RegionalStack
+from ticketctl.deployments.regions import Regions, connect_seconds, resolve_settings
 from ticketctl.errors import UsageError
 from ticketctl.minting.dynamodb import DynamoDBSource
-from ticketctl.minting.retry import until_known
+from ticketctl.minting.retry import call_with_retries
 from ticketctl.models import Block
 from ticketctl.settings import Settings
 
@@ -51,8 +50,8 @@ class Minter(Protocol):
     Threads may share it; it ends within a bounded time.
     """
 
-    def mint(self, count: int, *, key: str, stays: bool = False) -> Block:
-        """Take ``count`` tickets under an idempotency key; one that is to be used again ``stays`` in one region."""
+    def mint(self, count: int, *, key: str, pinned: bool = False) -> Block:
+        """Take ``count`` tickets under an idempotency key; one that is to be used again ``pinned`` in one region."""
         ...
 
     def close(self) -> None:
@@ -100,7 +99,7 @@ class TicketClient:
         Raises ``NotMintedError`` where nothing was spent and it is safe to call again, ``OutcomeUnknownError``
         where tickets may have been, and the other errors of ``ticketctl.errors`` for what was refused.
         """
-        return self._mint(count, checked_key(idempotency_key), stays=idempotency_key is not None)
+        return self._mint(count, checked_key(idempotency_key), pinned=idempotency_key is not None)
 
     def lease(self, block_size: int = 10_000, *, min_block: int = 100, seconds: float = 60.0) -> Lease:
         """Tickets one after another, without end, minted ahead in blocks: see ``Lease``.
@@ -123,8 +122,8 @@ class TicketClient:
         if opened is not None:
             opened.close()
 
-    def _mint(self, count: int, key: str, *, stays: bool = False) -> Block:
-        return self._minter().mint(count, key=key, stays=stays)
+    def _mint(self, count: int, key: str, *, pinned: bool = False) -> Block:
+        return self._minter().mint(count, key=key, pinned=pinned)
 
     def _minter(self) -> Minter:
         with self._lock:
@@ -142,19 +141,19 @@ class TicketClient:
 
 def minter_at(where: Where, environ: Mapping[str, str]) -> Callable[[], Minter]:
     """What opens the minter that the settings name."""
-    table, settings = settled(where, environ)
+    table, settings = client_settings(where, environ)
     if table is None:
         return lambda: Regions(connection_to(settings, environ), environ=environ, note=_log.info, warn=_log.warning)
     return lambda: TableMinter(connection_to(settings, environ), table)
 
 
-def connection_to(settings: Settings, environ: Mapping[str, str]) -> Connection:
+def connection_to(settings: Settings, environ: Mapping[str, str]) -> RegionalStack:
     """A connection to the first region that logs what a command prints on stderr."""
     connect = connect_seconds(settings)
-    return Connection(settings, environ=environ, connect=connect, report=_log.info)
+    return RegionalStack(settings, environ=environ, connect=connect, report=_log.info)
 
 
-def settled(where: Where, environ: Mapping[str, str]) -> tuple[str | None, Settings]:
+def client_settings(where: Where, environ: Mapping[str, str]) -> tuple[str | None, Settings]:
     """The table that was named, if any, and the settings of a command with such flags."""
     flags = dict(where)
     table = flags.pop("table", None)
@@ -168,7 +167,7 @@ def settled(where: Where, environ: Mapping[str, str]) -> tuple[str | None, Setti
         if flags.get("url") is not None or flags.get("via") not in (None, "dynamodb"):
             raise UsageError("a table is minted from via dynamodb only", hint="leave url and via out")
         flags["via"] = "dynamodb"
-    return table, settled_as_typed(flags, environ)
+    return table, resolve_settings(flags, environ)
 
 
 def checked_key(key: str | None) -> str:
@@ -183,19 +182,19 @@ def checked_key(key: str | None) -> str:
 class TableMinter:
     """Mints from a table by its name."""
 
-    def __init__(self, connection: Connection, table: str) -> None:
-        self._source = DynamoDBSource(connection.sender(table), table, region=connection.region)
-        self._settings = connection.settings
-        self._connection = connection
+    def __init__(self, stack: RegionalStack, table: str) -> None:
+        self._source = DynamoDBSource(stack.sender(table), table, region=stack.region)
+        self._settings = stack.settings
+        self._stack = stack
 
-    def mint(self, count: int, *, key: str, stays: bool = False) -> Block:  # noqa: ARG002 - there is one table
+    def mint(self, count: int, *, key: str, pinned: bool = False) -> Block:  # noqa: ARG002 - there is one table
         """Take ``count`` tickets."""
 
         def attempt(within: float) -> Block:
             return self._source.mint(self._settings.partition, count, key=key, within=within)
 
-        return until_known(attempt, timeout=self._settings.timeout, keyed=True)
+        return call_with_retries(attempt, timeout=self._settings.timeout, keyed=True)
 
     def close(self) -> None:
         """Close the connections."""
-        self._connection.close()
+        self._stack.close()

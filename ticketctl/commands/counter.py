@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ticketctl.commands.options import Run, command, help_when_bare, whole
+from ticketctl.commands.options import Run, command, help_when_bare, integer
 from ticketctl.commands.status import show_all
 from ticketctl.errors import FileError, UsageError
 from ticketctl.models import Counter
@@ -40,15 +40,15 @@ def register(app: typer.Typer) -> None:
 def create(
     run: Run,
     name: Name,
-    start: Annotated[int | None, typer.Option(parser=whole(1), metavar="N", help="Its first ticket.")] = None,
+    start: Annotated[int | None, typer.Option(parser=integer(1), metavar="N", help="Its first ticket.")] = None,
     increment: Annotated[
-        int | None, typer.Option(parser=whole(1), metavar="N", help="Its step. Default: the stack's.")
+        int | None, typer.Option(parser=integer(1), metavar="N", help="Its step. Default: the stack's.")
     ] = None,
     offset: Annotated[
-        int | None, typer.Option(parser=whole(1), metavar="N", help="A number of its lane. Default: the stack's.")
+        int | None, typer.Option(parser=integer(1), metavar="N", help="A number of its lane. Default: the stack's.")
     ] = None,
     ceiling: Annotated[
-        int | None, typer.Option(parser=whole(1), metavar="N", help="The last ticket that may be issued.")
+        int | None, typer.Option(parser=integer(1), metavar="N", help="The last ticket that may be issued.")
     ] = None,
 ) -> None:
     """Create a counter, in every region of the stack. Where it exists as asked for, it stays as it is."""
@@ -60,7 +60,7 @@ def create(
         members = run.regions.members()
         made, created = sequence.create(members, _targets(run, members), name, start=start or 1, ceiling=ceiling)
     else:
-        counter, created = run.connection.counters().create(
+        counter, created = run.home.counters().create(
             name, start=start, increment=increment, offset=offset, ceiling=ceiling
         )
         made = [counter]
@@ -71,7 +71,8 @@ def advance(
     run: Run,
     name: Name,
     to: Annotated[
-        int, typer.Option("--to", parser=whole(1), metavar="N", help="The number that then counts as its last ticket.")
+        int,
+        typer.Option("--to", parser=integer(1), metavar="N", help="The number that then counts as its last ticket."),
     ],
 ) -> None:
     """Move a counter forward, past numbers that were taken elsewhere. Never back."""
@@ -80,7 +81,7 @@ def advance(
     if run.regions.are_shared():
         moved = advance_all(_members(run), name, to)
     else:
-        moved = [run.connection.counters().advance(name, to)]
+        moved = [run.home.counters().advance(name, to)]
     _show(run, moved, "is now past that number")
 
 
@@ -106,7 +107,7 @@ def adopt(
         members = _members(run)
         there, moved = sequence.adopt(members, _targets(run, members), name, largest)
     else:
-        counter, moved = run.connection.counters().adopt(name, largest)
+        counter, moved = run.home.counters().adopt(name, largest)
         there = [counter]
     _show(run, there, f"starts above {largest}" if moved else f"was beyond {largest} already", moved=moved)
 
@@ -131,7 +132,7 @@ def _switch(run: Run, name: str, change: "Callable[[Counters], Callable[[str], C
     from ticketctl.counters.sequence import switch
 
     if not run.regions.are_shared():
-        return [change(run.connection.counters())(name)]
+        return [change(run.home.counters())(name)]
     return switch(_members(run), name, lambda counters: change(counters)(name))
 
 
@@ -149,8 +150,8 @@ def _targets(run: Run, members: "Sequence[Member]") -> Sequence[str]:
 def _show(run: Run, counters: Sequence[Counter], what: str, **facts: bool) -> None:
     place = run.place_of(counter.region or "" for counter in counters)
     if run.output.as_json:
-        whole = [counter.as_dict() for counter in counters]
-        run.output.document({**(whole[0] if len(whole) == 1 else {"counters": whole}), **facts})
+        listed = [counter.as_dict() for counter in counters]
+        run.output.document({**(listed[0] if len(listed) == 1 else {"counters": listed}), **facts})
         return
     run.output.note(f"{counters[0].partition} {what}, in {place}")
     run.output.counters([counters], title=place)

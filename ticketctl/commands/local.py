@@ -22,8 +22,8 @@ def register(app: typer.Typer) -> None:
 
 def up(run: Run) -> None:
     """Start it and deploy the stack; print its endpoint."""
-    run.connection.look_up()
-    engine = run.connection.local.ensure()
+    run.home.look_up()
+    engine = run.home.local.ensure()
     if run.output.as_json:
         run.output.document({"endpoint_url": engine.endpoint_url, "pid": engine.pid, "port": engine.port})
     else:
@@ -32,7 +32,7 @@ def up(run: Run) -> None:
 
 def down(run: Run) -> None:
     """Stop it; what it knows is kept."""
-    local = run.connection.local
+    local = run.home.local
     stopped = local.stop()
     if stopped and not local.state.exists():
         raise LocalEngineError(f"stopped, but {local.state} was removed while it ran: no counter is kept")
@@ -43,7 +43,7 @@ def down(run: Run) -> None:
 
 def status(run: Run) -> None:
     """Show whether it runs, and where."""
-    local = run.connection.local
+    local = run.home.local
     engine = local.running()
     if run.output.as_json:
         run.output.document(
@@ -64,7 +64,7 @@ def status(run: Run) -> None:
 def env(run: Run) -> None:
     """Print the variables that point any AWS tool at it: eval "$(ticketctl local env)"."""
     region = run.settings.require_region()
-    variables = run.connection.local.ensure().variables(region)
+    variables = run.home.local.ensure().variables(region)
     if run.output.as_json:
         run.output.document(variables)
         return
@@ -76,8 +76,8 @@ def logs(
     run: Run, follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until Ctrl-C.")] = False
 ) -> None:
     """Print what it logged."""
-    run.connection.local.prepare()
-    path = run.connection.local.log
+    run.home.local.prepare()
+    path = run.home.local.log
     path.touch(mode=0o600)
     with path.open(encoding="utf-8", errors="replace") as file:
         while True:
@@ -97,7 +97,7 @@ def reset(run: Run, yes: Yes = False) -> None:
     from ticketctl.deployments.regions import forget_embedded
 
     run.confirm("Forget every stack and counter of the embedded AWS?", yes=yes)
-    run.connection.local.reset()
+    run.home.local.reset()
     forget_embedded(os.environ)
     run.output.note("the embedded AWS is as new")
     if run.output.as_json:

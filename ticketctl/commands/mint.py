@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from ticketctl.commands.options import KEY, Run, command, whole
+from ticketctl.commands.options import KEY, Run, command, integer
 from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError, UsageError
 from ticketctl.models import Block
-from ticketctl.output import UndeliveredError, block_lines, lost_reader
+from ticketctl.output import UndeliveredError, block_lines, stdout_error
 
 MAX_TICKETS = 2**53 - 1
 
@@ -26,23 +26,23 @@ def next_ticket(run: Run) -> None:
     """Mint one ticket and print it."""
     try:
         key, is_typed = _key(run)
-        deliver(run.regions.mint(1, key=key, stays=is_typed), run, ranges=False)
+        deliver(run.regions.mint(1, key=key, pinned=is_typed), run, ranges=False)
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted; a ticket may have been spent") from None
 
 
 def fetch(
     run: Run,
-    count: Annotated[int, typer.Argument(parser=whole(1, MAX_TICKETS), metavar="COUNT", help="How many tickets.")],
+    count: Annotated[int, typer.Argument(parser=integer(1, MAX_TICKETS), metavar="COUNT", help="How many tickets.")],
     block: Annotated[
         int | None,
         typer.Option(
-            "--block", parser=whole(1, 10_000), metavar="N", help="Tickets a write. Default: as many as allowed."
+            "--block", parser=integer(1, 10_000), metavar="N", help="Tickets a write. Default: as many as allowed."
         ),
     ] = None,
     concurrency: Annotated[
         int,
-        typer.Option(parser=whole(1, 64), metavar="N", help="Blocks in flight; they are printed as they arrive."),
+        typer.Option(parser=integer(1, 64), metavar="N", help="Blocks in flight; they are printed as they arrive."),
     ] = 1,
     ranges: Annotated[
         bool, typer.Option("--ranges", help="One block a line: first, last and step, tab-separated.")
@@ -55,7 +55,7 @@ def fetch(
         with run.output.progress("minting", count) as advance:
             while True:
                 try:
-                    for minted in _blocks(run, count, size, key, at_once=concurrency, stays=is_typed):
+                    for minted in _blocks(run, count, size, key, at_once=concurrency, pinned=is_typed):
                         progress.written = minted.count
                         deliver(minted, run, ranges=ranges)
                         progress.printed += minted.count
@@ -102,12 +102,12 @@ class _Progress:
         return f"{self.printed} of {self.count} tickets were printed"
 
 
-def _blocks(run: Run, count: int, size: int, key: str, *, at_once: int, stays: bool) -> Iterator[Block]:
+def _blocks(run: Run, count: int, size: int, key: str, *, at_once: int, pinned: bool) -> Iterator[Block]:
     """The blocks in order of arrival; after a failure those that were in flight, then the error."""
     from ticketctl.minting.in_flight import as_they_arrive
 
     def mint(begin: int) -> Block:
-        return run.regions.mint(min(size, count - begin), key=f"{key}/{begin}", stays=stays)
+        return run.regions.mint(min(size, count - begin), key=f"{key}/{begin}", pinned=pinned)
 
     failure = None
     for answer in as_they_arrive(mint, range(0, count, size), at_once=at_once):
@@ -137,4 +137,4 @@ def deliver(block: Block, run: Run, *, ranges: bool) -> None:
     except UndeliveredError as failure:
         lost = block.tickets[failure.lines * block.count // len(lines) :]
         span = f"{lost[0]} to {lost[-1]}, {len(lost)} tickets" if len(lost) > 1 else str(lost[0])
-        raise lost_reader(failure.cause, f"minted but not delivered: {span}") from failure
+        raise stdout_error(failure.cause, f"minted but not delivered: {span}") from failure

@@ -16,7 +16,7 @@ from ticketctl.errors import ConfirmationNeededError, RefusedError, TicketctlErr
 from ticketctl.output import Output, standard_output
 
 if TYPE_CHECKING:
-    from ticketctl.deployments.connection import Connection
+    from ticketctl.deployments.regional_stack import RegionalStack
     from ticketctl.deployments.regions import Regions
     from ticketctl.settings import Settings
 
@@ -24,7 +24,7 @@ _WHERE = "Where"
 _HOW = "How"
 
 
-def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+def integer(least: int, most: int | None = None) -> Callable[[str], int]:
     """A parser of whole numbers in ASCII digits; ``int`` alone takes digits of every script, and underscores."""
     span = f"x>={least}" if most is None else f"{least}<=x<={most}"
 
@@ -91,20 +91,20 @@ PARAMETERS: dict[str, Any] = {
         typer.Option("--public/--no-public", help="Whether anyone who has the URL may mint. Default: as it is, or no."),
     ],
     "max_count": Annotated[
-        int | None, typer.Option(parser=whole(0), metavar="N", help="The most tickets that one call may take.")
+        int | None, typer.Option(parser=integer(0), metavar="N", help="The most tickets that one call may take.")
     ],
     "offset": Annotated[
         int | None,
-        typer.Option(parser=whole(0), metavar="N", help="The first ticket of counters that are made from now on."),
+        typer.Option(parser=integer(0), metavar="N", help="The first ticket of counters that are made from now on."),
     ],
     "increment": Annotated[
-        int | None, typer.Option(parser=whole(0), metavar="N", help="The step of counters that are made from now on.")
+        int | None, typer.Option(parser=integer(0), metavar="N", help="The step of counters that are made from now on.")
     ],
     "reserved_concurrency": Annotated[
-        int | None, typer.Option(parser=whole(-1), metavar="N", help="Executions reserved for it; -1 reserves none.")
+        int | None, typer.Option(parser=integer(-1), metavar="N", help="Executions reserved for it; -1 reserves none.")
     ],
     "log_retention": Annotated[
-        int | None, typer.Option(parser=whole(0), metavar="DAYS", help="Days that log lines are kept.")
+        int | None, typer.Option(parser=integer(0), metavar="DAYS", help="Days that log lines are kept.")
     ],
 }
 _FLAGS = {"spread", "as_json", "quiet", "verbose", "debug"}
@@ -117,7 +117,7 @@ class Run:
 
     flags: Mapping[str, Any]
     settings: "Settings"
-    connection: "Connection"
+    home: "RegionalStack"
     regions: "Regions"
     output: Output
 
@@ -179,7 +179,7 @@ def command(
                 flags["local"] = True
             try:
                 run = _run(flags)
-                with run.connection:
+                with run.home:
                     function(run, **arguments)
             except TicketctlError as error:
                 error.hint = _in_context(error.hint, flags)
@@ -209,8 +209,8 @@ def _parameter(name: str, annotation: Any) -> inspect.Parameter:
 
 def _run(flags: Mapping[str, Any]) -> Run:
     # Here, because help and completion need none of it.
-    from ticketctl.deployments.connection import Connection
-    from ticketctl.deployments.regions import Regions, connect_seconds, settled
+    from ticketctl.deployments.regional_stack import RegionalStack
+    from ticketctl.deployments.regions import Regions, connect_seconds, resolve_settings
 
     output = Output(
         stdout=standard_output(),
@@ -220,15 +220,15 @@ def _run(flags: Mapping[str, Any]) -> Run:
         quiet=flags["quiet"],
         verbose=flags["verbose"],
     )
-    settings = settled(flags, os.environ)
+    settings = resolve_settings(flags, os.environ)
     for name, origin in settings.origins.items():
         value = getattr(settings, name)
         output.detail(f"{name.replace('_', '-')}: {' '.join(value) if name == 'regions' else value} (from {origin})")
     connect = connect_seconds(settings)
-    connection = Connection(settings, environ=os.environ, connect=connect, report=output.note)
+    home = RegionalStack(settings, environ=os.environ, connect=connect, report=output.note)
     spread = bool(flags.get("spread"))
-    regions = Regions(connection, environ=os.environ, spread=spread, note=output.detail, warn=output.warn)
-    return Run(flags, settings, connection, regions, output)
+    regions = Regions(home, environ=os.environ, spread=spread, note=output.detail, warn=output.warn)
+    return Run(flags, settings, home, regions, output)
 
 
 def _in_context(hint: str, flags: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ def regions(run: Run) -> None:
     also = () if run.named_regions else run.regions.elsewhere()
     members = run.regions.members(also=also, tolerant=True)
     if not members:
-        run.connection.look_up()  # which says what is missing
+        run.home.look_up()  # which says what is missing
     found = survey(members, run.output.warn)
     entries = [entry for lanes in found.entries.values() for entry in lanes]
     entries.sort(key=lambda entry: (entry.counter, entry.lane.increment, entry.lane.residue))

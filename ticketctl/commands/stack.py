@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ticketctl.commands.options import PARAMETERS, Run, Yes, command
-from ticketctl.deployments.outcomes import Outcomes, all_of, answers, failures, raise_failures
+from ticketctl.deployments.outcomes import Outcomes, all_of, failures, raise_failures, succeeded
 from ticketctl.errors import FileError, InterruptedRunError, NotMintedError, TicketctlError, UsageError
 from ticketctl.output import counter_row
 
 if TYPE_CHECKING:
     from ticketctl.aws.cloudformation import CloudFormation, Plan, Stack
     from ticketctl.aws.tables import Tables
-    from ticketctl.deployments.connection import Connection
     from ticketctl.deployments.deploy import Planned
+    from ticketctl.deployments.regional_stack import RegionalStack
 
 CHANGES_FOUND = 9
 _TEMPLATE_NAMES = {
@@ -41,42 +41,42 @@ def register(app: typer.Typer) -> None:
 
 def deploy(run: Run, yes: Yes = False) -> None:
     """Deploy the ticket server to its regions, or bring it up to date. What is not named keeps its value."""
-    from ticketctl.deployments import deploy as deployment
+    from ticketctl.deployments import deploy as deploying
 
     note, regions = run.output.note, run.regions
     parameters = _parameters(run)
     note(f"deploying {run.place}, {_who(run)}")
     with ExitStack() as held:
-        held.enter_context(run.connection.exclusively())
-        shared = deployment.sharing(regions, parameters)
+        held.enter_context(run.home.exclusively())
+        shared = deploying.sharing(regions, parameters)
         if shared.begins and regions.unread:
             unread = ", ".join(regions.unread)
             run.confirm(f"Not looked into: {unread}. Begin as if {run.settings.stack} had no ticket there?", yes=yes)
         plans = _planned(run, parameters, shared=bool(shared.names))
-        if run.flags["public"] and not all(planned.is_public for planned in answers(plans).values()):
+        if run.flags["public"] and not all(planned.is_public for planned in succeeded(plans).values()):
             held.close()  # nobody else waits for this user's answer
-            _confirm_public(run, answers(plans).values(), yes=yes)
-            held.enter_context(run.connection.exclusively())
+            _confirm_public(run, succeeded(plans).values(), yes=yes)
+            held.enter_context(run.home.exclusively())
         with run.output.side_by_side(regions.names) as tell, _goes_on("deployment", "ticketctl deploy"):
             plans = _carried_out(run, plans, tell)
-    if answers(plans):
+    if succeeded(plans):
         with _goes_on("deployment", "ticketctl deploy"):
-            deployment.give_lanes(regions, shared, note)
+            deploying.give_lanes(regions, shared, note)
     _show_deployed(run, plans)
 
 
 def _planned(run: Run, parameters: dict[str, str], *, shared: bool) -> Outcomes["Planned"]:
     """What is to change in each region, as it is said; nothing is changed."""
-    from ticketctl.deployments import deploy as deployment
+    from ticketctl.deployments import deploy as deploying
 
     with run.output.side_by_side(run.regions.names) as tell:
 
-        def plan(connection: "Connection") -> "Planned":
-            stacks = connection.cloudformation(report=partial(tell, connection.region))
+        def plan(stack: "RegionalStack") -> "Planned":
+            stacks = stack.cloudformation(report=partial(tell, stack.region))
             stacks.make_ready(run.settings.stack)
-            planned = deployment.plan(connection, stacks, parameters, shared=shared)
+            planned = deploying.plan(stack, stacks, parameters, shared=shared)
             for change in planned.plan.changes:
-                tell(connection.region, f"  {change}")
+                tell(stack.region, f"  {change}")
             return planned
 
         return run.regions.each(plan)
@@ -85,15 +85,15 @@ def _planned(run: Run, parameters: dict[str, str], *, shared: bool) -> Outcomes[
 def _carried_out(run: Run, plans: Outcomes["Planned"], tell: Callable[[str, str], None]) -> Outcomes["Planned"]:
     """Execute the plans; a region that failed before stays as it is."""
 
-    def execute(connection: "Connection") -> "Planned":
-        planned = answers(plans)[connection.region]
+    def execute(stack: "RegionalStack") -> "Planned":
+        planned = succeeded(plans)[stack.region]
         if planned.plan.changes:
             planned.stacks.execute(planned.plan)
         else:
-            tell(connection.region, "no changes")
+            tell(stack.region, "no changes")
         return planned
 
-    done = {**failures(plans), **run.regions.each(execute, answers(plans))}
+    done = {**failures(plans), **run.regions.each(execute, succeeded(plans))}
     if len(plans) > 1:
         for name, error in failures(done).items():
             tell(name, f"failed: {error.message}")
@@ -102,7 +102,7 @@ def _carried_out(run: Run, plans: Outcomes["Planned"], tell: Callable[[str, str]
 
 def _show_deployed(run: Run, plans: Outcomes["Planned"]) -> None:
     """Say where the ticket server is, in every region that is up to date; then what failed."""
-    found = all_of(run.regions.each(lambda connection: (connection.look_up(), connection.url()), answers(plans)))
+    found = all_of(run.regions.each(lambda stack: (stack.look_up(), stack.url()), succeeded(plans)))
     for outputs, address in found.values():
         opened = ", open to anyone" if outputs.auth == "NONE" else ""
         run.output.note(f"the ticket server is at {address}{opened}")
@@ -112,7 +112,7 @@ def _show_deployed(run: Run, plans: Outcomes["Planned"]) -> None:
         {
             "url": address,
             "auth": outputs.auth,
-            "changed": bool(answers(plans)[name].plan.changes),
+            "changed": bool(succeeded(plans)[name].plan.changes),
             "stack": run.settings.stack,
             "region": name,
         }
@@ -131,20 +131,20 @@ def diff(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 9 where there are changes.")] = False,
 ) -> None:
     """Show what deploy would change; nothing is changed."""
-    from ticketctl.deployments import deploy as deployment
+    from ticketctl.deployments import deploy as deploying
 
     parameters = _parameters(run)
-    shared = deployment.sharing(run.regions, parameters)
+    shared = deploying.sharing(run.regions, parameters)
 
-    def look(connection: "Connection") -> "Plan":
-        stacks = connection.cloudformation(report=run.output.note)
-        plan = deployment.plan(connection, stacks, parameters, shared=bool(shared.names)).plan
+    def look(stack: "RegionalStack") -> "Plan":
+        stacks = stack.cloudformation(report=run.output.note)
+        plan = deploying.plan(stack, stacks, parameters, shared=bool(shared.names)).plan
         if plan.changes:
             stacks.discard(plan)
         return plan
 
     outcomes = run.regions.each(look)
-    plans = answers(outcomes)
+    plans = succeeded(outcomes)
     several = len(outcomes) > 1
     if plans and not any(plan.changes for plan in plans.values()):
         run.output.note("no changes")
@@ -185,20 +185,20 @@ def destroy(
     """Delete the stack in its regions. Its tables stay, and a later deploy carries their counters on."""
     if delete_tickets is not None and delete_tickets != run.settings.stack:
         raise UsageError(f"--delete-tickets {delete_tickets} does not name the stack {run.settings.stack}")
-    outcomes = run.regions.each(lambda connection: _standing(connection, run, deletes=delete_tickets is not None))
-    there = answers(outcomes)
-    doomed = [region for region, standing in there.items() if standing.what]
+    outcomes = run.regions.each(lambda stack: _removal(stack, run, deletes=delete_tickets is not None))
+    there = succeeded(outcomes)
+    to_delete = [region for region, standing in there.items() if standing.what]
     for region, standing in there.items():
         if not standing.what:
             kept = f"; the table {run.settings.stack} is there and stays" if standing.has_table else ""
             run.output.note(f"nothing to destroy in {_who(run)}/{region}{kept}")
         elif standing.has_table:
             _show_counters(run, run.regions.at(region))
-    if doomed:
-        what = "; ".join(dict.fromkeys(there[region].what for region in doomed))
-        run.confirm(f"Delete {what} of {run.place_of(doomed)}, {_who(run)}?", yes=yes)
-        outcomes = {**outcomes, **_destroyed(run, {region: there[region] for region in doomed})}
-    if run.output.as_json and answers(outcomes):
+    if to_delete:
+        what = "; ".join(dict.fromkeys(there[region].what for region in to_delete))
+        run.confirm(f"Delete {what} of {run.place_of(to_delete)}, {_who(run)}?", yes=yes)
+        outcomes = {**outcomes, **_destroyed(run, {region: there[region] for region in to_delete})}
+    if run.output.as_json and succeeded(outcomes):
         documents = [
             {
                 "destroyed": standing.stack is not None,
@@ -206,14 +206,14 @@ def destroy(
                 "stack": run.settings.stack,
                 "region": region,
             }
-            for region, standing in answers(outcomes).items()
+            for region, standing in succeeded(outcomes).items()
         ]
         run.output.document(documents[0] if len(outcomes) == 1 else {"regions": documents})
     raise_failures(outcomes, "destroyed")
 
 
 @dataclass(frozen=True)
-class _Standing:
+class _Removal:
     """What there is to destroy in one region."""
 
     stacks: "CloudFormation"
@@ -228,45 +228,45 @@ class _Standing:
         return " and ".join(parts)
 
 
-def _standing(connection: "Connection", run: Run, *, deletes: bool) -> _Standing:
-    stacks = connection.cloudformation(report=run.output.note)
-    stack, has_table = stacks.find_ours(run.settings.stack), _tables(connection).exists(run.settings.stack)
-    return _Standing(stacks, stack, has_table, deletes_table=has_table and deletes)
+def _removal(region: "RegionalStack", run: Run, *, deletes: bool) -> _Removal:
+    stacks = region.cloudformation(report=run.output.note)
+    stack, has_table = stacks.find_ours(run.settings.stack), _tables(region).exists(run.settings.stack)
+    return _Removal(stacks, stack, has_table, deletes_table=has_table and deletes)
 
 
-def _destroyed(run: Run, doomed: Mapping[str, _Standing]) -> Outcomes[_Standing]:
+def _destroyed(run: Run, to_delete: Mapping[str, _Removal]) -> Outcomes[_Removal]:
     """Delete what there is, side by side; the regions are not asked for tickets any more."""
-    from ticketctl.counters.sequence import forsake
+    from ticketctl.counters.sequence import withdraw_offers
 
     name = run.settings.stack
-    members = run.regions.members() if any(standing.deletes_table for standing in doomed.values()) else ()
-    with run.output.side_by_side(list(doomed)) as tell:
+    members = run.regions.members() if any(standing.deletes_table for standing in to_delete.values()) else ()
+    with run.output.side_by_side(list(to_delete)) as tell:
 
-        def delete(connection: "Connection") -> _Standing:
-            standing = doomed[connection.region]
+        def delete(stack: "RegionalStack") -> _Removal:
+            standing = to_delete[stack.region]
             if standing.stack is not None:
-                connection.cloudformation(report=partial(tell, connection.region)).delete(standing.stack)
-                connection.forget()
+                stack.cloudformation(report=partial(tell, stack.region)).delete(standing.stack)
+                stack.forget()
             if standing.deletes_table:
-                forsake(members, connection.region)
-                _tables(connection).delete(name)
+                withdraw_offers(members, stack.region)
+                _tables(stack).delete(name)
             return standing
 
-        with run.connection.exclusively(), _goes_on("deletion", "ticketctl destroy"):
-            outcomes = run.regions.each(delete, doomed)
-    gone = answers(outcomes)
+        with run.home.exclusively(), _goes_on("deletion", "ticketctl destroy"):
+            outcomes = run.regions.each(delete, to_delete)
+    gone = succeeded(outcomes)
     if gone:
         run.regions.remember([region for region in run.regions.before() if region not in gone])
     for region, standing in gone.items():
-        kept = "" if standing.deletes_table else f"; its table {name} stays, and ticketctl deploy takes it back"
+        kept = "" if standing.deletes_table else f"; its table {name} pinned, and ticketctl deploy takes it back"
         run.output.note(f"destroyed {standing.what} of {run.place_of([region])}{kept}")
     return outcomes
 
 
-def _tables(connection: "Connection") -> "Tables":
+def _tables(stack: "RegionalStack") -> "Tables":
     from ticketctl.aws.tables import Tables
 
-    return Tables(connection.aws.client("dynamodb"), profile=connection.settings.profile)
+    return Tables(stack.aws.client("dynamodb"), profile=stack.settings.profile)
 
 
 def synth(
@@ -334,10 +334,10 @@ def _parameters(run: Run) -> dict[str, str]:
     return parameters
 
 
-def _show_counters(run: Run, connection: "Connection") -> None:
-    run.output.note(f"the counters of {run.place_of([connection.region])}:")
+def _show_counters(run: Run, stack: "RegionalStack") -> None:
+    run.output.note(f"the counters of {run.place_of([stack.region])}:")
     try:
-        for counter in connection.counters_of(run.settings.stack).all(run.output.warn):
+        for counter in stack.counters_of(run.settings.stack).all(run.output.warn):
             run.output.note("  " + "\t".join(counter_row(counter)))
     except TicketctlError as error:  # whoever may delete the stack may not be allowed to read its table
         run.output.note(f"  cannot be read: {error.message}")

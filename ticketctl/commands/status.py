@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ticketctl.commands.options import SOURCE, Run, command
-from ticketctl.deployments.outcomes import answers, failures, raise_failures
+from ticketctl.deployments.outcomes import failures, raise_failures, succeeded
 from ticketctl.errors import TicketctlError
 from ticketctl.models import Counter
 
@@ -46,12 +46,12 @@ def status(
 
 def show_all(run: Run) -> bool:
     """Show every counter of every region while they are being read; whether there is any."""
-    tables = run.regions.each(lambda connection: connection.counters())
+    tables = run.regions.each(lambda stack: stack.counters())
     failed, shown = failures(tables), False
 
     def pages() -> Iterator[Sequence[Counter]]:
         nonlocal shown
-        found = _read(run, answers(tables), failed)
+        found = _read(run, succeeded(tables), failed)
         while page := sorted(itertools.islice(found, PAGE), key=_order):
             shown = True
             warn_where_little_is_left(run, page)
@@ -79,8 +79,8 @@ def _order(counter: Counter) -> tuple[str, str]:
 
 def url(run: Run) -> None:
     """Print the Function URL, one a region."""
-    outcomes = run.regions.each(lambda connection: (connection.look_up(), connection.url()))
-    for outputs, address in answers(outcomes).values():
+    outcomes = run.regions.each(lambda stack: (stack.look_up(), stack.url()))
+    for outputs, address in succeeded(outcomes).values():
         if run.output.as_json:
             where = {"stack": outputs.stack, "region": outputs.region}
             run.output.document({"url": address, "auth": outputs.auth, **where})
@@ -100,11 +100,11 @@ def _found(run: Run) -> list[Counter]:
     """The counter that was named, of each region, or all; at an address given by --url the default one."""
     partition = run.settings.partition
     if run.settings.url:
-        return [run.connection.counter()]
+        return [run.home.counter()]
     if partition is None:
-        outcomes = run.regions.each(lambda connection: list(connection.counters().all(run.output.warn)))
+        outcomes = run.regions.each(lambda stack: list(stack.counters().all(run.output.warn)))
     else:
         regions = [partition] if partition in run.regions.names else run.regions.names
-        outcomes = run.regions.each(lambda connection: [connection.counter()], regions)
+        outcomes = run.regions.each(lambda stack: [stack.counter()], regions)
     raise_failures(outcomes, "shown")
-    return sorted(itertools.chain.from_iterable(answers(outcomes).values()), key=_order)
+    return sorted(itertools.chain.from_iterable(succeeded(outcomes).values()), key=_order)

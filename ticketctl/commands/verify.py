@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ticketctl.commands.options import Run, command, whole
+from ticketctl.commands.options import Run, command, integer
 from ticketctl.counters.lanes import Lane
 from ticketctl.deployments.outcomes import all_of
 from ticketctl.errors import RefusedError, UsageError
@@ -25,9 +25,9 @@ def register(app: typer.Typer) -> None:
 
 def verify(
     run: Run,
-    workers: Annotated[int, typer.Option(parser=whole(1, 256), metavar="N", help="How many mint at once.")] = 8,
+    workers: Annotated[int, typer.Option(parser=integer(1, 256), metavar="N", help="How many mint at once.")] = 8,
     mints: Annotated[
-        int, typer.Option(parser=whole(1, 10_000_000), metavar="N", help="How often each of them mints.")
+        int, typer.Option(parser=integer(1, 10_000_000), metavar="N", help="How often each of them mints.")
     ] = 100,
     via: Annotated[str, typer.Option(help="Through the 'url', the table ('dynamodb') or 'both'.")] = "both",
 ) -> None:
@@ -37,7 +37,7 @@ def verify(
     if via not in SOURCES:
         raise UsageError(f"--via {via!r} is not one of: {', '.join(SOURCES)}")
     name = f"verify-{os.urandom(16).hex()}"
-    tables = all_of(run.regions.each(lambda connection: connection.counters()))
+    tables = all_of(run.regions.each(lambda stack: stack.counters()))
     try:
         lanes = {counter.region: _lane(counter) for counter in _create(run, name)}
         with ExitStack() as opened, run.output.progress("minting", workers * mints) as advance:
@@ -65,7 +65,7 @@ def _create(run: Run, name: str) -> Sequence[Counter]:
     from ticketctl.counters.sequence import create
 
     if not run.regions.are_shared():
-        return [run.connection.counters().create(name)[0]]
+        return [run.home.counters().create(name)[0]]
     members = run.regions.members()
     return create(members, run.regions.names, name)[0]
 
@@ -76,9 +76,9 @@ def _lane(counter: Counter) -> Lane:
 
 def _worker(run: Run, opened: ExitStack, name: str, region: str, via: str) -> Callable[[], int]:
     """A worker with connections of its own."""
-    from ticketctl.deployments.connection import Connection
+    from ticketctl.deployments.regional_stack import RegionalStack
 
     settings = dataclasses.replace(run.settings.in_region(region), partition=name, via=via, url=None)
-    connection = opened.enter_context(Connection(settings, environ=os.environ))
-    connection.outputs()
-    return lambda: connection.mint(1).last
+    stack = opened.enter_context(RegionalStack(settings, environ=os.environ))
+    stack.outputs()
+    return lambda: stack.mint(1).last

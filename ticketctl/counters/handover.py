@@ -6,7 +6,7 @@ A counter that stands at ``v`` and moves by ``m`` is split into k parts in three
    region the first number ``v + i·m`` and the increment ``k·m``, computed from the ``v`` of that moment. So it keeps
    ``v + k·m, v + 2k·m, …``; no number is left out, and no two regions can meet.
 2. ``take``: the other region's counter is made, on condition that there is none.
-3. ``settle``: the record is cleared.
+3. ``clear_offer``: the record is cleared.
 
 Whatever comes to an end after any of them, the record says what is left to do. A minter that still knows ``m`` is
 refused by the condition of its own write and goes on with ``k·m``.
@@ -61,7 +61,7 @@ class Holding:
         return self.lane.increment % lane.increment == 0 and self.lane.offset in lane
 
 
-def find(table: Counters, name: str) -> Holding | None:
+def read_holding(table: Counters, name: str) -> Holding | None:
     """What a region has of a counter, read consistently; ``None`` where it has none."""
     item = table.item(name)
     return None if item is None else Holding.read(table, item)
@@ -150,7 +150,7 @@ def take(table: Counters, name: str, donor: Holding) -> None:
             ) from None
 
 
-def settle(table: Counters, name: str, region: str, lane: Lane) -> None:
+def clear_offer(table: Counters, name: str, region: str, lane: Lane) -> None:
     """Clear the record of a lane that ``region`` has taken."""
     names = {"#first": FIRST + region, "#step": INCREMENT + region}
     values: dict[str, Value] = {":first": lane.offset, ":step": lane.increment}

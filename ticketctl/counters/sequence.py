@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ticketctl.counters.handover import Holding, begin, find, offer, release, settle, take
+from ticketctl.counters.handover import Holding, begin, clear_offer, offer, read_holding, release, take
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.table import Counters, NotSoError, require_no_region
 from ticketctl.errors import CounterInvalidError, RefusedError
@@ -48,9 +48,9 @@ class Member:
         """Its name."""
         return self.table.region
 
-    def find(self, counter: str) -> Holding | None:
+    def holding(self, counter: str) -> Holding | None:
         """What it has of a counter; another that is called like this region is not its default counter."""
-        return None if counter == self.region else find(self.table, self.name_of(counter))
+        return None if counter == self.region else read_holding(self.table, self.name_of(counter))
 
     def name_of(self, counter: str) -> str:
         """What a counter is called in its table."""
@@ -203,22 +203,22 @@ def require_names_free(found: Survey, regions: Iterable[str]) -> None:
             )
 
 
-def forsake(members: Sequence[Member], region: str) -> None:
+def withdraw_offers(members: Sequence[Member], region: str) -> None:
     """Drop the lanes that are on offer to a region whose table is about to be deleted: it may have minted in them."""
     for counter, entries in survey(members).entries.items():
         for holding in [entry.holding for entry in entries if entry.holding]:
             if region in holding.offers:
                 table = next(member.table for member in members if member.region == holding.region)
-                settle(table, counter or holding.region, region, holding.offers[region])
+                clear_offer(table, counter or holding.region, region, holding.offers[region])
 
 
 def _begin_default(members: Sequence[Member], regions: Sequence[str], *, may_begin: bool) -> None:
     """Let the default counter begin where its function would do it, else in one region, with lanes for the others."""
     for member in members:
-        if member.start is not None and not member.retired and member.find(DEFAULT) is None:
+        if member.start is not None and not member.retired and member.holding(DEFAULT) is None:
             _begun(member, member.region, member.start, {})
     awaiting = [member for member in members if not member.retired]
-    if not awaiting or any(member.find(DEFAULT) for member in members):
+    if not awaiting or any(member.holding(DEFAULT) for member in members):
         return
     if not may_begin:
         raise RefusedError(
@@ -242,12 +242,12 @@ def _hand_over(
 ) -> None:
     """See to it that ``target`` has a lane of a counter that others have."""
     for _ in range(ATTEMPTS):
-        holdings = {member.region: member.find(counter) for member in members if member is not target}
+        holdings = {member.region: member.holding(counter) for member in members if member is not target}
         if any(holding and target.region in holding.offers for holding in holdings.values()):
             _take_offers(members, counter, target, report)
             return
         # Read last: whoever else gives the target a lane has narrowed the donor before, which the offer then meets.
-        if target.find(counter) is not None:
+        if target.holding(counter) is not None:
             return
         if not half_made_too and any(holding and holding.is_half_made for holding in holdings.values()):
             return  # whoever creates it will come to this region, too
@@ -275,12 +275,12 @@ def _take_offers(members: Sequence[Member], counter: str, target: Member, report
     """Take what others have handed over to ``target``; whether there was anything."""
     taken = False
     for donor in members:
-        holding = donor.find(counter)
+        holding = donor.holding(counter)
         if holding is None or target.region not in holding.offers:
             continue
         lane = holding.offers[target.region]
         take(target.table, target.name_of(counter), holding)
-        settle(donor.table, donor.name_of(counter), target.region, lane)
+        clear_offer(donor.table, donor.name_of(counter), target.region, lane)
         report(f"{counter or 'the default counter'}: {donor.region} has handed {lane} over to {target.region}")
         taken = True
     return taken
@@ -302,12 +302,12 @@ def create(
     require_no_region(name, {member.region for member in members})
     targets = [member for member in members if member.region in regions and not member.retired]
     lanes = {member.region: _lane_of(member) for member in targets}
-    before = [holding for member in members if (holding := member.find(name))]
-    is_new = any(holding.is_half_made for holding in before) or any(not member.find(name) for member in targets)
+    before = [holding for member in members if (holding := member.holding(name))]
+    is_new = any(holding.is_half_made for holding in before) or any(not member.holding(name) for member in targets)
     for holding in before:
         _require_as_asked(holding, start, ceiling)
     for member in targets:
-        holding = member.find(name)
+        holding = member.holding(name)
         if holding is not None:
             continue
         lane = Lane(lanes[member.region].at_or_after(start), lanes[member.region].increment)
@@ -320,12 +320,12 @@ def create(
     Survey({name: _lanes_of(members, name)}).require_disjoint()
     for member in members:
         release(member.table, name)
-    return [holding.counter for member in targets if (holding := member.find(name))], is_new
+    return [holding.counter for member in targets if (holding := member.holding(name))], is_new
 
 
 def _lane_of(member: Member) -> Lane:
     """A region's lane: its residue class, from its default counter or from where that may begin."""
-    holding = member.find(DEFAULT)
+    holding = member.holding(DEFAULT)
     lane = holding.lane if holding else member.start
     if lane is None:
         raise RefusedError(
@@ -345,13 +345,13 @@ def _require_as_asked(holding: Holding, start: int, ceiling: int | None) -> None
 
 
 def _lanes_of(members: Sequence[Member], name: str) -> Sequence[Entry]:
-    holdings = {member.region: holding for member in members if (holding := member.find(name))}
+    holdings = {member.region: holding for member in members if (holding := member.holding(name))}
     return list(_entries(name, holdings, {}))
 
 
 def adopt(members: Sequence[Member], regions: Sequence[str], name: str, largest: int) -> tuple[Sequence[Counter], bool]:
     """Start above numbers that exist already; the counters, and whether one was made or moved."""
-    before = [holding.counter for member in holders(members, name) if (holding := find(member.table, name))]
+    before = [holding.counter for member in holders(members, name) if (holding := read_holding(member.table, name))]
     if not before:
         return create(members, regions, name, start=largest + 1)
     if all(counter.hand_crafted_int >= largest for counter in before):
@@ -365,24 +365,24 @@ def advance(members: Sequence[Member], name: str, to: int) -> Sequence[Counter]:
 
     ``RefusedError`` where every region is beyond it already.
     """
-    there = _settled(members, name)
+    there = _taken_up(members, name)
     if all(to < holding.counter.hand_crafted_int for _, holding in there):
         least = min(holding.counter.hand_crafted_int for _, holding in there)
         raise RefusedError(f"the counter {name!r} is at {least} or more in every region; it never goes back")
     moved = [_advanced(member, holding, to) for member, holding in there]
     for _ in range(ATTEMPTS):  # a region may have been given a lane meanwhile, which begins further back
-        there = _settled(members, name)
+        there = _taken_up(members, name)
         if all(holding.lane.offset > to for _, holding in there):
             break
         moved = [_advanced(member, holding, to) for member, holding in there]
     return moved
 
 
-def _settled(members: Sequence[Member], name: str) -> Sequence[tuple[Member, Holding]]:
+def _taken_up(members: Sequence[Member], name: str) -> Sequence[tuple[Member, Holding]]:
     """Who has a counter, once no lane of it is on offer any more; ``UnknownCounterError`` where nobody has."""
     for target in members:
         _take_offers(members, name, target, _nothing)
-    there = [(member, holding) for member in holders(members, name) if (holding := find(member.table, name))]
+    there = [(member, holding) for member in holders(members, name) if (holding := read_holding(member.table, name))]
     if not there:
         raise refusal("unknown_counter", "", name) or AssertionError
     return there
@@ -398,7 +398,7 @@ def _advanced(member: Member, holding: Holding, to: int) -> Counter:
         try:
             return member.table.advance(counter.partition, last)
         except RefusedError:
-            found = member.table.find(counter.partition)
+            found = member.table.get(counter.partition)
             if found is None or found in (counter, holding.counter):
                 raise
             counter = found  # it was minted from, or its lane was split
@@ -407,9 +407,9 @@ def _advanced(member: Member, holding: Holding, to: int) -> Counter:
 
 def switch(members: Sequence[Member], name: str, change: Callable[[Counters], Counter]) -> Sequence[Counter]:
     """Freeze or thaw a counter in every region that has it."""
-    changed = [change(member.table) for member, _ in _settled(members, name)]
+    changed = [change(member.table) for member, _ in _taken_up(members, name)]
     for _ in range(ATTEMPTS):  # a region may have been given a lane meanwhile, with the state of before
-        there = _settled(members, name)
+        there = _taken_up(members, name)
         if all(holding.counter.frozen == changed[0].frozen for _, holding in there):
             break
         changed = [change(member.table) for member, _ in there]

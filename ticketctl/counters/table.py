@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from ticketctl import handler as bundle
-from ticketctl.aws.account import errors_in_our_words
+from ticketctl.aws.account import translated_errors
 from ticketctl.counters.lanes import Lane
 from ticketctl.errors import CounterInvalidError, RefusedError, UnknownCounterError, UsageError
-from ticketctl.minting.dynamodb import problems_in_our_words, sender
+from ticketctl.minting.dynamodb import sender, translated_problems
 from ticketctl.minting.source import refusal
 from ticketctl.models import Counter
 from ticketctl.settings import REGION
@@ -68,23 +68,23 @@ class Counters:
             ExpressionAttributeNames={"#partition": "partition"},
             ExpressionAttributeValues={":receipt": {"S": bundle.handler.RECEIPT}},
         )
-        with errors_in_our_words(self._target, profile=self._profile):
+        with translated_errors(self._target, profile=self._profile):
             for page in scan:
                 yield from page["Items"]
 
     def item(self, name: str) -> Mapping[str, Any] | None:
         """The item of a counter, read consistently; ``None`` where there is none of that name."""
-        with problems_in_our_words(name):
+        with translated_problems(name):
             request = bundle.handler.read_request(self._table, bundle.handler.check_name(name))
             item: Mapping[str, Any] | None = self._send("GetItem", request).get("Item")
             return item
 
     def read(self, item: Mapping[str, Any]) -> Counter:
         """The counter of an item; ``CounterInvalidError`` where that is damaged."""
-        with problems_in_our_words(str(item["partition"]["S"])):
+        with translated_problems(str(item["partition"]["S"])):
             return replace(Counter.from_answer(bundle.handler.read_counter(item)), region=self.region)
 
-    def find(self, name: str) -> Counter | None:
+    def get(self, name: str) -> Counter | None:
         """A counter, ``None`` where there is none of that name."""
         item = self.item(name)
         return None if item is None else self.read(item)
@@ -144,7 +144,7 @@ class Counters:
 
         ``RefusedError`` where that would go back, leave the lane or pass the ceiling.
         """
-        counter = self.find(name)
+        counter = self.get(name)
         for _ in range(ATTEMPTS):
             if counter is None:
                 raise refusal("unknown_counter", "", name) or AssertionError
@@ -162,7 +162,7 @@ class Counters:
 
         The counter, and whether it moved or was made; one that is beyond already stays where it is.
         """
-        counter = self.find(name)
+        counter = self.get(name)
         if counter is None:
             return self.create(name, start=self.lane.after(largest))
         if counter.hand_crafted_int >= largest:
@@ -171,7 +171,7 @@ class Counters:
         try:
             return self.advance(name, to), True
         except RefusedError:
-            passed = self.find(name)
+            passed = self.get(name)
             if passed is None or passed.hand_crafted_int < largest:
                 raise
             return passed, False  # minters have brought it there meanwhile
@@ -186,7 +186,7 @@ class Counters:
 
     def remove(self, name: str) -> None:
         """Delete a counter; its numbers may then come again. For scratch counters only."""
-        with errors_in_our_words(self._target, profile=self._profile):
+        with translated_errors(self._target, profile=self._profile):
             self._client.delete_item(TableName=self._table, Key={"partition": {"S": name}})
 
     def _switch(self, name: str, update: str, values: Mapping[str, Value]) -> Counter:
@@ -233,7 +233,7 @@ class Counters:
         """
         handler = bundle.handler
         used = set(re.findall(r"[#:]\w+", f"{update} {condition}"))
-        with problems_in_our_words(name):
+        with translated_problems(name):
             request = {
                 "TableName": self._table,
                 "Key": {"partition": {"S": handler.check_name(name)}},

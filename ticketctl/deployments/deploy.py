@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ticketctl.aws.cloudformation import CloudFormation, Plan, Stack
 from ticketctl.counters.sequence import DEFAULT, Member, arrange, require_names_free, survey
-from ticketctl.deployments.connection import Connection
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
 from ticketctl.errors import RefusedError, UsageError
 
@@ -24,16 +24,16 @@ class Planned:
         return self.existing is not None and self.existing.parameters.get("AuthType") == "NONE"
 
 
-def plan(connection: Connection, stacks: CloudFormation, parameters: Mapping[str, str], *, shared: bool) -> Planned:
+def plan(stack: RegionalStack, stacks: CloudFormation, parameters: Mapping[str, str], *, shared: bool) -> Planned:
     """What a deployment would change; ``RefusedError`` where that would cost the table.
 
     Where the sequence is ``shared``, a new stack does not begin the default counter by itself.
     """
-    name = connection.settings.stack
+    name = stack.settings.stack
     existing = stacks.find_ours(name)
     is_new = existing is None or existing.is_empty
     offset = {"Offset": "0"} if shared and is_new else {}
-    plan = stacks.plan(name, connection.template(), {**parameters, **offset})
+    plan = stacks.plan(name, stack.template(), {**parameters, **offset})
     if plan.endangers_table:
         stacks.discard(plan)
         dangers = "; ".join(map(str, plan.endangers_table))
@@ -95,4 +95,4 @@ def give_lanes(regions: Regions, shared: Sharing, report: Callable[[str], None])
 
 
 def _has_lane(member: Member) -> bool:
-    return member.start is not None or member.find(DEFAULT) is not None
+    return member.start is not None or member.holding(DEFAULT) is not None

@@ -42,7 +42,7 @@ def side_by_side(each: Mapping[str, Asked], call: Callable[[Asked], Answer]) -> 
     return {name: outcomes[name] for name in each}
 
 
-def answers(outcomes: Outcomes[Answer]) -> dict[str, Answer]:
+def succeeded(outcomes: Outcomes[Answer]) -> dict[str, Answer]:
     """The answers of the regions that did not fail."""
     return {name: outcome for name, outcome in outcomes.items() if not isinstance(outcome, TicketctlError)}
 
@@ -56,7 +56,7 @@ def all_of(outcomes: Outcomes[Answer]) -> dict[str, Answer]:
     """The answers; where there are errors, the first of them."""
     for error in failures(outcomes).values():
         raise error
-    return answers(outcomes)
+    return succeeded(outcomes)
 
 
 def raise_failures(outcomes: Outcomes[Answer], what: str) -> None:
@@ -66,7 +66,7 @@ def raise_failures(outcomes: Outcomes[Answer], what: str) -> None:
         return
     if len(failed) == len(outcomes):
         raise next(iter(failed.values()))
-    done = ", ".join(answers(outcomes))
+    done = ", ".join(succeeded(outcomes))
     why = "; ".join(f"{name}: {error.message}" for name, error in failed.items())
     hint = next((error.hint for error in failed.values() if error.hint), "")
     raise PartialError(f"{what} in {done}, but not in {why}", hint=hint)

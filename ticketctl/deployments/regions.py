@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ticketctl.aws.tables import tables_elsewhere
 from ticketctl.counters.lanes import Lane
 from ticketctl.deployments.cache import RegionsCache, key_of
-from ticketctl.deployments.connection import Connection
-from ticketctl.deployments.outcomes import Outcomes, all_of, answers, failures, side_by_side
+from ticketctl.deployments.outcomes import Outcomes, all_of, failures, side_by_side, succeeded
+from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import NotDeployedError, TicketctlError, UnreachableError
 from ticketctl.files import directory
 from ticketctl.minting import failover
@@ -31,7 +31,7 @@ class Regions:
 
     def __init__(
         self,
-        home: Connection,
+        home: RegionalStack,
         *,
         environ: Mapping[str, str],
         spread: bool = False,
@@ -54,22 +54,22 @@ class Regions:
         """Close the connections to all regions."""
         self.home.close()
 
-    def at(self, region: str) -> Connection:
+    def at(self, region: str) -> RegionalStack:
         """The connection to a region."""
         with self._lock:
             if region not in self._connections:
                 self._connections[region] = self.home.in_region(region)
             return self._connections[region]
 
-    def mint(self, count: int, *, key: str, stays: bool = False) -> Block:
+    def mint(self, count: int, *, key: str, pinned: bool = False) -> Block:
         """Take ``count`` tickets from the first region that gives them.
 
-        ``stays``: only the first region is asked, where the receipt of a key that is to be used again lies.
+        ``pinned``: only the first region is asked, where the receipt of a key that is to be used again lies.
         """
         partition = self.home.settings.partition
         if partition in self.names:  # the name of a region's default counter, which only that region has
             return self.at(partition or "").mint(count, key=key)
-        if stays or len(self.names) < 2:
+        if pinned or len(self.names) < 2:
             return self.home.mint(count, key=key)
         return self._source().mint(count, key=key)
 
@@ -83,18 +83,18 @@ class Regions:
 
     def look_up(self) -> None:
         """Ask CloudFormation again where the stack is, in every region that answers."""
-        self.each(lambda connection: connection.look_up())
+        self.each(lambda stack: stack.look_up())
 
     @property
     def max_block(self) -> int:
         """The most tickets that one mint can take in every region that can tell."""
         if len(self.names) < 2:
             return self.home.max_block
-        known = self.each(lambda connection: connection.max_block)
+        known = self.each(lambda stack: stack.max_block)
         sizes = [size for size in known.values() if isinstance(size, int)]
         return min(sizes) if sizes else all_of(known)[self.names[0]]
 
-    def each(self, call: Callable[[Connection], Answer], regions: Iterable[str] | None = None) -> Outcomes[Answer]:
+    def each(self, call: Callable[[RegionalStack], Answer], regions: Iterable[str] | None = None) -> Outcomes[Answer]:
         """Ask each region, side by side; what each of them answered or failed with, in their order."""
         self.home.settings.require_region()
         names = self.names if regions is None else regions
@@ -105,11 +105,11 @@ class Regions:
 
     def are_shared(self) -> bool:
         """Whether the stack's counters are shared with another region, as far as the settings or the home can tell."""
-        from ticketctl.counters.handover import find
+        from ticketctl.counters.handover import read_holding
 
         if len(self.names) > 1:
             return True
-        default = find(self.home.counters(), self.home.region)
+        default = read_holding(self.home.counters(), self.home.region)
         never_begins = self.home.outputs().offset == 0
         return never_begins or (default is not None and bool(default.regions))
 
@@ -124,28 +124,28 @@ class Regions:
             outcomes = self.each(self._member, new)
             failed = failures(outcomes)
             for name, error in failed.items():
-                if not tolerant or not (found or answers(outcomes)):
+                if not tolerant or not (found or succeeded(outcomes)):
                     raise error
                 self._warn(f"{name} cannot be read: {error.message}")
             self.unread |= failed
-            found |= answers(outcomes) | dict.fromkeys(failed)
+            found |= succeeded(outcomes) | dict.fromkeys(failed)
             names += sorted(other for there in found.values() if there for other in there[1])
         return [there[0] for name in dict.fromkeys(names) if (there := found[name])]
 
-    def _member(self, connection: Connection) -> "tuple[Member, frozenset[str]] | None":
+    def _member(self, stack: RegionalStack) -> "tuple[Member, frozenset[str]] | None":
         """A region, and those that its default counter names; ``None`` where it has no table."""
-        from ticketctl.counters.handover import find
+        from ticketctl.counters.handover import read_holding
         from ticketctl.counters.sequence import Member
 
-        table = connection.counters_of(connection.settings.stack)
+        table = stack.counters_of(stack.settings.stack)
         try:
-            default = find(table, connection.region)
+            default = read_holding(table, stack.region)
         except NotDeployedError:
             return None
-        stack = connection.find()
-        if stack is None:
+        outputs = stack.describe()
+        if outputs is None:
             return Member(table, retired=True), default.regions if default else frozenset()
-        start = Lane(stack.offset, stack.increment) if stack.offset else None
+        start = Lane(outputs.offset, outputs.increment) if outputs.offset else None
         table.lane = start or table.lane
         return Member(table, start), default.regions if default else frozenset()
 
@@ -165,7 +165,7 @@ class Regions:
         cache.put(key, regions if len(regions) > 1 or self.before() else ())
 
 
-def settled(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+def resolve_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     """The settings that flags, the environment, files, and what was deployed before come to."""
 
     def profile_region(profile: str | None) -> str | None:

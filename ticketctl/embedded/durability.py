@@ -109,8 +109,8 @@ class Durable:
     def _has_deployed(self) -> bool:
         """Whether a stack has come to rest, or gone, since everything was saved last."""
         now = self._emulator.stacks()
-        settled = {key: status for key, status in now.items() if status}
-        return settled.items() - self._stacks.items() != set() or not self._stacks.keys() <= now.keys()
+        finished = {key: status for key, status in now.items() if status}
+        return finished.items() - self._stacks.items() != set() or not self._stacks.keys() <= now.keys()
 
     async def _save(self, documents: dict[str, str]) -> None:
         if not documents and not self._emulator.has_changes():

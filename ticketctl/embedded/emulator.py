@@ -23,7 +23,7 @@ SERVICES = "cloudformation,dynamodb,iam,lambda,logs,sts"
 LOG_WAIT_SECONDS = 0.002
 """How long the engine waits for a first log line after each call of a function; ministack's default is 50 ms."""
 _ATTEMPTS, _PAUSE_SECONDS = 50, 0.01
-_SETTLED_AS = {"UPDATE": "UPDATE_ROLLBACK_COMPLETE", "DELETE": "DELETE_FAILED"}
+_FINISHED_AS = {"UPDATE": "UPDATE_ROLLBACK_COMPLETE", "DELETE": "DELETE_FAILED"}
 
 
 class IncompatibleError(Exception):
@@ -100,7 +100,9 @@ class Emulator:
             else:
                 dynamodb._set_item(table, *keys, json.loads(change.item))
         self._tables = set(tables)
-        self._settle(copy.deepcopy(dict(cloudformation._stacks._data)))  # which notes how they were settled last
+        self._finish_deployments(
+            copy.deepcopy(dict(cloudformation._stacks._data))
+        )  # which notes how they were finished last
         self._note_changes(dynamodb)
 
     def stacks(self) -> dict[object, str]:
@@ -134,13 +136,13 @@ class Emulator:
             if state is None:
                 continue
             if name == "cloudformation":
-                self._settle(state["stacks"]._data)
+                self._finish_deployments(state["stacks"]._data)
             if name == "dynamodb":
                 self._tables = {table["TableArn"] for table in state["tables"].all_values()}
             document = {"version": persistence._state_format_version(name), "state": state}
             yield name, json.dumps(document, default=persistence._json_default)
 
-    def _settle(self, stacks: dict[object, Any]) -> None:
+    def _finish_deployments(self, stacks: dict[object, Any]) -> None:
         """Give stacks in the middle of a deployment the state from which the next deployment can go on.
 
         Nobody would finish them after a kill: their status would stay ``…_IN_PROGRESS``.
@@ -152,8 +154,8 @@ class Emulator:
                 continue
             kind = status.partition("_")[0]
             before = self._settled_stacks.get(key) if kind == "UPDATE" else None
-            settled = {**(before or stack), "StackStatus": _SETTLED_AS.get(kind, "ROLLBACK_COMPLETE")}
-            stacks[key] = {**settled, "StackStatusReason": "the embedded AWS was killed during the deployment"}
+            finished = {**(before or stack), "StackStatus": _FINISHED_AS.get(kind, "ROLLBACK_COMPLETE")}
+            stacks[key] = {**finished, "StackStatusReason": "the embedded AWS was killed during the deployment"}
 
     def has_changes(self) -> bool:
         """Whether items have changed since the changes were taken last."""

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ticketctl import handler as bundle
-from ticketctl.aws.account import Aws, errors_in_our_words, proxies_in_force, refused
+from ticketctl.aws.account import Aws, proxies_in_force, refused, translated_errors
 from ticketctl.errors import OutcomeUnknownError, TicketctlError, UnreachableError
-from ticketctl.minting.http_client import Response, Transport, TransportError
+from ticketctl.minting.http_client import HttpClient, Response, TransportError
 from ticketctl.minting.source import quoted_key, refusal
 from ticketctl.models import Block, Counter
 
@@ -41,7 +41,7 @@ class DynamoDBSource:
         self._increment = increment
         self._offset = offset
         self._clock = clock
-        self._lanes: dict[str, Any] = {}
+        self._fences: dict[str, Any] = {}
 
     def mint(self, partition: str | None, count: int, *, key: str | None, within: float) -> Block:  # noqa: ARG002
         """Take ``count`` tickets in one conditional write; with a ``key`` also read and write its receipt.
@@ -50,29 +50,29 @@ class DynamoDBSource:
         """
         handler = bundle.handler
         name = self._region if partition is None else partition
-        offset = self._offset if name == self._region and name not in self._lanes else None
-        with problems_in_our_words(name):
-            lane = self._lanes.get(handler.check_name(name), handler.Lane(self._increment))
+        offset = self._offset if name == self._region and name not in self._fences else None
+        with translated_problems(name):
+            fence = self._fences.get(handler.check_name(name), handler.Fence(self._increment))
             handler.check_count(count, handler.MAX_COUNT)
             now_ms = int(self._clock() * 1000)
             if key is None:
-                answer, lane = handler.mint(
-                    self._send, self._table, name, count, lane=lane, offset=offset, now_ms=now_ms
+                answer, fence = handler.mint(
+                    self._send, self._table, name, count, fence=fence, offset=offset, now_ms=now_ms
                 )
             else:
                 key = handler.check_key(quoted_key(key))
-                answer, lane = handler.mint_once(
-                    self._send, self._table, name, count, key=key, lane=lane, offset=offset, now_ms=now_ms
+                answer, fence = handler.mint_once(
+                    self._send, self._table, name, count, key=key, fence=fence, offset=offset, now_ms=now_ms
                 )
         block = Block.from_answer(answer)
         if not block.replayed:
-            self._lanes[name] = lane
+            self._fences[name] = fence
         return block
 
     def counter(self, partition: str | None) -> Counter:
         """Where a counter stands."""
         name = self._region if partition is None else partition
-        with problems_in_our_words(name):
+        with translated_problems(name):
             item = self._send("GetItem", bundle.handler.read_request(self._table, bundle.handler.check_name(name)))
             if "Item" not in item:
                 raise bundle.handler.unknown_counter(name)
@@ -88,7 +88,7 @@ def sender(
     calls = {"GetItem": client.get_item, "PutItem": client.put_item, "UpdateItem": client.update_item}
 
     def send(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
-        with errors_in_our_words(target, profile=profile, spends=operation != "GetItem"):
+        with translated_errors(target, profile=profile, spends=operation != "GetItem"):
             try:
                 answer: Mapping[str, Any] = calls[operation](**request)
             except ClientError as error:
@@ -119,7 +119,7 @@ def needs_sdk(region: str, environ: Mapping[str, str]) -> bool:
 
 
 def plain_sender(
-    aws: Aws, transport: Transport, target: str, *, timeout: float, connect: float
+    aws: Aws, http: HttpClient, target: str, *, timeout: float, connect: float
 ) -> Callable[[str, dict[str, Any]], Mapping[str, Any]]:
     """The same without an SDK, for credentials that need no look-up (``Aws.plain_credentials``).
 
@@ -133,7 +133,7 @@ def plain_sender(
         headers = {"content-type": "application/x-amz-json-1.0", "x-amz-target": f"DynamoDB_20120810.{operation}"}
         signed = aws.signed_headers("POST", url, headers, body, service="dynamodb")
         try:
-            response = transport.request("POST", url, signed, body, connect=connect, answer=timeout)
+            response = http.request("POST", url, signed, body, connect=connect, answer=timeout)
         except TransportError as error:
             raise _no_answer(target, str(error), spends=spends and error.sent) from error
         document = _document(response)
@@ -173,7 +173,7 @@ def _no_answer(target: str, what: str, *, spends: bool) -> TicketctlError:
 
 
 @contextmanager
-def problems_in_our_words(partition: str | None) -> Iterator[None]:
+def translated_problems(partition: str | None) -> Iterator[None]:
     """Turn the handler's ``ProblemError`` into an error of ours."""
     try:
         yield

@@ -15,7 +15,7 @@ from ticketctl.errors import (
     TicketctlError,
     UnknownCounterError,
 )
-from ticketctl.minting.retry import until_known
+from ticketctl.minting.retry import call_with_retries
 from ticketctl.models import Block
 
 CONNECT_SECONDS = 1.0  # how long a region may take to accept a connection where there is another to go to
@@ -34,7 +34,7 @@ PASSED_OVER = (
 """What one region may answer while another mints; what any other error says holds for all of them."""
 
 
-class Minter(Protocol):
+class Region(Protocol):
     """One region: ``attempt`` takes ``count`` tickets in one try of at most ``within`` seconds.
 
     ``looks_up``: where it cannot be reached, its address may be looked up again.
@@ -58,7 +58,7 @@ class Failover:
 
     def __init__(
         self,
-        regions: Sequence[Minter],
+        regions: Sequence[Region],
         *,
         timeout: float,
         spread: bool = False,
@@ -108,9 +108,9 @@ class Failover:
                     return replace(block, possible_gaps=gaps)
             raise _what_counts(failures)
 
-        return until_known(attempt, timeout=self._timeout, keyed=True, clock=self._clock, sleep=self._sleep)
+        return call_with_retries(attempt, timeout=self._timeout, keyed=True, clock=self._clock, sleep=self._sleep)
 
-    def _order(self) -> Sequence[Minter]:
+    def _order(self) -> Sequence[Region]:
         """The regions, those that did not answer lately behind the others."""
         turn, now = next(self._turns) % len(self._regions), self._clock()
         turned = self._regions[turn:] + self._regions[:turn]

@@ -41,7 +41,7 @@ class Response:
     body: bytes = b""
 
 
-class Transport:
+class HttpClient:
     """Connections that are kept for the next request. ``direct`` ignores the proxies of the environment.
 
     Safe for threads. The process's environment says which proxies there are (``HTTPS_PROXY``, ``NO_PROXY``, …) and

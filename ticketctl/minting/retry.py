@@ -61,7 +61,7 @@ class Tries:
         return pause
 
 
-def until_known(
+def call_with_retries(
     attempt: Callable[[float], Answer],
     *,
     timeout: float,
@@ -80,7 +80,7 @@ def until_known(
         sleep(tries.pause_after(failure))
 
 
-async def until_known_async(
+async def call_with_retries_async(
     attempt: Callable[[float], Awaitable[Answer]], tries: Tries, sleep: Callable[[float], Awaitable[None]]
 ) -> Answer:
     """The same with ``await``."""

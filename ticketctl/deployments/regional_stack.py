@@ -22,7 +22,7 @@ from ticketctl.errors import (
     UnreachableError,
 )
 from ticketctl.files import directory
-from ticketctl.minting.retry import until_known
+from ticketctl.minting.retry import call_with_retries
 from ticketctl.minting.source import CONNECT_SECONDS, Source
 from ticketctl.models import Block, Counter, StackOutputs
 from ticketctl.settings import Settings
@@ -38,7 +38,7 @@ DYNAMODB_SECONDS = 3.0
 _PERHAPS_STALE = (AccessError, NotDeployedError, UnreachableError)
 
 
-class Connection:
+class RegionalStack:
     """One stack in one region, the first that the settings name. Threads may mint from it at once.
 
     ``report`` is told of what takes a while. ``connect`` is how many seconds
@@ -61,7 +61,7 @@ class Connection:
         self._known: StackOutputs | None = None
         self._known_for_sure = False
         self._source_now: Source | None = None
-        self._near: Connection | None = None
+        self._near: RegionalStack | None = None
         self._opened = ExitStack()
         self._finding = threading.RLock()  # of several threads one finds the stack, and all go on with it
         self.looks = 0
@@ -79,9 +79,9 @@ class Connection:
         """Close what was opened on the way."""
         self._opened.close()
 
-    def in_region(self, region: str) -> "Connection":
+    def in_region(self, region: str) -> "RegionalStack":
         """The same stack in another region, with the same session; closed together with this one."""
-        other = Connection(
+        other = RegionalStack(
             self.settings.in_region(region),
             environ=self._environ,
             connect=self._connect,
@@ -158,7 +158,7 @@ class Connection:
                 self._follow_engine()
             self._known_for_sure, self._source_now = True, None
             self.looks += 1
-            self._known = self.find() or (self._deploy_locally() if self.settings.local else None)
+            self._known = self.describe() or (self._deploy_locally() if self.settings.local else None)
             self._cache.put(self._key, self._known)
             if self._known is None:
                 raise NotDeployedError(
@@ -178,7 +178,7 @@ class Connection:
 
     def mint(self, count: int, *, key: str | None = None) -> Block:
         """Take ``count`` tickets from the source that the settings name, trying again where that is safe."""
-        return until_known(
+        return call_with_retries(
             lambda within: self.attempt(count, key=key, within=within, looks_up=True),
             timeout=self.settings.timeout,
             keyed=key is not None,
@@ -271,9 +271,9 @@ class Connection:
 
     def _url_source(self) -> Source:
         from ticketctl.minting.function_url import UrlSource
-        from ticketctl.minting.http_client import Transport
+        from ticketctl.minting.http_client import HttpClient
 
-        transport = Transport(direct=self.settings.local)
+        transport = HttpClient(direct=self.settings.local)
         source = UrlSource(self.function_url(), transport, timeout=self.settings.timeout, connect=self._connect)
         self._opened.callback(source.close)
         return source
@@ -302,13 +302,13 @@ class Connection:
     def sender(self, table: str) -> "Send":
         """What sends a mint's requests to a table: each once, without the SDK where the credentials need none."""
         from ticketctl.minting.dynamodb import needs_sdk, plain_sender, sender
-        from ticketctl.minting.http_client import Transport
+        from ticketctl.minting.http_client import HttpClient
 
         target, timeout = f"the table {table} in {self.region}", min(self.settings.timeout, DYNAMODB_SECONDS)
         if self.aws.plain_credentials is None or (not self.aws.embedded and needs_sdk(self.region, self._environ)):
             client = self.aws.client("dynamodb", timeout=timeout, connect=self._connect, retries=0)
             return sender(client, target, profile=self.settings.profile)
-        transport = Transport(direct=self.aws.embedded is not None)
+        transport = HttpClient(direct=self.aws.embedded is not None)
         self._opened.callback(transport.close)
         return plain_sender(self.aws, transport, target, timeout=timeout, connect=self._connect)
 
@@ -320,7 +320,7 @@ class Connection:
             return self.aws
         return Aws(rest.partition(".")[0], profile=self.settings.profile)
 
-    def find(self) -> StackOutputs | None:
+    def describe(self) -> StackOutputs | None:
         """The deployed stack as CloudFormation says now, ``None`` where there is none; nothing is deployed or kept."""
         from ticketctl.aws.cloudformation import outputs_of
 
@@ -330,7 +330,7 @@ class Connection:
     def _deploy_locally(self) -> StackOutputs | None:
         """Deploy it as it is on a bare machine; not where another region has its sequence, which it would repeat."""
         with self.local.exclusively():
-            if found := self.find():
+            if found := self.describe():
                 return found
             is_one = self._near is None and len(self.settings.regions) == 1
             if not is_one or any(tables_elsewhere(self.aws, self.settings.stack)):
@@ -339,7 +339,7 @@ class Connection:
             stacks = self.cloudformation()
             stacks.make_ready(self.settings.stack)
             stacks.execute(stacks.plan(self.settings.stack, self.template(), {}))
-            return self.find()
+            return self.describe()
 
     def template(self) -> str:
         """The template of the stack as it is sent to CloudFormation."""
