@@ -17,14 +17,14 @@ from ticketctl.output import Output, UndeliveredError, block_lines, counter_row,
 
 ORDERS = Counter(
     partition="größe 1",
-    hand_crafted_int=17,
+    last=17,
     increment=3,
     ceiling=100,
     remaining=27,
     minted_at=1_700_000_000_000,
     region="eu-west-1",
 )
-NEW = Counter(partition="new", hand_crafted_int=0, increment=1, ceiling=100, remaining=100, minted_at=None)
+NEW = Counter(partition="new", last=0, increment=1, ceiling=100, remaining=100, minted_at=None)
 
 
 class Streams:
@@ -143,7 +143,7 @@ def test_counters_as_json() -> None:
         "counters": [
             {
                 "partition": "new",
-                "hand_crafted_int": 0,
+                "last": 0,
                 "increment": 1,
                 "ceiling": 100,
                 "remaining": 100,
@@ -171,7 +171,7 @@ def test_table() -> None:
 
 def test_table_of_regions() -> None:
     """Where counters are in several regions the table says which lane is where."""
-    there = replace(ORDERS, region="us-east-1", hand_crafted_int=18)
+    there = replace(ORDERS, region="us-east-1", last=18)
     table = counter_table("Tickets", [ORDERS, there])
     cells = [[str(cell) for cell in column.cells] for column in table.columns]
     assert cells[6:] == [["2", "3"], ["eu-west-1", "us-east-1"]]
@@ -193,7 +193,7 @@ def test_facts() -> None:
 
 def test_impossible_time() -> None:
     """A counter whose item was edited by hand to a time that no calendar has is still shown."""
-    edited = Counter(partition="orders", hand_crafted_int=17, increment=3, ceiling=100, remaining=27, minted_at=10**30)
+    edited = Counter(partition="orders", last=17, increment=3, ceiling=100, remaining=27, minted_at=10**30)
     assert list(counter_row(edited))[:4] == ["orders", "17", "3", "27"]
 
 
@@ -207,7 +207,7 @@ def test_impossible_time() -> None:
             False,
             [
                 '{"partition": "größe", "first": 8, "last": 17, "count": 4, "increment": 3, '
-                '"replayed": false, "region": null, "possible_gaps": [], "hand_crafted_int": 17}',
+                '"replayed": false, "region": null, "possible_gaps": []}',
             ],
         ),
     ],
@@ -351,7 +351,7 @@ def looks(*answers: list[Counter]) -> Callable[[], list[Counter]]:
 )
 def test_watch(as_json: bool, name: Callable[[str], str]) -> None:
     """In a pipe --watch prints a counter at first and then when it has changed."""
-    moved = replace(ORDERS, hand_crafted_int=20, remaining=26)
+    moved = replace(ORDERS, last=20, remaining=26)
     streams = Streams(as_json=as_json)
     slept: list[float] = []
 

@@ -41,7 +41,7 @@ class Block:
 
     def as_dict(self) -> dict[str, Any]:
         """The block as ``--json`` prints it, with the names of the HTTP contract."""
-        return {**asdict(self), "possible_gaps": list(self.possible_gaps), "hand_crafted_int": self.last}
+        return {**asdict(self), "possible_gaps": list(self.possible_gaps)}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Counter:
     """
 
     partition: str
-    hand_crafted_int: int
+    last: int
     increment: int
     ceiling: int
     remaining: int
@@ -63,17 +63,17 @@ class Counter:
     @property
     def offset(self) -> int:
         """Its lane's residue as a number from 1 to ``increment``."""
-        return (self.hand_crafted_int - 1) % self.increment + 1
+        return (self.last - 1) % self.increment + 1
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> "Counter":
         """Read what ``/status`` and the table give; ``ValueError`` where it is not that."""
         partition = _member(answer, "partition", str)
         minted_at = None if answer.get("minted_at", ...) is None else _member(answer, "minted_at", int)
-        names = ("hand_crafted_int", "increment", "ceiling", "remaining")
-        numbers = {name: _member(answer, name, int) for name in names}
+        numbers = {name: _member(answer, name, int) for name in ("increment", "ceiling", "remaining")}
+        last = _member(answer, "hand_crafted_int", int)
         frozen = answer.get("frozen") is True
-        return cls(partition=partition, minted_at=minted_at, frozen=frozen, **numbers)  # type: ignore[arg-type]
+        return cls(partition=partition, last=last, minted_at=minted_at, frozen=frozen, **numbers)  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, Any]:
         """The counter as ``--json`` prints it."""

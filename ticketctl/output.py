@@ -304,7 +304,7 @@ def counter_table(title: str, counters: Iterable[Counter]) -> "Table":
 
 def counter_row(counter: Counter) -> Sequence[str]:
     """A counter's cells: name, last ticket, step, how many are left, last mint (UTC), state, offset, region."""
-    numbers = (counter.hand_crafted_int, counter.increment, counter.remaining)
+    numbers = (counter.last, counter.increment, counter.remaining)
     state = "frozen" if counter.frozen else "mints"
     where = (str(counter.offset), counter.region or "-")
     return [counter.partition, *map(str, numbers), _utc(counter.minted_at), state, *where]

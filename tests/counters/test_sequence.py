@@ -114,7 +114,7 @@ class World:
         arrange(self.all(), names, lines.append)
         return lines
 
-    def lanes(self, counter: str = DEFAULT) -> dict[str, Lane]:
+    def lanes(self, counter: str | None = DEFAULT) -> dict[str, Lane]:
         """The lanes of a counter by region; no two meet, and no region has two."""
         found = survey(self.all())
         assert found.conflicts == []
@@ -153,7 +153,7 @@ def test_a_survey_names_every_lane_of_every_counter() -> None:
     entries = survey(world.all()).entries
     told = {name: [(e.region, e.lane, e.state) for e in found] for name, found in entries.items()}
     assert told == {
-        "": [
+        DEFAULT: [
             ("east", Lane(14, 4), "mints"),
             ("north", Lane(12, 4), "not begun"),
             ("south", Lane(13, 4), "mints"),
@@ -202,14 +202,14 @@ def test_scratch_counters_and_receipts_have_no_lanes() -> None:
     scratch, alike = f"verify-{'0123456789abcdef' * 2}", f"verify-{'0' * 31}"
     receipt = {"partition": {"S": "receipt#k"}, "first": number(1)}
     world.add("east", item(scratch, 5), receipt, item(alike, 5))
-    assert list(survey(world.all()).entries) == ["", alike]
+    assert list(survey(world.all()).entries) == [DEFAULT, alike]
 
 
 def test_a_damaged_item_is_warned_of_and_left_out() -> None:
     """A survey goes on past an item that is no counter."""
     world, lines = World(), list[str]()
     world.add("east", item("east", 10), {"partition": {"S": "orders"}, "hand_crafted_int": {"S": "x"}})
-    assert list(survey(world.all(), lines.append).entries) == [""]
+    assert list(survey(world.all(), lines.append).entries) == [DEFAULT]
     (line,) = lines
     assert line.startswith("east: ")
     assert "'orders'" in line
@@ -464,7 +464,7 @@ def test_a_counter_is_made_in_every_region_in_its_lane(start: int, firsts: list[
     world.mint("east", count=4)
     counters, is_new = made(world, start=start, ceiling=5000)
     assert is_new
-    assert [(c.region, c.hand_crafted_int + 2, c.increment, c.ceiling, c.frozen) for c in counters] == [
+    assert [(c.region, c.last + 2, c.increment, c.ceiling, c.frozen) for c in counters] == [
         ("east", firsts[0], 2, 5000, False),
         ("west", firsts[1], 2, 5000, False),
     ]
@@ -517,7 +517,7 @@ def test_a_counter_is_made_where_the_default_counter_may_still_begin() -> None:
     """The lane is that in which the function would begin it."""
     world = World()
     world.add("east", start=Lane(3, 10))
-    assert [c.hand_crafted_int for c in made(world, start=20)[0]] == [13]
+    assert [c.last for c in made(world, start=20)[0]] == [13]
 
 
 def test_no_counter_is_made_in_a_retired_region() -> None:
@@ -592,7 +592,7 @@ def test_a_counter_is_moved_forward_in_every_region() -> None:
     world = two_regions()
     made(world)
     after = advance(world.all(), "orders", 100)
-    assert [(counter.region, counter.hand_crafted_int) for counter in after] == [("east", 99), ("west", 100)]
+    assert [(counter.region, counter.last) for counter in after] == [("east", 99), ("west", 100)]
     assert [world.mint(name, "orders")[0] for name in world.members] == [101, 102]
 
 
@@ -601,8 +601,8 @@ def test_a_counter_that_is_beyond_in_one_region_stays_there() -> None:
     world = two_regions()
     made(world)
     world.mint("west", "orders", count=100)
-    assert [counter.hand_crafted_int for counter in advance(world.all(), "orders", 100)] == [99, 200]
-    assert [counter.hand_crafted_int for counter in advance(world.all(), "orders", 99)] == [99, 200]
+    assert [counter.last for counter in advance(world.all(), "orders", 100)] == [99, 200]
+    assert [counter.last for counter in advance(world.all(), "orders", 99)] == [99, 200]
 
 
 def test_no_counter_goes_back() -> None:
@@ -655,10 +655,10 @@ def test_a_counter_starts_above_numbers_that_exist() -> None:
     """It is made above them, moved above them, or is there already."""
     world = two_regions()
     counters, moved = adopt(world.all(), ["east", "west"], "orders", 41)
-    assert (moved, [counter.hand_crafted_int + 2 for counter in counters]) == (True, [43, 42])
+    assert (moved, [counter.last + 2 for counter in counters]) == (True, [43, 42])
     assert adopt(world.all(), ["east", "west"], "orders", 40)[1] is False
     counters, moved = adopt(world.all(), ["east", "west"], "orders", 1000)
-    assert (moved, [counter.hand_crafted_int for counter in counters]) == (True, [999, 1000])
+    assert (moved, [counter.last for counter in counters]) == (True, [999, 1000])
     assert adopt(world.all(), ["east", "west"], "orders", 1000)[1] is False
 
 
@@ -698,11 +698,11 @@ class Everything(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
         self.sources: dict[str, DynamoDBSource] = {}
-        self.issued: dict[str, set[int]] = {}
+        self.issued: dict[str | None, set[int]] = {}
         self.lasts: dict[tuple[str, str], int] = {}
         self.receipts: dict[tuple[str, str], Block] = {}
-        self.beyond: dict[str, int] = {}  # no ticket of these counters may be as low any more
-        self.shares: dict[str, Fraction] = {}
+        self.beyond: dict[str | None, int] = {}  # no ticket of these counters may be as low any more
+        self.shares: dict[str | None, Fraction] = {}
         self.at_rest: dict[str, Mapping[str, Item]] = {}
 
     def active(self) -> list[str]:
@@ -756,7 +756,7 @@ class Everything(RuleBasedStateMachine):
             self.check_lane(member, name or DEFAULT, block, before)
             self.hand_out(region, name or DEFAULT, key or "", block)
 
-    def check_lane(self, member: Member, counter: str, block: Block, before: Holding | None) -> None:
+    def check_lane(self, member: Member, counter: str | None, block: Block, before: Holding | None) -> None:
         """The block is the next of the lane that the region had; where the write was sent twice, the next but one."""
         if block.replayed:
             return
@@ -770,7 +770,7 @@ class Everything(RuleBasedStateMachine):
             there = other.holding(counter)
             assert not other.retired or there is None or not any(ticket in there.lane for ticket in block.tickets)
 
-    def hand_out(self, region: str, counter: str, key: str, block: Block) -> None:
+    def hand_out(self, region: str, counter: str | None, key: str, block: Block) -> None:
         if (region, key) in self.receipts:
             assert block == replace(self.receipts[region, key], replayed=True)
             return
@@ -834,7 +834,7 @@ class Everything(RuleBasedStateMachine):
             member = self.world.members[name]
             assert all(member.holding(counter) for counter in self.shares)
 
-    def held(self, counter: str) -> list[str]:
+    def held(self, counter: str | None) -> list[str]:
         """The active regions that have a counter."""
         return [member.region for member in self.world.all() if not member.retired and member.holding(counter)]
 

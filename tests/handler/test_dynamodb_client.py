@@ -270,7 +270,7 @@ def test_nothing_is_sent_to_what_is_no_address(url: str) -> None:
 
 def test_a_plain_endpoint_loads_no_certificates() -> None:
     """Without TLS no certificate is read; with it they are read once, whatever becomes of the connections."""
-    closing = repeat(says(200, b"{}", RegionalStack="close"))
+    closing = repeat(says(200, b"{}", Connection="close"))
     with patch("ssl.create_default_context", wraps=ssl.create_default_context) as load:
         for tls, loaded in ((False, 0), (True, 1)):
             with dynamodb(closing, tls=tls) as server, client_of(server) as client:
@@ -335,7 +335,7 @@ def test_a_connection_with_an_answer_to_nothing_is_not_used() -> None:
 
 def test_a_connection_that_says_that_it_closes_is_not_kept() -> None:
     """Where the answer announces the end, the next request opens a new connection at once."""
-    with dynamodb(repeat(says(200, b"{}", RegionalStack="close"))) as server, client_of(server) as client:
+    with dynamodb(repeat(says(200, b"{}", Connection="close"))) as server, client_of(server) as client:
         client.send("UpdateItem", WRITE)
         client.send("UpdateItem", WRITE)
     assert (server.connections, len(server.requests)) == (2, 2)

@@ -85,7 +85,7 @@ def last_of(counters: Counters, name: str) -> int:
     """The last ticket of a counter, which here is how many were minted."""
     counter = counters.get(name)
     assert counter is not None
-    return counter.hand_crafted_int
+    return counter.last
 
 
 @contextmanager

@@ -37,7 +37,6 @@ def test_next_as_json(ticketctl: Ticketctl, deployed: str) -> None:
         "replayed": False,
         "region": REGION,
         "possible_gaps": [],
-        "hand_crafted_int": 1,
     }
 
 
@@ -81,7 +80,7 @@ def test_status(ticketctl: Ticketctl, deployed: str) -> None:
     for via in ("url", "dynamodb"):
         one = ticketctl("status", "--partition", REGION, "--json", "--via", via, *where(deployed))
         counter = json.loads(one.stdout)
-        assert (counter["hand_crafted_int"], counter["remaining"], one.stderr) == (3, LEFT - 3, "")
+        assert (counter["last"], counter["remaining"], one.stderr) == (3, LEFT - 3, "")
     both = json.loads(ticketctl("status", "--json", *where(deployed)).stdout)
     assert [counter["partition"] for counter in both["counters"]] == ["orders", REGION]
 
@@ -195,9 +194,9 @@ def test_watch(environ: dict[str, str], ticketctl: Ticketctl, deployed: str) -> 
         text=True,
     )
     assert process.stdout is not None
-    assert json.loads(process.stdout.readline())["hand_crafted_int"] == 1
+    assert json.loads(process.stdout.readline())["last"] == 1
     ticketctl("next", *where(deployed))
-    assert json.loads(process.stdout.readline())["hand_crafted_int"] == 2
+    assert json.loads(process.stdout.readline())["last"] == 2
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
     assert (process.returncode, stderr) == (130, "")

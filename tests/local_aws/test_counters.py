@@ -55,7 +55,7 @@ def made(name: str, last: int, *, increment: int = 1, ceiling: int = MOST, froze
     """A counter as it stands before its first mint."""
     return Counter(
         partition=name,
-        hand_crafted_int=last,
+        last=last,
         increment=increment,
         ceiling=ceiling,
         remaining=(ceiling - last) // increment,
@@ -66,7 +66,7 @@ def made(name: str, last: int, *, increment: int = 1, ceiling: int = MOST, froze
 
 
 def row(counter: Counter) -> str:
-    numbers = (counter.hand_crafted_int, counter.increment, counter.remaining)
+    numbers = (counter.last, counter.increment, counter.remaining)
     state = "frozen" if counter.frozen else "mints"
     return "\t".join([counter.partition, *map(str, numbers), "-", state, str(counter.offset), REGION]) + "\n"
 
@@ -225,7 +225,7 @@ def test_odd_names(connect: Connect, counters: Counters, via: str, odd: str) -> 
     counters.create(odd)
     source = connect(stack=STACK, via=via, partition=odd)
     minted = source.mint(1)
-    assert (minted.partition, source.counter().hand_crafted_int) == (odd, minted.last)
+    assert (minted.partition, source.counter().last) == (odd, minted.last)
 
 
 # --- advance ----------------------------------------------------------------------------------------
@@ -309,11 +309,11 @@ def test_advance_under_load(connect: Connect, counters: Counters, name: str) -> 
         minting.wait(60)
         while not all(each.done() for each in working):
             try:
-                seen.append(counters.advance(name, seen[-1] + 1000).hand_crafted_int)
+                seen.append(counters.advance(name, seen[-1] + 1000).last)
             except RefusedError:  # the minting was quicker, or kept changing it
                 found = counters.get(name)
                 assert found is not None
-                seen.append(found.hand_crafted_int)
+                seen.append(found.last)
         results = [each.result() for each in working]
     tickets = [ticket for result in results for ticket in result]
     assert len(set(tickets)) == len(tickets) == 200

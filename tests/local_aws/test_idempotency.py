@@ -37,7 +37,7 @@ def test_next_twice(ticketctl: Ticketctl, deployed: str) -> None:
     assert ticketctl(*once) == Result(0, "1\n", "")
     assert ticketctl(*once, "--via", "dynamodb") == Result(0, "1\n", "")
     assert ticketctl("next", *where(deployed)) == Result(0, "2\n", "")
-    document = {"partition": REGION, "first": 1, "last": 1, "count": 1, "increment": 1, "hand_crafted_int": 1}
+    document = {"partition": REGION, "first": 1, "last": 1, "count": 1, "increment": 1}
     assert json.loads(ticketctl(*once, "--json").stdout) == document | {
         "replayed": True,
         "region": REGION,
@@ -53,7 +53,7 @@ def test_replayed(connect: Connect, deployed: str, via: str) -> None:
     again = Block(REGION, first=1, last=5, count=5, increment=1, replayed=True, region=REGION)
     assert [connection.mint(5, key="a") for _ in range(3)] == [new, again, again]
     assert connection.mint(5, key="b").tickets == range(6, 11)
-    assert connection.counter().hand_crafted_int == 10
+    assert connection.counter().last == 10
 
 
 def test_both_sources_share_receipts(connect: Connect, deployed: str) -> None:
@@ -129,11 +129,11 @@ def test_race(connect: Connect, deployed: str) -> None:
     connections = [connect(stack=deployed, via="url" if n % 2 else "dynamodb") for n in range(8)]
     connections[0].mint(1)
     for turn in range(5):
-        stood = connections[0].counter().hand_crafted_int
+        stood = connections[0].counter().last
         with ThreadPoolExecutor(8) as pool:
             blocks = list(pool.map(lambda connection: connection.mint(10, key=f"race {turn}"), connections))  # noqa: B023 - used at once
         (tickets,) = {block.tickets for block in blocks}
-        moved = connections[0].counter().hand_crafted_int - stood
+        moved = connections[0].counter().last - stood
         assert tickets.start > stood
         assert tickets[-1] <= stood + moved
         assert moved in range(10, 81, 10)

@@ -43,7 +43,7 @@ def test_block_is_one_write(connect: Connect, deployed: str, via: str) -> None:
     connection.mint(1)
     block = connection.mint(10_000)
     assert (block.first, block.last, len(block.tickets)) == (2, 10_001, 10_000)
-    assert connection.counter().hand_crafted_int == 10_001
+    assert connection.counter().last == 10_001
 
 
 @BOTH
@@ -76,7 +76,7 @@ def test_creating_twice_changes_nothing(connect: Connect, deployed: str) -> None
     assert counters.create("orders")[1] is True
     connect(stack=deployed, partition="orders").mint(7)
     counter, created = counters.create("orders")
-    assert (counter.hand_crafted_int, created) == (7, False)
+    assert (counter.last, created) == (7, False)
 
 
 @BOTH

@@ -128,7 +128,7 @@ def test_function_can_only_read_and_mint(aws: Aws, connect: Connect, deployed: s
     # That a counter may not be put is a condition on dynamodb:LeadingKeys, which the embedded AWS does not check:
     # tests/test_stack.py holds the template to it.
     assert answer == {"get": "allowed", "put a receipt": "allowed", **refused}
-    assert connect(stack=deployed).counter().hand_crafted_int == 1
+    assert connect(stack=deployed).counter().last == 1
 
 
 def zipped(source: str) -> bytes:

@@ -173,7 +173,7 @@ class Tickets(RuleBasedStateMachine):
         ]
         return {
             counter["partition"].removeprefix(self.prefix): Model(
-                counter["hand_crafted_int"], counter["increment"], counter["ceiling"], counter["frozen"]
+                counter["last"], counter["increment"], counter["ceiling"], counter["frozen"]
             )
             for counter in found
         }
@@ -395,7 +395,7 @@ class Tickets(RuleBasedStateMachine):
         told = self._meet(fates, lambda: self.keeper.advance(self.prefix + name, to))
         if isinstance(told, Counter):
             assert after is not None
-            assert (told.hand_crafted_int, after.last) == (to, to)
+            assert (told.last, after.last) == (to, to)
             self._settle(name, after)
         else:
             self._check_refusal(told, refusal)

@@ -68,7 +68,7 @@ def counter(name: str, region: str, last: int, *, offset: int, increment: int, *
     """A counter that has not minted, as ``--json`` shows it."""
     return {
         "partition": name,
-        "hand_crafted_int": last,
+        "last": last,
         "increment": increment,
         "ceiling": MOST,
         "remaining": (MOST - last) // increment,
@@ -283,7 +283,7 @@ def test_a_counter_is_made_in_every_region(ticketctl: Ticketctl, connect: Connec
     again = ticketctl("counter", "create", name, "--json", *WHERE)
     document = json.loads(again.stdout)
     assert (again.returncode, again.stderr, document.pop("created")) == (0, "", False)
-    assert [(one["region"], one["hand_crafted_int"]) for one in document["counters"]] == [(US, 4), (EU, 5), (AP, 6)]
+    assert [(one["region"], one["last"]) for one in document["counters"]] == [(US, 4), (EU, 5), (AP, 6)]
 
 
 @pytest.mark.usefixtures("three")

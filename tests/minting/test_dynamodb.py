@@ -136,7 +136,7 @@ def test_all_that_is_amazons_is_signed() -> None:
 
 def test_the_same_fields_as_the_sdk() -> None:
     """Both senders send the same operation with the same fields to the same place."""
-    with dynamodb(repeat(says(200, b'{"Attributes": {}}', RegionalStack="close"))) as server:
+    with dynamodb(repeat(says(200, b'{"Attributes": {}}', Connection="close"))) as server:
         for via in ("plain", "sdk"):
             with sending(server.url, via=via) as send:
                 for operation, request in REQUESTS.items():
@@ -311,7 +311,7 @@ def test_a_failed_condition(via: str, operation: str, item: dict[str, Any]) -> N
 @pytest.mark.parametrize("via", ["plain", "sdk"])
 def test_an_update_without_its_attributes(via: str) -> None:
     """An update that was answered without a number is unknown; other operations may have nothing to say."""
-    with dynamodb(repeat(says(200, b"{}", RegionalStack="close"))) as server, sending(server.url, via=via) as send:
+    with dynamodb(repeat(says(200, b"{}", Connection="close"))) as server, sending(server.url, via=via) as send:
         assert type(outcome(send, "UpdateItem")) is OutcomeUnknownError
         for operation in ("PutItem", "GetItem"):
             assert set(send(operation, REQUESTS[operation])) <= {"ResponseMetadata"}

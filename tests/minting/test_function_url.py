@@ -165,7 +165,7 @@ def test_counter(opened: Open) -> None:
     """A counter is read with GET, its name encoded in the URL that is signed."""
     source, function = opened(httpx.Response(200, json=COUNTER))
     assert source.counter("a b/ü&c=1") == Counter(
-        partition="orders", hand_crafted_int=17, increment=3, ceiling=100, remaining=27, minted_at=None
+        partition="orders", last=17, increment=3, ceiling=100, remaining=27, minted_at=None
     )
     (request,) = function.requests
     url = "https://tickets.example/status?partition=a%20b%2F%C3%BC%26c%3D1"

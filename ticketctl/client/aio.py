@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 from ticketctl.client.buffer import Buffer
 from ticketctl.client.forks import forget_in_child
-from ticketctl.client.sync import Minter, TicketClient, Where, checked_key, client_settings, connection_to, minter_at
+from ticketctl.client.sync import Minter, TicketClient, Where, checked_key, client_settings, home_stack, minter_at
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import TicketctlError, UsageError
 from ticketctl.minting.async_function_url import AsyncUrlSource
@@ -190,7 +190,7 @@ def async_minter_at(where: Where, environ: Mapping[str, str]) -> Callable[[], As
     if settings.via == "dynamodb" or len(settings.regions) > 1:
         open_minter = minter_at(where, environ)
         return lambda: ThreadMinter(open_minter)
-    return lambda: UrlMinter(connection_to(settings, environ))
+    return lambda: UrlMinter(home_stack(settings, environ))
 
 
 class ThreadMinter:

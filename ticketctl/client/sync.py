@@ -143,12 +143,12 @@ def minter_at(where: Where, environ: Mapping[str, str]) -> Callable[[], Minter]:
     """What opens the minter that the settings name."""
     table, settings = client_settings(where, environ)
     if table is None:
-        return lambda: Regions(connection_to(settings, environ), environ=environ, note=_log.info, warn=_log.warning)
-    return lambda: TableMinter(connection_to(settings, environ), table)
+        return lambda: Regions(home_stack(settings, environ), environ=environ, note=_log.info, warn=_log.warning)
+    return lambda: TableMinter(home_stack(settings, environ), table)
 
 
-def connection_to(settings: Settings, environ: Mapping[str, str]) -> RegionalStack:
-    """A connection to the first region that logs what a command prints on stderr."""
+def home_stack(settings: Settings, environ: Mapping[str, str]) -> RegionalStack:
+    """The stack in its first region; it logs what a command prints on stderr."""
     connect = connect_seconds(settings)
     return RegionalStack(settings, environ=environ, connect=connect, report=_log.info)
 

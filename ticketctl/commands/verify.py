@@ -71,7 +71,7 @@ def _create(run: Run, name: str) -> Sequence[Counter]:
 
 
 def _lane(counter: Counter) -> Lane:
-    return Lane(counter.hand_crafted_int + counter.increment, counter.increment)
+    return Lane(counter.last + counter.increment, counter.increment)
 
 
 def _worker(run: Run, opened: ExitStack, name: str, region: str, via: str) -> Callable[[], int]:

@@ -54,7 +54,7 @@ class Holding:
     @property
     def lane(self) -> Lane:
         """The numbers that it has still to give."""
-        return Lane(self.counter.hand_crafted_int + self.counter.increment, self.counter.increment)
+        return Lane(self.counter.last + self.counter.increment, self.counter.increment)
 
     def came_from(self, lane: Lane) -> bool:
         """Whether it was made from a lane that was offered, and perhaps handed on in part since."""

@@ -16,13 +16,13 @@ from ticketctl.counters.handover import Holding, begin, clear_offer, offer, read
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.table import Counters, NotSoError, require_no_region
 from ticketctl.errors import CounterInvalidError, RefusedError
-from ticketctl.minting.source import refusal
+from ticketctl.minting.source import unknown_counter
 from ticketctl.models import Counter
 
 ATTEMPTS = 20
 LOOKS = 3
 SCRATCH = re.compile(r"verify-[0-9a-f]{32}")  # the counters of ``ticketctl verify``, which go again
-DEFAULT = ""  # stands for the default counter, which has another name in each region: the region's
+DEFAULT = None  # stands for the default counter, which has a different name in each region: the region's
 
 Report = Callable[[str], None]
 
@@ -48,11 +48,11 @@ class Member:
         """Its name."""
         return self.table.region
 
-    def holding(self, counter: str) -> Holding | None:
+    def holding(self, counter: str | None) -> Holding | None:
         """What it has of a counter; another that is called like this region is not its default counter."""
         return None if counter == self.region else read_holding(self.table, self.name_of(counter))
 
-    def name_of(self, counter: str) -> str:
+    def name_of(self, counter: str | None) -> str:
         """What a counter is called in its table."""
         return counter or self.region
 
@@ -61,7 +61,7 @@ class Member:
 class Entry:
     """A lane of a counter in one region; without a ``holding`` it is only handed over, or may still begin."""
 
-    counter: str
+    counter: str | None
     region: str
     lane: Lane
     holding: Holding | None = None
@@ -81,7 +81,7 @@ class Entry:
     def as_dict(self) -> dict[str, Any]:
         """The lane as ``--json`` prints it; ``counter`` is ``null`` for the region's default counter."""
         return {
-            "counter": self.counter or None,
+            "counter": self.counter,
             "region": self.region,
             "offset": self.lane.residue,
             "increment": self.lane.increment,
@@ -94,9 +94,9 @@ class Entry:
 class Survey:
     """Every lane of a sequence, by counter."""
 
-    entries: Mapping[str, Sequence[Entry]]
+    entries: Mapping[str | None, Sequence[Entry]]
 
-    def holdings(self, counter: str) -> Mapping[str, Holding]:
+    def holdings(self, counter: str | None) -> Mapping[str, Holding]:
         """Who has a counter, by region."""
         return {entry.region: entry.holding for entry in self.entries.get(counter, ()) if entry.holding}
 
@@ -139,7 +139,7 @@ def survey(members: Sequence[Member], warn: Report = _nothing) -> Survey:
 
 
 def _read(members: Sequence[Member], warn: Report) -> Survey:
-    found: dict[str, dict[str, Holding]] = {DEFAULT: {}}
+    found: dict[str | None, dict[str, Holding]] = {DEFAULT: {}}
     for member in members:
         for item in member.table.items():
             name = str(item["partition"]["S"])
@@ -155,7 +155,7 @@ def _read(members: Sequence[Member], warn: Report) -> Survey:
     return Survey({name: list(_entries(name, holdings, {} if name else starts)) for name, holdings in found.items()})
 
 
-def _entries(counter: str, holdings: Mapping[str, Holding], starts: Mapping[str, Lane]) -> Iterator[Entry]:
+def _entries(counter: str | None, holdings: Mapping[str, Holding], starts: Mapping[str, Lane]) -> Iterator[Entry]:
     """The lanes that are held, those on offer that nobody has taken, and those that may still begin."""
     for holding in holdings.values():
         yield Entry(counter, holding.region, holding.lane, holding)
@@ -182,7 +182,7 @@ def arrange(
     _begin_default(members, regions, may_begin=may_begin)
     for target in members:
         found = survey(members)
-        for counter in sorted(found.entries):
+        for counter in sorted(found.entries, key=lambda counter: counter or ""):
             holdings = found.holdings(counter)
             if any(target.region in holding.offers for holding in holdings.values()):
                 _take_offers(members, counter, target, report)
@@ -238,7 +238,7 @@ def _begun(member: Member, name: str, lane: Lane, offers: Mapping[str, Lane]) ->
 
 
 def _hand_over(
-    members: Sequence[Member], counter: str, target: Member, report: Report, *, half_made_too: bool = False
+    members: Sequence[Member], counter: str | None, target: Member, report: Report, *, half_made_too: bool = False
 ) -> None:
     """See to it that ``target`` has a lane of a counter that others have."""
     for _ in range(ATTEMPTS):
@@ -271,7 +271,7 @@ def _step(holding: Holding | None) -> int:
     return holding.counter.increment if holding else 0
 
 
-def _take_offers(members: Sequence[Member], counter: str, target: Member, report: Report) -> bool:
+def _take_offers(members: Sequence[Member], counter: str | None, target: Member, report: Report) -> bool:
     """Take what others have handed over to ``target``; whether there was anything."""
     taken = False
     for donor in members:
@@ -339,7 +339,7 @@ def _require_as_asked(holding: Holding, start: int, ceiling: int | None) -> None
     if (ceiling or counter.ceiling) != counter.ceiling or holding.lane.offset < start:
         raise RefusedError(
             f"the counter {counter.partition!r} exists in {holding.region} and is another: last ticket "
-            f"{counter.hand_crafted_int}, step {counter.increment}, ceiling {counter.ceiling}",
+            f"{counter.last}, step {counter.increment}, ceiling {counter.ceiling}",
             hint="choose another name, or move it forward with: ticketctl counter advance",
         )
 
@@ -354,7 +354,7 @@ def adopt(members: Sequence[Member], regions: Sequence[str], name: str, largest:
     before = [holding.counter for member in holders(members, name) if (holding := read_holding(member.table, name))]
     if not before:
         return create(members, regions, name, start=largest + 1)
-    if all(counter.hand_crafted_int >= largest for counter in before):
+    if all(counter.last >= largest for counter in before):
         return before, False
     after = advance(members, name, largest)
     return after, after != before
@@ -366,8 +366,8 @@ def advance(members: Sequence[Member], name: str, to: int) -> Sequence[Counter]:
     ``RefusedError`` where every region is beyond it already.
     """
     there = _taken_up(members, name)
-    if all(to < holding.counter.hand_crafted_int for _, holding in there):
-        least = min(holding.counter.hand_crafted_int for _, holding in there)
+    if all(to < holding.counter.last for _, holding in there):
+        least = min(holding.counter.last for _, holding in there)
         raise RefusedError(f"the counter {name!r} is at {least} or more in every region; it never goes back")
     moved = [_advanced(member, holding, to) for member, holding in there]
     for _ in range(ATTEMPTS):  # a region may have been given a lane meanwhile, which begins further back
@@ -384,7 +384,7 @@ def _taken_up(members: Sequence[Member], name: str) -> Sequence[tuple[Member, Ho
         _take_offers(members, name, target, _nothing)
     there = [(member, holding) for member in holders(members, name) if (holding := read_holding(member.table, name))]
     if not there:
-        raise refusal("unknown_counter", "", name) or AssertionError
+        raise unknown_counter(name)
     return there
 
 
@@ -392,8 +392,8 @@ def _advanced(member: Member, holding: Holding, to: int) -> Counter:
     """Move one region's counter to the last number of its lane that is not above ``to``."""
     counter = holding.counter
     for _ in range(ATTEMPTS):
-        last = to - (to - counter.hand_crafted_int) % counter.increment
-        if last <= counter.hand_crafted_int:
+        last = to - (to - counter.last) % counter.increment
+        if last <= counter.last:
             return counter
         try:
             return member.table.advance(counter.partition, last)

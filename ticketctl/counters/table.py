@@ -16,7 +16,7 @@ from ticketctl.aws.account import translated_errors
 from ticketctl.counters.lanes import Lane
 from ticketctl.errors import CounterInvalidError, RefusedError, UnknownCounterError, UsageError
 from ticketctl.minting.dynamodb import sender, translated_problems
-from ticketctl.minting.source import refusal
+from ticketctl.minting.source import unknown_counter
 from ticketctl.models import Counter
 from ticketctl.settings import REGION
 
@@ -129,11 +129,11 @@ class Counters:
                 raise UnknownCounterError(f"the counter {name!r} went away meanwhile") from None
             there = self.read(found.item)
             asked = (increment or there.increment, ceiling or there.ceiling)
-            elsewhere = offset is not None and (there.hand_crafted_int - offset) % there.increment != 0
-            behind = start is not None and there.hand_crafted_int + there.increment < start
+            elsewhere = offset is not None and (there.last - offset) % there.increment != 0
+            behind = start is not None and there.last + there.increment < start
             if asked != (there.increment, there.ceiling) or elsewhere or behind:
                 raise RefusedError(
-                    f"the counter {name!r} exists and is another: last ticket {there.hand_crafted_int}, "
+                    f"the counter {name!r} exists and is another: last ticket {there.last}, "
                     f"step {there.increment}, ceiling {there.ceiling}",
                     hint="choose another name, or move it forward with: ticketctl counter advance",
                 ) from None
@@ -147,7 +147,7 @@ class Counters:
         counter = self.get(name)
         for _ in range(ATTEMPTS):
             if counter is None:
-                raise refusal("unknown_counter", "", name) or AssertionError
+                raise unknown_counter(name)
             self._check_advance(counter, to)
             values = {":to": to, ":increment": counter.increment, ":ceiling": counter.ceiling}
             condition = f"#last <= :to AND {same_increment(counter.increment)} AND {_same_ceiling(counter)}"
@@ -165,14 +165,14 @@ class Counters:
         counter = self.get(name)
         if counter is None:
             return self.create(name, start=self.lane.after(largest))
-        if counter.hand_crafted_int >= largest:
+        if counter.last >= largest:
             return counter, False
-        to = Lane(counter.hand_crafted_int, counter.increment).at_or_after(largest)
+        to = Lane(counter.last, counter.increment).at_or_after(largest)
         try:
             return self.advance(name, to), True
         except RefusedError:
             passed = self.get(name)
-            if passed is None or passed.hand_crafted_int < largest:
+            if passed is None or passed.last < largest:
                 raise
             return passed, False  # minters have brought it there meanwhile
 
@@ -199,10 +199,10 @@ class Counters:
                     f"the counter {name!r} is not there in every region yet",
                     hint=f"ticketctl counter create {shlex.quote(name)}",
                 ) from None
-            raise refusal("unknown_counter", "", name) or AssertionError from None
+            raise unknown_counter(name) from None
 
     def _check_advance(self, counter: Counter, to: int) -> None:
-        last, step = counter.hand_crafted_int, counter.increment
+        last, step = counter.last, counter.increment
         if to < last:
             raise RefusedError(
                 f"the counter {counter.partition!r} is at {last}; going back to {to} would mint numbers again"

@@ -45,7 +45,7 @@ class Regions:
         self._note = note
         self._warn = warn
         self._lock = threading.RLock()
-        self._connections = dict.fromkeys(self.names[:1], home)
+        self._stacks = dict.fromkeys(self.names[:1], home)
         self._failover: Failover | None = None
         self.unread: dict[str, TicketctlError] = {}
         """The regions that ``members`` and ``elsewhere`` could not look into, and why."""
@@ -57,9 +57,9 @@ class Regions:
     def at(self, region: str) -> RegionalStack:
         """The connection to a region."""
         with self._lock:
-            if region not in self._connections:
-                self._connections[region] = self.home.in_region(region)
-            return self._connections[region]
+            if region not in self._stacks:
+                self._stacks[region] = self.home.in_region(region)
+            return self._stacks[region]
 
     def mint(self, count: int, *, key: str, pinned: bool = False) -> Block:
         """Take ``count`` tickets from the first region that gives them.
@@ -67,8 +67,10 @@ class Regions:
         ``pinned``: only the first region is asked, where the receipt of a key that is to be used again lies.
         """
         partition = self.home.settings.partition
-        if partition in self.names:  # the name of a region's default counter, which only that region has
-            return self.at(partition or "").mint(count, key=key)
+        if (
+            partition is not None and partition in self.names
+        ):  # the name of a region's default counter, which only that region has
+            return self.at(partition).mint(count, key=key)
         if pinned or len(self.names) < 2:
             return self.home.mint(count, key=key)
         return self._source().mint(count, key=key)

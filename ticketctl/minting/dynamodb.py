@@ -13,7 +13,7 @@ from ticketctl import handler as bundle
 from ticketctl.aws.account import Aws, proxies_in_force, refused, translated_errors
 from ticketctl.errors import OutcomeUnknownError, TicketctlError, UnreachableError
 from ticketctl.minting.http_client import HttpClient, Response, TransportError
-from ticketctl.minting.source import quoted_key, refusal
+from ticketctl.minting.source import problem_error, quoted_key
 from ticketctl.models import Block, Counter
 
 
@@ -178,4 +178,4 @@ def translated_problems(partition: str | None) -> Iterator[None]:
     try:
         yield
     except bundle.handler.ProblemError as problem:
-        raise refusal(problem.code, problem.detail, partition) or AssertionError(problem.code) from None
+        raise problem_error(problem.code, problem.detail, partition) from None

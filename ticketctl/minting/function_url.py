@@ -16,7 +16,7 @@ from ticketctl.errors import (
     UsageError,
 )
 from ticketctl.minting.http_client import Response, TransportError, UnsendableError
-from ticketctl.minting.source import CONNECT_SECONDS, quoted_key, refusal
+from ticketctl.minting.source import CONNECT_SECONDS, PROBLEMS, problem_error, quoted_key
 from ticketctl.models import Block, Counter
 
 Signer = Callable[[str, str, Mapping[str, str], bytes], Mapping[str, str]]
@@ -103,7 +103,9 @@ class FunctionUrl:
         if response.status == 200 and document:
             return document
         code, detail = str(document.get("code")), str(document.get("detail") or f"status {response.status}")
-        raise refusal(code, detail, request.partition) or self._refused(request, response, document)
+        if code in PROBLEMS:
+            raise problem_error(code, detail, request.partition)
+        raise self._refused(request, response, document)
 
     def _refused(self, request: Request, response: Response, document: Mapping[str, Any]) -> TicketctlError:
         status = response.status

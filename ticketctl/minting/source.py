@@ -20,7 +20,8 @@ from ticketctl.models import Block, Counter
 CONNECT_SECONDS = 3.0
 """How long a connection may take to be made."""
 
-_BY_CODE: dict[str, type[TicketctlError]] = {
+PROBLEMS: dict[str, type[TicketctlError]] = {
+    "unknown_counter": UnknownCounterError,
     "bad_request": UsageError,
     "counter_exhausted": CounterExhaustedError,
     "counter_invalid": CounterInvalidError,
@@ -57,18 +58,21 @@ def quoted_key(key: str) -> str:
     return f'"{escaped}"'
 
 
-def refusal(code: str, detail: str, partition: str | None) -> TicketctlError | None:
-    """The error for a problem code of the handler's; ``None`` for a code that says nothing of a counter."""
+def problem_error(code: str, detail: str, partition: str | None) -> TicketctlError:
+    """The error for one of the handler's ``PROBLEMS``; ``KeyError`` for a code that says nothing of a counter."""
     if code == "unknown_counter":
-        if partition is None:
-            return UnknownCounterError("the default counter has not minted yet", hint="ticketctl next")
-        return UnknownCounterError(
-            f"there is no counter {partition!r}", hint=f"ticketctl counter create {shlex.quote(partition)}"
-        )
-    kind = _BY_CODE.get(code)
-    if kind is None:
-        return None
+        return unknown_counter(partition)
+    kind = PROBLEMS[code]
     hint = "try again" if issubclass(kind, NotMintedError) else ""
     if kind is CounterFrozenError and partition is not None:
         hint = f"ticketctl counter thaw {shlex.quote(partition)}"
     return kind(detail, hint=hint)
+
+
+def unknown_counter(partition: str | None) -> UnknownCounterError:
+    """The error for a counter that does not exist; ``None`` is the default counter."""
+    if partition is None:
+        return UnknownCounterError("the default counter has not minted yet", hint="ticketctl next")
+    return UnknownCounterError(
+        f"there is no counter {partition!r}", hint=f"ticketctl counter create {shlex.quote(partition)}"
+    )
