@@ -12,13 +12,13 @@ from botocore.exceptions import ClientError
 
 from tests.support.counter_items import item, number, offered, regions
 from tests.support.model_table import Client, Item, ModelTable, Request
+from ticketctl.aws.dynamodb import sdk_sender
 from ticketctl.counters.handover import Holding, begin, clear_offer, offer, read_holding, release, take
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.sequence import DEFAULT, Member, _hand_over, arrange, survey
 from ticketctl.counters.table import Counters, NotSoError
 from ticketctl.errors import CounterInvalidError, RefusedError
 from ticketctl.handler import handler
-from ticketctl.minting.dynamodb import sender
 
 MAX = 2**53 - 1
 TABLE = "Tickets"
@@ -42,7 +42,7 @@ class Region:
 
     def mint(self, count: int = 1, *, name: str = "orders", lane: handler.Fence | None = None) -> list[int]:
         """Mint as the handler does; ``lane`` is what it knows."""
-        send = sender(self.model, TABLE)
+        send = sdk_sender(self.model, TABLE)
         block, _ = handler.mint(send, TABLE, name, count, fence=lane or handler.Fence(), offset=None, now_ms=7)
         return list(range(block["first"], block["last"] + 1, block["increment"]))
 
@@ -377,7 +377,7 @@ class Tickets(list[tuple[str, int]]):
 
     def mint(self, client: Client, region: str, count: int, lane: handler.Fence, offset: int | None) -> handler.Fence:
         """Mint from a region's default counter as the handler does; the lane that it knows then."""
-        send = sender(client, TABLE)
+        send = sdk_sender(client, TABLE)
         block, lane = handler.mint(send, TABLE, region, count, fence=lane, offset=offset, now_ms=7)
         self += [(region, ticket) for ticket in range(block["first"], block["last"] + 1, block["increment"])]
         return lane

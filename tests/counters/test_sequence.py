@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 
 from tests.support.counter_items import item, number, offered, regions
 from tests.support.model_table import Fate, Item, ModelTable
+from ticketctl.aws.dynamodb import sdk_sender
 from ticketctl.counters.handover import Holding, begin, offer, take
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.sequence import (
@@ -49,7 +50,7 @@ from ticketctl.errors import (
     UsageError,
 )
 from ticketctl.handler import handler
-from ticketctl.minting.dynamodb import DynamoDBSource, sender
+from ticketctl.minting.dynamodb import DynamoDBSource
 from ticketctl.models import Block, Counter
 
 EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "0"))
@@ -130,7 +131,7 @@ class World:
         """A minter that knows of a region what its function is told when it is deployed."""
         start = self.members[region].start
         offset, increment = (start.offset, start.increment) if start else (None, 1)
-        send = sender(self.tables[region], TABLE)
+        send = sdk_sender(self.tables[region], TABLE)
         return DynamoDBSource(send, TABLE, region=region, increment=increment, offset=offset, clock=lambda: 1.0)
 
 

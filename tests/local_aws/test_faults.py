@@ -21,8 +21,8 @@ from ticketctl.aws.account import Aws
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine
 from ticketctl.errors import NotMintedError, OutcomeUnknownError, ThrottledError, TicketctlError
+from ticketctl.http_client import HttpClient
 from ticketctl.minting.function_url import FunctionUrl, UrlSource
-from ticketctl.minting.http_client import HttpClient
 from ticketctl.minting.retry import call_with_retries
 from ticketctl.minting.source import Source
 from ticketctl.models import Block

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from tests.support.model_table import Client, ModelTable
 from ticketctl.aws.account import Aws
+from ticketctl.aws.dynamodb import sdk_sender
 from ticketctl.counters.handover import begin, clear_offer, offer, read_holding, release, take
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.table import Counters, NotSoError
 from ticketctl.errors import TicketctlError
 from ticketctl.handler import handler
-from ticketctl.minting.dynamodb import sender
 
 EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "0"))
 TABLE = "model"
@@ -80,7 +80,7 @@ class Mint(NamedTuple):
     now_ms: int
 
     def __call__(self, side: Recorded) -> object:
-        send, (name, count, lane, offset, key, now_ms) = sender(side, TABLE), self
+        send, (name, count, lane, offset, key, now_ms) = sdk_sender(side, TABLE), self
         if key is None:
             return handler.mint(send, TABLE, name, count, fence=lane, offset=offset, now_ms=now_ms)
         return handler.mint_once(send, TABLE, name, count, key=key, fence=lane, offset=offset, now_ms=now_ms)
@@ -95,7 +95,7 @@ class Receipt(NamedTuple):
 
     def __call__(self, side: Recorded) -> object:
         block = {"partition": "east", "first": self.first, "last": self.first, "count": 1, "increment": 1}
-        return plain(sender(side, TABLE)("PutItem", handler.receipt_request(TABLE, self.key, block, self.now_ms)))
+        return plain(sdk_sender(side, TABLE)("PutItem", handler.receipt_request(TABLE, self.key, block, self.now_ms)))
 
 
 def taken(side: Recorded, donor: str, region: str) -> None:

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from ticketctl.aws.dynamodb import sdk_sender
 from ticketctl.counters.table import Counters
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine
@@ -31,7 +32,7 @@ from ticketctl.errors import (
     UnknownCounterError,
 )
 from ticketctl.handler import handler
-from ticketctl.minting.dynamodb import DynamoDBSource, sender
+from ticketctl.minting.dynamodb import DynamoDBSource
 from ticketctl.models import Block, Counter
 from ticketctl.settings import resolve
 
@@ -154,7 +155,7 @@ class Tickets(RuleBasedStateMachine):
 
     def _source(self, client: Any) -> DynamoDBSource:
         return DynamoDBSource(
-            sender(client, "the table"),
+            sdk_sender(client, "the table"),
             self.table,
             region=self.prefix + "default",
             increment=STEP,

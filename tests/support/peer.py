@@ -175,7 +175,7 @@ def never_answers(talk: Talk) -> None:
     talk.peer.stopped.wait(PATIENCE)
 
 
-def tunnels(script: Script, answer: bytes = b"HTTP/1.1 200 RegionalStack established\r\n\r\n") -> Script:
+def tunnels(script: Script, answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> Script:
     """A proxy that is the encrypted server behind it, too."""
 
     def behind(talk: Talk) -> None:

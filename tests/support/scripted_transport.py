@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 import httpx
 
+from ticketctl.http_client import Response
 from ticketctl.minting.async_function_url import failed
-from ticketctl.minting.http_client import Response
 
 
 class ScriptedTransport:

@@ -13,9 +13,10 @@ from typing import Any
 
 from ticketctl import handler as bundle
 from ticketctl.aws.account import translated_errors
+from ticketctl.aws.dynamodb import sdk_sender
 from ticketctl.counters.lanes import Lane
 from ticketctl.errors import CounterInvalidError, RefusedError, UnknownCounterError, UsageError
-from ticketctl.minting.dynamodb import sender, translated_problems
+from ticketctl.minting.dynamodb import translated_problems
 from ticketctl.minting.source import unknown_counter
 from ticketctl.models import Counter
 from ticketctl.settings import REGION
@@ -44,7 +45,7 @@ class Counters:
         self._profile = profile
         self._table = table
         self._target = f"the table {table} in {region}"
-        self._send = sender(client, self._target, profile=profile)
+        self._send = sdk_sender(client, self._target, profile=profile)
 
     def all(self, warn: Callable[[str], None] = lambda line: None) -> Iterator[Counter]:
         """Every counter, a page at a time, in DynamoDB's order; receipts are none.

@@ -270,8 +270,8 @@ class RegionalStack:
             return self._source_now, self.looks
 
     def _url_source(self) -> Source:
+        from ticketctl.http_client import HttpClient
         from ticketctl.minting.function_url import UrlSource
-        from ticketctl.minting.http_client import HttpClient
 
         transport = HttpClient(direct=self.settings.local)
         source = UrlSource(self.function_url(), transport, timeout=self.settings.timeout, connect=self._connect)
@@ -301,13 +301,13 @@ class RegionalStack:
 
     def sender(self, table: str) -> "Send":
         """What sends a mint's requests to a table: each once, without the SDK where the credentials need none."""
-        from ticketctl.minting.dynamodb import needs_sdk, plain_sender, sender
-        from ticketctl.minting.http_client import HttpClient
+        from ticketctl.aws.dynamodb import needs_sdk, plain_sender, sdk_sender
+        from ticketctl.http_client import HttpClient
 
         target, timeout = f"the table {table} in {self.region}", min(self.settings.timeout, DYNAMODB_SECONDS)
         if self.aws.plain_credentials is None or (not self.aws.embedded and needs_sdk(self.region, self._environ)):
             client = self.aws.client("dynamodb", timeout=timeout, connect=self._connect, retries=0)
-            return sender(client, target, profile=self.settings.profile)
+            return sdk_sender(client, target, profile=self.settings.profile)
         transport = HttpClient(direct=self.aws.embedded is not None)
         self._opened.callback(transport.close)
         return plain_sender(self.aws, transport, target, timeout=timeout, connect=self._connect)

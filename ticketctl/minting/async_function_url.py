@@ -5,8 +5,8 @@ import asyncio
 import httpx
 
 from ticketctl.errors import SetupError
+from ticketctl.http_client import Response, TransportError, UnsendableError
 from ticketctl.minting.function_url import FunctionUrl, Request
-from ticketctl.minting.http_client import Response, TransportError, UnsendableError
 from ticketctl.minting.source import CONNECT_SECONDS
 from ticketctl.models import Block
 

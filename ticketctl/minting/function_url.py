@@ -15,7 +15,7 @@ from ticketctl.errors import (
     UnreachableError,
     UsageError,
 )
-from ticketctl.minting.http_client import Response, TransportError, UnsendableError
+from ticketctl.http_client import Response, TransportError, UnsendableError
 from ticketctl.minting.source import CONNECT_SECONDS, PROBLEMS, problem_error, quoted_key
 from ticketctl.models import Block, Counter
 
@@ -132,7 +132,7 @@ class FunctionUrl:
 
 
 class Transport(Protocol):
-    """What sends requests: ``ticketctl.minting.http_client.Transport``."""
+    """What sends requests: ``ticketctl.http_client.Transport``."""
 
     def request(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, connect: float, answer: float

@@ -30,6 +30,7 @@ from tests.support.dynamodb_server import (
     then_closes,
 )
 from ticketctl.aws.account import Aws
+from ticketctl.aws.dynamodb import plain_sender, sdk_sender
 from ticketctl.errors import (
     AccessError,
     ExpiredCredentialsError,
@@ -42,8 +43,7 @@ from ticketctl.errors import (
     UnreachableError,
 )
 from ticketctl.handler import handler
-from ticketctl.minting.dynamodb import plain_sender, sender
-from ticketctl.minting.http_client import HttpClient, Response
+from ticketctl.http_client import HttpClient, Response
 
 pytestmark = pytest.mark.usefixtures("no_aws", "_keys")
 
@@ -73,7 +73,7 @@ def sending(url: str | None, *, via: str = "plain", region: str = "eu-west-1", s
         if via == "plain":
             yield plain_sender(aws, transport, TARGET, timeout=seconds, connect=seconds)
         else:
-            yield sender(aws.client("dynamodb", timeout=seconds, connect=seconds, retries=0), TARGET)
+            yield sdk_sender(aws.client("dynamodb", timeout=seconds, connect=seconds, retries=0), TARGET)
 
 
 def outcome(send: Send, operation: str) -> TicketctlError:

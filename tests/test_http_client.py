@@ -30,7 +30,7 @@ from tests.support.peer import (
     says,
     tunnels,
 )
-from ticketctl.minting.http_client import MAX_KEPT, HttpClient, Response, TransportError, UnsendableError
+from ticketctl.http_client import MAX_KEPT, HttpClient, Response, TransportError, UnsendableError
 
 pytestmark = pytest.mark.usefixtures("no_aws")
 
@@ -383,7 +383,7 @@ def test_many_open_files() -> None:
     """A process that has a thousand files open mints over a kept connection like any other."""
     script = """if True:
         import os, resource, sys
-        from ticketctl.minting.http_client import HttpClient
+        from ticketctl.http_client import HttpClient
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2048), hard))
         for _ in range(1100):
@@ -670,7 +670,7 @@ def test_ctrl_c(scheme: str, held: str) -> None:
     """
     script = """if True:
         import sys
-        from ticketctl.minting.http_client import HttpClient
+        from ticketctl.http_client import HttpClient
         try:
             HttpClient(direct=True).request("POST", sys.argv[1], {}, b"{}", connect=10, answer=10)
         except KeyboardInterrupt as error:
@@ -847,7 +847,7 @@ def test_a_plain_request_loads_little() -> None:
     """In a fresh process a request in the clear loads no certificates and no larger HTTP library."""
     script = """if True:
         import sys
-        from ticketctl.minting.http_client import HttpClient
+        from ticketctl.http_client import HttpClient
         http = HttpClient()
         print(http.request("GET", sys.argv[1], {}, b"", connect=10, answer=10).status)
         http.close()
