@@ -1,9 +1,9 @@
 """The ticket server's Lambda handler, and the one definition of the atomic write.
 
-The first half is pure: functions over plain dictionaries that build DynamoDB requests and read their
-answers. ``ticketctl`` mints straight from the table with those same functions. The second half speaks
+The first part is pure: functions over plain dictionaries that build DynamoDB requests and read the
+answers. ``ticketctl`` mints straight from the table with the same functions. The second part speaks
 HTTP: Function URL events (payload format 2.0) in, JSON, plain text or problem details (RFC 9457) out.
-The last part sends the requests: an SDK would cost each cold start more than all else that is done here.
+The last part sends the requests. It uses no SDK: loading one would take longer than the rest of a cold start.
 """
 
 import base64
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache, cached_property, lru_cache
 from hashlib import sha256
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
+from itertools import pairwise
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
@@ -27,12 +28,15 @@ MAX_COUNT = 10_000
 MAX_NAME = 255
 RECEIPT = "receipt#"
 RECEIPT_SECONDS = 24 * 60 * 60
+RETRY_KEY = "once:"  # the start of keys that make one run's retries safe and need no receipt
+REMEMBERED = "0123456789abcdef"  # a counter remembers its last 16 keys, one per slot
+DIGEST_BYTES = 12
 WRITE_ATTEMPTS = 5
 RECEIPT_ATTEMPTS = 2
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
-CALL_MS = 3_500  # what one call to DynamoDB may take: a second to connect, two to answer, and some room
-IDLE_SECONDS = 20.0  # beyond that a new handshake costs less than the doubt
+CALL_MS = 3_500  # the most that one call to DynamoDB takes: 1 s to connect, 2 s to answer, and a margin
+IDLE_SECONDS = 20.0  # after that a new connection is safer than one that may have been closed
 THROTTLES = {"ThrottlingException", "ProvisionedThroughputExceededException", "RequestLimitExceeded"}
 
 STATUS = {
@@ -61,12 +65,12 @@ NAMES = {
 Item = Mapping[str, Mapping[str, Any]]
 """An item as DynamoDB's low-level API gives it: ``{"hand_crafted_int": {"N": "42"}}``."""
 Send = Callable[[str, dict[str, Any]], Mapping[str, Any]]
-"""Performs a DynamoDB operation, ``("UpdateItem", request)`` to its answer; raises ``ConditionFailedError``
-where the request's condition does not hold."""
+"""Performs a DynamoDB operation: ``("UpdateItem", request)`` to its answer. Raises ``ConditionFailedError``
+if the condition of the request does not hold."""
 
 
 class Fence(NamedTuple):
-    """How a counter moves: by ``increment`` (1 or more), never beyond ``ceiling``."""
+    """What a caller knows of a counter: its ``increment`` (1 or more) and ``ceiling``. A write needs it to be true."""
 
     increment: int = 1
     ceiling: int = MAX_TICKET
@@ -85,7 +89,7 @@ class ProblemError(Exception):
 
 
 class ConditionFailedError(Exception):
-    """DynamoDB refused the write and handed back the item as it stands (``None``: there is none)."""
+    """DynamoDB rejected the write and returned the item as it is (``None``: there is none)."""
 
     def __init__(self, item: Item | None) -> None:
         super().__init__("the condition of the write does not hold")
@@ -96,12 +100,20 @@ class ConditionFailedError(Exception):
 
 
 def mint_request(
-    table: str, partition: str, count: int, fence: Fence, *, offset: int | None, now_ms: int
+    table: str,
+    partition: str,
+    count: int,
+    fence: Fence,
+    *,
+    offset: int | None,
+    now_ms: int,
+    digest: bytes | None = None,
 ) -> dict[str, Any]:
     """Build the UpdateItem that takes ``count`` tickets in one conditional write.
 
-    It holds only while the counter moves in ``fence`` and has room. With ``offset``, the first number of
-    the fence, a counter that is not there yet comes to life; with ``None`` it must exist.
+    It holds only while ``fence`` is true of the counter and there is room. With ``offset``, the first number of its
+    lane, a counter that does not exist begins; with ``None`` it must exist. With the ``digest`` of a key the same
+    write enters the key into the counter's register of keys, and holds only if the register does not have it yet.
     """
     conditions = [
         "attribute_exists(#last)",
@@ -120,20 +132,27 @@ def mint_request(
     update = "SET #last = if_not_exists(#last, :start) + :step, #minted_at = :now"
     if fence.increment != 1:
         update += ", #increment = :increment"
+    names = {k: v for k, v in NAMES.items() if k in update or k in condition}
+    values: dict[str, Mapping[str, Any]] = {
+        ":start": _number((offset or fence.increment) - fence.increment),
+        ":step": _number(count * fence.increment),
+        ":room": _number(fence.ceiling - count * fence.increment),
+        ":increment": _number(fence.increment),
+        ":ceiling": _number(fence.ceiling),
+        ":now": _number(now_ms),
+    }
+    if digest is not None:
+        update, condition = update + REGISTER_UPDATE, f"({condition}) AND NOT ({REGISTER_CONDITION})"
+        names |= REGISTER_NAMES
+        values |= {":key": _binary(pack_entry(digest, count, fence.increment)), ":digest": _binary(digest)}
+        values[":none"] = _binary(b"-")
     return {
         "TableName": table,
         "Key": {"partition": {"S": partition}},
         "UpdateExpression": update,
         "ConditionExpression": condition,
-        "ExpressionAttributeNames": {k: v for k, v in NAMES.items() if k in update or k in condition},
-        "ExpressionAttributeValues": {
-            ":start": _number((offset or fence.increment) - fence.increment),
-            ":step": _number(count * fence.increment),
-            ":room": _number(fence.ceiling - count * fence.increment),
-            ":increment": _number(fence.increment),
-            ":ceiling": _number(fence.ceiling),
-            ":now": _number(now_ms),
-        },
+        "ExpressionAttributeNames": names,
+        "ExpressionAttributeValues": values,
         "ReturnValues": "UPDATED_NEW",
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
@@ -148,8 +167,8 @@ def read_block(answer: Mapping[str, Any], partition: str, count: int, fence: Fen
     """Read the tickets out of the answer to ``mint_request``: ``first, first + increment, …, last``."""
     try:
         last = _integer(answer["Attributes"], "hand_crafted_int", partition)
-    except ProblemError as problem:  # the write was made: half a number more on half a number
-        raise ProblemError("outcome_unknown", f"{problem.detail} A number was spent.") from None
+    except ProblemError as problem:  # the write was made, on a fraction
+        raise ProblemError("outcome_unknown", f"{problem.detail} A ticket was spent.") from None
     return {
         "partition": partition,
         "hand_crafted_int": last,
@@ -161,7 +180,7 @@ def read_block(answer: Mapping[str, Any], partition: str, count: int, fence: Fen
 
 
 def read_counter(item: Item) -> dict[str, Any]:
-    """Read a counter: its name, last ticket, fence, when it last minted (epoch ms) and how many are left."""
+    """Read a counter: its name, last ticket, increment, ceiling, last mint (epoch ms) and how many tickets are left."""
     partition = str(item["partition"]["S"])
     last, fence = _integer(item, "hand_crafted_int", partition), read_fence(item)
     return {
@@ -196,28 +215,60 @@ def mint(
     fence: Fence,
     offset: int | None,
     now_ms: int,
+    digest: bytes | None = None,
 ) -> tuple[dict[str, Any], Fence]:
-    """Take ``count`` tickets; returns the block and the fence that the counter was found with.
+    """Take ``count`` tickets; return the block and the fence that the counter has.
 
-    A caller that knows an old fence learns the new one from the refusal and goes on with it; a counter that
-    was seen once is never started again. Raises ``ProblemError`` where nothing can be minted.
+    A caller that knows an old fence learns the new one from the rejected write and retries with it. A counter that
+    was seen once is never begun again. With the ``digest`` of a key, a write whose outcome is unknown is sent once
+    more: if it was made, the register of keys refuses the second and returns the block, marked ``replayed``. If the
+    second is made, its block is marked ``possible_gap``: 16 other mints may have pushed the key out of the register.
+    Raises ``ProblemError`` if nothing can be minted, and ``outcome_unknown`` after an attempt whose outcome is unknown.
     """
-    fits = offset is None or offset + (count - 1) * fence.increment <= fence.ceiling
-    offset = offset if fits else None
+    unknown: ProblemError | None = None
     for _ in range(WRITE_ATTEMPTS):
         try:
-            answer = send("UpdateItem", mint_request(table, partition, count, fence, offset=offset, now_ms=now_ms))
-        except ConditionFailedError as refusal:
-            if refusal.item is None and not fits:
-                raise ProblemError("counter_exhausted", f"{count} tickets do not fit below {fence.ceiling}.") from None
-            fence, offset = fence_after_refusal(refusal.item, partition, count), None
-        else:
-            return read_block(answer, partition, count, fence), fence
-    raise ProblemError("throttled", "The counter's lane keeps changing.", headers={"Retry-After": "1"})
+            block, fence = _attempt(send, table, partition, count, fence, offset=offset, now_ms=now_ms, digest=digest)
+        except ProblemError as problem:
+            if unknown is not None or digest is None or problem.code != "outcome_unknown":
+                raise unknown or problem from None
+            unknown = problem
+            continue
+        if block is not None:
+            return {**block, "possible_gap": True} if unknown and not block["replayed"] else block, fence
+        offset = None
+    raise unknown or ProblemError("throttled", "The counter's lane keeps changing.", headers={"Retry-After": "1"})
+
+
+def _attempt(
+    send: Send,
+    table: str,
+    partition: str,
+    count: int,
+    fence: Fence,
+    *,
+    offset: int | None,
+    now_ms: int,
+    digest: bytes | None,
+) -> tuple[dict[str, Any] | None, Fence]:
+    """Write once; the block, or ``None`` if only the fence that was rejected stands in the way of a retry."""
+    fits = offset is None or offset + (count - 1) * fence.increment <= fence.ceiling
+    begins = offset if fits else None
+    request = mint_request(table, partition, count, fence, offset=begins, now_ms=now_ms, digest=digest)
+    try:
+        answer = send("UpdateItem", request)
+    except ConditionFailedError as rejected:
+        if digest is not None and (block := remembered(rejected.item, partition, count, digest)) is not None:
+            return block, fence
+        if rejected.item is None and not fits:
+            raise ProblemError("counter_exhausted", f"{count} tickets do not fit below {fence.ceiling}.") from None
+        return None, fence_after_refusal(rejected.item, partition, count)
+    block = read_block(answer, partition, count, fence)
+    return block if digest is None else {**block, "replayed": False}, fence
 
 
 def fence_after_refusal(item: Item | None, partition: str, count: int) -> Fence:
-    """The fence to try again with, after a refused write; raises ``ProblemError`` where trying again is no use."""
+    """The fence to retry with after a rejected write; raises ``ProblemError`` if a retry cannot help."""
     if item is None:
         raise unknown_counter(partition)
     counter, fence = read_counter(item), read_fence(item)
@@ -227,14 +278,14 @@ def fence_after_refusal(item: Item | None, partition: str, count: int) -> Fence:
         raise ProblemError(
             "counter_exhausted",
             f"The counter {partition!r} has {counter['remaining']} tickets left below its ceiling "
-            f"{fence.ceiling}; {count} were asked for.",
+            f"{fence.ceiling}; the request was for {count}.",
         )
     return fence
 
 
 def unknown_counter(partition: str) -> ProblemError:
-    """The problem of a counter that is not there."""
-    import shlex  # here, because a mint does not need it
+    """The problem of a counter that does not exist."""
+    import shlex  # a mint does not need it
 
     return ProblemError(
         "unknown_counter",
@@ -243,41 +294,91 @@ def unknown_counter(partition: str) -> ProblemError:
 
 
 def check_name(partition: object) -> str:
-    """A counter's name: 1 to 255 characters, no control characters, no receipt's; else a ``ProblemError``."""
+    """Return a counter's name: 1 to 255 characters, no control characters, not a receipt's name."""
     if not isinstance(partition, str) or not 1 <= len(partition) <= MAX_NAME:
         raise ProblemError("bad_request", f"partition must be a string of 1 to {MAX_NAME} characters.")
     if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", partition):
         raise ProblemError("bad_request", "partition must be Unicode text without control characters.")
     if partition.startswith(RECEIPT):
-        raise ProblemError("bad_request", f"{RECEIPT!r} begins the names of receipts, not of counters.")
+        raise ProblemError("bad_request", f"Names that begin with {RECEIPT!r} are receipts, not counters.")
     return partition
 
 
-# --- idempotency (IETF draft "The Idempotency-Key HTTP Header Field") --------------------------------
+# --- the register of keys ---------------------------------------------------------------------------
+#
+# A counter's item remembers its last 16 keys: the slots k0 (the newest) to kf hold each key's digest, count and
+# increment, l0 to lf the last ticket of its block. A SET reads the item as it was, so one write shifts them all.
+
+REGISTER_NAMES = {f"#{letter}{slot}": f"{letter}{slot}" for letter in "kl" for slot in REMEMBERED}
+REGISTER_UPDATE = ", #k0 = :key, #l0 = if_not_exists(#last, :start) + :step" + "".join(
+    f", #k{new} = if_not_exists(#k{old}, :none), #l{new} = if_not_exists(#l{old}, :start)"
+    for old, new in pairwise(REMEMBERED)
+)
+REGISTER_CONDITION = " OR ".join(f"begins_with(#k{slot}, :digest)" for slot in REMEMBERED)
+
+
+def key_digest(key: str, now_ms: int) -> bytes:
+    """What the register has of a key: 12 bytes of its SHA-256.
+
+    A typed key is hashed with the UTC day, because the register of an idle counter never forgets.
+    """
+    text = key if key.startswith(RETRY_KEY) else f"{now_ms // 86_400_000} {key}"
+    return sha256(text.encode()).digest()[:DIGEST_BYTES]
+
+
+def pack_entry(digest: bytes, count: int, increment: int) -> bytes:
+    """A slot of the register: the digest, the count in 2 bytes and the increment in as many as it needs."""
+    return digest + count.to_bytes(2, "big") + increment.to_bytes((increment.bit_length() + 7) // 8, "big")
+
+
+def remembered(item: Item | None, partition: str, count: int, digest: bytes) -> dict[str, Any] | None:
+    """The block that the register has for a key, marked ``replayed``; ``None`` if the key is not in it.
+
+    Raises ``idempotency_conflict`` if the key minted another count.
+    """
+    if item is None:
+        return None
+    for slot in REMEMBERED:
+        entry = _bytes(item, "k" + slot)
+        if not entry.startswith(digest):
+            continue
+        minted = int.from_bytes(entry[DIGEST_BYTES : DIGEST_BYTES + 2], "big")
+        increment = int.from_bytes(entry[DIGEST_BYTES + 2 :], "big")
+        if minted != count:
+            raise _conflict(minted, partition)
+        last = _integer(item, "l" + slot, partition)
+        block = read_block({"Attributes": {"hand_crafted_int": {"N": str(last)}}}, partition, count, Fence(increment))
+        return {**block, "replayed": True}
+    return None
+
+
+# --- receipts (IETF draft "The Idempotency-Key HTTP Header Field") ------------------------------------
 
 
 def receipt_request(table: str, key: str, block: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
-    """Build the PutItem of a receipt; it holds only where there is none under that key, or an expired one."""
+    """Build the UpdateItem that writes a receipt; it holds only if there is none under that key, or an expired one."""
     now = now_ms // 1000
+    fields = {
+        "counter": {"S": block["partition"]},
+        **{name: _number(block[name]) for name in ("first", "last", "count", "increment")},
+        "expires_at": _number(now + RECEIPT_SECONDS),
+    }
     return {
         "TableName": table,
-        "Item": {
-            "partition": {"S": RECEIPT + key},
-            "counter": {"S": block["partition"]},
-            **{name: _number(block[name]) for name in ("first", "last", "count", "increment")},
-            "expires_at": _number(now + RECEIPT_SECONDS),
-        },
+        "Key": {"partition": {"S": RECEIPT + key}},
+        "UpdateExpression": "SET " + ", ".join(f"#{name} = :{name}" for name in fields),
         "ConditionExpression": "attribute_not_exists(#partition) OR #expires_at <= :now",
-        "ExpressionAttributeNames": {name: NAMES[name] for name in ("#partition", "#expires_at")},
-        "ExpressionAttributeValues": {":now": _number(now)},
+        "ExpressionAttributeNames": {f"#{name}": name for name in ("partition", *fields)},
+        "ExpressionAttributeValues": {":now": _number(now), **{f":{name}": value for name, value in fields.items()}},
+        "ReturnValues": "UPDATED_NEW",
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
 
 
 def replay(receipt: Item | None, partition: str, count: int, now_ms: int) -> dict[str, Any] | None:
-    """The block of a receipt, ``None`` where there is none that is still good (DynamoDB deletes late).
+    """The block of a receipt; ``None`` if there is none, or an expired one (DynamoDB deletes those late).
 
-    Raises ``idempotency_conflict`` where the key was used for something else.
+    Raises ``idempotency_conflict`` if the key minted something else.
     """
     if receipt is None or _integer(receipt, "expires_at", partition) * 1000 <= now_ms:
         return None
@@ -286,13 +387,11 @@ def replay(receipt: Item | None, partition: str, count: int, now_ms: int) -> dic
     if counter is None:
         raise ProblemError("counter_invalid", "The receipt of this Idempotency-Key is damaged.")
     if counter != partition or numbers["count"] != count:
-        raise ProblemError(
-            "idempotency_conflict", f"This Idempotency-Key minted {numbers['count']} from {counter!r} already."
-        )
+        raise _conflict(numbers["count"], counter)
     return {"partition": partition, "hand_crafted_int": numbers["last"], **numbers, "replayed": True}
 
 
-def mint_once(
+def mint_with_key(
     send: Send,
     table: str,
     partition: str,
@@ -303,48 +402,62 @@ def mint_once(
     offset: int | None,
     now_ms: int,
 ) -> tuple[dict[str, Any], Fence]:
-    """Take ``count`` tickets, or hand out again what the same key took within a day.
+    """Take ``count`` tickets, or return the ones that the same key took before.
 
-    Reads the receipt, mints, writes the receipt where there is still none: of two callers that race with one
-    key both get the winner's block, and the loser's is a gap. A block without a receipt is never handed out.
+    A retry key (``once:...``) is only in the counter's register: one write. A typed key also has a receipt for 24
+    hours: it is looked up first and written last. The block then says whether it has a ``receipt``.
     """
+    digest = key_digest(key, now_ms)
+    if key.startswith(RETRY_KEY):
+        return mint(send, table, partition, count, fence=fence, offset=offset, now_ms=now_ms, digest=digest)
     receipt = send("GetItem", read_request(table, RECEIPT + key)).get("Item")
     if (block := replay(receipt, partition, count, now_ms)) is not None:
-        return block, fence
-    block, fence = mint(send, table, partition, count, fence=fence, offset=offset, now_ms=now_ms)
-    for attempts_left in reversed(range(RECEIPT_ATTEMPTS)):
+        return {**block, "receipt": True}, fence
+    block, fence = mint(send, table, partition, count, fence=fence, offset=offset, now_ms=now_ms, digest=digest)
+    return write_receipt(send, table, key, block, now_ms), fence
+
+
+def write_receipt(send: Send, table: str, key: str, block: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
+    """Write the receipt of a block that is minted; return the block to answer with.
+
+    A receipt that cannot be written is no reason to mint again: the block then says that it has none. If another
+    request with the key was faster, its block is the answer, and the block here is a ``possible_gap``.
+    """
+    for _ in range(RECEIPT_ATTEMPTS):
         try:
-            send("PutItem", receipt_request(table, key, block, now_ms))
-        except ConditionFailedError as refusal:
-            winner = _read_winner(refusal.item, partition, count, now_ms)
-            if winner["first"] == block["first"]:
-                break  # the receipt is ours: the answer to its write was lost
-            return winner, fence
-        except Exception as error:
-            if not attempts_left:
-                raise ProblemError(
-                    "outcome_unknown", "Minted, but the receipt could not be written.", cause=type(error).__name__
-                ) from error
+            send("UpdateItem", receipt_request(table, key, block, now_ms))
+        except ConditionFailedError as rejected:
+            return _faster_block(rejected.item, block, now_ms)
+        except Exception:  # noqa: S112 - whatever it is, the block is minted and must reach its caller
+            continue
         else:
-            break
-    return {**block, "replayed": False}, fence
+            return {**block, "receipt": True}
+    return {**block, "receipt": False}
 
 
-def _read_winner(receipt: Item | None, partition: str, count: int, now_ms: int) -> dict[str, Any]:
-    """The block of the receipt that was there first; ``outcome_unknown`` where it cannot be read: ours is minted."""
+def _faster_block(receipt: Item | None, block: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
     try:
-        winner = replay(receipt, partition, count, now_ms)
+        faster = replay(receipt, block["partition"], block["count"], now_ms)
     except ProblemError as problem:
-        if problem.code == "idempotency_conflict":
-            raise
-        winner = None
-    if winner is None:
-        raise ProblemError("outcome_unknown", "Minted, but the receipt is not readable.")
-    return winner
+        if problem.code != "idempotency_conflict":
+            return {**block, "receipt": False}
+        spent = (
+            f"This request minted {block['first']} to {block['last']} from {block['partition']!r}; nobody holds them."
+        )
+        raise ProblemError(problem.code, f"{problem.detail} {spent}") from None
+    if faster is None:
+        return {**block, "receipt": False}
+    if faster["first"] == block["first"]:
+        return {**block, "receipt": True}  # it is our own: the answer to its write was lost
+    return {**faster, "receipt": True, "possible_gap": True}
+
+
+def _conflict(count: int, counter: str) -> ProblemError:
+    return ProblemError("idempotency_conflict", f"This Idempotency-Key already minted {count} from {counter!r}.")
 
 
 def check_key(header: str) -> str:
-    """An idempotency key from its header: 1 to 255 characters, quoted as the draft wants it or bare."""
+    """Return the key of an Idempotency-Key header: 1 to 255 characters, quoted as in the draft, or bare."""
     quoted = re.fullmatch(r'"((?:[ !#-\[\]-~]|\\["\\])*)"', header)
     key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else header
     if not (quoted or re.fullmatch(r"[!#-+\--~]*", key)) or not 1 <= len(key) <= MAX_NAME:
@@ -356,20 +469,34 @@ def _number(value: int) -> dict[str, str]:
     return {"N": str(value)}
 
 
+def _binary(value: bytes) -> dict[str, bytes]:
+    return {"B": value}
+
+
+def encode(request: Mapping[str, Any]) -> bytes:
+    """A request as DynamoDB's JSON protocol has it: bytes in base64."""
+    return json.dumps(request, default=lambda value: base64.b64encode(value).decode()).encode()
+
+
+def _bytes(item: Item, name: str) -> bytes:
+    value = item.get(name, {}).get("B", b"")
+    return base64.b64decode(value) if isinstance(value, str) else bytes(value)
+
+
 def _integer(item: Item, name: str, partition: str) -> int:
     value = item.get(name, {}).get("N", "")
     if not re.fullmatch(r"-?[0-9]+", value):
-        raise ProblemError("counter_invalid", f"The item of the counter {partition!r} has no whole number in {name!r}.")
+        raise ProblemError("counter_invalid", f"The item of the counter {partition!r} has no integer in {name!r}.")
     return int(value)
 
 
 # --- HTTP ------------------------------------------------------------------------------------------
 
-LANES: dict[str, Fence] = {}  # what this execution environment has learned of each counter
+FENCES: dict[str, Fence] = {}  # what this execution environment has learned of each counter
 
 
 class Configuration(NamedTuple):
-    """What the deployment decides and no request can change; ``offset`` 0: no counter starts here by itself."""
+    """What the deployment decides and no request can change. ``offset`` 0: no counter begins here by itself."""
 
     table: str
     default: str
@@ -391,20 +518,20 @@ class Configuration(NamedTuple):
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """The Lambda entry point: answer one Function URL request."""
-    settings, request_id = Configuration.from_environment(os.environ), getattr(context, "aws_request_id", "")
-    return respond(event, settings, dynamodb().send, request_id, context.get_remaining_time_in_millis)
+    configuration, request_id = Configuration.from_environment(os.environ), getattr(context, "aws_request_id", "")
+    return respond(event, configuration, dynamodb().send, request_id, context.get_remaining_time_in_millis)
 
 
 def respond(
     event: Mapping[str, Any],
-    settings: Configuration,
+    configuration: Configuration,
     send: Send,
     request_id: str = "",
     remaining_ms: Callable[[], int] = lambda: CALL_MS,
 ) -> dict[str, Any]:
     """Answer one event; every failure becomes a problem document and one log line.
 
-    ``remaining_ms`` is the time that the function has left: no call is begun that might not end in it.
+    ``remaining_ms`` is the time that the function has left. A call that might take longer is not begun.
     """
 
     def in_time(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
@@ -415,25 +542,26 @@ def respond(
     path = method = ""
     try:
         path, method = read_target(event)
-        answer, text = _route(path, method)(event, settings, in_time)
+        as_text = wants_text(read_header(event, "accept") or "")
+        answer, text = _route(path, method)(event, configuration, in_time)
     except ProblemError as problem:
         return _refuse(problem, request_id, method, path)
-    except Exception as error:  # nothing of it may reach the caller, and a bare 502 would tell the caller nothing
-        import traceback  # here, because a mint does not need it
+    except Exception as error:  # its text may hold secrets, and Lambda's own 502 would tell the caller nothing
+        import traceback  # a mint does not need it
 
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        cause = f"{type(error).__name__} in {where.name}, line {where.lineno}"
-        unexpected = ProblemError(
-            "outcome_unknown", "The request failed; if it was to mint, a ticket may be spent.", cause=cause
-        )
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        cause = f"{type(error).__name__} in {line.name}, line {line.lineno}"
+        unexpected = ProblemError("outcome_unknown", "The request failed; a ticket may have been spent.", cause=cause)
         return _refuse(unexpected, request_id, method, path)
-    if wants_text((event.get("headers") or {}).get("accept", "")):
+    if answer.get("possible_gap"):
+        _log("WARNING", request_id, code="possible_gap", detail="A write whose outcome is unknown was sent again.")
+    if as_text:
         return _response(200, "text/plain; charset=utf-8", text)
     return _response(200, "application/json", json.dumps(answer))
 
 
 def read_target(event: Mapping[str, Any]) -> tuple[str, str]:
-    """The path and method of an event; one that is not a Function URL's mints nothing."""
+    """Return the path and method of a Function URL event; ``bad_request`` for any other event."""
     try:
         path, method = event.get("rawPath") or "/", event["requestContext"]["http"]["method"]
     except (AttributeError, KeyError, TypeError):
@@ -443,41 +571,50 @@ def read_target(event: Mapping[str, Any]) -> tuple[str, str]:
     return path, method
 
 
+def read_header(event: Mapping[str, Any], name: str) -> str | None:
+    """A header of an event (names are lower case); ``None`` if it is absent."""
+    headers = event.get("headers") or {}
+    value = headers.get(name) if isinstance(headers, Mapping) else ""
+    if value is not None and not isinstance(value, str):
+        raise ProblemError("bad_request", f"The header {name} must be text.")
+    return value
+
+
 def _route(path: str, method: str) -> Callable[[Mapping[str, Any], Configuration, Send], tuple[dict[str, Any], str]]:
     methods, operation = {"/": (("GET", "POST"), _mint), "/status": (("GET",), _status)}.get(path, ((), None))
     if operation is None:
-        raise ProblemError("not_found", "There is nothing here. Mint at / and read a counter at /status.")
+        raise ProblemError("not_found", "Nothing is at this path. Mint at / and read a counter at /status.")
     if method not in methods:
         allowed = ", ".join(methods)
         raise ProblemError("method_not_allowed", f"Use {allowed}.", headers={"Allow": allowed})
     return operation
 
 
-def _mint(event: Mapping[str, Any], settings: Configuration, send: Send) -> tuple[dict[str, Any], str]:
+def _mint(event: Mapping[str, Any], configuration: Configuration, send: Send) -> tuple[dict[str, Any], str]:
     fields = read_fields(event, {"partition", "count"})
-    partition = check_name(fields.get("partition", settings.default))
-    count = check_count(fields.get("count", 1), settings.max_count)
-    header = (event.get("headers") or {}).get("idempotency-key")
+    partition = check_name(fields.get("partition", configuration.default))
+    count = check_count(fields.get("count", 1), configuration.max_count)
+    header = read_header(event, "idempotency-key")
     key = None if header is None else check_key(header.strip())
-    fence = LANES.get(partition, Fence(settings.increment))
-    starts = settings.offset > 0 and partition == settings.default and partition not in LANES
-    offset = settings.offset if starts else None
+    fence = FENCES.get(partition, Fence(configuration.increment))
+    starts = configuration.offset > 0 and partition == configuration.default and partition not in FENCES
+    offset = configuration.offset if starts else None
     now_ms = time.time_ns() // 1_000_000
     if key is None:
-        block, fence = mint(send, settings.table, partition, count, fence=fence, offset=offset, now_ms=now_ms)
+        block, fence = mint(send, configuration.table, partition, count, fence=fence, offset=offset, now_ms=now_ms)
     else:
-        block, fence = mint_once(
-            send, settings.table, partition, count, key=key, fence=fence, offset=offset, now_ms=now_ms
+        block, fence = mint_with_key(
+            send, configuration.table, partition, count, key=key, fence=fence, offset=offset, now_ms=now_ms
         )
     if not block.get("replayed"):
-        LANES[partition] = fence
+        FENCES[partition] = fence
     tickets = range(block["first"], block["last"] + 1, block["increment"])
     return block, "".join(f"{ticket}\n" for ticket in tickets)
 
 
-def _status(event: Mapping[str, Any], settings: Configuration, send: Send) -> tuple[dict[str, Any], str]:
-    partition = check_name(read_fields(event, {"partition"}).get("partition", settings.default))
-    item = send("GetItem", read_request(settings.table, partition)).get("Item")
+def _status(event: Mapping[str, Any], configuration: Configuration, send: Send) -> tuple[dict[str, Any], str]:
+    partition = check_name(read_fields(event, {"partition"}).get("partition", configuration.default))
+    item = send("GetItem", read_request(configuration.table, partition)).get("Item")
     if item is None:
         raise unknown_counter(partition)
     counter = read_counter(item)
@@ -485,7 +622,7 @@ def _status(event: Mapping[str, Any], settings: Configuration, send: Send) -> tu
 
 
 def read_fields(event: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
-    """The fields of a request, from its query string and its JSON body together.
+    """Return the fields of a request, from its query string and its JSON body together.
 
     An unknown field is refused, so that a mistyped ``partition`` never mints from another counter.
     """
@@ -523,7 +660,7 @@ def _digits(text: str) -> int | str:
 
 
 def check_count(count: object, most: int) -> int:
-    """A number of tickets: an integer from 1 to ``most``; else a ``ProblemError``."""
+    """Return a number of tickets: an integer from 1 to ``most``."""
     if type(count) is not int or not 1 <= count <= most:
         raise ProblemError("bad_request", f"count must be an integer from 1 to {most}.")
     return count
@@ -548,21 +685,25 @@ def wants_text(accept: str) -> bool:
 
 def _refuse(problem: ProblemError, request_id: str, method: str, path: str) -> dict[str, Any]:
     """Log a problem and make its answer (RFC 9457)."""
-    line = {
-        "level": "ERROR" if problem.status >= 500 else "WARNING",
-        "code": problem.code,
-        "status": problem.status,
-        "detail": problem.detail[:300],
-        "cause": problem.cause,
-        "request_id": request_id,
-        "method": method[:10],
-        "path": path[:100],
-    }
-    print(json.dumps(line), flush=True)  # noqa: T201 - Lambda takes log lines from stdout
+    _log(
+        "ERROR" if problem.status >= 500 else "WARNING",
+        request_id,
+        code=problem.code,
+        status=problem.status,
+        detail=problem.detail[:300],
+        cause=problem.cause,
+        method=method[:10],
+        path=path[:100],
+    )
     title = problem.code.replace("_", " ").capitalize()
     document = {"type": "about:blank", "title": title, "status": problem.status, "code": problem.code}
     body = json.dumps({**document, "detail": problem.detail})
     return _response(problem.status, "application/problem+json", body, problem.headers)
+
+
+def _log(level: str, request_id: str, **facts: Any) -> None:
+    line = {"level": level, **facts, "request_id": request_id}
+    print(json.dumps(line), flush=True)  # noqa: T201 - Lambda takes log lines from stdout
 
 
 def _response(status: int, content_type: str, body: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -585,15 +726,15 @@ class Credentials(NamedTuple):
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Credentials":
-        """Read Lambda's own variables; ``unavailable`` where they are not there."""
+        """Read Lambda's own variables; ``unavailable`` if they are unset."""
         key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
         if not key_id or not secret:
-            raise _failure("", sent=False, cause="NoCredentials")
+            raise _failure("", unknown=False, cause="NoCredentials")
         return cls(key_id, secret, environ.get("AWS_SESSION_TOKEN", ""))
 
 
 def endpoint_url(environ: Mapping[str, str]) -> str:
-    """Where DynamoDB answers: at the endpoint that the environment names, else at AWS's for the region."""
+    """DynamoDB's endpoint: the one that the environment names, else AWS's for the region."""
     region = environ["AWS_REGION"]
     regional = f"https://dynamodb.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
     return environ.get("AWS_ENDPOINT_URL_DYNAMODB") or environ.get("AWS_ENDPOINT_URL") or regional
@@ -635,7 +776,7 @@ def signing_key(secret: str, date: str, region: str, service: str) -> bytes:
 
 
 class DynamoDB:
-    """Three of DynamoDB's operations over one kept connection. ``clock`` gives epoch seconds."""
+    """Two of DynamoDB's operations over one kept connection. ``clock`` gives epoch seconds."""
 
     def __init__(self, environ: Mapping[str, str], clock: Callable[[], float] = time.time) -> None:
         self._environ = environ
@@ -648,7 +789,7 @@ class DynamoDB:
 
         Raises ``ConditionFailedError``, or a ``ProblemError`` that says what is known of the outcome.
         """
-        body, connection, sent = json.dumps(request).encode(), None, False
+        body, connection, sent = encode(request), None, False
         try:
             headers = self._signed(operation, body)
             connection = self._connection()
@@ -656,12 +797,12 @@ class DynamoDB:
             sent = True
             connection.endheaders(body)
             status, document = _read_answer(connection)
-        except Exception as error:  # whatever it is, the outcome depends on nothing but whether a byte has left
+        except Exception as error:  # whatever it is, the outcome depends only on whether a byte was sent
             if connection is not None:
                 connection.close()
             if isinstance(error, ProblemError):
                 raise
-            raise _failure(operation, sent=sent, cause=type(error).__name__) from None
+            raise _failure(operation, unknown=sent and may_have_written(None, ""), cause=type(error).__name__) from None
         self.kept, self._kept_at = connection, self._clock()
         if status >= 300:
             raise _refused(operation, status, document)
@@ -675,7 +816,7 @@ class DynamoDB:
     def _tls(self) -> Any:
         import ssl
 
-        # Once, and only for an endpoint with TLS: reading the certificates costs more than a handshake.
+        # Read once, and only for TLS: reading the certificates takes longer than a handshake.
         return ssl.create_default_context(cafile=self._environ.get("AWS_CA_BUNDLE") or None)
 
     def _signed(self, operation: str, body: bytes) -> dict[str, str]:
@@ -693,17 +834,17 @@ class DynamoDB:
         return {**headers, "authorization": signature}
 
     def _connection(self) -> HTTPConnection:
-        """The kept connection if it is still good, else a new one; the caller gives it back when all is read.
+        """The kept connection if it is still good, else a new one. The caller gives it back after reading all.
 
-        Once a write has left on a connection that DynamoDB had closed, nothing tells this from a DynamoDB that
-        wrote and then failed. So the connection is looked at before: what can be read while nothing was asked is
-        its end, and one that was idle for long (a frozen environment hears of no end) is not trusted.
+        If a write is sent on a connection that DynamoDB has closed, its outcome is unknown. So the connection is
+        checked first: bytes that can be read before anything was asked are its end. One that was idle for long is not
+        trusted, because a frozen execution environment does not hear of the end.
         """
         kept, self.kept = self.kept, None
         if kept is not None and kept.sock is not None:
-            # By the wall clock, because the monotonic one may stand still while the environment is frozen.
+            # The monotonic clock may stop while the environment is frozen.
             fresh = 0.0 <= self._clock() - self._kept_at <= IDLE_SECONDS
-            held = getattr(kept.sock, "pending", int)()  # what TLS has read already, where select sees nothing
+            held = getattr(kept.sock, "pending", int)()  # what TLS has read already; select does not see it
             if fresh and not held and not select.select([kept.sock], [], [], 0)[0]:
                 return kept
             kept.close()
@@ -725,12 +866,12 @@ class DynamoDB:
 
 @cache
 def dynamodb() -> DynamoDB:
-    """One connection for the life of the execution environment."""
+    """The client, one for the life of the execution environment."""
     return DynamoDB(os.environ)
 
 
 class TimedResponse(HTTPResponse):
-    """An answer that must have come whole in ``ANSWER_SECONDS``, in however many pieces."""
+    """An answer that must arrive in full within ``ANSWER_SECONDS``, in any number of pieces."""
 
     def __init__(self, sock: Any, *args: Any, **more: Any) -> None:
         super().__init__(sock, *args, **more)
@@ -738,7 +879,7 @@ class TimedResponse(HTTPResponse):
 
 
 class TimedReader(io.RawIOBase):
-    """A socket's bytes until ``ANSWER_SECONDS`` from now; its own timeout would begin anew with each piece."""
+    """A socket's bytes until ``ANSWER_SECONDS`` from now; the socket's own timeout starts again with each piece."""
 
     def __init__(self, sock: Any, raw: Any) -> None:
         self._sock = sock
@@ -746,11 +887,11 @@ class TimedReader(io.RawIOBase):
         self._ends = time.monotonic() + ANSWER_SECONDS
 
     def readable(self) -> bool:
-        """Whether it is for reading."""
+        """Return True: it is for reading."""
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        """Read what is there; ``TimeoutError`` once the time is over."""
+        """Read what has arrived; ``TimeoutError`` when the time is over."""
         left = self._ends - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -759,7 +900,7 @@ class TimedReader(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Release the socket."""
         self._raw.close()
         super().close()
 
@@ -772,7 +913,7 @@ def _prepare(connection: HTTPConnection, path: str, headers: Mapping[str, str]) 
 
 
 def _read_answer(connection: HTTPConnection) -> tuple[int, dict[str, Any]]:
-    """The status and JSON document of an answer; a refusal's may be none, a success must have one."""
+    """Return the status and JSON document of an answer. A success must have a document, an error may have none."""
     with connection.getresponse() as response:
         body = response.read()
     checksum = response.headers.get("x-amz-crc32")
@@ -790,7 +931,7 @@ def _read_answer(connection: HTTPConnection) -> tuple[int, dict[str, Any]]:
 
 
 def _refused(operation: str, status: int, document: Mapping[str, Any]) -> Exception:
-    """What DynamoDB's error means; its name is the end of ``__type``."""
+    """The error for an answer that is no success; AWS's name of it is the end of ``__type``."""
     name = str(document.get("__type", "")).rpartition("#")[2]
     if name == "ConditionalCheckFailedException":
         return ConditionFailedError(document.get("Item") or None)
@@ -798,10 +939,20 @@ def _refused(operation: str, status: int, document: Mapping[str, Any]) -> Except
         return ProblemError(
             "throttled", "DynamoDB is throttling; nothing was minted.", cause=name, headers={"Retry-After": "1"}
         )
-    return _failure(operation, sent=status >= 500, cause=name or f"HTTP {status}")
+    return _failure(operation, unknown=may_have_written(status, name), cause=name or f"HTTP {status}")
 
 
-def _failure(operation: str, *, sent: bool, cause: str) -> ProblemError:
-    if sent and operation != "GetItem":
+def may_have_written(status: int | None, error: str) -> bool:
+    """Whether a request that was sent, and did not succeed, may have written all the same.
+
+    ``status`` is that of the answer, ``None`` if there was none; ``error`` is the name that AWS gave its error. Only
+    an error that AWS names proves that nothing was written: any other status may come from a proxy in between that has
+    passed the request on. AWS's own 5xx proves nothing.
+    """
+    return status is None or status >= 500 or not error
+
+
+def _failure(operation: str, *, unknown: bool, cause: str) -> ProblemError:
+    if unknown and operation != "GetItem":
         return ProblemError("outcome_unknown", "DynamoDB did not answer; a ticket may have been spent.", cause=cause)
     return ProblemError("unavailable", "DynamoDB is not available; nothing was minted.", cause=cause)

@@ -106,14 +106,6 @@ class TicketsStack(Stack):
         role = iam.Role(self, "CreateTicketRole", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         log_group.grant_write(role)
         table.grant(role, "dynamodb:UpdateItem", "dynamodb:GetItem")
-        role.add_to_policy(
-            iam.PolicyStatement(
-                actions=["dynamodb:PutItem"],
-                resources=[table.table_arn],
-                # Receipts only, so that not even a bug can put a counter back.
-                conditions={"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["receipt#*"]}},
-            )
-        )
         function = lambda_.Function(
             self,
             "CreateTicket",

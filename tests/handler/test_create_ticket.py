@@ -27,9 +27,9 @@ class Answers:
 @pytest.fixture(autouse=True)
 def _nothing_learned() -> Iterator[None]:
     """The function starts without what it has learned of counters, as in a new execution environment."""
-    handler.LANES.clear()
+    handler.FENCES.clear()
     yield
-    handler.LANES.clear()
+    handler.FENCES.clear()
 
 
 def mints(last: int = 42) -> Answers:

@@ -163,7 +163,7 @@ def check_meaning(answer: dict[str, Any]) -> None:
 @given(asked=st.lists(events(), min_size=1, max_size=3))
 def test_any_event_gets_a_well_formed_answer_and_no_error_of_the_servers(asked: list[dict[str, Any]]) -> None:
     """No event raises, is answered with a 5xx, or moves a counter back."""
-    handler.LANES.clear()
+    handler.FENCES.clear()
     table, last = InMemory(), 0
     for event in asked:
         answer = handler.respond(event, SETTINGS, table)
@@ -174,7 +174,7 @@ def test_any_event_gets_a_well_formed_answer_and_no_error_of_the_servers(asked: 
         assert now == last or answer["statusCode"] == 200
         assert [name for name in table.items if not name.startswith("receipt#")] in ([], ["us-east-1"])
         last = now
-    handler.LANES.clear()
+    handler.FENCES.clear()
 
 
 def test_the_fuzz_reaches_the_counter() -> None:
@@ -182,7 +182,7 @@ def test_the_fuzz_reaches_the_counter() -> None:
     from hypothesis import find
 
     def ends(event: dict[str, Any], *, path: str, receipt: bool) -> bool:
-        handler.LANES.clear()
+        handler.FENCES.clear()
         table = InMemory()
         table.items["us-east-1"] = {"partition": {"S": "us-east-1"}, "hand_crafted_int": {"N": "7"}}
         told = handler.respond(event, SETTINGS, table)["statusCode"]
@@ -194,4 +194,4 @@ def test_the_fuzz_reaches_the_counter() -> None:
             lambda event, path=path, receipt=receipt: ends(event, path=path, receipt=receipt),  # type: ignore[misc]
             settings=settings(max_examples=2_000, derandomize=True, database=None),
         )
-    handler.LANES.clear()
+    handler.FENCES.clear()

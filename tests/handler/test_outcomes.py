@@ -49,9 +49,9 @@ UNREADABLE = problem("outcome_unknown", 504, "The request failed; if it was to m
 @pytest.fixture(autouse=True)
 def _nothing_learned() -> Iterator[None]:
     """The function starts without what it has learned of counters, as in a new execution environment."""
-    handler.LANES.clear()
+    handler.FENCES.clear()
     yield
-    handler.LANES.clear()
+    handler.FENCES.clear()
 
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}

@@ -64,16 +64,16 @@ class Calls(list[Call]):
         return [operation for operation, _ in self]
 
 
-def mint_once(
+def mint_with_key(
     send: Calls, *, count: int = 1, lane: handler.Fence | None = None
 ) -> tuple[dict[str, Any], handler.Fence]:
     lane = lane or handler.Fence()
-    return handler.mint_once(send, "Tickets", "orders", count, key="k", fence=lane, offset=None, now_ms=NOW)
+    return handler.mint_with_key(send, "Tickets", "orders", count, key="k", fence=lane, offset=None, now_ms=NOW)
 
 
 def problem_of(send: Calls, *, count: int = 1) -> tuple[str, int, str]:
     with pytest.raises(handler.ProblemError) as raised:
-        mint_once(send, count=count)
+        mint_with_key(send, count=count)
     return raised.value.code, raised.value.status, raised.value.detail
 
 
@@ -187,7 +187,7 @@ def test_a_receipt_without_its_counter_is_not_replayed(damage: dict[str, str]) -
 def test_the_first_request_with_a_key_reads_mints_and_writes() -> None:
     """A block is handed out after its receipt is written; the three calls are these, in this order."""
     send = Calls({}, minted(42), {})
-    assert mint_once(send, count=3) == (block(40, count=3) | {"replayed": False}, handler.Fence())
+    assert mint_with_key(send, count=3) == (block(40, count=3) | {"replayed": False}, handler.Fence())
     assert send == [
         ("GetItem", handler.read_request("Tickets", "receipt#k")),
         ("UpdateItem", handler.mint_request("Tickets", "orders", 3, handler.Fence(), offset=None, now_ms=NOW)),
@@ -198,14 +198,14 @@ def test_the_first_request_with_a_key_reads_mints_and_writes() -> None:
 def test_a_replay_spends_nothing() -> None:
     """A request whose receipt is there is one consistent read, and teaches no lane."""
     send = Calls({"Item": receipt(40)})
-    assert mint_once(send, lane=handler.Fence(7)) == (block(40) | {"replayed": True}, handler.Fence(7))
+    assert mint_with_key(send, lane=handler.Fence(7)) == (block(40) | {"replayed": True}, handler.Fence(7))
     assert send == [("GetItem", handler.read_request("Tickets", "receipt#k"))]
 
 
 def test_an_expired_receipt_is_replaced() -> None:
     """After a day the same key mints again, under a new receipt."""
     send = Calls({"Item": receipt(1, expires=EXPIRES - 86_400)}, minted(42), {})
-    assert mint_once(send)[0] == block(42) | {"replayed": False}
+    assert mint_with_key(send)[0] == block(42) | {"replayed": False}
     assert send.operations == READ_MINT_WRITE
 
 
@@ -214,7 +214,7 @@ def test_a_lane_is_learned_on_the_way() -> None:
     item = {"partition": {"S": "orders"}, "hand_crafted_int": {"N": "40"}, "increment": {"N": "5"}}
     send = Calls({}, refused(item), minted(45), {})
     taken = block(45) | {"increment": 5}
-    assert mint_once(send) == (taken | {"replayed": False}, handler.Fence(5))
+    assert mint_with_key(send) == (taken | {"replayed": False}, handler.Fence(5))
     assert send.operations == ["GetItem", "UpdateItem", "UpdateItem", "PutItem"]
     assert send[-1][1] == handler.receipt_request("Tickets", "k", taken, NOW)
 
@@ -248,7 +248,7 @@ def test_an_unread_receipt_is_not_taken_for_none() -> None:
 def test_our_own_receipt_behind_a_lost_reply_is_a_success() -> None:
     """The reply to the first write was lost; the second finds our own block under the key."""
     send = Calls({}, minted(42), LOST, refused(receipt(42)))
-    assert mint_once(send)[0] == block(42) | {"replayed": False}
+    assert mint_with_key(send)[0] == block(42) | {"replayed": False}
     assert send.operations == READ_MINT_WRITE_TWICE
     assert send[2] == send[3]
 
@@ -256,21 +256,21 @@ def test_our_own_receipt_behind_a_lost_reply_is_a_success() -> None:
 def test_the_second_attempt_may_write_the_receipt() -> None:
     """One failed write of a receipt is tried again."""
     send = Calls({}, minted(42), handler.ProblemError("throttled", "Slow down."), {})
-    assert mint_once(send)[0] == block(42) | {"replayed": False}
+    assert mint_with_key(send)[0] == block(42) | {"replayed": False}
     assert send.operations == READ_MINT_WRITE_TWICE
 
 
 def test_who_loses_a_race_gets_the_winners_block() -> None:
     """Of two callers with one key both get the first receipt's block; the other number is a gap."""
     send = Calls({}, minted(42), refused(receipt(41)))
-    assert mint_once(send)[0] == block(41) | {"replayed": True}
+    assert mint_with_key(send)[0] == block(41) | {"replayed": True}
     assert send.operations == READ_MINT_WRITE
 
 
 def test_a_racing_caller_after_a_lost_reply_wins_too() -> None:
     """A first write that was lost before it arrived does not make the winner's block ours."""
     send = Calls({}, minted(42), LOST, refused(receipt(41)))
-    assert mint_once(send)[0] == block(41) | {"replayed": True}
+    assert mint_with_key(send)[0] == block(41) | {"replayed": True}
 
 
 @pytest.mark.parametrize("item", [receipt(41, partition="users"), receipt(41, count=2)], ids=["counter", "count"])
@@ -371,9 +371,9 @@ def test_any_other_key_is_refused(header: str) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_learned() -> Iterator[None]:
     """The function starts without what it has learned of counters, as in a new execution environment."""
-    handler.LANES.clear()
+    handler.FENCES.clear()
     yield
-    handler.LANES.clear()
+    handler.FENCES.clear()
 
 
 def keyed(key: str = "k", **more: Any) -> dict[str, Any]:
@@ -415,7 +415,7 @@ def test_a_replay_teaches_no_lane() -> None:
     """An old block says nothing of the counter now: the default counter, not seen yet, may still begin."""
     item = receipt(40, partition="us-east-1", expires=10**12)
     handler.respond(keyed(), SETTINGS, Calls({"Item": item}))
-    assert handler.LANES == {}
+    assert handler.FENCES == {}
 
 
 def test_a_conflict_is_told_over_http() -> None:

@@ -83,7 +83,7 @@ class Mint(NamedTuple):
         send, (name, count, lane, offset, key, now_ms) = sdk_sender(side, TABLE), self
         if key is None:
             return handler.mint(send, TABLE, name, count, fence=lane, offset=offset, now_ms=now_ms)
-        return handler.mint_once(send, TABLE, name, count, key=key, fence=lane, offset=offset, now_ms=now_ms)
+        return handler.mint_with_key(send, TABLE, name, count, key=key, fence=lane, offset=offset, now_ms=now_ms)
 
 
 class Receipt(NamedTuple):

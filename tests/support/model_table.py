@@ -194,6 +194,8 @@ def _checked(value: Value) -> Value:
         raise NotImplementedError(f"the number {content!r}")
     if kind == "SS":
         return {"SS": sorted(set(content))}
+    if kind == "B" and isinstance(content, bytes) and content:
+        return value
     if kind not in ("S", "N", "BOOL"):
         raise NotImplementedError(f"the value {value}")
     return value
@@ -406,7 +408,12 @@ def _compare(left: Value | None, sign: str, right: Value | None) -> bool:
 
 
 def _begins(value: Value | None, prefix: Value | None) -> bool:
-    return value is not None and prefix is not None and str(value.get("S", "")).startswith(prefix["S"])
+    if value is None or prefix is None or value.keys() != prefix.keys():
+        return False
+    ((kind, begins),) = prefix.items()
+    if kind not in ("S", "B"):
+        raise NotImplementedError(f"begins_with {prefix}")
+    return bool(value[kind].startswith(begins))
 
 
 def _sum(left: Value | None, right: Value | None) -> Value:

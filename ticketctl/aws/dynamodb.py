@@ -63,7 +63,7 @@ def plain_sender(
     url = (aws.endpoint_url or f"https://dynamodb.{aws.region}.amazonaws.com{suffix}").rstrip("/") + "/"
 
     def send(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
-        spends, body = operation != "GetItem", json.dumps(request).encode()
+        spends, body = operation != "GetItem", bundle.handler.encode(request)
         headers = {"content-type": "application/x-amz-json-1.0", "x-amz-target": f"DynamoDB_20120810.{operation}"}
         signed = aws.signed_headers("POST", url, headers, body, service="dynamodb")
         try:

@@ -54,7 +54,7 @@ class DynamoDBSource:
                 )
             else:
                 key = handler.check_key(quoted_key(key))
-                answer, fence = handler.mint_once(
+                answer, fence = handler.mint_with_key(
                     self._send, self._table, name, count, key=key, fence=fence, offset=offset, now_ms=now_ms
                 )
         block = Block.from_answer(answer)
