@@ -932,7 +932,8 @@ def _read_answer(connection: HTTPConnection) -> tuple[int, dict[str, Any]]:
 
 def _refused(operation: str, status: int, document: Mapping[str, Any]) -> Exception:
     """The error for an answer that is no success; AWS's name of it is the end of ``__type``."""
-    name = str(document.get("__type", "")).rpartition("#")[2]
+    kind = document.get("__type")
+    name = kind.rpartition("#")[2] if isinstance(kind, str) else ""
     if name == "ConditionalCheckFailedException":
         return ConditionFailedError(document.get("Item") or None)
     if name in THROTTLES:

@@ -263,7 +263,7 @@ def test_an_item_without_a_number_is_not_a_counter() -> None:
     problem = problem_of(Table(refused()), offset=1)
     assert (problem.code, problem.detail) == (
         "counter_invalid",
-        "The item of the counter 'orders' has no whole number in 'hand_crafted_int'.",
+        "The item of the counter 'orders' has no integer in 'hand_crafted_int'.",
     )
 
 
@@ -325,7 +325,7 @@ def test_a_counter_without_room_is_exhausted(attributes: dict[str, str], count: 
     problem = problem_of(table, count=count)
     assert (problem.code, problem.status, len(table.requests)) == ("counter_exhausted", 409, 1)
     assert f"has {left} tickets left" in problem.detail
-    assert f"{count} were asked for" in problem.detail
+    assert f"the request was for {count}." in problem.detail
 
 
 @pytest.mark.parametrize("last", ["41", "50"])

@@ -7,7 +7,6 @@ The examples are the same in every run. To explore further, with new ones each t
 import base64
 import json
 import os
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote_plus
 
@@ -15,48 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.function_url import SETTINGS
+from tests.support.model_table import ModelTable
+from ticketctl.aws.dynamodb import sdk_sender
 from ticketctl.handler import handler
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 OWN_CODES = {code for code, status in handler.STATUS.items() if status < 500}
-
-
-class InMemory:
-    """A table behind a ``send``: its writes keep to the conditions that the handler sends."""
-
-    def __init__(self) -> None:
-        self.items: dict[str, dict[str, Any]] = {}
-
-    def __call__(self, operation: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"GetItem": self.get, "PutItem": self.put, "UpdateItem": self.update}[operation](request)
-
-    def get(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        item = self.items.get(request["Key"]["partition"]["S"])
-        return {} if item is None else {"Item": item}
-
-    def put(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        name = request["Item"]["partition"]["S"]
-        there = self.items.get(name)
-        if there is not None and int(there["expires_at"]["N"]) > int(request["ExpressionAttributeValues"][":now"]["N"]):
-            raise handler.ConditionFailedError(there)
-        self.items[name] = request["Item"]
-        return {}
-
-    def update(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        name = request["Key"]["partition"]["S"]
-        values = {key: int(value["N"]) for key, value in request["ExpressionAttributeValues"].items()}
-        there = self.items.get(name)
-        if there is None:
-            if "attribute_not_exists(#partition)" not in request["ConditionExpression"]:
-                raise handler.ConditionFailedError(None)
-            last = values[":start"]
-        else:
-            last = int(there["hand_crafted_int"]["N"])
-            if last > values[":room"]:
-                raise handler.ConditionFailedError(there)
-        number = {"N": str(last + values[":step"])}
-        self.items[name] = {"partition": {"S": name}, "hand_crafted_int": number}
-        return {"Attributes": {"hand_crafted_int": number}}
 
 
 # --- events ----------------------------------------------------------------------------------------
@@ -164,15 +127,16 @@ def check_meaning(answer: dict[str, Any]) -> None:
 def test_any_event_gets_a_well_formed_answer_and_no_error_of_the_servers(asked: list[dict[str, Any]]) -> None:
     """No event raises, is answered with a 5xx, or moves a counter back."""
     handler.FENCES.clear()
-    table, last = InMemory(), 0
+    table, last = ModelTable(SETTINGS.table), 0
+    send = sdk_sender(table, "the table")
     for event in asked:
-        answer = handler.respond(event, SETTINGS, table)
+        answer = handler.respond(event, SETTINGS, send)
         check_form(answer)
         check_meaning(answer)
-        now = int(table.items.get("us-east-1", {}).get("hand_crafted_int", {}).get("N", "0"))
+        now = int(table.rows.get("us-east-1", {}).get("hand_crafted_int", {}).get("N", "0"))
         assert now >= last
         assert now == last or answer["statusCode"] == 200
-        assert [name for name in table.items if not name.startswith("receipt#")] in ([], ["us-east-1"])
+        assert [name for name in table.rows if not name.startswith("receipt#")] in ([], ["us-east-1"])
         last = now
     handler.FENCES.clear()
 
@@ -183,10 +147,10 @@ def test_the_fuzz_reaches_the_counter() -> None:
 
     def ends(event: dict[str, Any], *, path: str, receipt: bool) -> bool:
         handler.FENCES.clear()
-        table = InMemory()
-        table.items["us-east-1"] = {"partition": {"S": "us-east-1"}, "hand_crafted_int": {"N": "7"}}
-        told = handler.respond(event, SETTINGS, table)["statusCode"]
-        return told == 200 and (event["rawPath"] or "/") == path and receipt == (len(table.items) > 1)
+        item = {"partition": {"S": "us-east-1"}, "hand_crafted_int": {"N": "7"}}
+        table = ModelTable(SETTINGS.table, rows={"us-east-1": item})
+        told = handler.respond(event, SETTINGS, sdk_sender(table, "the table"))["statusCode"]
+        return told == 200 and (event["rawPath"] or "/") == path and receipt == (len(table.rows) > 1)
 
     for path, receipt in (("/", False), ("/", True), ("/status", False)):
         find(

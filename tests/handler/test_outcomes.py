@@ -40,7 +40,7 @@ STATUS = event("/status")
 THROTTLED = problem("throttled", 429, "DynamoDB is throttling; nothing was minted.", Retry_After="1")
 UNAVAILABLE = problem("unavailable", 503, "DynamoDB is not available; nothing was minted.")
 UNKNOWN = problem("outcome_unknown", 504, "DynamoDB did not answer; a ticket may have been spent.")
-UNREADABLE = problem("outcome_unknown", 504, "The request failed; if it was to mint, a ticket may be spent.")
+UNREADABLE = problem("outcome_unknown", 504, "The request failed; a ticket may have been spent.")
 
 
 # --- the function in front of it -------------------------------------------------------------------
@@ -78,7 +78,7 @@ OUTCOMES = [
     pytest.param(refuses(400, "ResourceNotFoundException"), UNAVAILABLE, id="ResourceNotFound"),
     pytest.param(refuses(400, "ExpiredTokenException"), UNAVAILABLE, id="ExpiredToken"),
     pytest.param(refuses(400, "ValidationException"), UNAVAILABLE, id="Validation"),
-    pytest.param(says(403, b"<html>"), UNAVAILABLE, id="403 of something else"),
+    pytest.param(says(403, b"<html>"), UNKNOWN, id="403 of something else"),
     pytest.param(refuses(500, "InternalServerError"), UNKNOWN, id="InternalServerError"),
     pytest.param(says(502, b"<html>Bad gateway</html>"), UNKNOWN, id="502 of something else"),
     pytest.param(refuses(503, "ServiceUnavailable"), UNKNOWN, id="ServiceUnavailable"),
@@ -97,9 +97,10 @@ OUTCOMES = [
     pytest.param(says(200, b"[" * 100_000), UNKNOWN, id="deep JSON"),
     pytest.param(says(200, b"[]"), UNKNOWN, id="no JSON object"),
     pytest.param(says(204, b""), UNKNOWN, id="204"),
-    pytest.param(says(302, b"", Location="/"), UNAVAILABLE, id="302"),
-    pytest.param(says(400, b"[]"), UNAVAILABLE, id="400 without a name"),
-    pytest.param(says(400, b'{"__type": 5}'), UNAVAILABLE, id="400 with a number for a name"),
+    pytest.param(says(302, b"", Location="/"), UNKNOWN, id="302"),
+    *(pytest.param(says(status, b"<html>"), UNKNOWN, id=f"{status} of a proxy") for status in (407, 408, 429, 499)),
+    pytest.param(says(400, b"[]"), UNKNOWN, id="400 without a name"),
+    pytest.param(says(400, b'{"__type": 5}'), UNKNOWN, id="400 with a number for a name"),
     pytest.param(says(200, b"{}"), UNREADABLE, id="empty answer"),
 ]
 

@@ -1,6 +1,7 @@
-"""Idempotent minting: the receipt, the order of the calls, and what each failure on the way comes to."""
+"""Typed keys: the receipt, the order of the calls, and the outcome of each failure. Retry keys: test_register.py."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from itertools import count as numbers
 from typing import Any
@@ -77,14 +78,25 @@ def problem_of(send: Calls, *, count: int = 1) -> tuple[str, int, str]:
     return raised.value.code, raised.value.status, raised.value.detail
 
 
+def written(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The item that the write of a receipt makes."""
+    values = request["ExpressionAttributeValues"]
+    item: dict[str, Any] = request["Key"] | {
+        name.lstrip("#"): values[":" + name[1:]] for name in re.findall(r"#\w+", request["UpdateExpression"])
+    }
+    return item
+
+
 def refused(item: Mapping[str, Any] | None) -> Exception:
     return handler.ConditionFailedError(item)
 
 
 LOST = OutcomeUnknownError("no answer")
 READ_MINT = ["GetItem", "UpdateItem"]
-READ_MINT_WRITE = [*READ_MINT, "PutItem"]
-READ_MINT_WRITE_TWICE = [*READ_MINT_WRITE, "PutItem"]
+READ_MINT_WRITE = [*READ_MINT, "UpdateItem"]
+READ_MINT_WRITE_TWICE = [*READ_MINT_WRITE, "UpdateItem"]
+FRESH = {"replayed": False, "receipt": True}
+REPLAYED = {"replayed": True, "receipt": True}
 
 
 # --- the receipt -----------------------------------------------------------------------------------
@@ -92,22 +104,12 @@ READ_MINT_WRITE_TWICE = [*READ_MINT_WRITE, "PutItem"]
 
 def test_a_receipt_is_written_only_where_there_is_none_that_is_good() -> None:
     """A receipt holds the block, lives a day, and never takes the place of one that is still good."""
-    assert handler.receipt_request("Tickets", "k", block(40, count=3), NOW) == {
-        "TableName": "Tickets",
-        "Item": {
-            "partition": {"S": "receipt#k"},
-            "counter": {"S": "orders"},
-            "first": {"N": "40"},
-            "last": {"N": "42"},
-            "count": {"N": "3"},
-            "increment": {"N": "1"},
-            "expires_at": {"N": "1700086400"},
-        },
-        "ConditionExpression": "attribute_not_exists(#partition) OR #expires_at <= :now",
-        "ExpressionAttributeNames": {"#partition": "partition", "#expires_at": "expires_at"},
-        "ExpressionAttributeValues": {":now": {"N": "1700000000"}},
-        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-    }
+    request = handler.receipt_request("Tickets", "k", block(40, count=3), NOW)
+    assert request["Key"] == {"partition": {"S": "receipt#k"}}
+    assert written(request) == receipt(40, count=3)
+    assert request["ConditionExpression"] == "attribute_not_exists(#partition) OR #expires_at <= :now"
+    assert request["ExpressionAttributeValues"][":now"] == {"N": "1700000000"}
+    assert request["ReturnValuesOnConditionCheckFailure"] == "ALL_OLD"
 
 
 def test_a_receipt_gives_the_same_block_again() -> None:
@@ -118,7 +120,7 @@ def test_a_receipt_gives_the_same_block_again() -> None:
 def test_what_is_written_is_what_is_read() -> None:
     """The item of a receipt reads back as its block, in whatever lane."""
     taken = block(41) | {"first": 15, "last": 42, "hand_crafted_int": 42, "count": 10, "increment": 3}
-    item = handler.receipt_request("Tickets", "k", taken, NOW)["Item"]
+    item = written(handler.receipt_request("Tickets", "k", taken, NOW))
     assert handler.replay(item, "orders", 10, NOW) == taken | {"replayed": True}
 
 
@@ -151,9 +153,9 @@ def test_an_expired_receipt_conflicts_with_nothing() -> None:
 @pytest.mark.parametrize(
     ("item", "detail"),
     [
-        (receipt(40, partition="users"), "This Idempotency-Key minted 1 from 'users' already."),
-        (receipt(40, count=2), "This Idempotency-Key minted 2 from 'orders' already."),
-        (receipt(40, partition="Orders"), "This Idempotency-Key minted 1 from 'Orders' already."),
+        (receipt(40, partition="users"), "This Idempotency-Key already minted 1 from 'users'."),
+        (receipt(40, count=2), "This Idempotency-Key already minted 2 from 'orders'."),
+        (receipt(40, partition="Orders"), "This Idempotency-Key already minted 1 from 'Orders'."),
     ],
     ids=["other counter", "other count", "other case"],
 )
@@ -184,28 +186,29 @@ def test_a_receipt_without_its_counter_is_not_replayed(damage: dict[str, str]) -
 # --- minting once ----------------------------------------------------------------------------------
 
 
-def test_the_first_request_with_a_key_reads_mints_and_writes() -> None:
+def test_the_first_request_with_a_typed_key_reads_mints_and_writes() -> None:
     """A block is handed out after its receipt is written; the three calls are these, in this order."""
     send = Calls({}, minted(42), {})
-    assert mint_with_key(send, count=3) == (block(40, count=3) | {"replayed": False}, handler.Fence())
+    assert mint_with_key(send, count=3) == (block(40, count=3) | FRESH, handler.Fence())
+    fence, digest = handler.Fence(), handler.key_digest("k", NOW)
     assert send == [
         ("GetItem", handler.read_request("Tickets", "receipt#k")),
-        ("UpdateItem", handler.mint_request("Tickets", "orders", 3, handler.Fence(), offset=None, now_ms=NOW)),
-        ("PutItem", handler.receipt_request("Tickets", "k", block(40, count=3), NOW)),
+        ("UpdateItem", handler.mint_request("Tickets", "orders", 3, fence, offset=None, now_ms=NOW, digest=digest)),
+        ("UpdateItem", handler.receipt_request("Tickets", "k", block(40, count=3), NOW)),
     ]
 
 
 def test_a_replay_spends_nothing() -> None:
     """A request whose receipt is there is one consistent read, and teaches no lane."""
     send = Calls({"Item": receipt(40)})
-    assert mint_with_key(send, lane=handler.Fence(7)) == (block(40) | {"replayed": True}, handler.Fence(7))
+    assert mint_with_key(send, lane=handler.Fence(7)) == (block(40) | REPLAYED, handler.Fence(7))
     assert send == [("GetItem", handler.read_request("Tickets", "receipt#k"))]
 
 
 def test_an_expired_receipt_is_replaced() -> None:
     """After a day the same key mints again, under a new receipt."""
     send = Calls({"Item": receipt(1, expires=EXPIRES - 86_400)}, minted(42), {})
-    assert mint_with_key(send)[0] == block(42) | {"replayed": False}
+    assert mint_with_key(send)[0] == block(42) | FRESH
     assert send.operations == READ_MINT_WRITE
 
 
@@ -214,8 +217,8 @@ def test_a_lane_is_learned_on_the_way() -> None:
     item = {"partition": {"S": "orders"}, "hand_crafted_int": {"N": "40"}, "increment": {"N": "5"}}
     send = Calls({}, refused(item), minted(45), {})
     taken = block(45) | {"increment": 5}
-    assert mint_with_key(send) == (taken | {"replayed": False}, handler.Fence(5))
-    assert send.operations == ["GetItem", "UpdateItem", "UpdateItem", "PutItem"]
+    assert mint_with_key(send) == (taken | FRESH, handler.Fence(5))
+    assert send.operations == ["GetItem", "UpdateItem", "UpdateItem", "UpdateItem"]
     assert send[-1][1] == handler.receipt_request("Tickets", "k", taken, NOW)
 
 
@@ -224,9 +227,8 @@ def test_a_lane_is_learned_on_the_way() -> None:
     [
         (refused(None), "unknown_counter"),
         (handler.ProblemError("throttled", "Slow down."), "throttled"),
-        (handler.ProblemError("outcome_unknown", "No answer."), "outcome_unknown"),
     ],
-    ids=["unknown counter", "throttled", "unknown outcome"],
+    ids=["unknown counter", "throttled"],
 )
 def test_what_did_not_mint_for_sure_writes_no_receipt(failure: Exception, code: str) -> None:
     """A failed mint is told as what it is, once, and leaves the key free."""
@@ -248,7 +250,7 @@ def test_an_unread_receipt_is_not_taken_for_none() -> None:
 def test_our_own_receipt_behind_a_lost_reply_is_a_success() -> None:
     """The reply to the first write was lost; the second finds our own block under the key."""
     send = Calls({}, minted(42), LOST, refused(receipt(42)))
-    assert mint_with_key(send)[0] == block(42) | {"replayed": False}
+    assert mint_with_key(send)[0] == block(42) | FRESH
     assert send.operations == READ_MINT_WRITE_TWICE
     assert send[2] == send[3]
 
@@ -256,28 +258,30 @@ def test_our_own_receipt_behind_a_lost_reply_is_a_success() -> None:
 def test_the_second_attempt_may_write_the_receipt() -> None:
     """One failed write of a receipt is tried again."""
     send = Calls({}, minted(42), handler.ProblemError("throttled", "Slow down."), {})
-    assert mint_with_key(send)[0] == block(42) | {"replayed": False}
+    assert mint_with_key(send)[0] == block(42) | FRESH
     assert send.operations == READ_MINT_WRITE_TWICE
 
 
-def test_who_loses_a_race_gets_the_winners_block() -> None:
-    """Of two callers with one key both get the first receipt's block; the other number is a gap."""
+def test_the_slower_of_two_requests_gets_the_block_of_the_faster() -> None:
+    """Of two callers with one key both get the block of the first receipt; the other block is said to be a gap."""
     send = Calls({}, minted(42), refused(receipt(41)))
-    assert mint_with_key(send)[0] == block(41) | {"replayed": True}
+    assert mint_with_key(send)[0] == block(41) | REPLAYED | {"possible_gap": True}
     assert send.operations == READ_MINT_WRITE
 
 
-def test_a_racing_caller_after_a_lost_reply_wins_too() -> None:
-    """A first write that was lost before it arrived does not make the winner's block ours."""
+def test_a_faster_request_after_a_lost_reply() -> None:
+    """A first write that was lost before it arrived does not make the other's block ours."""
     send = Calls({}, minted(42), LOST, refused(receipt(41)))
-    assert mint_with_key(send)[0] == block(41) | {"replayed": True}
+    assert mint_with_key(send)[0] == block(41) | REPLAYED | {"possible_gap": True}
 
 
 @pytest.mark.parametrize("item", [receipt(41, partition="users"), receipt(41, count=2)], ids=["counter", "count"])
-def test_a_race_for_something_else_is_a_conflict(item: dict[str, Any]) -> None:
-    """A key that somebody used for something else meanwhile is never answered with a block."""
+def test_a_race_for_something_else_names_what_was_spent(item: dict[str, Any]) -> None:
+    """A key that minted something else meanwhile is a conflict, which says that tickets were spent."""
     send = Calls({}, minted(42), refused(item))
-    assert problem_of(send)[:2] == ("idempotency_conflict", 409)
+    code, status, detail = problem_of(send)
+    assert (code, status) == ("idempotency_conflict", 409)
+    assert detail.endswith("This request minted 42 to 42 from 'orders'; nobody holds them.")
     assert send.operations == READ_MINT_WRITE
 
 
@@ -291,27 +295,31 @@ def test_a_race_for_something_else_is_a_conflict(item: dict[str, Any]) -> None:
     ],
     ids=["unknown", "throttled", "unavailable", "unreadable"],
 )
-def test_a_block_without_a_receipt_is_never_handed_out(failure: Exception) -> None:
-    """A receipt that cannot be written leaves the outcome unknown, however the write fails."""
+def test_a_block_without_a_receipt_says_so(failure: Exception) -> None:
+    """A receipt that cannot be written is no reason to lose the block: it is the answer, and says that it has none."""
     send = Calls({}, minted(42), failure, failure)
-    assert problem_of(send) == ("outcome_unknown", 504, "Minted, but the receipt could not be written.")
+    assert mint_with_key(send)[0] == block(42) | {"replayed": False, "receipt": False}
     assert send.operations == READ_MINT_WRITE_TWICE
 
 
 @pytest.mark.parametrize(
-    "item", [None, receipt(41, expires=EXPIRES - 86_400)], ids=["refused without an item", "expired"]
+    "item",
+    [None, receipt(41, expires=EXPIRES - 86_400), receipt(41) | {"first": {}}, receipt(41) | {"counter": {}}],
+    ids=["no item", "expired", "damaged", "no counter"],
 )
-def test_a_refusal_without_a_receipt_that_is_good_is_no_success(item: dict[str, Any] | None) -> None:
-    """A refused write whose reason cannot be seen leaves the outcome unknown."""
+def test_a_receipt_that_cannot_be_read_after_the_mint(item: dict[str, Any] | None) -> None:
+    """If the receipt in the way cannot be read, the block that was minted is the answer, without a receipt."""
     send = Calls({}, minted(42), refused(item))
-    assert problem_of(send) == ("outcome_unknown", 504, "Minted, but the receipt is not readable.")
+    assert mint_with_key(send)[0] == block(42) | {"replayed": False, "receipt": False}
 
 
-@pytest.mark.parametrize("damage", ["first", "counter"])
-def test_a_damaged_receipt_after_the_mint_leaves_the_outcome_unknown(damage: str) -> None:
-    """Once a number is spent, an unreadable receipt is never told as a plain refusal."""
-    send = Calls({}, minted(42), refused(receipt(41) | {damage: {}}))
-    assert problem_of(send)[:2] == ("outcome_unknown", 504)
+def test_a_block_that_the_register_replays_gets_its_receipt() -> None:
+    """If an earlier request minted and could not write the receipt, the next one with the key writes it."""
+    entry = handler.pack_entry(handler.key_digest("k", NOW), 1, 1)
+    item = {"partition": {"S": "orders"}, "hand_crafted_int": {"N": "99"}, "k3": {"B": entry}, "l3": {"N": "42"}}
+    send = Calls({}, refused(item), {})
+    assert mint_with_key(send)[0] == block(42) | REPLAYED
+    assert written(send[2][1]) == receipt(42)
 
 
 # --- keys ------------------------------------------------------------------------------------------
@@ -389,18 +397,18 @@ def test_a_block_with_a_key_says_whether_it_is_a_replay(header: str) -> None:
     """With a key the answer has the mark; the receipt is under the key without its quotes."""
     calls = Calls({}, minted(42), {})
     answer = handler.respond(keyed(header), SETTINGS, calls)
-    assert (answer["statusCode"], json.loads(answer["body"])) == (200, one() | {"replayed": False})
+    assert (answer["statusCode"], json.loads(answer["body"])) == (200, one() | FRESH)
     assert calls.operations == READ_MINT_WRITE
-    assert calls[2][1]["Item"]["partition"] == {"S": "receipt#k"}
+    assert calls[2][1]["Key"] == {"partition": {"S": "receipt#k"}}
 
 
 def test_a_replay_is_the_same_answer_with_its_mark() -> None:
     """A second request with the key is answered from the receipt, for a day from the real clock."""
     calls = Calls({}, minted(42), {})
     handler.respond(keyed(), SETTINGS, calls)
-    again = Calls({"Item": calls[2][1]["Item"]})
+    again = Calls({"Item": written(calls[2][1])})
     answer = handler.respond(keyed(), SETTINGS, again)
-    assert (answer["statusCode"], json.loads(answer["body"])) == (200, one() | {"replayed": True})
+    assert (answer["statusCode"], json.loads(answer["body"])) == (200, one() | REPLAYED)
     assert again.operations == ["GetItem"]
 
 
@@ -421,7 +429,7 @@ def test_a_replay_teaches_no_lane() -> None:
 def test_a_conflict_is_told_over_http() -> None:
     """A key of another counter is a 409 of its own."""
     calls = Calls({"Item": receipt(40, expires=10**12)})
-    detail = "This Idempotency-Key minted 1 from 'orders' already."
+    detail = "This Idempotency-Key already minted 1 from 'orders'."
     assert handler.respond(keyed(), SETTINGS, calls) == problem("idempotency_conflict", 409, detail)
     assert calls.operations == ["GetItem"]
 
@@ -446,7 +454,6 @@ def test_a_mint_without_a_key_is_one_write() -> None:
 # --- the time that is left -------------------------------------------------------------------------
 
 TOO_SLOW = problem("unavailable", 503, "DynamoDB is too slow; nothing was minted.")
-NO_RECEIPT = problem("outcome_unknown", 504, "Minted, but the receipt could not be written.")
 
 
 def answered_within(
@@ -488,6 +495,14 @@ def test_no_time_for_a_second_write_after_a_refusal() -> None:
     assert told == (TOO_SLOW, ["UpdateItem"])
 
 
-def test_no_time_for_the_receipt_leaves_the_outcome_unknown() -> None:
-    """A number that is spent without its receipt is never told as nothing minted."""
-    assert answered_within(keyed(), handler.CALL_MS, handler.CALL_MS) == (NO_RECEIPT, READ_MINT)
+def test_no_time_for_the_receipt() -> None:
+    """A block that was minted is the answer, if only the time for its receipt is missing."""
+    answer, calls = answered_within(keyed(), handler.CALL_MS, handler.CALL_MS)
+    assert (json.loads(answer["body"]), calls) == (one() | {"replayed": False, "receipt": False}, READ_MINT)
+
+
+def test_no_time_to_send_an_unknown_write_again() -> None:
+    """A write whose outcome is unknown stays unknown, if there is no time to send it again."""
+    lost = handler.ProblemError("outcome_unknown", "No answer.")
+    answer, calls = answered_within(keyed("once:1"), handler.CALL_MS, answers=(lost,))
+    assert (answer["statusCode"], calls) == (504, ["UpdateItem"])

@@ -15,10 +15,10 @@ DEEP = 100_000
 COUNT = "count must be an integer from 1 to 10000."
 LENGTH = "partition must be a string of 1 to 255 characters."
 CONTROL = "partition must be Unicode text without control characters."
-RECEIPT = "'receipt#' begins the names of receipts, not of counters."
+RECEIPT = "Names that begin with 'receipt#' are receipts, not counters."
 UNREADABLE = "The request is not UTF-8, or its body is not JSON."
 NO_OBJECT = "The body must be a JSON object."
-NOT_FOUND = "There is nothing here. Mint at / and read a counter at /status."
+NOT_FOUND = "Nothing is at this path. Mint at / and read a counter at /status."
 
 
 def spends_nothing(operation: str, request: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -189,7 +189,7 @@ def test_what_was_in_flight_beside_an_error_is_printed(ticketctl: Ticketctl, cou
     fetched = ticketctl("fetch", "500", "--block", "10", "--concurrency", "4", "-p", name, "--via", via, *WHERE)
     message = (
         f"70 of 500 tickets were printed, then: The counter {name!r} has 7 tickets left below its ceiling 77; "
-        "10 were asked for."
+        "the request was for 10."
     )
     assert (fetched.returncode, fetched.stderr) == (8, f"error: {message}\n")
     assert sorted(map(int, fetched.stdout.splitlines())) == list(range(1, last_of(counters, name) + 1))
@@ -210,7 +210,7 @@ def test_an_error_before_anything_was_printed_is_itself(ticketctl: Ticketctl, co
     name = next(_names)
     counters.create(name, ceiling=5)
     refused = ticketctl("fetch", "60", "--block", "10", "--concurrency", "3", "-p", name, *WHERE)
-    message = f"The counter {name!r} has 5 tickets left below its ceiling 5; 10 were asked for."
+    message = f"The counter {name!r} has 5 tickets left below its ceiling 5; the request was for 10."
     assert refused == Result(6, "", f"error: {message}\n")
 
 

@@ -488,7 +488,7 @@ def test_a_damaged_item(aws: Aws, counters: Counters, name: str) -> None:
         assert refusal(lambda: counters.freeze(name))[0] in (CounterInvalidError, UnknownCounterError)
         warnings: list[str] = []
         assert name not in [counter.partition for counter in counters.all(warnings.append)]
-        assert warnings == [f"The item of the counter {name!r} has no whole number in 'hand_crafted_int'."]
+        assert warnings == [f"The item of the counter {name!r} has no integer in 'hand_crafted_int'."]
         assert dynamodb.get_item(TableName=STACK, Key={"partition": {"S": name}})["Item"] == item
     finally:
         counters.remove(name)

@@ -1,0 +1,323 @@
+"""The register of keys: a mint with a key is one write, and mints once while the key is remembered."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.model_table import Item, ModelTable, Request
+from ticketctl.aws.dynamodb import sdk_sender
+from ticketctl.handler import handler
+
+NOW = 1_700_000_000_000
+LOST = handler.ProblemError("outcome_unknown", "No answer.")
+ORDERS = {"partition": {"S": "orders"}, "hand_crafted_int": {"N": "40"}}
+
+
+class Table:
+    """A table and the calls that reach it. ``fates`` say of the next calls: "ok", "reply lost" or "request lost"."""
+
+    def __init__(self, item: Item = ORDERS, *fates: str) -> None:
+        self.model = ModelTable(rows={"orders": item})
+        self.fates = list(fates)
+        self.calls: list[tuple[str, Request]] = []
+        self.between: Callable[[], None] = lambda: None
+        self.made = 0
+        self._send = sdk_sender(self.model, "the table")
+
+    def send(self, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
+        self.calls.append((operation, request))
+        fate = self.fates.pop(0) if self.fates else "ok"
+        if fate == "request lost":
+            self.between()
+            raise LOST
+        try:
+            answer = self._send(operation, request)
+        except handler.ConditionFailedError:
+            if fate == "reply lost":
+                raise LOST from None
+            raise
+        self.made += 1
+        if fate == "reply lost":
+            self.between()
+            raise LOST
+        return answer
+
+    def mint(self, key: str, count: int = 1, fence: handler.Fence | None = None) -> dict[str, Any]:
+        digest = handler.key_digest(key, NOW)
+        block, _ = handler.mint(
+            self.send,
+            "Tickets",
+            "orders",
+            count,
+            fence=fence or handler.Fence(),
+            offset=None,
+            now_ms=NOW,
+            digest=digest,
+        )
+        return block
+
+    def update(self, **attributes: Any) -> None:
+        self.model.rows["orders"] = {**self.model.rows["orders"], **attributes}
+
+    @property
+    def last(self) -> int:
+        return int(self.model.rows["orders"]["hand_crafted_int"]["N"])
+
+
+def tickets(block: Mapping[str, Any]) -> list[int]:
+    return list(range(block["first"], block["last"] + 1, block["increment"]))
+
+
+# --- one write -------------------------------------------------------------------------------------
+
+
+def test_a_mint_with_a_retry_key_is_one_write() -> None:
+    """One UpdateItem, nothing read, nothing else written; also the first of a counter."""
+    table = Table()
+    send, calls = table.send, table.calls
+    block, _ = handler.mint_with_key(
+        send, "Tickets", "orders", 3, key="once:a", fence=handler.Fence(), offset=None, now_ms=NOW
+    )
+    assert tickets(block) == [41, 42, 43]
+    assert [operation for operation, _ in calls] == ["UpdateItem"]
+    assert list(table.model.rows) == ["orders"]
+
+
+def test_a_counter_begins_with_a_key() -> None:
+    """The default counter begins by its first mint, with its register."""
+    table = Table()
+    table.model.rows.clear()
+    digest = handler.key_digest("once:a", NOW)
+    for expected in (False, True):
+        block, _ = handler.mint(
+            table.send, "Tickets", "orders", 2, fence=handler.Fence(3), offset=2, now_ms=NOW, digest=digest
+        )
+        assert (tickets(block), block["replayed"]) == ([2, 5], expected)
+
+
+def test_the_same_key_gives_the_same_block() -> None:
+    """A second mint with the key is refused by the condition and replayed from the item; nothing is spent."""
+    table = Table()
+    first = table.mint("once:a", 5)
+    assert table.mint("once:a", 5) == first | {"replayed": True}
+    assert (table.last, len(table.calls)) == (45, 2)
+
+
+@pytest.mark.parametrize("others", range(17))
+def test_the_last_sixteen_keys_are_remembered(others: int) -> None:
+    """A key is replayed until 16 others have come after it; then it mints anew."""
+    table = Table()
+    first = table.mint("once:a", 2)
+    for number in range(others):
+        table.mint(f"once:{number}", 1 + number % 3)
+    assert (table.mint("once:a", 2) == first | {"replayed": True}) == (others < 16)
+
+
+def test_mints_without_a_key_push_nothing_out() -> None:
+    """A mint without a key leaves the register as it is."""
+    table = Table()
+    first = table.mint("once:a")
+    for _ in range(20):
+        handler.mint(table.send, "Tickets", "orders", 1, fence=handler.Fence(), offset=None, now_ms=NOW)
+    assert table.mint("once:a") == first | {"replayed": True}
+
+
+def test_the_same_key_for_another_count_is_a_conflict() -> None:
+    """It spends nothing, and says what the key minted."""
+    table = Table()
+    table.mint("once:a", 5)
+    with pytest.raises(handler.ProblemError, match="already minted 5 from 'orders'") as raised:
+        table.mint("once:a", 4)
+    assert (raised.value.code, table.last) == ("idempotency_conflict", 45)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"increment": {"N": "7"}},
+        {"frozen": {"BOOL": True}},
+        {"ceiling": {"N": "45"}},
+        {"increment": {"N": "7"}, "ceiling": {"N": "45"}, "frozen": {"BOOL": True}},
+    ],
+    ids=["lane", "frozen", "full", "all"],
+)
+def test_a_replay_comes_before_the_fence(change: dict[str, Any]) -> None:
+    """Whatever became of the counter since, the key gives its block, in the lane of that time."""
+    table = Table()
+    first = table.mint("once:a", 5)
+    table.update(**change)
+    assert table.mint("once:a", 5) == first | {"replayed": True}
+
+
+def test_a_replay_in_a_wide_lane() -> None:
+    """A block of a lane with a large increment is replayed number by number."""
+    table = Table(ORDERS | {"increment": {"N": "16777259"}})
+    first = table.mint("once:a", 3, handler.Fence(16777259))
+    assert tickets(table.mint("once:a", 3)) == tickets(first)
+
+
+def test_a_damaged_register_is_an_error() -> None:
+    """A key whose last ticket is gone is neither replayed nor minted again."""
+    table = Table()
+    table.mint("once:a")
+    table.update(l0={"S": "x"})
+    with pytest.raises(handler.ProblemError, match="has no integer in 'l0'"):
+        table.mint("once:a")
+
+
+def test_digests() -> None:
+    """Keys differ; a typed key is another one the next day, a retry key is not."""
+    day = 86_400_000
+    assert handler.key_digest("a", NOW) != handler.key_digest("b", NOW)
+    assert handler.key_digest("a", NOW) != handler.key_digest("a", NOW + day)
+    assert handler.key_digest("once:a", NOW) == handler.key_digest("once:a", NOW + day)
+    assert len(handler.key_digest("a", NOW)) == 12
+
+
+# --- lost answers ----------------------------------------------------------------------------------
+
+
+def test_a_lost_reply_is_replayed() -> None:
+    """The write was made and its answer lost: the identical write is sent once more and replayed; there is no gap."""
+    table = Table(ORDERS, "reply lost")
+    assert table.mint("once:a", 2)["first"] == 41
+    assert (table.last, len(table.calls)) == (42, 2)
+    assert table.calls[0] == table.calls[1]
+
+
+def test_a_lost_request_is_made_again() -> None:
+    """The write was never made: the second is made, and says that there may be a gap, since it cannot know."""
+    table = Table(ORDERS, "request lost")
+    block = table.mint("once:a", 2)
+    assert (tickets(block), block["possible_gap"], table.last) == ([41, 42], True, 42)
+
+
+def test_a_key_that_was_pushed_out_after_a_lost_reply_says_so() -> None:
+    """16 others minted between the lost reply and the second write: a gap, never a duplicate, and it is said."""
+    table, other = Table(ORDERS, "reply lost"), 0
+
+    def meanwhile() -> None:
+        nonlocal other
+        for other in range(16):
+            table.mint(f"once:other {other}")
+
+    table.between = meanwhile
+    block = table.mint("once:a")
+    assert (tickets(block), block["possible_gap"], block["replayed"]) == ([58], True, False)
+
+
+@pytest.mark.parametrize("fates", [("reply lost", "reply lost"), ("request lost", "request lost")])
+def test_two_unknown_attempts_are_unknown(fates: tuple[str, ...]) -> None:
+    """The write is sent twice at most."""
+    table = Table(ORDERS, *fates)
+    with pytest.raises(handler.ProblemError) as raised:
+        table.mint("once:a")
+    assert (raised.value.code, len(table.calls)) == ("outcome_unknown", 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"frozen": {"BOOL": True}}, {"ceiling": {"N": "40"}}, {"increment": {"S": "x"}}],
+    ids=["frozen", "full", "bad"],
+)
+def test_no_refusal_after_an_unknown_attempt_means_not_minted(change: dict[str, Any]) -> None:
+    """The first write may have been made and pushed out, whatever the second is told."""
+    table = Table(ORDERS, "request lost")
+    table.between = lambda: table.update(**change)
+    with pytest.raises(handler.ProblemError) as raised:
+        table.mint("once:a")
+    assert raised.value is LOST
+
+
+def test_a_mint_without_a_key_is_never_sent_twice() -> None:
+    """Without a key a second write might spend twice."""
+    table = Table(ORDERS, "reply lost")
+    with pytest.raises(handler.ProblemError):
+        handler.mint(table.send, "Tickets", "orders", 1, fence=handler.Fence(), offset=None, now_ms=NOW)
+    assert len(table.calls) == 1
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(
+    mints=st.lists(
+        st.tuples(
+            st.integers(0, 5),
+            st.integers(1, 3),
+            st.lists(st.sampled_from(["ok", "reply lost", "request lost"]), max_size=2),
+            st.sampled_from([1, 1, 2, 3]),
+        ),
+        max_size=40,
+    )
+)
+def test_any_history_of_keys_and_losses(mints: list[tuple[int, int, list[str], int]]) -> None:
+    """No ticket is issued twice, and each block that nobody holds was named: an unknown outcome or a possible gap."""
+    table, latest, issued = Table(), dict[str, list[int]](), set[int]()
+    named = held = 0
+    for key, count, fates, increment in mints:
+        table.fates = list(fates)
+        table.update(increment={"N": str(increment)})
+        name = f"once:{key}/{count}"
+        try:
+            block = table.mint(name, count)
+        except handler.ProblemError as problem:
+            named += problem.code == "outcome_unknown"
+            continue
+        named += bool(block.get("possible_gap"))
+        numbers = tickets(block)
+        if not (block["replayed"] and latest.get(name) == numbers):
+            assert issued.isdisjoint(numbers)
+            issued.update(numbers)
+            latest[name] = numbers
+            held += 1
+    assert held <= table.made <= held + named
+
+
+# --- the size of an item ---------------------------------------------------------------------------
+
+
+def size(item: Item) -> int:
+    """An item's size in bytes (DynamoDB Developer Guide, "DynamoDB item sizes and formats")."""
+
+    def of(value: Mapping[str, Any]) -> int:
+        ((kind, content),) = value.items()
+        match kind:
+            case "S":
+                return len(content.encode())
+            case "N":
+                return (len(content.lstrip("-")) + 1) // 2 + 1
+            case "B":
+                return len(content)
+            case "SS":
+                return sum(len(text.encode()) for text in content)
+        return 1
+
+    return sum(len(name.encode()) + of(value) for name, value in item.items())
+
+
+def test_a_mint_stays_one_write_unit() -> None:
+    """With the longest name, a full register, a ceiling, the largest numbers and six regions an item is below 1 KB."""
+    table, name = ModelTable(), "n" * 255
+    regions = ["ap-southeast-2", "ap-northeast-1", "eu-central-1", "us-east-1", "us-west-2", "sa-east-1"]
+    table.rows[name] = {
+        "partition": {"S": name},
+        "hand_crafted_int": {"N": str(2**53 - 1000)},
+        "increment": {"N": "6"},
+        "ceiling": {"N": str(2**53 - 1)},
+        "regions": {"SS": regions},
+    }
+    fence = handler.Fence(6, 2**53 - 1)
+    for number in range(20):
+        handler.mint(
+            sdk_sender(table, "the table"),
+            "Tickets",
+            name,
+            1,
+            fence=fence,
+            offset=None,
+            now_ms=NOW,
+            digest=handler.key_digest(f"once:{number}", NOW),
+        )
+    assert 800 < size(table.rows[name]) < 1024
