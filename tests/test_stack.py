@@ -86,12 +86,6 @@ def test_permissions_of_the_function(template: dict[str, Any]) -> None:
                     "Action": ["dynamodb:UpdateItem", "dynamodb:GetItem"],
                     "Resource": [{"Fn::GetAtt": [table, "Arn"]}],
                 },
-                {
-                    "Effect": "Allow",
-                    "Action": "dynamodb:PutItem",
-                    "Resource": {"Fn::GetAtt": [table, "Arn"]},
-                    "Condition": {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["receipt#*"]}},
-                },
             ],
         },
         "Roles": [{"Ref": role}],
