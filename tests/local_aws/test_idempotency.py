@@ -140,7 +140,7 @@ def test_race(connect: Connect, deployed: str) -> None:
 
 @BOTH
 def test_expired(connect: Connect, aws: Aws, deployed: str, via: str) -> None:
-    """An expired receipt that DynamoDB has not deleted yet is replaced, if the counter has forgotten the key as well."""
+    """An expired receipt that DynamoDB has not deleted yet is replaced, if the counter has forgotten the key."""
     connection = connect(stack=deployed, via=via)
     connection.mint(1, key="a")
     for number in range(16):

@@ -174,7 +174,7 @@ class Tickets(RuleBasedStateMachine):
         ]
         return {
             counter["partition"].removeprefix(self.prefix): Model(
-                counter["last"], counter["increment"], counter["ceiling"], counter["frozen"]
+                counter["hand_crafted_int"], counter["increment"], counter["ceiling"], counter["frozen"]
             )
             for counter in found
         }

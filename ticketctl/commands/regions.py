@@ -27,7 +27,7 @@ def regions(run: Run) -> None:
         run.home.look_up()  # which says what is missing
     found = survey(members, run.output.warn)
     entries = [entry for lanes in found.entries.values() for entry in lanes]
-    entries.sort(key=lambda entry: (entry.counter, entry.lane.increment, entry.lane.residue))
+    entries.sort(key=lambda entry: (entry.counter or "", entry.lane.increment, entry.lane.residue))
     retired = {member.region for member in members if member.retired}
     shown = [(entry, "retired" if entry.region in retired else entry.state) for entry in entries]
     pairs = len(list(found.pairs))
