@@ -25,7 +25,7 @@ ARTICLE = Path(__file__).with_name("article_handler.py")
 # A process's peak is read from its own memory map: ru_maxrss starts with what its parent had when it forked.
 CHILD = """
 import json, resource, sys, time, types
-folder, event, mints = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
+folder, event, mints, keyed = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "keyed"
 context = types.SimpleNamespace(aws_request_id="r", get_remaining_time_in_millis=lambda: 10_000)
 sys.path.insert(0, folder)
 began = time.process_time()
@@ -35,7 +35,9 @@ cold = time.process_time() - began
 for _ in range(min(mints, 50)):
     handler(event, context)
 began = time.process_time()
-for _ in range(mints):
+for number in range(mints):
+    if keyed:
+        event["headers"]["idempotency-key"] = f"once:{number}"
     last = handler(event, context)
 warm = time.process_time() - began
 if mints:
@@ -48,16 +50,22 @@ except FileNotFoundError:
 print(json.dumps({"cold": cold * 1e3, "warm": warm * 1e3 / max(mints, 1), "peak": peak}))
 """
 Figures = Mapping[str, float]
-Measure = Callable[[Path, int], Figures]
+Measure = Callable[..., Figures]
+"""``(folder, mints, keyed=False)``."""
 
 
 def rows() -> Iterator[Row]:
     """Cold start, warm mint and memory; the handlers take turns, so that both meet the same machine."""
     with measuring() as (measure, ours, theirs):
         cold = [(measure(ours, 0), measure(theirs, 0)) for _ in range(COLD_RUNS)]
-        warm = [(measure(ours, WARM_MINTS), measure(theirs, WARM_MINTS)) for _ in range(WARM_RUNS)]
+        runs = [
+            (measure(ours, WARM_MINTS), measure(ours, WARM_MINTS, keyed=True), measure(theirs, WARM_MINTS))
+            for _ in range(WARM_RUNS)
+        ]
+    warm, keyed = [(plain, article) for plain, _, article in runs], [(ours, article) for _, ours, article in runs]
     yield row("handler: import and first mint, CPU", cold, "cold", "ms", 0.25)
     yield row("handler: each further mint, CPU", warm, "warm", "ms", 0.45)
+    yield row("handler: each further mint with a key, CPU", keyed, "warm", "ms", 0.45)
     yield row(f"handler: peak memory, {WARM_MINTS} mints", warm, "peak", "MiB", 0.6)
 
 
@@ -103,8 +111,9 @@ def lambda_environment(engine: Engine, table: str) -> dict[str, str]:
 def measure_with(environ: dict[str, str]) -> Measure:
     """Something that runs a handler of a folder in a process of its own and gives CPU (ms) and memory (MiB)."""
 
-    def measure(folder: Path, mints: int) -> Figures:
+    def measure(folder: Path, mints: int, *, keyed: bool = False) -> Figures:
         command = [sys.executable, "-I", "-B", "-c", CHILD, str(folder), json.dumps(event()), str(mints)]
+        command.append("keyed" if keyed else "")
         run = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
         figures: Figures = json.loads(run.stdout)
         return figures
