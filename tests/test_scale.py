@@ -97,9 +97,8 @@ def test_the_leases_are_the_librarys() -> None:
 
 
 def test_the_cost_is_that_of_a_line_by_hand() -> None:
-    """10^8 with keys: $20 of requests, $6.67 of GB-seconds, $125 of writes and $12.50 of reads."""
-    assert cost(10**8, keyed=True) == pytest.approx(20 + 6.6667 + 125 + 12.5)
-    assert cost(10**8, keyed=False) == pytest.approx(20 + 3.3334 + 62.5, abs=0.001)
+    """10^8 mints: $20 of requests, $3.33 of GB-seconds and $62.50 of writes."""
+    assert cost(10**8) == pytest.approx(20 + 3.3334 + 62.5, abs=0.001)
 
 
 def test_a_sequence_lasts_for_its_numbers() -> None:

@@ -40,12 +40,11 @@ LEASE_SECONDS = 60.0
 """The defaults of ``TicketClient.lease``, as is the largest block of the plans that lease."""
 
 WRITE_PRICE = 0.625e-6
-READ_PRICE = 0.125e-6
 INVOCATION_PRICE = 0.20e-6
 GB_SECOND_PRICE = 0.0000133334
 MEMORY_GB = 0.25
-INVOCATION_SECONDS, KEYED_SECONDS = 0.010, 0.020
-"""What the README assumes for an invocation without a key and with one, which calls DynamoDB three times."""
+INVOCATION_SECONDS = 0.010
+"""What the README assumes for an invocation; it calls DynamoDB once, with a retry key and without."""
 
 Task = Generator[float, None, None]
 """Something that goes on in the simulation; it yields the seconds that it waits."""
@@ -325,14 +324,12 @@ def _percentile(waits: list[float], tickets: int) -> float:
 # --- cost and time ---------------------------------------------------------------------------------------
 
 
-def cost(calls: float, *, keyed: bool) -> float:
+def cost(calls: float) -> float:
     """Dollars for so many mints through the URL, by AWS's prices for us-east-1 without the free tier.
 
-    Without a key a mint is one write. With one it also reads the receipt and writes it (``mint_once``).
+    A mint is one write, with a retry key and without.
     """
-    seconds = KEYED_SECONDS if keyed else INVOCATION_SECONDS
-    dynamodb = 2 * WRITE_PRICE + READ_PRICE if keyed else WRITE_PRICE
-    return calls * (INVOCATION_PRICE + seconds * MEMORY_GB * GB_SECOND_PRICE + dynamodb)
+    return calls * (INVOCATION_PRICE + INVOCATION_SECONDS * MEMORY_GB * GB_SECOND_PRICE + WRITE_PRICE)
 
 
 def years(tickets: float, *, gaps: float = 0.0, share: float = 1.0) -> float:
@@ -379,7 +376,7 @@ LOAD = (
     "left as gaps",
     "carried",
 )
-COST = (*PLAN, "mints a day", "a day", "a month", "a day, keys", "a month, keys", "the numbers last, years")
+COST = (*PLAN, "mints a day", "a day", "a month", "the numbers last, years")
 
 
 def _load_cells(plan: Plan, load: Load) -> Iterator[str]:
@@ -398,9 +395,8 @@ def _load_cells(plan: Plan, load: Load) -> Iterator[str]:
 def _cost_cells(plan: Plan, load: Load) -> Iterator[str]:
     yield from _plan_cells(plan)
     yield f"{plan.calls:,.0f}"
-    for keyed in (False, True):
-        for days in (1, MONTH):
-            yield _dollars(cost(plan.calls * days, keyed=keyed))
+    for days in (1, MONTH):
+        yield _dollars(cost(plan.calls * days))
     yield _rounded(years(plan.tickets, gaps=load.left * plan.regions))
 
 

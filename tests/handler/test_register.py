@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.model_table import Item, ModelTable, Request
+from tests.support.model_table import Item, ModelTable, Request, item_size
 from ticketctl.aws.dynamodb import sdk_sender
 from ticketctl.handler import handler
 
@@ -278,25 +278,6 @@ def test_any_history_of_keys_and_losses(mints: list[tuple[int, int, list[str], i
 # --- the size of an item ---------------------------------------------------------------------------
 
 
-def size(item: Item) -> int:
-    """An item's size in bytes (DynamoDB Developer Guide, "DynamoDB item sizes and formats")."""
-
-    def of(value: Mapping[str, Any]) -> int:
-        ((kind, content),) = value.items()
-        match kind:
-            case "S":
-                return len(content.encode())
-            case "N":
-                return (len(content.lstrip("-")) + 1) // 2 + 1
-            case "B":
-                return len(content)
-            case "SS":
-                return sum(len(text.encode()) for text in content)
-        return 1
-
-    return sum(len(name.encode()) + of(value) for name, value in item.items())
-
-
 def test_a_mint_stays_one_write_unit() -> None:
     """With the longest name, a full register, a ceiling, the largest numbers and six regions an item is below 1 KB."""
     table, name = ModelTable(), "n" * 255
@@ -320,4 +301,4 @@ def test_a_mint_stays_one_write_unit() -> None:
             now_ms=NOW,
             digest=handler.key_digest(f"once:{number}", NOW),
         )
-    assert 800 < size(table.rows[name]) < 1024
+    assert 800 < item_size(table.rows[name]) < 1024

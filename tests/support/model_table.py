@@ -429,3 +429,22 @@ def _union(there: Value | None, more: Value | None) -> Value:
     if there is not None and "SS" not in there:
         raise _error("ValidationException", "UpdateItem", "An operand in the update expression has an incorrect type")
     return {"SS": sorted({*(there or {"SS": ()})["SS"], *more["SS"]})}
+
+
+def item_size(item: Item) -> int:
+    """An item's size in bytes (DynamoDB Developer Guide, "DynamoDB item sizes and formats")."""
+
+    def of(value: Mapping[str, Any]) -> int:
+        ((kind, content),) = value.items()
+        match kind:
+            case "S":
+                return len(content.encode())
+            case "N":
+                return (len(content.lstrip("-")) + 1) // 2 + 1
+            case "B":
+                return len(content)
+            case "SS":
+                return sum(len(text.encode()) for text in content)
+        return 1
+
+    return sum(len(name.encode()) + of(value) for name, value in item.items())
