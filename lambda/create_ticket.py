@@ -574,10 +574,10 @@ def read_target(event: Mapping[str, Any]) -> tuple[str, str]:
 def read_header(event: Mapping[str, Any], name: str) -> str | None:
     """A header of an event (names are lower case); ``None`` if it is absent."""
     headers = event.get("headers") or {}
-    value = headers.get(name) if isinstance(headers, Mapping) else ""
-    if value is not None and not isinstance(value, str):
-        raise ProblemError("bad_request", f"The header {name} must be text.")
-    return value
+    value = headers.get(name) if isinstance(headers, Mapping) else 0
+    if value is None or isinstance(value, str):
+        return value
+    raise ProblemError("bad_request", f"The header {name} must be text.")
 
 
 def _route(path: str, method: str) -> Callable[[Mapping[str, Any], Configuration, Send], tuple[dict[str, Any], str]]:
