@@ -274,23 +274,14 @@ def test_the_log_line_is_bounded_and_has_no_header(capsys: pytest.CaptureFixture
     assert len(line) < 1_000
 
 
-@pytest.mark.parametrize(
-    "headers", ["text", [], ["accept"], 7, {"accept": 5}, {"accept": ["*/*"]}, {"idempotency-key": 5}]
-)
-@pytest.mark.parametrize("path", ["/", "/status"])
-def test_headers_that_are_not_text_are_refused_before_anything_is_sent(path: str, headers: object) -> None:
+@pytest.mark.parametrize("headers", ["text", ["accept"], 7, {"accept": 5}, {"accept": ["*/*"]}, {"idempotency-key": 5}])
+def test_headers_that_are_not_text_are_refused_before_anything_is_sent(headers: object) -> None:
     """A malformed event must not fail after the write: its headers are read first."""
-    sent: list[str] = []
+    sent: list[object] = []
 
-    def send(operation: str, request: dict[str, Any]) -> dict[str, Any]:
-        sent.append(operation)
-        return {
-            "Attributes": {"hand_crafted_int": {"N": "1"}},
-            "Item": {"hand_crafted_int": {"N": "1"}, "partition": {"S": "a"}},
-        }
+    def send(*call: object) -> dict[str, Any]:
+        sent.append(call)
+        return {"Attributes": {"hand_crafted_int": {"N": "1"}}}
 
-    answer = handler.respond(event(path, headers=headers), SETTINGS, send)
-    if headers in ("text", 7, ["accept"]) or (path == "/" and isinstance(headers, dict)) or "accept" in str(headers):
-        assert (answer["statusCode"], sent) == (400, [])
-    else:
-        assert answer["statusCode"] == 200
+    answer = handler.respond(event(method="POST", headers=headers), SETTINGS, send)
+    assert (answer["statusCode"], json.loads(answer["body"])["code"], sent) == (400, "bad_request", [])
