@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -16,6 +17,7 @@ class Answer(NamedTuple):
     status: int
     content_type: str
     body: bytes
+    after: float = 0.0  # seconds
 
 
 class Request(NamedTuple):
@@ -52,6 +54,7 @@ class Server:
                 server.requests.append(Request(self.command, self.path, body))
                 if (answer := server.answers.pop(0)) is None:
                     return
+                time.sleep(answer.after)
                 self.send_response(answer.status)
                 self.send_header("content-type", answer.content_type)
                 self.send_header("content-length", str(len(answer.body)))

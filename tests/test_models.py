@@ -22,7 +22,7 @@ COUNTER = {
 
 def test_block() -> None:
     """A block is read from an answer and gives its tickets in ascending order."""
-    block = Block.from_answer(BLOCK)
+    block = Block.from_answer(BLOCK, "here")
     assert block == Block(partition="orders", first=8, last=17, count=4, increment=3)
     assert list(block.tickets) == [8, 11, 14, 17]
 
@@ -30,16 +30,16 @@ def test_block() -> None:
 def test_block_as_dict() -> None:
     """A block prints the names of the answer, and always says whether it was replayed and from where."""
     nowhere: dict[str, Any] = {"region": None, "possible_gaps": []}
-    assert Block.from_answer(BLOCK).as_dict() == PRINTED | {"replayed": False} | nowhere
-    assert Block.from_answer(REPLAYED).as_dict() == PRINTED | {"replayed": True} | nowhere
-    there = replace(Block.from_answer(REPLAYED), region="eu-west-1", possible_gaps=("us-east-1",))
+    assert Block.from_answer(BLOCK, "here").as_dict() == PRINTED | {"replayed": False} | nowhere
+    assert Block.from_answer(REPLAYED, "here").as_dict() == PRINTED | {"replayed": True} | nowhere
+    there = replace(Block.from_answer(REPLAYED, "here"), region="eu-west-1", possible_gaps=("us-east-1",))
     assert there.as_dict() == PRINTED | {"replayed": True, "region": "eu-west-1", "possible_gaps": ["us-east-1"]}
 
 
 @pytest.mark.parametrize("word", [1, "true", None, [True]], ids=repr)
 def test_block_of_an_odd_replay(word: object) -> None:
     """Only true says that a block was replayed."""
-    assert Block.from_answer(BLOCK | {"replayed": word}).replayed is False
+    assert Block.from_answer(BLOCK | {"replayed": word}, "here").replayed is False
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_block_of_an_odd_replay(word: object) -> None:
 def test_contradicting_block(contradiction: dict[str, Any]) -> None:
     """Numbers that contradict each other are no block."""
     with pytest.raises(ValueError, match=r"."):
-        Block.from_answer(BLOCK | contradiction)
+        Block.from_answer(BLOCK | contradiction, "here")
 
 
 @pytest.mark.parametrize("missing", ["partition", "first", "last", "count", "increment"])
 def test_incomplete_block(missing: str) -> None:
     """An answer that lacks a field is no block."""
     with pytest.raises(ValueError, match=f"{missing} is None"):
-        Block.from_answer({name: value for name, value in BLOCK.items() if name != missing})
+        Block.from_answer({name: value for name, value in BLOCK.items() if name != missing}, "here")
 
 
 def test_counter() -> None:

@@ -1,7 +1,8 @@
 """The moment at which a command or call must have answered: made once, handed down."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class Deadline:
@@ -18,3 +19,12 @@ class Deadline:
     def within(self, seconds: float) -> "Deadline":
         """A deadline ``seconds`` from now, but no later than this one."""
         return Deadline(min(seconds, self.left()), self._clock)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time that is spent inside."""
+        begin = self._clock()
+        try:
+            yield
+        finally:
+            self.ends += self._clock() - begin

@@ -1,4 +1,4 @@
-"""What the sources and CloudFormation answer with."""
+"""What a source is asked for, and what sources and CloudFormation answer."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,11 +8,26 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class MintRequest:
+    """A request for ``count`` tickets; ``partition`` ``None`` is the default counter.
+
+    ``key`` makes a retry safe. It is typed by the user (``is_typed``) or a random retry key; see
+    ``ticketctl.minting.source``.
+    """
+
+    partition: str | None
+    count: int
+    key: str
+    is_typed: bool
+
+
+@dataclass(frozen=True)
 class Block:
     """Tickets taken in one write: ``first, first + increment, …, last``, ``count`` of them.
 
-    ``replayed``: an earlier request with the same idempotency key took them. ``region`` is where they were taken;
-    ``possible_gaps`` are regions that were asked first and did not say whether they took as many.
+    ``replayed``: an earlier request with the same idempotency key took them. ``region`` is where they were taken.
+    ``possible_gaps`` names each region (or host of a typed URL) that may have spent as many tickets more: it gave no
+    answer, and no replay of the request.
     """
 
     partition: str
@@ -25,11 +40,16 @@ class Block:
     possible_gaps: tuple[str, ...] = ()
 
     @classmethod
-    def from_answer(cls, answer: Mapping[str, Any]) -> "Block":
-        """Read what the Function URL and the atomic write give; ``ValueError`` where it is not that."""
+    def from_answer(cls, answer: Mapping[str, Any], place: str) -> "Block":
+        """Read the answer of the Function URL or of the atomic write; raises ``ValueError`` if it is no block.
+
+        ``place`` is the region or the host that answers: the name of the possible gap that an answer may report.
+        """
         partition = _member(answer, "partition", str)
         numbers = {name: _member(answer, name, int) for name in ("first", "last", "count", "increment")}
-        block = cls(partition, **numbers, replayed=answer.get("replayed") is True)  # type: ignore[arg-type]
+        gaps = (place,) if answer.get("possible_gap") is True else ()
+        replayed = answer.get("replayed") is True
+        block = cls(partition, **numbers, replayed=replayed, possible_gaps=gaps)  # type: ignore[arg-type]
         if block.increment < 1 or block.count < 1 or block.last != block.first + (block.count - 1) * block.increment:
             raise ValueError("not a block: its numbers contradict each other")
         return block

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from tests.support.dynamodb_server import CERTIFICATE, dynamodb, mints, then_closes
 from tests.support.peer import Peer, says
 from ticketctl.aws.account import Aws
+from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import UnreachableError
 from ticketctl.settings import resolve
@@ -351,7 +352,7 @@ def refused_by_proxy(monkeypatch: pytest.MonkeyPatch, **environ: str) -> str:
     with Peer(says(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         with connected(monkeypatch, **environ) as connection, pytest.raises(UnreachableError):
-            connection.sender("Tickets")("GetItem", UPDATE)
+            connection.sender("Tickets")(Deadline(5.0))("GetItem", UPDATE)
         (asked,) = proxy.received
     method, place, _ = asked.line.split(" ")
     assert method == "CONNECT"
@@ -393,7 +394,7 @@ def test_certificates_that_the_user_names(monkeypatch: pytest.MonkeyPatch, varia
         dynamodb(repeat(then_closes(mints(7))), tls=True) as server,
         connected(monkeypatch, AWS_REGION="eu-west-1", AWS_ENDPOINT_URL=server.url, **bundle) as connection,
     ):
-        answer = connection.sender("Tickets")("UpdateItem", UPDATE)
+        answer = connection.sender("Tickets")(Deadline(5.0))("UpdateItem", UPDATE)
     assert answer["Attributes"] == {"hand_crafted_int": {"N": "7"}}
 
 
@@ -421,7 +422,7 @@ def test_an_endpoint_of_ones_own(monkeypatch: pytest.MonkeyPatch, variable: str,
         dynamodb(repeat(then_closes(mints(7)))) as server,
         connected(monkeypatch, **{"AWS_REGION": "eu-west-1", variable: server.url}) as connection,
     ):
-        answer = connection.sender("Tickets")("UpdateItem", UPDATE)
+        answer = connection.sender("Tickets")(Deadline(5.0))("UpdateItem", UPDATE)
         ((_, headers, _),) = server.received
     assert answer["Attributes"] == {"hand_crafted_int": {"N": "7"}}
     said = {name.lower(): value for name, value in headers.items()}.get("user-agent")

@@ -15,6 +15,7 @@ from operator import length_hint
 from random import Random
 
 from ticketctl.client.buffer import SLICES, Buffer
+from ticketctl.deadline import Deadline
 from ticketctl.errors import NotMintedError, ThrottledError
 from ticketctl.minting.retry import Tries
 from ticketctl.models import Block
@@ -199,7 +200,7 @@ class World:
 
 def mint(world: World, tickets: int) -> Generator[float, None, Block | None]:
     """One mint with its tries, as ``ticketctl.minting.retry`` makes them; a refusal comes at once."""
-    tries = Tries(timeout=TIMEOUT, keyed=True, clock=world.clock, jitter=world.dice.uniform)
+    tries = Tries(Deadline(TIMEOUT, world.clock), jitter=world.dice.uniform)
     while (block := world.item.write(world.now, tickets)) is None:
         try:
             pause = tries.pause_after(ThrottledError("throttled"))

@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 )
 
 from tests.support.counter_items import item, number, offered, regions
+from tests.support.minting import requested
 from tests.support.model_table import Fate, Item, ModelTable
 from ticketctl.aws.dynamodb import sdk_sender
 from ticketctl.counters.handover import Holding, begin, offer, take
@@ -41,6 +42,7 @@ from ticketctl.counters.sequence import (
     withdraw_offers,
 )
 from ticketctl.counters.table import Counters
+from ticketctl.deadline import Deadline
 from ticketctl.errors import (
     CounterFrozenError,
     IdempotencyConflictError,
@@ -125,14 +127,16 @@ class World:
         return lanes
 
     def mint(self, region: str, name: str | None = None, count: int = 1) -> Sequence[int]:
-        return self.source(region).mint(name, count, key=None, within=5).tickets
+        return self.source(region).mint(requested(count, partition=name), Deadline(5)).tickets
 
     def source(self, region: str) -> DynamoDBSource:
         """A minter that knows of a region what its function is told when it is deployed."""
         start = self.members[region].start
         offset, increment = (start.offset, start.increment) if start else (None, 1)
         send = sdk_sender(self.tables[region], TABLE)
-        return DynamoDBSource(send, TABLE, region=region, increment=increment, offset=offset, clock=lambda: 1.0)
+        return DynamoDBSource(
+            lambda deadline: send, TABLE, region=region, increment=increment, offset=offset, clock=lambda: 1.0
+        )
 
 
 def copy_of(world: World) -> World:
@@ -744,7 +748,7 @@ class Everything(RuleBasedStateMachine):
         before = member.holding(name or DEFAULT)
         close = {at % 4: fault for at, fault in faults.items()}
         try:
-            self.world.meet(close, lambda: blocks.append(source.mint(name, count, key=key, within=5)))
+            self.world.meet(close, lambda: blocks.append(source.mint(requested(count, key, name), Deadline(5))))
         except UnknownCounterError:
             assert before is None
             assert name or not member.start

@@ -24,6 +24,7 @@ from tests.local_aws.test_deploy import table_resource
 from tests.local_aws.test_failover import send_to
 from tests.local_aws.test_regions import AP, EU, SA, US, deploy_alone, first_numbers, items, lanes, named, own_home, row
 from tests.support.faulty_proxy import Fault, FaultyProxy, proxy_to
+from tests.support.minting import take
 from ticketctl.aws.account import Aws
 from ticketctl.counters.handover import begin, offer
 from ticketctl.counters.lanes import Lane
@@ -60,7 +61,7 @@ def test_in_the_middle_of_a_fetch(
 ) -> None:
     """The fetch goes on in its half and the new region has the other: together they are all numbers, each once."""
     where = ("--local", "--stack", new_stack)
-    connect(stack=new_stack).mint(1)
+    take(connect(stack=new_stack), 1)
     fetch = command("fetch", "50000", "--block", "400", "--ranges", "-q", *where)
     with (tmp_path / "printed").open("w+", encoding="utf-8") as printed:
         process = subprocess.Popen(fetch, env=environ, stdout=printed, stderr=subprocess.PIPE, text=True)
@@ -77,7 +78,7 @@ def test_in_the_middle_of_a_fetch(
     other = connect(stack=new_stack, region=AP)
     minted: list[int] = []
     while not minted or minted[-1] < fetched[-1]:
-        minted += other.mint(10_000).tickets
+        minted += take(other, 10_000).tickets
     both = {1, *fetched, *minted}
     assert len(both) == 1 + len(fetched) + len(minted)
     # The embedded AWS may end a function in mid-request when its namesake in another region is made: one block.
@@ -94,7 +95,7 @@ class Worker:
 
     def run(self, stop: threading.Event) -> None:
         while not stop.wait(0.05):
-            self.blocks.append(self._regions.mint(1, key=f"{self._name}-{len(self.blocks)}"))
+            self.blocks.append(take(self._regions, 1, key=f"once:{self._name}-{len(self.blocks)}"))
 
 
 @contextmanager
@@ -149,7 +150,7 @@ def test_a_region_is_added_while_another_is_cut_off(
                 stderr = adding.communicate(timeout=PATIENCE)[1]
             assert (adding.returncode, stderr) == (0, b"")
             new = regions([SA])
-            added = [new.mint(1, key=f"new-{number}") for number in range(20)]
+            added = [take(new, 1, key=f"once:new-{number}") for number in range(20)]
             all_mint(workers, 5)
     blocks = [block for worker in workers for block in worker.blocks] + added
     numbers = [block.last for block in blocks]
@@ -236,7 +237,7 @@ def test_killed_after_every_single_change(
     def mint(region: str, count: int) -> None:
         for partition, numbers in minted.items():
             source = connect(stack=new_stack, region=region, partition=partition, via="dynamodb")
-            numbers += source.mint(count).tickets
+            numbers += take(source, count).tickets
 
     changes: list[str] = []
     while made := killing("deploy", "-q", *named(EU), *where):
@@ -314,7 +315,7 @@ def test_a_home_that_remembers_nothing(
     regions = [json.loads(line)["region"] for line in ticketctl("url", "--json", *where, env=empty).stdout.splitlines()]
     assert sorted(regions) == [AP, EU, SA]  # it remembers what it has found
     for region in (EU, AP, SA):
-        minted += connect(stack=new_stack, region=region).mint(50).tickets
+        minted += take(connect(stack=new_stack, region=region), 50).tickets
     assert len(set(minted)) == len(minted)
 
 
@@ -441,7 +442,7 @@ def test_the_first_region_cannot_be_reached(
 def test_a_counter_waits_for_the_lane_of_its_region(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
     """In a region whose lane was not handed over yet no counter is made in a lane of its own."""
     where = ("--local", "--stack", new_stack)
-    connect(stack=new_stack).mint(1)
+    take(connect(stack=new_stack), 1)
     connect(stack=new_stack).counters().create("orders")
     minted = first_numbers(connect, new_stack, [US, US], partition="orders")
     deploy_alone(connect(stack=new_stack, region=EU), {"Offset": "0"})
@@ -458,7 +459,7 @@ def test_moving_a_default_counter_leaves_a_lane_on_offer(
 ) -> None:
     """A lane that is handed over to another region comes to its default counter, not to one of the donor's name."""
     where = ("--local", "--stack", new_stack)
-    connect(stack=new_stack).mint(1)
+    take(connect(stack=new_stack), 1)
     deploy_alone(connect(stack=new_stack, region=EU), {"Offset": "0"})
     offer(connect(stack=new_stack).counters(), US, 1, [EU])
     assert ticketctl("counter", "advance", US, "--to", "100", *named(US, EU), *where).returncode == 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.minting import take
 from tests.support.other_tools import cdk_environment, install_cdk
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine
@@ -40,4 +41,4 @@ def test_cdk_deploys_the_stack(
         check=False,
     )
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
-    assert connect(stack="by-cdk").mint(1).last == 1
+    assert take(connect(stack="by-cdk"), 1).last == 1

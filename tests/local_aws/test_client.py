@@ -17,11 +17,12 @@ from tests.local_aws.conftest import REGION, Ticketctl
 from tests.local_aws.test_mint import put
 from tests.support.faulty_proxy import Fault, FaultyProxy, proxy_to
 from tests.support.memory_counter import Background
+from tests.support.minting import look, take
 from ticketctl import AsyncLease, AsyncTicketClient, TicketClient
 from ticketctl.aws.account import Aws
-from ticketctl.client.aio import async_minter_at
+from ticketctl.client.aio import async_minter
 from ticketctl.client.lease import Lease, Mint
-from ticketctl.client.sync import Where, minter_at
+from ticketctl.client.sync import Where, client_settings, open_regions
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine
 from ticketctl.errors import CounterExhaustedError, NotMintedError, OutcomeUnknownError, UnknownCounterError
@@ -37,10 +38,16 @@ class Clients:
     environ: dict[str, str]
 
     def sync(self, **where: object) -> TicketClient:
-        return TicketClient(minter_at(self._where(where), self.environ))
+        table, settings = client_settings(self._where(where), self.environ)
+        partition, timeout = settings.partition, settings.timeout
+        return TicketClient(lambda: open_regions(settings, self.environ, table), partition=partition, timeout=timeout)
 
     def asynchronous(self, **where: object) -> AsyncTicketClient:
-        return AsyncTicketClient(async_minter_at(self._where(where), self.environ))
+        table, settings = client_settings(self._where(where), self.environ)
+        partition, timeout = settings.partition, settings.timeout
+        return AsyncTicketClient(
+            lambda: async_minter(settings, self.environ, table), partition=partition, timeout=timeout
+        )
 
     @staticmethod
     def _where(where: dict[str, object]) -> Where:
@@ -84,7 +91,7 @@ def test_a_table_without_a_stack(clients: Clients, connect: Connect, deployed: s
     with clients.sync(table=deployed) as tickets:
         with pytest.raises(UnknownCounterError):
             tickets.next()
-        assert connect(stack=deployed).mint(5).last == 5
+        assert take(connect(stack=deployed), 5).last == 5
         assert (tickets.next(), tickets.fetch(3).tickets) == (6, range(7, 10))
 
     async def main() -> None:
@@ -107,7 +114,7 @@ def test_a_lease_has_no_gap_but_what_is_left(clients: Clients, connect: Connect,
             numbers = sorted(number for part in pool.map(draw, range(8)) for number in part)
         left = lease.close()
     assert numbers == list(range(1, 16_001))
-    assert connect(stack=deployed).counter().last == 16_000 + left
+    assert look(connect(stack=deployed)).last == 16_000 + left
 
 
 def test_threads_at_once_find_the_stack_once(clients: Clients, deployed: str) -> None:
@@ -137,7 +144,7 @@ def test_a_lease_with_await_has_no_gap_but_what_is_left(clients: Clients, connec
 
     numbers, left = asyncio.run(main())
     assert numbers == list(range(1, 5001))
-    assert connect(stack=deployed).counter().last == 5000 + left
+    assert look(connect(stack=deployed)).last == 5000 + left
 
 
 def test_a_lease_below_a_ceiling(clients: Clients, aws: Aws, deployed: str) -> None:
@@ -166,7 +173,7 @@ class Outage:
 
 def in_calls_of(tickets: TicketClient) -> Mint:
     """Mints as a client's own leases do."""
-    return lambda count, key: tickets.fetch(count, idempotency_key=key)
+    return tickets._mint
 
 
 @contextmanager
@@ -175,7 +182,7 @@ def through_proxy(
 ) -> Iterator[tuple[TicketClient, FaultyProxy]]:
     """A client whose requests to the Function URL pass a proxy; a mint gives up after three seconds."""
     connection = connect(stack=stack)
-    connection.mint(1)  # the function's first run takes longer
+    take(connection, 1)  # the function's first run takes longer
     url = connection.url()
     with proxy_to(engine.port, outage) as proxy:
         at_proxy = url.replace(urlsplit(url).netloc, f"127.0.0.1:{proxy.port}")
@@ -199,7 +206,7 @@ def test_a_short_outage_goes_unnoticed(
         numbers += [next(lease) for _ in range(200)]
         left = lease.close()
     assert numbers == list(range(2, 213))
-    assert connect(stack=deployed).counter().last == 212 + left
+    assert look(connect(stack=deployed)).last == 212 + left
 
 
 @pytest.mark.parametrize("fault", ["lost request", "lost reply"])
@@ -219,7 +226,7 @@ def test_a_long_outage_is_told(clients: Clients, connect: Connect, engine: Engin
         numbers += [next(lease) for _ in range(100)]
         left = lease.close()
     assert numbers == list(range(2, 118))
-    assert connect(stack=deployed).counter().last == 117 + left
+    assert look(connect(stack=deployed)).last == 117 + left
 
 
 def test_an_address_that_nobody_serves_mints_nothing(clients: Clients) -> None:

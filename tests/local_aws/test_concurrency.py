@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.support.minting import take
 from ticketctl.deployments.regional_stack import RegionalStack
 
 WORKERS = 16
@@ -17,7 +18,7 @@ def test_no_duplicate_and_no_gap(connect: Callable[..., RegionalStack], deployed
     connections[0].look_up()
 
     def work(connection: RegionalStack) -> list[int]:
-        return [connection.mint(1).last for _ in range(mints)]
+        return [take(connection, 1).last for _ in range(mints)]
 
     with ThreadPoolExecutor(WORKERS) as pool:
         results = list(pool.map(work, connections))
@@ -31,7 +32,7 @@ def test_blocks_never_overlap(connect: Callable[..., RegionalStack], deployed: s
 
     def work(job: tuple[RegionalStack, int]) -> list[int]:
         connection, size = job
-        return [ticket for _ in range(10) for ticket in connection.mint(size).tickets]
+        return [ticket for _ in range(10) for ticket in take(connection, size).tickets]
 
     with ThreadPoolExecutor(len(jobs)) as pool:
         tickets = sorted(ticket for result in pool.map(work, jobs) for ticket in result)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.local_aws.conftest import REGION, Result, Ticketctl
+from tests.support.minting import look, take
 from ticketctl.aws.account import Aws
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.table import Counters
@@ -119,7 +120,7 @@ def test_first_tickets(
     """The first ticket is the start, else the offset; the others follow in the lane."""
     assert counters.create(name, **asked)[1] is True
     source = connect(stack=STACK, via=via, partition=name)
-    assert [source.mint(1).last for _ in tickets] == tickets
+    assert [take(source, 1).last for _ in tickets] == tickets
 
 
 @pytest.mark.parametrize(
@@ -224,8 +225,8 @@ def test_odd_names(connect: Connect, counters: Counters, via: str, odd: str) -> 
     """Any other text is a name, through both sources."""
     counters.create(odd)
     source = connect(stack=STACK, via=via, partition=odd)
-    minted = source.mint(1)
-    assert (minted.partition, source.counter().last) == (odd, minted.last)
+    minted = take(source, 1)
+    assert (minted.partition, look(source).last) == (odd, minted.last)
 
 
 # --- advance ----------------------------------------------------------------------------------------
@@ -247,7 +248,7 @@ def test_advance(ticketctl: Ticketctl, connect: Connect, name: str) -> None:
     assert moved == Result(0, row(made(name, 41)), tell(made(name, 41), "is now past that number"))
     as_json = ticketctl("counter", "advance", name, "--to", "41", "--json", *WHERE)
     assert (json.loads(as_json.stdout), as_json.stderr) == (made(name, 41).as_dict(), "")
-    tickets = [connect(stack=STACK, via=via, partition=name).mint(1).last for via in ("url", "dynamodb")]
+    tickets = [take(connect(stack=STACK, via=via, partition=name), 1).last for via in ("url", "dynamodb")]
     assert tickets == [42, 43]
 
 
@@ -299,7 +300,7 @@ def test_advance_under_load(connect: Connect, counters: Counters, name: str) -> 
     def mint(source: RegionalStack) -> list[int]:
         tickets = []
         for _ in range(25):
-            tickets.append(source.mint(1).last)
+            tickets.append(take(source, 1).last)
             minting.set()
         return tickets
 
@@ -336,7 +337,7 @@ def test_adopt_a_file(ticketctl: Ticketctl, connect: Connect, tmp_path: Path, na
     assert ticketctl(*adopt).stderr == tell(made(name, 41), "was beyond 41 already")
     as_json = ticketctl(*adopt, "--json")
     assert (json.loads(as_json.stdout), as_json.stderr) == (made(name, 41).as_dict() | {"moved": False}, "")
-    assert connect(stack=STACK, partition=name).mint(1).last == 42
+    assert take(connect(stack=STACK, partition=name), 1).last == 42
 
 
 def test_adopt_a_column_of_a_stream(environ: dict[str, str], connect: Connect, name: str) -> None:
@@ -354,7 +355,7 @@ def test_adopt_a_column_of_a_stream(environ: dict[str, str], connect: Connect, n
         row(made(name, 41)),
         tell(made(name, 41), "starts above 41"),
     )
-    assert connect(stack=STACK, via="dynamodb", partition=name).mint(1).last == 42
+    assert take(connect(stack=STACK, via="dynamodb", partition=name), 1).last == 42
 
 
 @pytest.mark.parametrize(
@@ -405,7 +406,7 @@ def test_adopt_into_the_lane_of_the_stack(connect: Connect, name: str) -> None:
     """Where the stack's counters go in threes from 2, so does one that starts above 41."""
     counters = connect(stack=STACK).counters_of(STACK, lane=Lane(2, 3))
     assert counters.adopt(name, 41) == (made(name, 41, increment=3), True)
-    assert connect(stack=STACK, partition=name).mint(2).tickets == range(44, 48, 3)
+    assert take(connect(stack=STACK, partition=name), 2).tickets == range(44, 48, 3)
 
 
 def test_adopt_beyond_the_ceiling(counters: Counters, name: str) -> None:
@@ -428,10 +429,10 @@ def test_freeze_and_thaw(ticketctl: Ticketctl, connect: Connect, name: str) -> N
     for via in ("url", "dynamodb"):
         refused = ticketctl("next", "-p", name, "--via", via, *WHERE)
         assert refused == Result(6, "", f"error: The counter '{name}' is frozen.\nhint: {thaw}\n")
-        assert connect(stack=STACK, via=via, partition=name).counter() == frozen
+        assert look(connect(stack=STACK, via=via, partition=name)) == frozen
     assert ticketctl(*thaw.split()[1:]) == Result(0, row(made(name, 0)), tell(made(name, 0), "mints again"))
     assert connect(stack=STACK).counters().thaw(name) == made(name, 0)
-    assert [connect(stack=STACK, via=via, partition=name).mint(1).last for via in ("url", "dynamodb")] == [1, 2]
+    assert [take(connect(stack=STACK, via=via, partition=name), 1).last for via in ("url", "dynamodb")] == [1, 2]
 
 
 @BOTH
@@ -439,13 +440,13 @@ def test_frozen_under_load(connect: Connect, counters: Counters, name: str, via:
     """Whoever minted before the freeze mints no more after it; the lane that it knows does not help."""
     counters.create(name)
     source = connect(stack=STACK, via=via, partition=name)
-    source.mint(3)
+    take(source, 3)
     counters.freeze(name)
     with pytest.raises(CounterFrozenError):
-        source.mint(1)
+        take(source, 1)
     assert counters.advance(name, 10).frozen is True
     counters.thaw(name)
-    assert source.mint(1).last == 11
+    assert take(source, 1).last == 11
 
 
 def test_list_has_no_receipts(ticketctl: Ticketctl, connect: Connect, deployed: str) -> None:
@@ -455,7 +456,7 @@ def test_list_has_no_receipts(ticketctl: Ticketctl, connect: Connect, deployed: 
     for name in ("b", "a", "receipts"):
         counters.create(name)
     counters.freeze("b")
-    connect(stack=deployed, via="dynamodb", partition="a").mint(1, key="k")
+    take(connect(stack=deployed, via="dynamodb", partition="a"), 1, key="k")
     shown = ticketctl("counter", "list", *where)
     rows = [(*line.split("\t")[:2], line.split("\t")[5]) for line in shown.stdout.splitlines()]
     assert (shown.returncode, rows, shown.stderr) == (
@@ -471,9 +472,13 @@ def test_list_has_no_receipts(ticketctl: Ticketctl, connect: Connect, deployed: 
 @BOTH
 def test_a_receipt_is_no_counter(connect: Connect, via: str, name: str) -> None:
     """A receipt cannot be looked at or minted from as if it were a counter."""
-    connect(stack=STACK, via=via).mint(1, key=name)
+    take(connect(stack=STACK, via=via), 1, key=name)
     receipt = connect(stack=STACK, via=via, partition=f"receipt#{name}")
-    calls: list[Callable[[], object]] = [receipt.counter, lambda: receipt.mint(1), lambda: receipt.mint(1, key="k")]
+    calls: list[Callable[[], object]] = [
+        lambda: look(receipt),
+        lambda: take(receipt, 1),
+        lambda: take(receipt, 1, key="k"),
+    ]
     assert [(kind, exit_code) for kind, _, _, exit_code in map(refusal, calls)] == [(UsageError, 2)] * 3
 
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.local_aws.conftest import REGION, Ticketctl
+from tests.support.minting import take
 from ticketctl.aws import template
 from ticketctl.aws.account import Aws
 from ticketctl.aws.cloudformation import CloudFormation
@@ -178,10 +179,10 @@ def test_failed_deployment_names_its_cause_and_is_healed(
 def test_failed_update_leaves_the_server_minting(stacks: CloudFormation, connect: Connect, deployed: str) -> None:
     """A failed update is rolled back; the counter goes on."""
     connection = connect(stack=deployed)
-    assert connection.mint(1).last == 1
+    assert take(connection, 1).last == 1
     with pytest.raises(StackFailedError, match="Impossible"):
         stacks.execute(stacks.plan(deployed, with_impossible_policy(deployed), {}))
-    assert connection.mint(1).last == 2
+    assert take(connection, 1).last == 2
 
 
 def test_table_of_another_stack_is_refused(stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str) -> None:
@@ -202,7 +203,7 @@ def test_change_that_would_replace_the_table_is_refused(
     plan = stacks.plan(deployed, other_name, {})
     assert [change.type for change in plan.endangers_table] == ["AWS::DynamoDB::Table"]
     stacks.discard(plan)
-    assert connect(stack=deployed).mint(1).last == 1
+    assert take(connect(stack=deployed), 1).last == 1
 
 
 def test_interrupted_review_is_brought_to_life(stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str) -> None:

@@ -14,6 +14,7 @@ from tests.local_aws.conftest import Result, Ticketctl
 from tests.local_aws.test_faults import route_dynamodb
 from tests.local_aws.test_regions import AP, EU, SA, US, deploy_alone, named, own_home
 from tests.support.faulty_proxy import Fault, first, proxy_to
+from tests.support.minting import look, take
 from ticketctl.aws.account import Aws
 from ticketctl.deployments.cache import StackCache, key_of
 from ticketctl.deployments.regional_stack import RegionalStack
@@ -94,7 +95,7 @@ def without_dynamodb(connect: Connect, aws: Aws, engine: Engine, *regions: str) 
         for region in regions:
             route_dynamodb(aws.in_region(region), STACK, 1)
             with pytest.raises(NotMintedError):  # now it has started, however long that took
-                connect(stack=STACK, region=region).counter()
+                look(connect(stack=STACK, region=region))
         yield
     finally:
         for region in regions:
@@ -103,24 +104,24 @@ def without_dynamodb(connect: Connect, aws: Aws, engine: Engine, *regions: str) 
 
 def last(connect: Connect, *regions: str) -> list[int]:
     """The last tickets that the default counters of some regions have issued."""
-    return [connect(stack=STACK, region=region).counter().last for region in regions]
+    return [look(connect(stack=STACK, region=region)).last for region in regions]
 
 
 # --- not minted --------------------------------------------------------------------------------------
 
 
 def test_the_next_region_answers(ticketctl: Ticketctl, connect: Connect, own: dict[str, str]) -> None:
-    """Where the first region refuses connections the second mints in silence; --verbose tells what was passed over."""
+    """Where the first region refuses connections the second mints in silence; --verbose tells what was skipped."""
     before = last(connect, *ALL)
     with refusing() as port:
         send_to(own, US, port)
         assert ticketctl("next", env=own) == Result(0, f"{before[1] + 3}\n", "")
         told = ticketctl("next", "--verbose", env=own)
     assert (told.returncode, told.stdout) == (0, f"{before[1] + 6}\n")
-    passed_over = [line for line in told.stderr.splitlines() if " is passed over" in line]
-    assert passed_over == told.stderr.splitlines()[-1:]
-    assert passed_over[0].startswith(f"{US} is passed over: {HOST}:{port} cannot be reached: ")
-    assert passed_over[0].endswith("; nothing was minted")
+    skipped = [line for line in told.stderr.splitlines() if " is skipped" in line]
+    assert skipped == told.stderr.splitlines()[-1:]
+    assert skipped[0].startswith(f"{US} is skipped: {HOST}:{port} cannot be reached: ")
+    assert skipped[0].endswith("; nothing was minted")
     assert last(connect, *ALL) == [before[0], before[1] + 6, before[2]]
 
 
@@ -178,9 +179,9 @@ def test_a_region_is_asked_last_for_a_while(connect: Connect, own: dict[str, str
     with refusing() as port:
         send_to(own, US, port)
         server = regions(notes=notes)
-        blocks = [server.mint(2, key=f"aside-{port}-{number}") for number in range(3)]
+        blocks = [take(server, 2, key=f"once:aside-{port}-{number}") for number in range(3)]
     assert [(block.region, block.first) for block in blocks] == [(EU, before[1] + n) for n in (3, 9, 15)]
-    assert [note.partition(":")[0] for note in notes] == [f"{US} is passed over"]
+    assert [note.partition(":")[0] for note in notes] == [f"{US} is skipped"]
 
 
 def test_spread_over_the_regions_that_answer(own: dict[str, str], regions: Open) -> None:
@@ -188,7 +189,7 @@ def test_spread_over_the_regions_that_answer(own: dict[str, str], regions: Open)
     with refusing() as port:
         send_to(own, EU, port)
         server = regions(spread=True)
-        blocks = [server.mint(1, key=f"spread-{port}-{number}") for number in range(6)]
+        blocks = [take(server, 1, key=f"once:spread-{port}-{number}") for number in range(6)]
     assert {block.region for block in blocks} == {US, AP}
     assert len({block.last for block in blocks}) == 6
 
@@ -201,17 +202,17 @@ def test_an_unknown_outcome_is_a_possible_gap(
     connect: Connect, engine: Engine, own: dict[str, str], regions: Open, fault: Fault
 ) -> None:
     """The next region mints and the first one is named; its receipt tells later what it had taken."""
-    key, notes, before = f"unknown-{fault}", list[str](), last(connect, *ALL)
+    key, notes, before = f"once:unknown-{fault}", list[str](), last(connect, *ALL)
     with proxy_to(engine.port, first(fault), delay=3.0) as proxy:
         send_to(own, US, proxy.port)
-        block = regions(notes=notes, timeout=3.0).mint(1, key=key)
+        block = take(regions(notes=notes, timeout=3.0), 1, key=key)
         assert proxy.injected[fault] == 1
     number = before[1] + 3
     assert block == Block(EU, number, number, count=1, increment=3, region=EU, possible_gaps=(US,))
     spent = fault != "lost request"
     assert last(connect, *ALL) == [before[0] + 3 * spent, number, before[2]]
-    assert [note.partition(":")[0] for note in notes] == [f"{US} is passed over; it may have spent tickets"]
-    again = connect(stack=STACK, region=US).mint(1, key=key)
+    assert [note.partition(":")[0] for note in notes] == [f"{US} is skipped; it may have spent tickets"]
+    again = take(connect(stack=STACK, region=US), 1, key=key)
     assert (again.last, again.replayed) == (before[0] + 3, spent)
 
 
@@ -228,7 +229,7 @@ def test_a_possible_gap_is_said_on_request_only(
     assert (run.returncode, document["last"], document["region"]) == (0, before[1] + 6, EU)
     assert document["possible_gaps"] == [US]
     told = json.loads(run.stderr.splitlines()[-1])["detail"]
-    assert told.startswith(f"{US} is passed over; it may have spent tickets: {HOST}:{proxy.port} gave no usable answer")
+    assert told.startswith(f"{US} is skipped; it may have spent tickets: {HOST}:{proxy.port} gave no usable answer")
     assert last(connect, US, EU) == [before[0] + 6, before[1] + 6]
 
 
@@ -288,10 +289,10 @@ def test_a_typed_key_stays_in_the_first_region(
 def test_the_default_counter_of_a_region(connect: Connect, aws: Aws, engine: Engine, regions: Open) -> None:
     """The name of a region means its own default counter, which no other region has."""
     before = last(connect, EU)[0]
-    block = regions(partition=EU).mint(1, key=f"named-{before}")
+    block = take(regions(partition=EU), 1, key=f"once:named-{before}")
     assert (block.region, block.partition, block.last) == (EU, EU, before + 3)
     with without_dynamodb(connect, aws, engine, EU), pytest.raises(NotMintedError):
-        regions(partition=EU, timeout=1.0).mint(1, key=f"refused-{before}")
+        take(regions(partition=EU, timeout=1.0), 1, key=f"once:refused-{before}")
 
 
 # --- refused in one region ---------------------------------------------------------------------------
@@ -311,7 +312,7 @@ def test_a_region_that_is_used_up(ticketctl: Ticketctl, own: dict[str, str]) -> 
 
 
 def test_a_region_that_has_no_stack(ticketctl: Ticketctl, connect: Connect, own: dict[str, str]) -> None:
-    """A region to which the stack is not deployed yet is passed over."""
+    """A region to which the stack is not deployed yet is skipped."""
     number = last(connect, US)[0] + 3
     run = ticketctl("next", *named(SA, US), env=own)
     assert run == Result(0, f"{number}\n", "")
@@ -319,8 +320,8 @@ def test_a_region_that_has_no_stack(ticketctl: Ticketctl, connect: Connect, own:
 
 
 def test_a_region_that_has_no_lane_yet(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """A region whose stack is there but whose lane is still to come is passed over, too."""
-    assert connect(stack=new_stack, region=US).mint(1).last == 1
+    """A region whose stack is there but whose lane is still to come is skipped, too."""
+    assert take(connect(stack=new_stack, region=US), 1).last == 1
     deploy_alone(connect(stack=new_stack, region=EU), {"Offset": "0"})
     run = ticketctl("next", *named(EU, US), "--local", "--stack", new_stack)
     assert run == Result(0, "2\n", "")

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,13 +17,15 @@ import pytest
 
 from tests.local_aws.conftest import Ticketctl, physical_id
 from tests.support.faulty_proxy import SEED, Fault, FaultyProxy, first, proxy_to, sometimes
+from tests.support.minting import look, requested, take
 from ticketctl.aws.account import Aws
+from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine
 from ticketctl.errors import NotMintedError, OutcomeUnknownError, ThrottledError, TicketctlError
 from ticketctl.http_client import HttpClient
 from ticketctl.minting.function_url import FunctionUrl, UrlSource
-from ticketctl.minting.retry import call_with_retries
+from ticketctl.minting.retry import Tries, call_with_retries
 from ticketctl.minting.source import Source
 from ticketctl.models import Block
 
@@ -40,7 +42,7 @@ def url_source(connection: RegionalStack, port: int | None = None) -> Iterator[S
     if port is not None:
         url = url.replace(urlsplit(url).netloc, f"127.0.0.1:{port}")
     function_url = FunctionUrl(url, sign=connection.aws.signed_headers, signs_at_once=True)
-    source = UrlSource(function_url, HttpClient(direct=True), timeout=60)
+    source = UrlSource(function_url, HttpClient(direct=True))
     try:
         yield source
     finally:
@@ -59,17 +61,17 @@ def route_dynamodb(aws: Aws, stack: str, port: int) -> None:
 def test_fault_before_the_function_is_unknown(connect: Connect, engine: Engine, deployed: str, fault: Fault) -> None:
     """Once a request has left, a fault is unknown; tried again with its key it gives the number it took."""
     connection = connect(stack=deployed)
-    connection.mint(1)
+    take(connection, 1)
     with proxy_to(engine.port, first(fault, 2), delay=4.0) as proxy, url_source(connection, proxy.port) as source:
         with pytest.raises(OutcomeUnknownError):
-            source.mint(None, 1, key=None, within=2.0)
-        before = connection.counter().last
+            source.mint(requested(1), Deadline(2.0))
+        before = look(connection).last
         with pytest.raises(OutcomeUnknownError):
-            source.mint(None, 1, key="k", within=2.0)
-        took = connection.counter().last
+            source.mint(requested(1, "k"), Deadline(2.0))
+        took = look(connection).last
         assert took == before + (fault != "lost request")
-        assert source.mint(None, 1, key="k", within=10.0).last == before + 1
-        assert connection.counter().last == before + 1
+        assert source.mint(requested(1, "k"), Deadline(10.0)).last == before + 1
+        assert look(connection).last == before + 1
 
 
 @pytest.mark.parametrize(
@@ -89,23 +91,23 @@ def test_fault_behind_the_function_has_a_body(
 ) -> None:
     """The handler answers 429 or 504 itself, within the function's time; DynamoDB gets the write once at most."""
     connection = connect(stack=deployed)
-    connection.mint(1)
+    take(connection, 1)
     with proxy_to(engine.port, first(fault), delay=4.0) as proxy, url_source(connection) as source:
         route_dynamodb(aws, deployed, proxy.port)
         with pytest.raises(expected, match="DynamoDB"):
-            source.mint(None, 1, key=None, within=9.0)
+            source.mint(requested(1), Deadline(9.0))
         assert sum(proxy.injected.values()) == 1
         spent = int(expected is OutcomeUnknownError and fault != "lost request")
-        assert source.mint(None, 1, key=None, within=9.0).last == 2 + spent
+        assert source.mint(requested(1), Deadline(9.0)).last == 2 + spent
 
 
 def test_dynamodb_out_of_reach_mints_nothing(connect: Connect, aws: Aws, deployed: str) -> None:
     """A closed port behind the function is 503: not minted."""
-    connect(stack=deployed).mint(1)
+    take(connect(stack=deployed), 1)
     route_dynamodb(aws, deployed, 1)
     hasty = connect(stack=deployed, timeout=3)
     with pytest.raises(NotMintedError, match="nothing was minted"):
-        hasty.mint(1, key="k")
+        take(hasty, 1, key="k")
     assert [counter.last for counter in hasty.counters().all()] == [1]
 
 
@@ -132,23 +134,31 @@ class Seen:
     unknown: int = 0
 
 
+def until_minted(attempt: Callable[[Deadline], Block]) -> Block:
+    """Try again only what minted nothing, as a caller without keys may."""
+    while True:
+        with suppress(NotMintedError):
+            return attempt(Deadline(30.0))
+
+
 def mint_through(source: Source, worker: int, mints: int, *, keyed: bool) -> Seen:
     """Mint so many times as ticketctl does, counting the attempts that ended unknown."""
     seen = Seen({})
     for number in range(mints):
         key = f"{worker}-{number}"
 
-        def attempt(within: float, key: str = key) -> Block:
+        def attempt(deadline: Deadline, key: str = key) -> Block:
             try:
-                return source.mint(None, 1, key=key if keyed else None, within=within)
+                return source.mint(requested(1, key if keyed else None), deadline)
             except OutcomeUnknownError:
                 seen.unknown += 1
                 raise
 
-        try:
-            seen.blocks[key] = call_with_retries(attempt, timeout=30.0, keyed=keyed)
-        except OutcomeUnknownError:
-            assert not keyed
+        if keyed:
+            seen.blocks[key] = call_with_retries(attempt, Tries(Deadline(30.0)))
+        else:
+            with suppress(OutcomeUnknownError):
+                seen.blocks[key] = until_minted(attempt)
     return seen
 
 
@@ -159,7 +169,7 @@ def test_two_thousand_mints_with_faults(
     """With a fault in every fifth request no ticket comes twice, and unknown outcomes explain each gap."""
     print(f"TICKETCTL_FAULT_SEED={SEED}")  # noqa: T201 - to replay it
     connection = connect(stack=deployed)
-    connection.mint(1)
+    take(connection, 1)
     workers, mints = 8, MINTS // 8
     before = sometimes(0.1, "lost request", "lost reply", "reset", "half")
     behind = sometimes(0.1 if keyed else 0.12, "throttled", "failed", "lost request", "lost reply", "reset", "half")
@@ -175,14 +185,14 @@ def test_two_thousand_mints_with_faults(
         unknown = sum(worker.unknown for worker in seen)
         assert len(set(tickets)) == len(tickets)
         route_dynamodb(aws, deployed, engine.port)
-        last = connection.counter().last
+        last = look(connection).last
         gaps = set(range(2, last + 1)) - set(tickets)
         assert max(tickets) <= last
         assert len(gaps) <= unknown
         if keyed:
             assert len(tickets) == workers * mints
             for key, block in list(seen[0].blocks.items())[::10]:
-                again = connection.mint(1, key=key)
+                again = take(connection, 1, key=key)
                 assert (again.last, again.replayed) == (block.last, True)
         else:
             assert len(tickets) == workers * mints - unknown

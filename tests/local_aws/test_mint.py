@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.local_aws.conftest import REGION, physical_id
+from tests.support.minting import look, take
 from ticketctl.aws.account import Aws
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import CounterExhaustedError, CounterInvalidError, UnknownCounterError, UsageError
@@ -26,38 +27,38 @@ def put(aws: Aws, table: str, partition: str, **numbers: int | str) -> None:
 def test_first_ticket_is_one(connect: Connect, deployed: str, via: str) -> None:
     """The default counter, named after the region, comes to life with 1."""
     connection = connect(stack=deployed, via=via)
-    assert connection.mint(1) == Block(REGION, first=1, last=1, count=1, increment=1, region=REGION)
-    assert connection.mint(1).last == 2
+    assert take(connection, 1) == Block(REGION, first=1, last=1, count=1, increment=1, region=REGION)
+    assert take(connection, 1).last == 2
 
 
 def test_both_sources_share_a_counter(connect: Connect, deployed: str) -> None:
     """A ticket from one source is followed by the next from the other."""
     url, table = connect(stack=deployed), connect(stack=deployed, via="dynamodb")
-    assert [url.mint(1).last, table.mint(1).last, url.mint(1).last, table.mint(1).last] == [1, 2, 3, 4]
+    assert [take(url, 1).last, take(table, 1).last, take(url, 1).last, take(table, 1).last] == [1, 2, 3, 4]
 
 
 @BOTH
 def test_block_is_one_write(connect: Connect, deployed: str, via: str) -> None:
     """A block is contiguous and ends where the counter stands."""
     connection = connect(stack=deployed, via=via)
-    connection.mint(1)
-    block = connection.mint(10_000)
+    take(connection, 1)
+    block = take(connection, 10_000)
     assert (block.first, block.last, len(block.tickets)) == (2, 10_001, 10_000)
-    assert connection.counter().last == 10_001
+    assert look(connection).last == 10_001
 
 
 @BOTH
 def test_table_of_the_article_carries_on(connect: Connect, deployed: str, aws: Aws, via: str) -> None:
     """An item with nothing but partition and hand_crafted_int goes on with its next number."""
     put(aws, deployed, REGION, hand_crafted_int=41)
-    assert connect(stack=deployed, via=via).mint(1).last == 42
+    assert take(connect(stack=deployed, via=via), 1).last == 42
 
 
 @BOTH
 def test_unknown_counter_is_not_started(connect: Connect, deployed: str, via: str) -> None:
     """A mistyped name mints nothing and leaves no item behind."""
     with pytest.raises(UnknownCounterError) as caught:
-        connect(stack=deployed, via=via, partition="typo").mint(1)
+        take(connect(stack=deployed, via=via, partition="typo"), 1)
     assert caught.value.hint == "ticketctl counter create typo"
     assert list(connect(stack=deployed).counters().all(pytest.fail)) == []
 
@@ -65,16 +66,16 @@ def test_unknown_counter_is_not_started(connect: Connect, deployed: str, via: st
 @BOTH
 def test_named_counter_starts_at_one(connect: Connect, deployed: str, via: str) -> None:
     """A counter that was created mints 1 first, whatever the default counter does."""
-    connect(stack=deployed).mint(5)
+    take(connect(stack=deployed), 5)
     connect(stack=deployed).counters().create("orders")
-    assert connect(stack=deployed, via=via, partition="orders").mint(3).tickets == range(1, 4)
+    assert take(connect(stack=deployed, via=via, partition="orders"), 3).tickets == range(1, 4)
 
 
 def test_creating_twice_changes_nothing(connect: Connect, deployed: str) -> None:
     """A counter that exists is left where it stands."""
     counters = connect(stack=deployed).counters()
     assert counters.create("orders")[1] is True
-    connect(stack=deployed, partition="orders").mint(7)
+    take(connect(stack=deployed, partition="orders"), 7)
     counter, created = counters.create("orders")
     assert (counter.last, created) == (7, False)
 
@@ -83,7 +84,7 @@ def test_creating_twice_changes_nothing(connect: Connect, deployed: str) -> None
 def test_lane_of_the_item_is_kept(connect: Connect, deployed: str, aws: Aws, via: str) -> None:
     """A counter moves by its own increment; who does not know it learns it from the refusal."""
     put(aws, deployed, "odd", hand_crafted_int=7, increment=2)
-    block = connect(stack=deployed, via=via, partition="odd").mint(3)
+    block = take(connect(stack=deployed, via=via, partition="odd"), 3)
     assert list(block.tickets) == [9, 11, 13]
 
 
@@ -91,7 +92,7 @@ def test_lane_of_the_item_is_kept(connect: Connect, deployed: str, aws: Aws, via
 def test_lane_changed_under_load_is_learned(connect: Connect, deployed: str, aws: Aws, via: str) -> None:
     """Who minted in the old lane goes on in the new one, without a number outside it."""
     connection = connect(stack=deployed, via=via)
-    assert connection.mint(1).last == 1
+    assert take(connection, 1).last == 1
     aws.client("dynamodb").update_item(
         TableName=deployed,
         Key={"partition": {"S": REGION}},
@@ -99,7 +100,7 @@ def test_lane_changed_under_load_is_learned(connect: Connect, deployed: str, aws
         ExpressionAttributeNames={"#i": "increment"},
         ExpressionAttributeValues={":i": {"N": "10"}},
     )
-    assert [connection.mint(1).last, connection.mint(2).first] == [11, 21]
+    assert [take(connection, 1).last, take(connection, 2).first] == [11, 21]
 
 
 @BOTH
@@ -108,11 +109,11 @@ def test_ceiling_is_never_passed(connect: Connect, deployed: str, aws: Aws, via:
     put(aws, deployed, "small", hand_crafted_int=8, ceiling=10)
     connection = connect(stack=deployed, via=via, partition="small")
     with pytest.raises(CounterExhaustedError, match="2 tickets left"):
-        connection.mint(3)
-    assert connection.mint(2).last == 10
+        take(connection, 3)
+    assert take(connection, 2).last == 10
     with pytest.raises(CounterExhaustedError):
-        connection.mint(1)
-    assert connection.counter().remaining == 0
+        take(connection, 1)
+    assert look(connection).remaining == 0
 
 
 @BOTH
@@ -120,9 +121,9 @@ def test_largest_exact_integer_is_the_last(connect: Connect, deployed: str, aws:
     """2**53 - 1 is issued, nothing after it."""
     put(aws, deployed, "old", hand_crafted_int=2**53 - 2)
     connection = connect(stack=deployed, via=via, partition="old")
-    assert connection.mint(1).last == 2**53 - 1
+    assert take(connection, 1).last == 2**53 - 1
     with pytest.raises(CounterExhaustedError):
-        connection.mint(1)
+        take(connection, 1)
 
 
 @BOTH
@@ -130,7 +131,7 @@ def test_damaged_item_is_refused(connect: Connect, deployed: str, aws: Aws, via:
     """An item without its number is not started again from 1."""
     put(aws, deployed, REGION, minted_at=5)
     with pytest.raises(CounterInvalidError):
-        connect(stack=deployed, via=via).mint(1)
+        take(connect(stack=deployed, via=via), 1)
 
 
 @BOTH
@@ -139,7 +140,7 @@ def test_count_out_of_range_spends_nothing(connect: Connect, deployed: str, via:
     """Neither source takes a count that is not 1 to 10,000."""
     connection = connect(stack=deployed, via=via)
     with pytest.raises(UsageError):
-        connection.mint(count)
+        take(connection, count)
     assert list(connection.counters().all(pytest.fail)) == []
 
 

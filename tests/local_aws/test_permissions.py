@@ -8,6 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.local_aws.conftest import REGION, Ticketctl, physical_id
+from tests.support.minting import look, take
 from ticketctl.aws.account import Aws
 from ticketctl.deployments.regional_stack import RegionalStack
 
@@ -109,7 +110,7 @@ def test_wrong_secret_is_refused(aws: Aws, ticketctl: Ticketctl, deployed: str) 
 
 def test_function_can_only_read_and_mint(aws: Aws, connect: Connect, deployed: str) -> None:
     """With the function's own role, scanning, deleting and putting items are refused."""
-    connect(stack=deployed).mint(1)
+    take(connect(stack=deployed), 1)
     function = physical_id(aws, deployed, "AWS::Lambda::Function")
     lambda_ = aws.client("lambda", timeout=60)
     role = lambda_.get_function_configuration(FunctionName=function)["Role"]
@@ -126,7 +127,7 @@ def test_function_can_only_read_and_mint(aws: Aws, connect: Connect, deployed: s
     answer = json.loads(lambda_.invoke(FunctionName=probe)["Payload"].read())
     refused = dict.fromkeys(["scan", "delete", "put", "delete_table"], "AccessDeniedException")
     assert answer == {"get": "allowed", **refused}
-    assert connect(stack=deployed).counter().last == 1
+    assert look(connect(stack=deployed)).last == 1
 
 
 def zipped(source: str) -> bytes:

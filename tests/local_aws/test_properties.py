@@ -17,8 +17,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from tests.support.minting import requested
 from ticketctl.aws.dynamodb import sdk_sender
 from ticketctl.counters.table import Counters
+from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine
 from ticketctl.errors import (
@@ -154,8 +156,9 @@ class Tickets(RuleBasedStateMachine):
         self.asked: tuple[str, str, int] | None = None
 
     def _source(self, client: Any) -> DynamoDBSource:
+        send = sdk_sender(client, "the table")
         return DynamoDBSource(
-            sdk_sender(client, "the table"),
+            lambda deadline: send,
             self.table,
             region=self.prefix + "default",
             increment=STEP,
@@ -251,7 +254,7 @@ class Tickets(RuleBasedStateMachine):
     @rule(name=NAMES, count=st.integers(1, 50), caller=CALLERS, fates=FATES)
     def mint(self, name: str, count: int, caller: int, fates: list[str]) -> None:
         expected, before = self._tickets(name, count), self.models.get(name)
-        told = self._meet(fates, lambda: self.callers[caller].mint(self.prefix + name, count, key=None, within=5))
+        told = self._meet(fates, lambda: self._new(self.callers[caller], name, count))
         after = self._after(name, expected)
         if isinstance(told, Block):
             assert (told.tickets, told.replayed) == (expected, False)
@@ -327,7 +330,11 @@ class Tickets(RuleBasedStateMachine):
         self.now += hours * 60 * 60
 
     def _keyed(self, source: DynamoDBSource, name: str, key: str, count: int) -> Block:
-        return source.mint(self.prefix + name, count, key=self.prefix.replace(" ", "-") + key, within=5)
+        request = requested(count, self.prefix.replace(" ", "-") + key, self.prefix + name)
+        return source.mint(request, Deadline(5))
+
+    def _new(self, source: DynamoDBSource, name: str, count: int) -> Block:
+        return source.mint(requested(count, partition=self.prefix + name), Deadline(5))
 
     def _live(self, key: str) -> Receipt | None:
         known = self.receipts.get(key)

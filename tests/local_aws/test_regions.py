@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.local_aws.conftest import Result, Ticketctl
+from tests.support.minting import take
 from ticketctl.aws.account import Aws
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import CounterFrozenError
@@ -97,7 +98,7 @@ def standing(rows: str) -> list[tuple[str, str, str, str, str]]:
 
 def first_numbers(connect: Connect, stack: str, regions: Iterable[str], **flags: Any) -> list[int]:
     """The next ticket of each region."""
-    return [connect(stack=stack, region=region, **flags).mint(1).last for region in regions]
+    return [take(connect(stack=stack, region=region, **flags), 1).last for region in regions]
 
 
 # --- deploying ---------------------------------------------------------------------------------------
@@ -279,7 +280,7 @@ def test_a_counter_is_made_in_every_region(ticketctl: Ticketctl, connect: Connec
     rows = [row(name, at, n - 3, offset=n, increment=3) for n, at in enumerate((US, EU, AP), start=1)]
     told = f"{name} created, in {three} in the embedded AWS, {US}, {EU}, {AP}\n"
     assert made == Result(0, "".join(rows), told)
-    assert [connect(stack=three, region=at, partition=name).mint(2).first for at in (AP, EU, US)] == [3, 2, 1]
+    assert [take(connect(stack=three, region=at, partition=name), 2).first for at in (AP, EU, US)] == [3, 2, 1]
     again = ticketctl("counter", "create", name, "--json", *WHERE)
     document = json.loads(again.stdout)
     assert (again.returncode, again.stderr, document.pop("created")) == (0, "", False)
@@ -469,7 +470,7 @@ def test_a_region_whose_tickets_were_deleted_gets_a_new_lane(
         (None, EU): (3, 4, 3, "mints"),
     }
     for region in (EU, US):
-        minted += connect(stack=new_stack, region=region).mint(20).tickets
+        minted += take(connect(stack=new_stack, region=region), 20).tickets
     assert len(set(minted)) == len(minted) == 44
 
 

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.support.scripted_transport import ScriptedTransport
+from ticketctl.deadline import Deadline
 from ticketctl.errors import (
     AccessError,
     CounterExhaustedError,
@@ -24,7 +25,7 @@ from ticketctl.errors import (
     UsageError,
 )
 from ticketctl.minting.function_url import FunctionUrl, Signer, UrlSource
-from ticketctl.models import Block, Counter
+from ticketctl.models import Block, Counter, MintRequest
 
 pytestmark = pytest.mark.usefixtures("no_aws")
 
@@ -74,7 +75,6 @@ def opened() -> Iterator[Open]:
         source = UrlSource(
             FunctionUrl(url, sign=sign, signs_at_once=signs_at_once),
             ScriptedTransport(function),
-            timeout=5.0,
         )
         sources.append(source)
         return source, function
@@ -99,8 +99,13 @@ def plain(status: int) -> httpx.Response:
     return httpx.Response(status, text="Internal Server Error")
 
 
-def mint(source: UrlSource, partition: str | None, count: int, *, key: str | None = None) -> Block:
-    return source.mint(partition, count, key=key, within=5.0)
+def mint(source: UrlSource, partition: str | None, count: int, *, key: str = "once:k", seconds: float = 5.0) -> Block:
+    request = MintRequest(partition, count, key, is_typed=not key.startswith("once:"))
+    return source.mint(request, Deadline(seconds, clock=lambda: 1000.0))
+
+
+def counter(source: UrlSource, partition: str | None) -> Counter:
+    return source.counter(partition, Deadline(5.0))
 
 
 def failure(call: Callable[[], object]) -> tuple[type[TicketctlError], str, str, str, int]:
@@ -133,12 +138,12 @@ def test_mint_from_the_default_counter(opened: Open) -> None:
 @pytest.mark.parametrize(
     ("key", "header"),
     [
-        (None, None),
+        ("once:a1", '"once:a1"'),
         ("order-17", '"order-17"'),
         ('say "a\\b"', '"say \\"a\\\\b\\""'),
     ],
 )
-def test_idempotency_key(opened: Open, key: str | None, header: str | None) -> None:
+def test_idempotency_key(opened: Open, key: str, header: str) -> None:
     """A key travels in its header as a quoted string, and the signature covers it."""
     covered: list[Mapping[str, str]] = []
 
@@ -156,15 +161,38 @@ def test_idempotency_key(opened: Open, key: str | None, header: str | None) -> N
 def test_a_mint_ends_within_what_it_is_given(opened: Open, within: float, connect: float) -> None:
     """The seconds that are left bound each step of a mint, and connecting has three of them at most."""
     source, function = opened(httpx.Response(200, json=BLOCK))
-    source.mint("orders", 4, key=None, within=within)
+    mint(source, "orders", 4, seconds=within)
     limits = {"connect": connect, "read": within}
     assert function.requests[0].extensions["timeout"] == limits
+
+
+def test_no_request_is_sent_when_the_time_is_over(opened: Open) -> None:
+    """Nothing was minted then, and that is what is said."""
+    source, function = opened()
+    kind, message, *_ = failure(lambda: mint(source, "orders", 4, seconds=0.0))
+    assert (kind, function.requests) == (UnreachableError, [])
+    assert message == "tickets.example cannot be reached: no time is left; nothing was minted"
+
+
+def test_a_refusal_and_the_signed_request_share_the_time(opened: Open) -> None:
+    """The signed request gets what the 403 left."""
+    source, function = opened(httpx.Response(403), httpx.Response(200, json=BLOCK), signs_at_once=False)
+    now = iter([1000.0, 1000.0, 1004.0])
+    source.mint(MintRequest("orders", 4, "once:k", is_typed=False), Deadline(5.0, clock=lambda: next(now)))
+    assert [request.extensions["timeout"]["read"] for request in function.requests] == [5.0, 1.0]
+
+
+@pytest.mark.parametrize(("word", "gaps"), [(True, ("tickets.example",)), (False, ()), ("true", ())])
+def test_a_possible_gap_that_the_function_reports(opened: Open, word: object, gaps: tuple[str, ...]) -> None:
+    """The function retries on its own, and says so if that may have spent tickets."""
+    source, _ = opened(httpx.Response(200, json=BLOCK | {"possible_gap": word}))
+    assert mint(source, "orders", 4).possible_gaps == gaps
 
 
 def test_counter(opened: Open) -> None:
     """A counter is read with GET, its name encoded in the URL that is signed."""
     source, function = opened(httpx.Response(200, json=COUNTER))
-    assert source.counter("a b/ü&c=1") == Counter(
+    assert counter(source, "a b/ü&c=1") == Counter(
         partition="orders", last=17, increment=3, ceiling=100, remaining=27, minted_at=None
     )
     (request,) = function.requests
@@ -179,7 +207,7 @@ def test_counter(opened: Open) -> None:
 def test_default_counter(opened: Open) -> None:
     """The default counter is asked for without a name."""
     source, function = opened(httpx.Response(200, json=COUNTER))
-    source.counter(None)
+    counter(source, None)
     assert str(function.requests[0].url) == "https://tickets.example/status"
 
 
@@ -363,14 +391,14 @@ def test_refusal(
 ) -> None:
     """What the function or AWS refused is its own error, and nothing was minted."""
     source, _ = opened(answer)
-    ask = {"mint": lambda: mint(source, "o'clock rm -rf", 1), "counter": lambda: source.counter("o'clock rm -rf")}
+    ask = {"mint": lambda: mint(source, "o'clock rm -rf", 1), "counter": lambda: counter(source, "o'clock rm -rf")}
     assert failure(ask[call]) == (kind, message, hint, code, exit_code)
 
 
 def test_default_counter_that_never_minted(opened: Open) -> None:
     """The default counter comes to life by its first mint, and the hint says so."""
     source, _ = opened(problem(404, "unknown_counter"))
-    assert failure(lambda: source.counter(None)) == (
+    assert failure(lambda: counter(source, None)) == (
         UnknownCounterError,
         "the default counter has not minted yet",
         "ticketctl next",
@@ -453,14 +481,14 @@ def test_no_answer(opened: Open, error: Exception) -> None:
 def test_reading_spends_nothing(opened: Open, answer: httpx.Response | Exception) -> None:
     """Nothing is ever minted by reading a counter, whatever becomes of the request."""
     source, _ = opened(answer)
-    kind, _, _, code, exit_code = failure(lambda: source.counter("orders"))
+    kind, _, _, code, exit_code = failure(lambda: counter(source, "orders"))
     assert (kind, code, exit_code) == (UnreachableError, "unreachable", 7)
 
 
 def test_counter_that_is_none(opened: Open) -> None:
     """A 200 without a counter is no usable answer."""
     source, _ = opened(httpx.Response(200, json={"partition": "orders"}))
-    assert failure(lambda: source.counter("orders")) == (
+    assert failure(lambda: counter(source, "orders")) == (
         UnreachableError,
         "tickets.example gave no usable answer (not a ticket server's answer: minted_at is None)",
         "try again",

@@ -3,8 +3,9 @@
 import threading
 from collections.abc import Callable
 
+from ticketctl.deadline import Deadline
 from ticketctl.errors import NotMintedError, OutcomeUnknownError
-from ticketctl.models import Block
+from ticketctl.models import Block, MintRequest
 
 NOT_MINTED = NotMintedError("not minted")
 UNKNOWN = OutcomeUnknownError("unknown")
@@ -34,8 +35,8 @@ class Mint:
                 raise failure
             return self._receipts[key]
 
-    def mint(self, count: int, *, key: str, pinned: bool = False) -> Block:  # noqa: ARG002
-        return self(count, key)
+    def mint(self, request: MintRequest, deadline: Deadline) -> Block:  # noqa: ARG002
+        return self(request.count, request.key)
 
     def close(self) -> None:
         self.closed = True

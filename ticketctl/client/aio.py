@@ -4,26 +4,33 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Protocol, Self, Unpack
+from typing import Protocol, Self, TypeVar, Unpack
 from weakref import WeakSet
 
 from ticketctl.client.buffer import Buffer
 from ticketctl.client.forks import forget_in_child
-from ticketctl.client.sync import Minter, TicketClient, Where, checked_key, client_settings, home_stack, minter_at
+from ticketctl.client.sync import Minter, Where, client_settings, key_of_call, open_regions
+from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import TicketctlError, UsageError
 from ticketctl.minting.async_function_url import AsyncUrlSource
 from ticketctl.minting.retry import Tries, call_with_retries_async
-from ticketctl.models import Block
+from ticketctl.models import Block, MintRequest
+from ticketctl.settings import Settings
+
+T = TypeVar("T")
+MAX_THREADS = 32
+"""The threads of one client. More calls than that wait for each other."""
 
 
 class AsyncMinter(Protocol):
     """What mints for an asynchronous client: ``ticketctl.client.sync.Minter`` with ``await``."""
 
-    async def mint(self, count: int, *, key: str, pinned: bool = False) -> Block:
-        """Take ``count`` tickets under an idempotency key; one that is to be used again ``pinned`` in one region."""
+    async def mint(self, request: MintRequest, deadline: Deadline) -> Block:
+        """Take tickets, and answer by the deadline."""
         ...
 
     async def close(self) -> None:
@@ -131,8 +138,12 @@ class AsyncTicketClient:
     in threads. A call that is cancelled may have spent its tickets: they are a gap.
     """
 
-    def __init__(self, open_minter: Callable[[], AsyncMinter]) -> None:
+    def __init__(
+        self, open_minter: Callable[[], AsyncMinter], *, partition: str | None = None, timeout: float = 10.0
+    ) -> None:
         self._open = open_minter
+        self._partition = partition
+        self._timeout = timeout
         self._opened: AsyncMinter | None = None
         self._parents: AsyncMinter | None = None
         self._closed = False
@@ -142,7 +153,10 @@ class AsyncTicketClient:
     @classmethod
     def connect(cls, **where: Unpack[Where]) -> Self:
         """A client for the place that the settings name, as ``TicketClient.connect``."""
-        return cls(async_minter_at(where, os.environ))
+        table, settings = client_settings(where, os.environ)
+        return cls(
+            lambda: async_minter(settings, os.environ, table), partition=settings.partition, timeout=settings.timeout
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -156,7 +170,8 @@ class AsyncTicketClient:
 
     async def fetch(self, count: int, *, idempotency_key: str | None = None) -> Block:
         """Mint ``count`` tickets, 1 to 10,000, in one write; errors as with ``TicketClient.fetch``."""
-        return await self._mint(count, checked_key(idempotency_key), pinned=idempotency_key is not None)
+        key, is_typed = key_of_call(idempotency_key)
+        return await self._mint(count, key, is_typed=is_typed)
 
     def lease(self, block_size: int = 10_000, *, min_block: int = 100, seconds: float = 60.0) -> AsyncLease:
         """Tickets one after another, without end, minted ahead in blocks as ``TicketClient.lease`` says."""
@@ -172,44 +187,45 @@ class AsyncTicketClient:
         if self._opened is not None:
             await self._opened.close()
 
-    async def _mint(self, count: int, key: str, *, pinned: bool = False) -> Block:
+    async def _mint(self, count: int, key: str, *, is_typed: bool = False) -> Block:
+        deadline = Deadline(self._timeout)
         if self._closed:
             raise UsageError("the client is closed")
         if self._opened is None:
             self._opened = self._open()
-        return await self._opened.mint(count, key=key, pinned=pinned)
+        return await self._opened.mint(MintRequest(self._partition, count, key, is_typed), deadline)
 
     def _forget(self) -> None:
         """In a forked child: keep the parent's connections, unused."""
         self._parents, self._opened = self._opened or self._parents, None
 
 
-def async_minter_at(where: Where, environ: Mapping[str, str]) -> Callable[[], AsyncMinter]:
-    """What opens the minter that the settings name."""
-    _, settings = client_settings(where, environ)
-    if settings.via == "dynamodb" or len(settings.regions) > 1:
-        open_minter = minter_at(where, environ)
-        return lambda: ThreadMinter(open_minter)
-    return lambda: UrlMinter(home_stack(settings, environ))
+def async_minter(settings: Settings, environ: Mapping[str, str], table: str | None = None) -> AsyncMinter:
+    """What mints for an asynchronous client."""
+    regions = open_regions(settings, environ, table)
+    is_url = settings.via == "url" and len(regions.names) < 2
+    return UrlMinter(regions.home) if is_url else ThreadMinter(regions)
 
 
 class ThreadMinter:
-    """Mints as a synchronous client does, each call in a thread."""
+    """Mints as a synchronous client does, each call in a thread of its own pool."""
 
-    def __init__(self, open_minter: Callable[[], Minter]) -> None:
-        self._tickets = TicketClient(open_minter)
+    def __init__(self, minter: Minter) -> None:
+        self._minter = minter
+        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="ticketctl")
 
-    async def mint(self, count: int, *, key: str, pinned: bool = False) -> Block:
-        """Take ``count`` tickets."""
-        return await asyncio.to_thread(self._tickets._mint, count, key, pinned=pinned)
+    async def mint(self, request: MintRequest, deadline: Deadline) -> Block:
+        """Take tickets."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._minter.mint, request, deadline)
 
     async def close(self) -> None:
         """Close the connections."""
-        await asyncio.to_thread(self._tickets.close)
+        self._threads.shutdown(wait=False)
+        self._minter.close()
 
 
 class UrlMinter:
-    """Mints through the Function URL of a stack, which is asked in threads where the URL is and who signs."""
+    """Mints through the Function URL of one stack; threads of its own look up the URL and sign."""
 
     def __init__(self, stack: RegionalStack) -> None:
         self._stack = stack
@@ -217,43 +233,54 @@ class UrlMinter:
         self._looks = 0
         self._opened = AsyncExitStack()
         self._finding = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="ticketctl")
 
-    async def mint(self, count: int, *, key: str, pinned: bool = False) -> Block:  # noqa: ARG002 - there is one region
-        """Take ``count`` tickets, trying again where that is safe."""
-        settings = self._stack.settings
+    async def mint(self, request: MintRequest, deadline: Deadline) -> Block:
+        """Take tickets, with retries."""
+        tries = Tries(deadline)
 
-        async def attempt(within: float) -> Block:
-            source, looks = await self._find()
-            try:
-                block = await source.mint(settings.partition, count, key=key, within=within)
-            except TicketctlError as error:
-                if not await self._refreshed(error, looks):
-                    raise
-                source, looks = await self._find()
-                block = await source.mint(settings.partition, count, key=key, within=within)
-            self._stack.answered = looks
-            return replace(block, region=self._stack.named_region)
+        async def attempt(deadline: Deadline) -> Block:
+            with tries.at(self._stack.place):
+                block = await self._attempt(request, deadline)
+            return tries.succeeded(block, self._stack.place)
 
-        tries = Tries(timeout=settings.timeout, keyed=True)
-        return await call_with_retries_async(attempt, tries, asyncio.sleep)
+        return await call_with_retries_async(attempt, tries, sleep=asyncio.sleep)
+
+    async def _attempt(self, request: MintRequest, deadline: Deadline) -> Block:
+        """Take tickets in one attempt, as ``RegionalStack.attempt``."""
+        source, looks = await self._find(deadline)
+        try:
+            block = await source.mint(request, deadline)
+        except TicketctlError as error:
+            if not await self._refreshed(error, looks, deadline):
+                raise
+            source, looks = await self._find(deadline)
+            block = await source.mint(request, deadline)
+        self._stack.answered = looks
+        return replace(block, region=self._stack.named_region)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._opened.aclose()
+        self._threads.shutdown(wait=False)
         self._stack.close()
 
-    async def _find(self) -> tuple[AsyncUrlSource, int]:
-        """The source, and after how many looks it was opened."""
+    async def _find(self, deadline: Deadline) -> tuple[AsyncUrlSource, int]:
+        """The source, and how often CloudFormation had been asked when it was opened."""
         async with self._finding:
             if self._source is None or self._looks != self._stack.looks:
-                self._source = await asyncio.to_thread(self._open)
+                self._source = await self._in_thread(self._open, deadline)
                 self._opened.push_async_callback(self._source.close)
                 self._looks = self._stack.looks
             return self._source, self._looks
 
-    def _open(self) -> AsyncUrlSource:
-        return AsyncUrlSource(self._stack.function_url(), direct=self._stack.settings.local)
+    def _open(self, deadline: Deadline) -> AsyncUrlSource:
+        url = self._stack.function_url(deadline)
+        return AsyncUrlSource(url, self._threads, direct=self._stack.settings.local)
 
-    async def _refreshed(self, error: TicketctlError, looks: int) -> bool:
+    async def _refreshed(self, error: TicketctlError, looks: int, deadline: Deadline) -> bool:
         async with self._finding:
-            return await asyncio.to_thread(self._stack.refreshed, error, looks)
+            return await self._in_thread(self._stack.refreshed, error, looks, deadline)
+
+    async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)

@@ -3,11 +3,11 @@
 import sysconfig
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Self
 
 from ticketctl.errors import UsageError
+from ticketctl.minting.source import new_retry_key
 from ticketctl.models import Block
 
 MAX_BLOCK = 10_000
@@ -101,7 +101,7 @@ class Buffer:
     def wanted(self) -> Wanted:
         """The block to mint next; the same one until it is there."""
         if self._wanted is None:
-            self._wanted = Wanted(self._size(), uuid.uuid4().hex)
+            self._wanted = Wanted(self._size(), new_retry_key())
         return self._wanted
 
     def put(self, block: Block) -> None:

@@ -4,19 +4,18 @@ import logging
 import os
 import re
 import threading
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, Self, TypedDict, Unpack
 from weakref import WeakSet
 
 from ticketctl.client.forks import forget_in_child
 from ticketctl.client.lease import Lease
+from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions, connect_seconds, resolve_settings
 from ticketctl.errors import UsageError
-from ticketctl.minting.dynamodb import DynamoDBSource
-from ticketctl.minting.retry import call_with_retries
-from ticketctl.models import Block
+from ticketctl.minting.source import check_typed_key, new_retry_key
+from ticketctl.models import Block, MintRequest
 from ticketctl.settings import Settings
 
 _log = logging.getLogger("ticketctl")
@@ -47,11 +46,11 @@ class Where(TypedDict, total=False):
 class Minter(Protocol):
     """What mints for a client, tries again where that is safe, and raises the errors of ``ticketctl.errors``.
 
-    Threads may share it; it ends within a bounded time.
+    Threads may share it.
     """
 
-    def mint(self, count: int, *, key: str, pinned: bool = False) -> Block:
-        """Take ``count`` tickets under an idempotency key; one that is to be used again ``pinned`` in one region."""
+    def mint(self, request: MintRequest, deadline: Deadline) -> Block:
+        """Take tickets, and answer by the deadline."""
         ...
 
     def close(self) -> None:
@@ -66,8 +65,12 @@ class TicketClient:
     connections. ``TicketClient.connect`` makes one from settings.
     """
 
-    def __init__(self, open_minter: Callable[[], Minter]) -> None:
+    def __init__(
+        self, open_minter: Callable[[], Minter], *, partition: str | None = None, timeout: float = 10.0
+    ) -> None:
         self._open = open_minter
+        self._partition = partition
+        self._timeout = timeout
         self._opened: Minter | None = None
         self._parents: Minter | None = None
         self._closed = False
@@ -81,7 +84,10 @@ class TicketClient:
 
         Raises ``UsageError`` or ``SetupError`` where the settings are none.
         """
-        return cls(minter_at(where, os.environ))
+        table, settings = client_settings(where, os.environ)
+        return cls(
+            lambda: open_regions(settings, os.environ, table), partition=settings.partition, timeout=settings.timeout
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +105,8 @@ class TicketClient:
         Raises ``NotMintedError`` where nothing was spent and it is safe to call again, ``OutcomeUnknownError``
         where tickets may have been, and the other errors of ``ticketctl.errors`` for what was refused.
         """
-        return self._mint(count, checked_key(idempotency_key), pinned=idempotency_key is not None)
+        key, is_typed = key_of_call(idempotency_key)
+        return self._mint(count, key, is_typed=is_typed)
 
     def lease(self, block_size: int = 10_000, *, min_block: int = 100, seconds: float = 60.0) -> Lease:
         """Tickets one after another, without end, minted ahead in blocks: see ``Lease``.
@@ -122,8 +129,9 @@ class TicketClient:
         if opened is not None:
             opened.close()
 
-    def _mint(self, count: int, key: str, *, pinned: bool = False) -> Block:
-        return self._minter().mint(count, key=key, pinned=pinned)
+    def _mint(self, count: int, key: str, *, is_typed: bool = False) -> Block:
+        deadline = Deadline(self._timeout)
+        return self._minter().mint(MintRequest(self._partition, count, key, is_typed), deadline)
 
     def _minter(self) -> Minter:
         with self._lock:
@@ -139,18 +147,16 @@ class TicketClient:
         self._parents, self._opened = self._opened or self._parents, None
 
 
-def minter_at(where: Where, environ: Mapping[str, str]) -> Callable[[], Minter]:
-    """What opens the minter that the settings name."""
-    table, settings = client_settings(where, environ)
-    if table is None:
-        return lambda: Regions(home_stack(settings, environ), environ=environ, note=_log.info, warn=_log.warning)
-    return lambda: TableMinter(home_stack(settings, environ), table)
+def open_regions(settings: Settings, environ: Mapping[str, str], table: str | None = None) -> Regions:
+    """What mints for a client; it logs what a command prints on stderr.
 
-
-def home_stack(settings: Settings, environ: Mapping[str, str]) -> RegionalStack:
-    """The stack in its first region; it logs what a command prints on stderr."""
+    A ``table`` is in one region: tables of the same name in others may be of other sequences.
+    """
+    if table is not None:
+        settings = settings.in_region(settings.require_region())
     connect = connect_seconds(settings)
-    return RegionalStack(settings, environ=environ, connect=connect, report=_log.info)
+    home = RegionalStack(settings, environ=environ, connect=connect, report=_log.info, table=table)
+    return Regions(home, environ=environ, note=_log.info, warn=_log.warning)
 
 
 def client_settings(where: Where, environ: Mapping[str, str]) -> tuple[str | None, Settings]:
@@ -170,31 +176,6 @@ def client_settings(where: Where, environ: Mapping[str, str]) -> tuple[str | Non
     return table, resolve_settings(flags, environ)
 
 
-def checked_key(key: str | None) -> str:
-    """An idempotency key: the caller's, else one that nobody has, so that trying again spends nothing twice."""
-    if key is None:
-        return uuid.uuid4().hex
-    if not re.fullmatch(r"[ -~]{1,200}", key):
-        raise UsageError("an idempotency key must be 1 to 200 visible ASCII characters")
-    return key
-
-
-class TableMinter:
-    """Mints from a table by its name."""
-
-    def __init__(self, stack: RegionalStack, table: str) -> None:
-        self._source = DynamoDBSource(stack.sender(table), table, region=stack.region)
-        self._settings = stack.settings
-        self._stack = stack
-
-    def mint(self, count: int, *, key: str, pinned: bool = False) -> Block:  # noqa: ARG002 - there is one table
-        """Take ``count`` tickets."""
-
-        def attempt(within: float) -> Block:
-            return self._source.mint(self._settings.partition, count, key=key, within=within)
-
-        return call_with_retries(attempt, timeout=self._settings.timeout, keyed=True)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._stack.close()
+def key_of_call(typed: str | None) -> tuple[str, bool]:
+    """The key of a call, and whether the caller gave it: else a retry key."""
+    return (new_retry_key(), False) if typed is None else (check_typed_key(typed, "an idempotency key"), True)

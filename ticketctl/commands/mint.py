@@ -1,7 +1,5 @@
 """``next`` and ``fetch``: minting."""
 
-import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
@@ -9,8 +7,9 @@ from typing import Annotated
 import typer
 
 from ticketctl.commands.options import KEY, Run, command, integer
+from ticketctl.deadline import Deadline
 from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError, UsageError
-from ticketctl.models import Block
+from ticketctl.models import Block, MintRequest
 from ticketctl.output import UndeliveredError, block_lines, stdout_error
 
 MAX_TICKETS = 2**53 - 1
@@ -26,7 +25,8 @@ def next_ticket(run: Run) -> None:
     """Mint one ticket and print it."""
     try:
         key, is_typed = _key(run)
-        deliver(run.regions.mint(1, key=key, pinned=is_typed), run, ranges=False)
+        request = MintRequest(run.settings.partition, 1, key, is_typed)
+        deliver(run.regions.mint(request, Deadline(run.settings.timeout)), run, ranges=False)
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted; a ticket may have been spent") from None
 
@@ -49,13 +49,14 @@ def fetch(
     ] = False,
 ) -> None:
     """Mint many tickets and print them, one a line, while the rest is being minted."""
-    size, (key, is_typed) = block or run.regions.max_block, _key(run)
+    key, is_typed = _key(run)
+    size = block or _max_block(run)
     progress = _Progress(count, size * concurrency)
     try:
         with run.output.progress("minting", count) as advance:
             while True:
                 try:
-                    for minted in _blocks(run, count, size, key, at_once=concurrency, pinned=is_typed):
+                    for minted in _blocks(run, count, size, key, at_once=concurrency, is_typed=is_typed):
                         progress.written = minted.count
                         deliver(minted, run, ranges=ranges)
                         progress.printed += minted.count
@@ -63,9 +64,9 @@ def fetch(
                         advance(progress.printed)
                 except UsageError:
                     run.regions.look_up()
-                    if block or progress.printed or run.regions.max_block >= size:
+                    if block or progress.printed or (smaller := _max_block(run)) >= size:
                         raise
-                    size = run.regions.max_block  # somebody has made it smaller
+                    size = smaller
                 else:
                     return
     except KeyboardInterrupt:
@@ -102,12 +103,13 @@ class _Progress:
         return f"{self.printed} of {self.count} tickets were printed"
 
 
-def _blocks(run: Run, count: int, size: int, key: str, *, at_once: int, pinned: bool) -> Iterator[Block]:
+def _blocks(run: Run, count: int, size: int, key: str, *, at_once: int, is_typed: bool) -> Iterator[Block]:
     """The blocks in order of arrival; after a failure those that were in flight, then the error."""
     from ticketctl.minting.in_flight import as_they_arrive
 
     def mint(begin: int) -> Block:
-        return run.regions.mint(min(size, count - begin), key=f"{key}/{begin}", pinned=pinned)
+        request = MintRequest(run.settings.partition, min(size, count - begin), f"{key}/{begin}", is_typed)
+        return run.regions.mint(request, Deadline(run.settings.timeout))
 
     failure = None
     for answer in as_they_arrive(mint, range(0, count, size), at_once=at_once):
@@ -119,14 +121,16 @@ def _blocks(run: Run, count: int, size: int, key: str, *, at_once: int, pinned: 
         raise failure
 
 
+def _max_block(run: Run) -> int:
+    return run.regions.max_block(Deadline(run.settings.timeout))
+
+
 def _key(run: Run) -> tuple[str, bool]:
-    """The idempotency key of a run, which makes its own retries safe, and whether it was typed; else nobody has it."""
+    """The key of a run, and whether the user typed it."""
+    from ticketctl.minting.source import check_typed_key, new_retry_key
+
     typed: str | None = run.flags["idempotency_key"]
-    if typed is None:
-        return os.urandom(16).hex(), False
-    if not re.fullmatch(r"[ -~]{1,200}", typed):
-        raise UsageError("--idempotency-key must be 1 to 200 visible ASCII characters")
-    return typed, True
+    return (new_retry_key(), False) if typed is None else (check_typed_key(typed, "--idempotency-key"), True)
 
 
 def deliver(block: Block, run: Run, *, ranges: bool) -> None:

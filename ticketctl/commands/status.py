@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ticketctl.commands.options import SOURCE, Run, command
+from ticketctl.deadline import Deadline
 from ticketctl.deployments.outcomes import failures, raise_failures, succeeded
 from ticketctl.errors import TicketctlError
 from ticketctl.models import Counter
@@ -98,13 +99,13 @@ def warn_where_little_is_left(run: Run, counters: Iterable[Counter]) -> None:
 
 def _found(run: Run) -> list[Counter]:
     """The counter that was named, of each region, or all; at an address given by --url the default one."""
-    partition = run.settings.partition
+    partition, deadline = run.settings.partition, Deadline(run.settings.timeout)
     if run.settings.url:
-        return [run.home.counter()]
+        return [run.home.counter(partition, deadline)]
     if partition is None:
         outcomes = run.regions.each(lambda stack: list(stack.counters().all(run.output.warn)))
     else:
         regions = [partition] if partition in run.regions.names else run.regions.names
-        outcomes = run.regions.each(lambda stack: [stack.counter()], regions)
+        outcomes = run.regions.each(lambda stack: [stack.counter(partition, deadline)], regions)
     raise_failures(outcomes, "shown")
     return sorted(itertools.chain.from_iterable(succeeded(outcomes).values()), key=_order)

@@ -11,9 +11,10 @@ import typer
 
 from ticketctl.commands.options import Run, command, integer
 from ticketctl.counters.lanes import Lane
+from ticketctl.deadline import Deadline
 from ticketctl.deployments.outcomes import all_of
 from ticketctl.errors import RefusedError, UsageError
-from ticketctl.models import Counter
+from ticketctl.models import Counter, MintRequest
 
 SOURCES = {"url": ["url"], "dynamodb": ["dynamodb"], "both": ["url", "dynamodb"]}
 
@@ -77,8 +78,16 @@ def _lane(counter: Counter) -> Lane:
 def _worker(run: Run, opened: ExitStack, name: str, region: str, via: str) -> Callable[[], int]:
     """A worker with connections of its own."""
     from ticketctl.deployments.regional_stack import RegionalStack
+    from ticketctl.deployments.regions import Regions
+    from ticketctl.minting.source import new_retry_key
 
-    settings = dataclasses.replace(run.settings.in_region(region), partition=name, via=via, url=None)
+    settings = dataclasses.replace(run.settings.in_region(region), via=via, url=None)
     stack = opened.enter_context(RegionalStack(settings, environ=os.environ))
     stack.outputs()
-    return lambda: stack.mint(1).last
+    regions = Regions(stack, environ=os.environ)
+
+    def mint() -> int:
+        request = MintRequest(name, 1, new_retry_key(), is_typed=False)
+        return regions.mint(request, Deadline(settings.timeout)).last
+
+    return mint

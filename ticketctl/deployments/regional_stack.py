@@ -2,15 +2,16 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from ticketctl.aws.account import Aws
 from ticketctl.aws.tables import tables_elsewhere
 from ticketctl.counters.lanes import Lane
+from ticketctl.deadline import Deadline
 from ticketctl.deployments.cache import StackCache, key_of
 from ticketctl.embedded.engine import LocalAws, reachable_url
 from ticketctl.errors import (
@@ -22,9 +23,8 @@ from ticketctl.errors import (
     UnreachableError,
 )
 from ticketctl.files import directory
-from ticketctl.minting.retry import call_with_retries
-from ticketctl.minting.source import CONNECT_SECONDS, Source
-from ticketctl.models import Block, Counter, StackOutputs
+from ticketctl.minting.source import CONNECT_SECONDS, Source, host_of
+from ticketctl.models import Block, Counter, MintRequest, StackOutputs
 from ticketctl.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from ticketctl.counters.table import Counters
     from ticketctl.minting.function_url import FunctionUrl
 
-Answer = TypeVar("Answer")
 DYNAMODB_SECONDS = 3.0
+SDK_SECONDS = (3.0, 1.0, 0.3, 0.1)
 _PERHAPS_STALE = (AccessError, NotDeployedError, UnreachableError)
 
 
@@ -42,7 +42,8 @@ class RegionalStack:
     """One stack in one region, the first that the settings name. Threads may mint from it at once.
 
     ``report`` is told of what takes a while. ``connect`` is how many seconds
-    it may take to reach something that mints or tells where that is.
+    it may take to reach something that mints or tells where that is. ``table``: mint from this table, whether or
+    not a stack owns it.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class RegionalStack:
         environ: Mapping[str, str],
         connect: float = CONNECT_SECONDS,
         report: Callable[[str], None] = lambda line: None,
+        table: str | None = None,
     ) -> None:
         self.settings = settings
+        self._table = table
         self._environ = environ
         self._connect = connect
         self._report = report
@@ -144,21 +147,21 @@ class RegionalStack:
         client = self.aws.client("cloudformation", timeout=timeout, connect=self._connect, retries=retries)
         return CloudFormation(client, profile=self.settings.profile, report=report)
 
-    def outputs(self) -> StackOutputs:
+    def outputs(self, deadline: Deadline | None = None) -> StackOutputs:
         """The deployed stack: as remembered, else as CloudFormation says."""
         if self._known is None:
             self.settings.require_region()
             self._known = self._cache.get(self._key)
-        return self._known or self.look_up()
+        return self._known or self.look_up(deadline)
 
-    def look_up(self) -> StackOutputs:
+    def look_up(self, deadline: Deadline | None = None) -> StackOutputs:
         """The deployed stack as CloudFormation says; with ``--local`` it is deployed where it is not."""
         with self._finding:
             if self.settings.local:
                 self._follow_engine()
             self._known_for_sure, self._source_now = True, None
             self.looks += 1
-            self._known = self.describe() or (self._deploy_locally() if self.settings.local else None)
+            self._known = self.describe(deadline) or (self._deploy_locally() if self.settings.local else None)
             self._cache.put(self._key, self._known)
             if self._known is None:
                 raise NotDeployedError(
@@ -176,26 +179,34 @@ class RegionalStack:
         """The Function URL at the address where it can be reached from here."""
         return reachable_url(self.outputs().url, self.aws.endpoint_url)
 
-    def mint(self, count: int, *, key: str | None = None) -> Block:
-        """Take ``count`` tickets from the source that the settings name, trying again where that is safe."""
-        return call_with_retries(
-            lambda within: self.attempt(count, key=key, within=within, looks_up=True),
-            timeout=self.settings.timeout,
-            keyed=key is not None,
-        )
+    def attempt(self, request: MintRequest, deadline: Deadline, *, looks_up: bool) -> Block:
+        """Take tickets in one attempt.
 
-    def attempt(self, count: int, *, key: str | None, within: float, looks_up: bool) -> Block:
-        """Take ``count`` tickets in one try of ``within`` seconds.
-
-        ``looks_up``: where nothing can be reached, CloudFormation is asked whether it is elsewhere now.
+        What is remembered of the stack may be stale: if the source refuses, or (``looks_up``) is unreachable,
+        CloudFormation is asked once, and the source again.
         """
-        partition = self.settings.partition
-        block = self._ask(lambda source: source.mint(partition, count, key=key, within=within), looks_up=looks_up)
+        source, looks = self._source(deadline)
+        try:
+            block = source.mint(request, deadline)
+        except TicketctlError as error:
+            if (isinstance(error, UnreachableError) and not looks_up) or not self.refreshed(error, looks, deadline):
+                raise
+            source, looks = self._source(deadline)
+            block = source.mint(request, deadline)
+        self.answered = looks
         return replace(block, region=self.named_region)
 
-    def counter(self) -> Counter:
-        """Where the counter stands that the settings name."""
-        counter = self._ask(lambda source: source.counter(self.settings.partition))
+    def counter(self, partition: str | None, deadline: Deadline) -> Counter:
+        """Read a counter through the source."""
+        source, looks = self._source(deadline)
+        try:
+            counter = source.counter(partition, deadline)
+        except TicketctlError as error:
+            if not self.refreshed(error, looks, deadline):
+                raise
+            source, looks = self._source(deadline)
+            counter = source.counter(partition, deadline)
+        self.answered = looks
         return replace(counter, region=self.named_region)
 
     def counters(self) -> "Counters":
@@ -210,40 +221,33 @@ class RegionalStack:
         client = self.aws.client("dynamodb", timeout=self.settings.timeout, connect=self._connect, retries=retries)
         return Counters(client, table, region=self.aws.region, lane=lane, profile=self.settings.profile)
 
-    @property
-    def max_block(self) -> int:
+    def max_block(self, deadline: Deadline) -> int:
         """The most tickets that one mint can take."""
-        if self.settings.url or self.settings.via == "dynamodb":
+        if self._table or self.settings.url or self.settings.via == "dynamodb":
             return 10_000
-        return self.outputs().max_count
+        with self._starting(deadline):
+            return self.outputs(deadline).max_count
 
     @property
     def named_region(self) -> str | None:
         """The region that tickets come from; a URL that was typed may be anywhere."""
         return None if self.settings.url else self.settings.region
 
-    def _ask(self, call: Callable[[Source], Answer], *, looks_up: bool = True) -> Answer:
-        """Ask the source. What was remembered may be out of date: then CloudFormation is asked once, and it again."""
-        source, looks = self._source()
-        try:
-            answer = call(source)
-        except TicketctlError as error:
-            if (isinstance(error, UnreachableError) and not looks_up) or not self.refreshed(error, looks):
-                raise
-            source, looks = self._source()
-            answer = call(source)
-        self.answered = looks
-        return answer
+    @property
+    def place(self) -> str:
+        """What a possible gap is named after: the region, or the host of a typed URL."""
+        return host_of(self.settings.url) if self.settings.url else self.region
 
-    def refreshed(self, error: TicketctlError, looks: int) -> bool:
-        """Whether to ask again what failed with ``error`` after so many ``looks``: something new is known since.
+    def refreshed(self, error: TicketctlError, looks: int, deadline: Deadline) -> bool:
+        """Refresh a stale stack after ``error``; return True if a retry may help.
 
-        If need be CloudFormation is asked; where that fails, ``error`` stays the answer.
+        ``looks`` is how often CloudFormation was asked before the source was opened that failed. If CloudFormation
+        cannot be asked, ``error`` stays the answer.
         """
         unborn = isinstance(error, UnknownCounterError) and self.settings.via == "dynamodb"
-        if self.settings.url or not (unborn or isinstance(error, _PERHAPS_STALE)):
+        if self._table or self.settings.url or not (unborn or isinstance(error, _PERHAPS_STALE)):
             return False
-        with self._finding:
+        with self._finding, self._starting(deadline):
             if self.looks != looks:
                 return True
             if self.settings.local and self._follow_engine():
@@ -254,63 +258,108 @@ class RegionalStack:
                 return False
             before = self._known
             try:
-                after = self.look_up()
+                after = self.look_up(deadline)
             except NotDeployedError:
                 raise
             except TicketctlError:
                 return False
             return after != before or unborn
 
-    def _source(self) -> tuple[Source, int]:
-        """The source, and after how many looks it was opened."""
+    def _starting(self, deadline: Deadline) -> AbstractContextManager[None]:
+        """The embedded AWS may have to start and to deploy the stack first: that time does not count."""
+        return deadline.paused() if self.settings.local else nullcontext()
+
+    def _source(self, deadline: Deadline) -> tuple[Source, int]:
+        """The source, and how often CloudFormation had been asked when it was opened."""
         with self._finding:
             if self._source_now is None:
-                by_table = self.settings.via == "dynamodb"
-                self._source_now = self._table(self.outputs()) if by_table else self._url_source()
+                self._source_now = self._open_source(deadline)
             return self._source_now, self.looks
 
-    def _url_source(self) -> Source:
+    def _open_source(self, deadline: Deadline) -> Source:
+        """The one place that chooses the source."""
+        if self._table is not None or self.settings.via == "dynamodb":
+            return self._table_source(deadline)
+        return self._url_source(deadline)
+
+    def _url_source(self, deadline: Deadline) -> Source:
         from ticketctl.http_client import HttpClient
         from ticketctl.minting.function_url import UrlSource
 
-        transport = HttpClient(direct=self.settings.local)
-        source = UrlSource(self.function_url(), transport, timeout=self.settings.timeout, connect=self._connect)
+        source = UrlSource(self.function_url(deadline), HttpClient(direct=self.settings.local), connect=self._connect)
         self._opened.callback(source.close)
         return source
 
-    def function_url(self) -> "FunctionUrl":
+    def function_url(self, deadline: Deadline) -> "FunctionUrl":
         """The Function URL, and who signs for it."""
         from ticketctl.minting.function_url import FunctionUrl
 
-        with self._finding:
-            url = self.settings.url or self.url()
-            signs_at_once = not self.settings.url and self.outputs().auth != "NONE"
+        with self._finding, self._starting(deadline):
+            url = self.settings.url or reachable_url(self.outputs(deadline).url, self.aws.endpoint_url)
+            signs_at_once = not self.settings.url and self.outputs(deadline).auth != "NONE"
         signer = cache(lambda: self._signer(url))
-        return FunctionUrl(url, sign=lambda *request: signer().signed_headers(*request), signs_at_once=signs_at_once)
-
-    def _table(self, known: StackOutputs) -> Source:
-        from ticketctl.minting.dynamodb import DynamoDBSource
-
-        return DynamoDBSource(
-            self.sender(known.table),
-            known.table,
-            region=known.region,
-            increment=known.increment,
-            offset=(known.offset or None) if self._known_for_sure else None,
+        return FunctionUrl(
+            url,
+            sign=lambda *request: signer().signed_headers(*request),
+            signs_at_once=signs_at_once,
+            place=self.named_region,
         )
 
-    def sender(self, table: str) -> "Send":
-        """What sends a mint's requests to a table: each once, without the SDK where the credentials need none."""
+    def _table_source(self, deadline: Deadline) -> Source:
+        from ticketctl.minting.dynamodb import DynamoDBSource
+
+        with self._starting(deadline):
+            if self._table is not None:  # its counter must exist: nothing says in which lane a new one would begin
+                return DynamoDBSource(self.sender(self._table), self._table, region=self.region)
+            known = self.outputs(deadline)
+            return DynamoDBSource(
+                self.sender(known.table),
+                known.table,
+                region=known.region,
+                increment=known.increment,
+                offset=(known.offset or None) if self._known_for_sure else None,
+            )
+
+    def sender(self, table: str) -> "Callable[[Deadline], Send]":
+        """What gives, for a deadline, what sends a mint's requests to a table: each once.
+
+        It does without the SDK if the credentials need none.
+        """
         from ticketctl.aws.dynamodb import needs_sdk, plain_sender, sdk_sender
         from ticketctl.http_client import HttpClient
 
-        target, timeout = f"the table {table} in {self.region}", min(self.settings.timeout, DYNAMODB_SECONDS)
+        target = f"the table {table} in {self.region}"
         if self.aws.plain_credentials is None or (not self.aws.embedded and needs_sdk(self.region, self._environ)):
-            client = self.aws.client("dynamodb", timeout=timeout, connect=self._connect, retries=0)
-            return sdk_sender(client, target, profile=self.settings.profile)
+
+            @cache
+            def sdk(seconds: float) -> "Send":
+                client = self.aws.client("dynamodb", timeout=seconds, connect=self._connect, retries=0)
+                return sdk_sender(client, target, profile=self.settings.profile)
+
+            def sdk_until(deadline: Deadline) -> "Send":
+                def send(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
+                    for seconds in SDK_SECONDS:  # a client of the SDK has one timeout for life
+                        if seconds <= deadline.left():
+                            return sdk(seconds)(operation, request)
+                    raise UnreachableError(f"{target} was not asked: no time is left", hint="try again")
+
+                return send
+
+            return sdk_until
         transport = HttpClient(direct=self.aws.embedded is not None)
         self._opened.callback(transport.close)
-        return plain_sender(self.aws, transport, target, timeout=timeout, connect=self._connect)
+
+        def until(deadline: Deadline) -> "Send":
+            def send(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
+                left = min(deadline.left(), DYNAMODB_SECONDS)
+                if left <= 0:
+                    raise UnreachableError(f"{target} was not asked: no time is left", hint="try again")
+                connect = min(left, self._connect)
+                return plain_sender(self.aws, transport, target, timeout=left, connect=connect)(operation, request)
+
+            return send
+
+        return until
 
     def _signer(self, url: str) -> Aws:
         """Who signs for a Function URL: its host names its region."""
@@ -320,11 +369,20 @@ class RegionalStack:
             return self.aws
         return Aws(rest.partition(".")[0], profile=self.settings.profile)
 
-    def describe(self) -> StackOutputs | None:
-        """The deployed stack as CloudFormation says now, ``None`` where there is none; nothing is deployed or kept."""
+    def describe(self, deadline: Deadline | None = None) -> StackOutputs | None:
+        """The deployed stack as CloudFormation says now, ``None`` if there is none; nothing is deployed or kept.
+
+        Without a ``deadline`` each request has the setting ``timeout``.
+        """
         from ticketctl.aws.cloudformation import outputs_of
 
-        stack = self.cloudformation(timeout=self.settings.timeout).find_ours(self.settings.stack)
+        if deadline is None or self.settings.local:
+            stacks = self.cloudformation(timeout=self.settings.timeout)
+        elif left := deadline.left():
+            stacks = self.cloudformation(timeout=left, retries=0)
+        else:
+            raise UnreachableError("CloudFormation was not asked: no time is left", hint="try again")
+        stack = stacks.find_ours(self.settings.stack)
         return None if stack is None or not stack.outputs else outputs_of(stack, self.aws.region)
 
     def _deploy_locally(self) -> StackOutputs | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ticketctl.aws.tables import tables_elsewhere
 from ticketctl.counters.lanes import Lane
+from ticketctl.deadline import Deadline
 from ticketctl.deployments.cache import RegionsCache, key_of
 from ticketctl.deployments.outcomes import Outcomes, all_of, failures, side_by_side, succeeded
 from ticketctl.deployments.regional_stack import RegionalStack
@@ -13,8 +14,9 @@ from ticketctl.errors import NotDeployedError, TicketctlError, UnreachableError
 from ticketctl.files import directory
 from ticketctl.minting import failover
 from ticketctl.minting.failover import Failover
+from ticketctl.minting.retry import Tries, call_with_retries
 from ticketctl.minting.source import CONNECT_SECONDS
-from ticketctl.models import Block
+from ticketctl.models import Block, MintRequest
 from ticketctl.settings import Settings, resolve
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ Answer = TypeVar("Answer")
 class Regions:
     """The regions that the settings name, in their order; threads may mint from them at once.
 
-    ``home`` is the connection to the first of them. ``note`` is told where a region was passed over.
+    ``home`` is the connection to the first of them. ``note`` is told which region is skipped.
     """
 
     def __init__(
@@ -41,12 +43,10 @@ class Regions:
         self.home = home
         self.names = home.settings.regions
         self._environ = environ
-        self._spread = spread
-        self._note = note
         self._warn = warn
         self._lock = threading.RLock()
         self._stacks = dict.fromkeys(self.names[:1], home)
-        self._failover: Failover | None = None
+        self._failover = Failover(spread=spread, note=note)
         self.unread: dict[str, TicketctlError] = {}
         """The regions that ``members`` and ``elsewhere`` could not look into, and why."""
 
@@ -61,38 +61,28 @@ class Regions:
                 self._stacks[region] = self.home.in_region(region)
             return self._stacks[region]
 
-    def mint(self, count: int, *, key: str, pinned: bool = False) -> Block:
-        """Take ``count`` tickets from the first region that gives them.
+    def mint(self, request: MintRequest, deadline: Deadline) -> Block:
+        """Take tickets from the first region that gives them, with retries; raises the errors of ``Source``."""
+        tries = Tries(deadline)
+        return call_with_retries(self._failover.attempts(self._able(request), request, tries), tries)
 
-        ``pinned``: only the first region is asked, where the receipt of a key that is to be used again lies.
-        """
-        partition = self.home.settings.partition
-        if (
-            partition is not None and partition in self.names
-        ):  # the name of a region's default counter, which only that region has
-            return self.at(partition).mint(count, key=key)
-        if pinned or len(self.names) < 2:
-            return self.home.mint(count, key=key)
-        return self._source().mint(count, key=key)
-
-    def _source(self) -> Failover:
-        with self._lock:
-            if self._failover is None:
-                regions = [self.at(name) for name in self.names]
-                timeout = self.home.settings.timeout
-                self._failover = Failover(regions, timeout=timeout, spread=self._spread, note=self._note)
-            return self._failover
+    def _able(self, request: MintRequest) -> Sequence[RegionalStack]:
+        """The regions that may serve a request, in their order."""
+        if request.partition in self.names:  # the name of a region's default counter, which only that region has
+            return [self.at(request.partition)]
+        if request.is_typed or len(self.names) < 2:  # the receipt of a typed key is in the first region
+            return [self.home]
+        return [self.at(name) for name in self.names]
 
     def look_up(self) -> None:
         """Ask CloudFormation again where the stack is, in every region that answers."""
         self.each(lambda stack: stack.look_up())
 
-    @property
-    def max_block(self) -> int:
+    def max_block(self, deadline: Deadline) -> int:
         """The most tickets that one mint can take in every region that can tell."""
         if len(self.names) < 2:
-            return self.home.max_block
-        known = self.each(lambda stack: stack.max_block)
+            return self.home.max_block(deadline)
+        known = self.each(lambda stack: stack.max_block(deadline))
         sizes = [size for size in known.values() if isinstance(size, int)]
         return min(sizes) if sizes else all_of(known)[self.names[0]]
 

@@ -1,59 +1,93 @@
 """Minting through the Function URL with ``await``."""
 
 import asyncio
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from typing import Any
 
 import httpx
 
+from ticketctl.deadline import Deadline
 from ticketctl.errors import SetupError
 from ticketctl.http_client import Response, TransportError, UnsendableError
-from ticketctl.minting.function_url import FunctionUrl, Request
+from ticketctl.minting.function_url import FunctionUrl, Request, time_left
 from ticketctl.minting.source import CONNECT_SECONDS
-from ticketctl.models import Block
+from ticketctl.models import Block, MintRequest
 
 
 class AsyncUrlSource:
     """A Function URL, as ``UrlSource`` with ``await``; for minting only.
 
-    It signs in a thread: credentials may have to come from the network.
+    It signs in ``threads``: credentials may have to come from the network.
     """
 
     def __init__(
-        self, url: FunctionUrl, *, direct: bool = False, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        url: FunctionUrl,
+        threads: Executor,
+        *,
+        direct: bool = False,
+        transport: httpx.AsyncBaseTransport | None = None,
+        connect: float = CONNECT_SECONDS,
     ) -> None:
         self._url = url
+        self._threads = threads
+        self._connect = connect
         try:
             self._client = httpx.AsyncClient(trust_env=not direct, transport=transport)
         except (OSError, ValueError, ImportError) as error:  # proxies and certificates of the environment
-            raise SetupError(
-                f"HTTPS cannot be used: {error}", hint="mend the proxy and SSL_CERT_* variables"
-            ) from error
+            raise SetupError(f"HTTPS cannot be used: {error}", hint="fix the proxy and SSL_CERT_* variables") from error
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
-    async def mint(self, partition: str | None, count: int, *, key: str | None, within: float) -> Block:
-        """Take ``count`` tickets; one request, sent once."""
-        request = self._url.to_mint(partition, count, key)
+    async def mint(self, request: MintRequest, deadline: Deadline) -> Block:
+        """Take tickets; one request, sent once."""
+        asked = self._url.to_mint(request)
         signed = self._url.signs
-        response = await self._send(request, within, signed=signed)
+        response = await self._send(asked, deadline, signed=signed)
         if self._url.wants_signature(response, signed=signed):
-            response = await self._send(request, within, signed=True)
-        return self._url.block(request, response)
+            response = await self._send(asked, deadline, signed=True)
+        return self._url.block(asked, response)
 
-    async def _send(self, request: Request, within: float, *, signed: bool) -> Response:
-        headers = await asyncio.to_thread(self._url.signed_headers, request) if signed else request.headers
-        timeout = httpx.Timeout(within, connect=min(within, CONNECT_SECONDS))
+    async def _send(self, request: Request, deadline: Deadline, *, signed: bool) -> Response:
+        headers = request.headers
+        if signed:
+            loop = asyncio.get_running_loop()
+            headers = await loop.run_in_executor(self._threads, self._url.signed_headers, request)
+        begun = _Begun()
         try:
-            async with asyncio.timeout(within):  # httpx would begin anew with each piece of the answer
+            left = time_left(deadline)
+            timeout = httpx.Timeout(left, connect=min(left, self._connect))
+            async with asyncio.timeout(left):  # httpx would begin anew with each piece of the answer
                 answer = await self._client.request(
-                    request.method, request.url, headers=headers, content=request.body, timeout=timeout
+                    request.method,
+                    request.url,
+                    headers=headers,
+                    content=request.body,
+                    timeout=timeout,
+                    extensions={"trace": begun.trace},
                 )
+        except TransportError as error:
+            raise self._url.failure(request, error) from error
         except TimeoutError as error:
-            raise self._url.failure(request, TransportError("the answer takes too long", sent=True)) from error
+            raise self._url.failure(request, TransportError("the answer takes too long", sent=begun.sent)) from error
         except (httpx.InvalidURL, httpx.RequestError) as error:
             raise self._url.failure(request, failed(error)) from error
         return Response(answer.status_code, dict(answer.headers), answer.content)
+
+
+class _Begun:
+    """Whether a byte of the request may have left: if time ends before that, nothing was minted."""
+
+    def __init__(self) -> None:
+        self.sent = False
+
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Listen to httpcore; a proxy's CONNECT is not the request."""
+        if event.endswith(".send_request_headers.started") and info["request"].method != b"CONNECT":
+            self.sent = True
 
 
 def failed(error: Exception) -> TransportError:

@@ -1,26 +1,30 @@
 """Minting straight from the table, with the handler's own atomic write."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ticketctl import handler as bundle
+from ticketctl.deadline import Deadline
 from ticketctl.minting.source import problem_error, quoted_key
-from ticketctl.models import Block, Counter
+from ticketctl.models import Block, Counter, MintRequest
+
+if TYPE_CHECKING:
+    from create_ticket import Send
 
 
 class DynamoDBSource:
     """The table of a stack; its default counter has the region's name.
 
-    ``increment`` is the step of the default counter and ``offset`` its first ticket, for its birth. With
-    ``None`` it must exist: a counter begins once, in the lane that its stack has now and not in a remembered
-    one. ``send`` performs DynamoDB operations (see ``sender``).
+    ``sender`` gives what sends DynamoDB operations until a deadline. ``increment`` is the step of the default counter
+    and ``offset`` the first ticket that it begins with. With ``None`` the counter must exist: it begins once, in the
+    lane that its stack has now and not in a remembered one.
     """
 
     def __init__(
         self,
-        send: "Callable[[str, dict[str, Any]], Mapping[str, Any]]",
+        sender: "Callable[[Deadline], Send]",
         table: str,
         *,
         region: str,
@@ -28,7 +32,7 @@ class DynamoDBSource:
         offset: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._send = send
+        self._sender = sender
         self._table = table
         self._region = region
         self._increment = increment
@@ -36,40 +40,39 @@ class DynamoDBSource:
         self._clock = clock
         self._fences: dict[str, Any] = {}
 
-    def mint(self, partition: str | None, count: int, *, key: str | None, within: float) -> Block:  # noqa: ARG002
-        """Take ``count`` tickets in one conditional write; with a ``key`` also read and write its receipt.
-
-        ``within`` is not used: the client's own limits bound each of the calls.
-        """
+    def mint(self, request: MintRequest, deadline: Deadline) -> Block:
+        """Take tickets in one conditional write; with a typed key also read and write its receipt."""
         handler = bundle.handler
-        name = self._region if partition is None else partition
+        name = self._region if request.partition is None else request.partition
         offset = self._offset if name == self._region and name not in self._fences else None
         with translated_problems(name):
             fence = self._fences.get(handler.check_name(name), handler.Fence(self._increment))
-            handler.check_count(count, handler.MAX_COUNT)
-            now_ms = int(self._clock() * 1000)
-            if key is None:
-                answer, fence = handler.mint(
-                    self._send, self._table, name, count, fence=fence, offset=offset, now_ms=now_ms
-                )
-            else:
-                key = handler.check_key(quoted_key(key))
-                answer, fence = handler.mint_with_key(
-                    self._send, self._table, name, count, key=key, fence=fence, offset=offset, now_ms=now_ms
-                )
-        block = Block.from_answer(answer)
+            handler.check_count(request.count, handler.MAX_COUNT)
+            answer, fence = handler.mint_with_key(
+                self._sender(deadline),
+                self._table,
+                name,
+                request.count,
+                key=handler.check_key(quoted_key(request.key)),
+                fence=fence,
+                offset=offset,
+                now_ms=int(self._clock() * 1000),
+            )
+        block = Block.from_answer(answer, self._region)
         if not block.replayed:
             self._fences[name] = fence
         return block
 
-    def counter(self, partition: str | None) -> Counter:
-        """Where a counter stands."""
+    def counter(self, partition: str | None, deadline: Deadline) -> Counter:
+        """Read a counter."""
+        handler = bundle.handler
         name = self._region if partition is None else partition
         with translated_problems(name):
-            item = self._send("GetItem", bundle.handler.read_request(self._table, bundle.handler.check_name(name)))
+            request = handler.read_request(self._table, handler.check_name(name))
+            item = self._sender(deadline)("GetItem", request)
             if "Item" not in item:
-                raise bundle.handler.unknown_counter(name)
-            return Counter.from_answer(bundle.handler.read_counter(item["Item"]))
+                raise handler.unknown_counter(name)
+            return Counter.from_answer(handler.read_counter(item["Item"]))
 
 
 @contextmanager

@@ -1,11 +1,11 @@
-"""Minting from whichever region answers: the policy, apart from how a region is reached."""
+"""Minting from the first region that answers: the policy, apart from how a region is reached."""
 
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Protocol
 
+from ticketctl.deadline import Deadline
 from ticketctl.errors import (
     CounterExhaustedError,
     CounterFrozenError,
@@ -15,15 +15,15 @@ from ticketctl.errors import (
     TicketctlError,
     UnknownCounterError,
 )
-from ticketctl.minting.retry import call_with_retries
-from ticketctl.models import Block
+from ticketctl.minting.retry import Tries
+from ticketctl.models import Block, MintRequest
 
-CONNECT_SECONDS = 1.0  # how long a region may take to accept a connection where there is another to go to
-LEAST_SECONDS = 0.5  # what an answer may take at least: less would make an unknown outcome of a slow refusal
+CONNECT_SECONDS = 1.0  # the limit for a connection if there is another region to go to
+LEAST_SECONDS = 0.5  # the least time for an answer: less would turn a slow refusal into an unknown outcome
 ASIDE_SECONDS = 10.0  # how long a region that did not answer is asked last
 
 
-PASSED_OVER = (
+SKIPPED = (
     NotMintedError,
     OutcomeUnknownError,
     NotDeployedError,
@@ -31,98 +31,86 @@ PASSED_OVER = (
     CounterExhaustedError,
     CounterFrozenError,
 )
-"""What one region may answer while another mints; what any other error says holds for all of them."""
+"""Errors of one region that say nothing of the others; any other error holds for all regions."""
 
 
 class Region(Protocol):
-    """One region: ``attempt`` takes ``count`` tickets in one try of at most ``within`` seconds.
-
-    ``looks_up``: where it cannot be reached, its address may be looked up again.
-    """
+    """One region."""
 
     @property
-    def region(self) -> str:
-        """Its name."""
+    def place(self) -> str:
+        """The name of the region, or the host of a typed URL."""
         ...
 
-    def attempt(self, count: int, *, key: str | None, within: float, looks_up: bool) -> Block:
-        """Take ``count`` tickets."""
+    def attempt(self, request: MintRequest, deadline: Deadline, *, looks_up: bool) -> Block:
+        """Take the tickets in one attempt. ``looks_up``: if the region is unreachable, look up its address again."""
         ...
 
 
 class Failover:
-    """Several regions as one source of tickets. They are asked in their order, with ``spread`` each first in turn.
+    """Which region is asked next, and for how long. With ``spread`` each of them comes first in turn.
 
-    ``note`` is told where a region was passed over, and why.
+    ``note`` is told which region is skipped, and why. One ``Failover`` serves many mints, and remembers which regions
+    did not answer.
     """
 
     def __init__(
         self,
-        regions: Sequence[Region],
         *,
-        timeout: float,
         spread: bool = False,
         note: Callable[[str], None] = lambda line: None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._regions = list(regions)
-        self._timeout = timeout
-        # A process that spreads begins anywhere: what another one did before it does not know.
+        # A process that spreads begins anywhere: it does not know what another process did before.
         self._turns = itertools.count(time.time_ns() // 1000 if spread else 0, 1 if spread else 0)
         self._note = note
         self._clock = clock
-        self._sleep = sleep
         self._aside: dict[str, float] = {}
 
-    def mint(self, count: int, *, key: str) -> Block:
-        """Take ``count`` tickets from the first region that gives them, within the timeout in all.
+    def attempts(self, regions: Sequence[Region], request: MintRequest, tries: Tries) -> Callable[[Deadline], Block]:
+        """A function that asks each of the regions once, until one mints; for ``call_with_retries`` with ``tries``.
 
-        A region whose outcome is *unknown* may have spent them: then the block that another one gives names it in
-        ``possible_gaps``. Its receipt for ``key`` stays in that region, so asking it again settles the matter.
+        One region alone gets all the time.
         """
-        order = self._order()
-        unsettled: dict[str, OutcomeUnknownError] = {}
+        order = self._order(regions)
         failures: list[TicketctlError] = []
 
-        def attempt(within: float) -> Block:
-            looks_up, deadline = bool(failures), self._clock() + within
-            if failures and within < LEAST_SECONDS * len(order):
-                raise _what_counts(failures)
+        def attempt(deadline: Deadline) -> Block:
+            if failures and len(order) > 1 and deadline.left() < LEAST_SECONDS * len(order):
+                raise most_telling(failures)
+            looks_up = bool(failures) or len(order) == 1
             failures.clear()
             for number, region in enumerate(order):
-                share = max(deadline - self._clock(), 0.05) / (len(order) - number)
                 try:
-                    block = region.attempt(count, key=key, within=share, looks_up=looks_up)
-                except PASSED_OVER as failure:
-                    if isinstance(failure, OutcomeUnknownError):
-                        unsettled.setdefault(region.region, failure)
-                    self._pass_over(region.region, failure)
+                    with tries.at(region.place):
+                        share = _share(deadline, len(order) - number)
+                        return tries.succeeded(region.attempt(request, share, looks_up=looks_up), region.place)
+                except SKIPPED as failure:
                     failures.append(failure)
-                except TicketctlError as error:
-                    for unknown in unsettled.values():  # whatever this one says, that one may have minted
-                        raise unknown from error
-                    raise
-                else:
-                    gaps = tuple(name for name in unsettled if name != region.region)
-                    return replace(block, possible_gaps=gaps)
-            raise _what_counts(failures)
+                    if len(order) > 1:
+                        self._skip(region.place, failure)
+            raise most_telling(failures)
 
-        return call_with_retries(attempt, timeout=self._timeout, keyed=True, clock=self._clock, sleep=self._sleep)
+        return attempt
 
-    def _order(self) -> Sequence[Region]:
+    def _order(self, regions: Sequence[Region]) -> Sequence[Region]:
         """The regions, those that did not answer lately behind the others."""
-        turn, now = next(self._turns) % len(self._regions), self._clock()
-        turned = self._regions[turn:] + self._regions[:turn]
-        return sorted(turned, key=lambda region: self._aside.get(region.region, now) > now)
+        turn, now = next(self._turns) % len(regions), self._clock()
+        turned = [*regions[turn:], *regions[:turn]]
+        return sorted(turned, key=lambda region: self._aside.get(region.place, now) > now)
 
-    def _pass_over(self, region: str, failure: TicketctlError) -> None:
-        self._aside[region] = self._clock() + ASIDE_SECONDS
+    def _skip(self, place: str, failure: TicketctlError) -> None:
+        self._aside[place] = self._clock() + ASIDE_SECONDS
         may = "; it may have spent tickets" if isinstance(failure, OutcomeUnknownError) else ""
-        self._note(f"{region} is passed over{may}: {failure.message}")
+        self._note(f"{place} is skipped{may}: {failure.message}")
 
 
-def _what_counts(failures: Sequence[TicketctlError]) -> TicketctlError:
+def _share(deadline: Deadline, waiting: int) -> Deadline:
+    """The part of the time that the next of the ``waiting`` regions has."""
+    return deadline if waiting == 1 else deadline.within(deadline.left() / waiting)
+
+
+def most_telling(failures: Sequence[TicketctlError]) -> TicketctlError:
     """Of several failures the one that says most: *unknown*, else *not minted*, else the first."""
     for kind in (OutcomeUnknownError, NotMintedError):
         for failure in failures:

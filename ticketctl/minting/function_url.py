@@ -3,9 +3,10 @@
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from ticketctl.aws.account import proxies_in_force
+from ticketctl.deadline import Deadline
 from ticketctl.errors import (
     AccessError,
     NotDeployedError,
@@ -16,8 +17,8 @@ from ticketctl.errors import (
     UsageError,
 )
 from ticketctl.http_client import Response, TransportError, UnsendableError
-from ticketctl.minting.source import CONNECT_SECONDS, PROBLEMS, problem_error, quoted_key
-from ticketctl.models import Block, Counter
+from ticketctl.minting.source import CONNECT_SECONDS, PROBLEMS, host_of, problem_error, quoted_key
+from ticketctl.models import Block, Counter, MintRequest
 
 Signer = Callable[[str, str, Mapping[str, str], bytes], Mapping[str, str]]
 """``(method, url, headers, body)`` to the headers to send."""
@@ -37,23 +38,24 @@ class Request(NamedTuple):
 class FunctionUrl:
     """What to ask of a Function URL and what its answers mean; the sending is its callers' work.
 
-    ``signs_at_once``: the URL is known to want signed requests; else the first 403, which mints nothing,
-    tells.
+    ``signs_at_once``: the URL is known to want signed requests. If it is not, the first 403 tells, which mints
+    nothing. ``place`` is the name of what mints here, for possible gaps; default: the host.
     """
 
-    def __init__(self, url: str, *, sign: Signer, signs_at_once: bool) -> None:
+    def __init__(self, url: str, *, sign: Signer, signs_at_once: bool, place: str | None = None) -> None:
         self._url = url.rstrip("/") + "/"
-        self._host = urlsplit(url).netloc.rpartition("@")[2]
+        self._host = host_of(url)
+        self._place = place or self._host
         self._sign = sign
         self.signs = signs_at_once
 
-    def to_mint(self, partition: str | None, count: int, key: str | None) -> Request:
-        """The request that takes ``count`` tickets."""
-        fields = {"count": count} if partition is None else {"count": count, "partition": partition}
-        headers = {"content-type": "application/json"}
-        if key is not None:
-            headers["idempotency-key"] = quoted_key(key)
-        return Request("POST", self._url, headers, json.dumps(fields).encode(), partition, count)
+    def to_mint(self, wanted: MintRequest) -> Request:
+        """The HTTP request for a mint."""
+        fields: dict[str, Any] = {"count": wanted.count}
+        if wanted.partition is not None:
+            fields["partition"] = wanted.partition
+        headers = {"content-type": "application/json", "idempotency-key": quoted_key(wanted.key)}
+        return Request("POST", self._url, headers, json.dumps(fields).encode(), wanted.partition, wanted.count)
 
     def to_look(self, partition: str | None) -> Request:
         """The request that reads a counter."""
@@ -73,7 +75,7 @@ class FunctionUrl:
     def block(self, request: Request, response: Response) -> Block:
         """The block in an answer; else the error that the answer is."""
         try:
-            block = Block.from_answer(self._answer(request, response))
+            block = Block.from_answer(self._answer(request, response), self._place)
         except ValueError as error:
             raise self._not_ours(f"{error}", request) from None
         if block.count != request.tickets or request.partition not in (None, block.partition):
@@ -146,46 +148,49 @@ class Transport(Protocol):
 
 
 class UrlSource:
-    """A Function URL; ``timeout`` (seconds) bounds each look at a counter, ``connect`` each connection."""
+    """A Function URL; ``connect`` is the limit for a connection, in seconds."""
 
-    def __init__(
-        self, url: FunctionUrl, transport: Transport, *, timeout: float, connect: float = CONNECT_SECONDS
-    ) -> None:
+    def __init__(self, url: FunctionUrl, transport: Transport, *, connect: float = CONNECT_SECONDS) -> None:
         self._url = url
         self._transport = transport
-        self._timeout = timeout
         self._connect = connect
 
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()
 
-    def mint(self, partition: str | None, count: int, *, key: str | None, within: float) -> Block:
-        """Take ``count`` tickets; one request, sent once."""
-        request = self._url.to_mint(partition, count, key)
-        return self._url.block(request, self._ask(request, within))
+    def mint(self, request: MintRequest, deadline: Deadline) -> Block:
+        """Take tickets; one request, sent once."""
+        asked = self._url.to_mint(request)
+        return self._url.block(asked, self._ask(asked, deadline))
 
-    def counter(self, partition: str | None) -> Counter:
-        """Where a counter stands."""
-        request = self._url.to_look(partition)
-        return self._url.counter(request, self._ask(request, self._timeout))
+    def counter(self, partition: str | None, deadline: Deadline) -> Counter:
+        """Read a counter."""
+        asked = self._url.to_look(partition)
+        return self._url.counter(asked, self._ask(asked, deadline))
 
-    def _ask(self, request: Request, within: float) -> Response:
+    def _ask(self, request: Request, deadline: Deadline) -> Response:
         signed = self._url.signs
-        response = self._send(request, within, signed=signed)
-        if self._url.wants_signature(response, signed=signed):
-            response = self._send(request, within, signed=True)
-        return response
+        while True:
+            headers = self._url.signed_headers(request) if signed else request.headers
+            try:
+                left = time_left(deadline)
+                response = self._transport.request(
+                    request.method, request.url, headers, request.body, connect=min(left, self._connect), answer=left
+                )
+            except TransportError as error:
+                raise self._url.failure(request, error) from error
+            if not self._url.wants_signature(response, signed=signed):
+                return response
+            signed = True
 
-    def _send(self, request: Request, within: float, *, signed: bool) -> Response:
-        headers = self._url.signed_headers(request) if signed else request.headers
-        connect = min(within, self._connect)
-        try:
-            return self._transport.request(
-                request.method, request.url, headers, request.body, connect=connect, answer=within
-            )
-        except TransportError as error:
-            raise self._url.failure(request, error) from error
+
+def time_left(deadline: Deadline) -> float:
+    """The seconds for a request; raises ``TransportError`` if there are none: nothing is sent."""
+    left = deadline.left()
+    if left <= 0:
+        raise TransportError("no time is left", sent=False)
+    return left
 
 
 def _document(response: Response) -> Mapping[str, Any]:

@@ -1,14 +1,16 @@
-"""Trying again where that is safe: with jitter, until a deadline."""
+"""Retries, with jitter, until a deadline: what is tried again, and what is known in the end."""
 
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
+from ticketctl.deadline import Deadline
 from ticketctl.errors import NotMintedError, OutcomeUnknownError, TicketctlError
+from ticketctl.models import Block
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
-Answer = TypeVar("Answer")
 
 
 def _uniform(least: float, most: float) -> float:
@@ -18,75 +20,63 @@ def _uniform(least: float, most: float) -> float:
 
 
 class Tries:
-    """What is tried again, when, and what is known in the end; without the attempts and the waiting.
+    """The attempts of one mint: which failure is tried again, when, and what is known. It does no I/O.
 
-    *Not minted* is always tried again, *unknown* only where an idempotency key makes that safe (``keyed``).
-    Once an attempt ended unknown the whole is unknown, however the later ones end. The pauses are those of
-    "full jitter": from 0 to a bound that doubles (AWS Architecture Blog, "Exponential Backoff And Jitter").
+    *Not minted* and *unknown* are tried again: every mint has a key, which makes that safe. Once an attempt ended
+    unknown, the mint is unknown unless a later attempt succeeds, and then the block names the possible gap. The pauses
+    are "full jitter": from 0 to a bound that doubles (AWS Architecture Blog, "Exponential Backoff And Jitter").
     """
 
-    def __init__(
-        self,
-        *,
-        timeout: float,
-        keyed: bool,
-        clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[float, float], float] | None = None,
-    ) -> None:
-        self._deadline = clock() + timeout
-        self._keyed = keyed
-        self._clock = clock
-        self._jitter = jitter or _uniform
+    def __init__(self, deadline: Deadline, *, jitter: Callable[[float, float], float] = _uniform) -> None:
+        self.deadline = deadline
+        self._jitter = jitter
         self._bound = FIRST_PAUSE
-        self._unknown: OutcomeUnknownError | None = None
+        self._unknown: dict[str, OutcomeUnknownError] = {}
 
-    def left(self) -> float:
-        """The seconds that an attempt has."""
-        return max(self._deadline - self._clock(), FIRST_PAUSE)
+    @contextmanager
+    def at(self, place: str) -> Iterator[None]:
+        """Around an attempt at ``place`` (a region or host): remember that its outcome is unknown."""
+        try:
+            yield
+        except OutcomeUnknownError as error:
+            self._unknown.setdefault(place, error)
+            raise
+
+    def succeeded(self, block: Block, place: str) -> Block:
+        """The block, with the places that may have spent tickets as well; a replay answers for its own place."""
+        gaps = [name for name in self._unknown if not (name == place and block.replayed)]
+        return replace(block, possible_gaps=tuple(dict.fromkeys([*gaps, *block.possible_gaps])))
 
     def pause_after(self, error: TicketctlError) -> float:
-        """The seconds to wait after a failure; where no other attempt is to follow, raises what is known."""
-        if isinstance(error, OutcomeUnknownError):
-            self._unknown = error
-            if not self._keyed:
-                raise error
-        elif not isinstance(error, NotMintedError):
-            if self._unknown is None:
-                raise error
-            raise self._unknown from error
+        """The seconds to wait after a failure; raises what is known if no attempt is to follow."""
         pause = self._jitter(0.0, self._bound)
-        if self._clock() + pause >= self._deadline:
-            raise self._unknown or error
+        if not isinstance(error, NotMintedError | OutcomeUnknownError) or pause >= self.deadline.left():
+            for unknown in self._unknown.values():
+                raise unknown from (None if unknown is error else error)
+            raise error
         self._bound = min(self._bound * 2, LONGEST_PAUSE)
         return pause
 
 
 def call_with_retries(
-    attempt: Callable[[float], Answer],
-    *,
-    timeout: float,
-    keyed: bool,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-    jitter: Callable[[float, float], float] | None = None,
-) -> Answer:
-    """Make attempts until one ends well or ``timeout`` seconds are over; ``attempt`` gets the seconds left."""
-    tries = Tries(timeout=timeout, keyed=keyed, clock=clock, jitter=jitter)
+    attempt: Callable[[Deadline], Block], tries: Tries, *, sleep: Callable[[float], None] = time.sleep
+) -> Block:
+    """Make attempts until one succeeds, fails for good, or the deadline is near."""
     while True:
         try:
-            return attempt(tries.left())
+            return attempt(tries.deadline)
         except TicketctlError as error:
             failure = error
         sleep(tries.pause_after(failure))
 
 
 async def call_with_retries_async(
-    attempt: Callable[[float], Awaitable[Answer]], tries: Tries, sleep: Callable[[float], Awaitable[None]]
-) -> Answer:
-    """The same with ``await``."""
+    attempt: Callable[[Deadline], Awaitable[Block]], tries: Tries, *, sleep: Callable[[float], Awaitable[None]]
+) -> Block:
+    """``call_with_retries`` with ``await``."""
     while True:
         try:
-            return await attempt(tries.left())
+            return await attempt(tries.deadline)
         except TicketctlError as error:
             failure = error
         await sleep(tries.pause_after(failure))

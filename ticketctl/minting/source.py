@@ -1,8 +1,12 @@
 """The two ways to mint: through the Function URL (``url``) and straight from the table (``dynamodb``)."""
 
+import os
+import re
 import shlex
 from typing import Protocol
+from urllib.parse import urlsplit
 
+from ticketctl.deadline import Deadline
 from ticketctl.errors import (
     CounterExhaustedError,
     CounterFrozenError,
@@ -15,7 +19,7 @@ from ticketctl.errors import (
     UnknownCounterError,
     UsageError,
 )
-from ticketctl.models import Block, Counter
+from ticketctl.models import Block, Counter, MintRequest
 
 CONNECT_SECONDS = 3.0
 """How long a connection may take to be made."""
@@ -33,29 +37,50 @@ PROBLEMS: dict[str, type[TicketctlError]] = {
 }
 
 
-class Source(Protocol):
-    """Where tickets come from. ``partition`` ``None`` is the default counter.
+RETRY_KEY = "once:"
+"""How the key of a mint begins that nobody typed: the counter remembers it for its next 16 mints, with no receipt."""
 
-    Errors say what is known of the outcome: ``NotMintedError`` (nothing was spent), ``OutcomeUnknownError``
-    (a block may have been), or why the request was refused.
+
+class Source(Protocol):
+    """What mints: a Function URL, or a table.
+
+    Each call makes one attempt and ends by its deadline. The errors say what is known of the outcome:
+    ``NotMintedError`` (nothing was spent), ``OutcomeUnknownError`` (tickets may have been spent), or the reason of a
+    refusal.
     """
 
-    def mint(self, partition: str | None, count: int, *, key: str | None, within: float) -> Block:
-        """Take ``count`` tickets; one attempt, of at most ``within`` seconds where the source can bound it.
-
-        With an idempotency ``key`` the same tickets come again for a day, marked ``replayed``.
-        """
+    def mint(self, request: MintRequest, deadline: Deadline) -> Block:
+        """Take tickets. The same key gives the same block again, marked ``replayed``."""
         ...
 
-    def counter(self, partition: str | None) -> Counter:
-        """Where a counter stands; nothing is minted."""
+    def counter(self, partition: str | None, deadline: Deadline) -> Counter:
+        """Read a counter (``None``: the default counter); nothing is minted."""
         ...
+
+
+def new_retry_key() -> str:
+    """A random key, for one mint and its retries."""
+    return RETRY_KEY + os.urandom(16).hex()
+
+
+def check_typed_key(key: str, name: str) -> str:
+    """Return a key that the user typed, or raise ``UsageError``; ``name`` is what the user calls it."""
+    if not re.fullmatch(r"[ -~]{1,200}", key):
+        raise UsageError(f"{name} must be 1 to 200 visible ASCII characters")
+    if key.startswith(RETRY_KEY):
+        raise UsageError(f"{name} must not begin with {RETRY_KEY}", hint="use another key")
+    return key
 
 
 def quoted_key(key: str) -> str:
     """An idempotency key as its header carries it: a string of RFC 8941 (IETF draft "Idempotency-Key")."""
     escaped = key.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def host_of(url: str) -> str:
+    """The host of a URL, with its port and without the user's name and password."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def problem_error(code: str, detail: str, partition: str | None) -> TicketctlError:

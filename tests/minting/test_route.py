@@ -1,0 +1,96 @@
+"""The route of a mint: how few functions pass it on, and that one deadline bounds all of them."""
+
+import socket
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import ticketctl
+from tests.conftest import Answer, Server
+from ticketctl import TicketClient, cli
+from ticketctl.errors import NotMintedError, OutcomeUnknownError, TicketctlError, UsageError
+from ticketctl.http_client import HttpClient, Response
+
+HOME = str(Path(ticketctl.__file__).parent)
+BLOCK = b'{"partition": "orders", "first": 7, "last": 7, "count": 1, "increment": 1}'
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def home(no_aws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with credentials in the environment."""
+    monkeypatch.setenv("TICKETCTL_HOME", str(no_aws))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+
+
+@pytest.mark.usefixtures("home")
+def test_nine_functions_from_the_command_to_the_wire(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Command, regions, retry, source: nothing else passes a mint on."""
+    seen: list[str] = []
+
+    def request(self: HttpClient, *arguments: object, **more: object) -> Response:  # noqa: ARG001
+        seen.extend(frame.name for frame in traceback.extract_stack() if frame.filename.startswith(HOME))
+        return Response(200, {"content-type": "application/json"}, BLOCK)
+
+    monkeypatch.setattr(HttpClient, "request", request)
+    assert cli.main(["next", "--url", "http://tickets.example", "--region", "us-east-1"]) == 0
+    assert capfdbinary.readouterr().out == b"7\n"
+    assert seen[:1] == ["main"]
+    assert len(seen) <= 9, seen
+
+
+@pytest.mark.usefixtures("home")
+def test_a_slow_refusal_and_a_signed_request_end_in_time(server: Server) -> None:
+    """The 403 that asks for a signature uses up the time of the signed request."""
+    server.answers = [
+        Answer(403, "application/json", b"{}", after=1.0),
+        Answer(200, "application/json", BLOCK, after=2.5),
+    ]
+    with TicketClient.connect(url=server.url, region="us-east-1", timeout=1.5) as tickets:
+        ends_within(1.5, tickets, OutcomeUnknownError)
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("regions", [["us-east-1"], ["us-east-1", "us-east-2", "eu-west-1"]])
+def test_a_silent_cloudformation_ends_in_time(silent: str, regions: Sequence[str]) -> None:
+    """The look-up of the stack is bounded as well, and mints nothing."""
+    with TicketClient.connect(endpoint_url=silent, region=regions, timeout=2.0) as tickets:
+        ends_within(2.0, tickets, NotMintedError)
+
+
+@pytest.mark.usefixtures("home")
+def test_a_silent_dynamodb_ends_in_time(silent: str) -> None:
+    """A table that does not answer may have minted."""
+    with TicketClient.connect(endpoint_url=silent, region="us-east-1", table="Old", timeout=4.0) as tickets:
+        ends_within(4.0, tickets, OutcomeUnknownError)
+
+
+def ends_within(seconds: float, tickets: TicketClient, kind: type[TicketctlError]) -> None:
+    """A mint fails, at the deadline."""
+    began = time.monotonic()
+    with pytest.raises(kind):
+        tickets.next()
+    assert time.monotonic() - began < seconds + 0.5
+
+
+@pytest.mark.usefixtures("home")
+def test_a_typed_key_is_no_retry_key(server: Server, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """A key that looks like a retry key is refused before anything is sent: it would have no receipt."""
+    arguments = ["next", "--url", server.url, "--region", "us-east-1", "--idempotency-key", "once:a"]
+    assert cli.main(arguments) == 2
+    assert b"--idempotency-key must not begin with once:" in capfdbinary.readouterr().err
+    with TicketClient.connect(url=server.url, region="us-east-1") as tickets, pytest.raises(UsageError):
+        tickets.next(idempotency_key="once:a")
+    assert server.requests == []
