@@ -18,6 +18,7 @@ from tests.support.memory_counter import NOT_MINTED, UNKNOWN, Clock, Mint
 from tests.support.scripted_transport import ScriptedTransport
 from ticketctl import AsyncLease, AsyncTicketClient
 from ticketctl.client.aio import ThreadMinter, UrlMinter, async_minter_at
+from ticketctl.deadline import Deadline
 from ticketctl.errors import AccessError, NotMintedError, OutcomeUnknownError, TicketctlError, UsageError
 from ticketctl.minting.async_function_url import AsyncUrlSource
 from ticketctl.minting.function_url import FunctionUrl, UrlSource
@@ -345,7 +346,7 @@ class AsyncFunction(Function):
         return self(request)
 
 
-def sign(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
+def sign(method: str, url: str, headers: Mapping[str, str], body: bytes, _: Deadline) -> Mapping[str, str]:
     return {**headers, "authorization": f"signed {method} {url} {body.decode()}"}
 
 

@@ -132,7 +132,9 @@ class World:
         start = self.members[region].start
         offset, increment = (start.offset, start.increment) if start else (None, 1)
         send = sdk_sender(self.tables[region], TABLE)
-        return DynamoDBSource(send, TABLE, region=region, increment=increment, offset=offset, clock=lambda: 1.0)
+        return DynamoDBSource(
+            lambda _: send, TABLE, region=region, increment=increment, offset=offset, clock=lambda: 1.0
+        )
 
 
 def copy_of(world: World) -> World:

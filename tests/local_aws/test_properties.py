@@ -155,7 +155,7 @@ class Tickets(RuleBasedStateMachine):
 
     def _source(self, client: Any) -> DynamoDBSource:
         return DynamoDBSource(
-            sdk_sender(client, "the table"),
+            lambda _: sdk_sender(client, "the table"),
             self.table,
             region=self.prefix + "default",
             increment=STEP,

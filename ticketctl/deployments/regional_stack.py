@@ -28,8 +28,8 @@ from ticketctl.models import Block, Counter, StackOutputs
 from ticketctl.settings import Settings
 
 if TYPE_CHECKING:
-    from create_ticket import Send
     from ticketctl.aws.cloudformation import CloudFormation
+    from ticketctl.aws.dynamodb import SendUntil
     from ticketctl.counters.table import Counters
     from ticketctl.minting.function_url import FunctionUrl
 
@@ -295,19 +295,19 @@ class RegionalStack:
             self.sender(known.table),
             known.table,
             region=known.region,
+            timeout=self.settings.timeout,
             increment=known.increment,
             offset=(known.offset or None) if self._known_for_sure else None,
         )
 
-    def sender(self, table: str) -> "Send":
+    def sender(self, table: str) -> "SendUntil":
         """What sends a mint's requests to a table: each once, without the SDK where the credentials need none."""
-        from ticketctl.aws.dynamodb import needs_sdk, plain_sender, sdk_sender
+        from ticketctl.aws.dynamodb import needs_sdk, plain_sender, timed_sdk_sender
         from ticketctl.http_client import HttpClient
 
         target, timeout = f"the table {table} in {self.region}", min(self.settings.timeout, DYNAMODB_SECONDS)
         if self.aws.plain_credentials is None or (not self.aws.embedded and needs_sdk(self.region, self._environ)):
-            client = self.aws.client("dynamodb", timeout=timeout, connect=self._connect, retries=0)
-            return sdk_sender(client, target, profile=self.settings.profile)
+            return timed_sdk_sender(self.aws, target, timeout=timeout, connect=self._connect)
         transport = HttpClient(direct=self.aws.embedded is not None)
         self._opened.callback(transport.close)
         return plain_sender(self.aws, transport, target, timeout=timeout, connect=self._connect)

@@ -4,6 +4,7 @@ import asyncio
 
 import httpx
 
+from ticketctl.deadline import Deadline
 from ticketctl.errors import SetupError
 from ticketctl.http_client import Response, TransportError, UnsendableError
 from ticketctl.minting.function_url import FunctionUrl, Request
@@ -42,7 +43,9 @@ class AsyncUrlSource:
         return self._url.block(request, response)
 
     async def _send(self, request: Request, within: float, *, signed: bool) -> Response:
-        headers = await asyncio.to_thread(self._url.signed_headers, request) if signed else request.headers
+        headers = (
+            await asyncio.to_thread(self._url.signed_headers, request, Deadline(within)) if signed else request.headers
+        )
         timeout = httpx.Timeout(within, connect=min(within, CONNECT_SECONDS))
         try:
             async with asyncio.timeout(within):  # httpx would begin anew with each piece of the answer

@@ -1,11 +1,13 @@
 """Minting straight from the table, with the handler's own atomic write."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ticketctl import handler as bundle
+from ticketctl.aws.dynamodb import SendUntil
+from ticketctl.deadline import Deadline
 from ticketctl.minting.source import problem_error, quoted_key
 from ticketctl.models import Block, Counter
 
@@ -15,20 +17,22 @@ class DynamoDBSource:
 
     ``increment`` is the step of the default counter and ``offset`` its first ticket, for its birth. With
     ``None`` it must exist: a counter begins once, in the lane that its stack has now and not in a remembered
-    one. ``send`` performs DynamoDB operations (see ``sender``).
+    one. ``timeout`` (seconds) bounds each look at a counter.
     """
 
     def __init__(
         self,
-        send: "Callable[[str, dict[str, Any]], Mapping[str, Any]]",
+        send_until: SendUntil,
         table: str,
         *,
         region: str,
         increment: int = 1,
         offset: int | None = None,
+        timeout: float = 10.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._send = send
+        self._send_until = send_until
+        self._timeout = timeout
         self._table = table
         self._region = region
         self._increment = increment
@@ -36,12 +40,10 @@ class DynamoDBSource:
         self._clock = clock
         self._fences: dict[str, Any] = {}
 
-    def mint(self, partition: str | None, count: int, *, key: str | None, within: float) -> Block:  # noqa: ARG002
-        """Take ``count`` tickets in one conditional write; with a ``key`` also read and write its receipt.
-
-        ``within`` is not used: the client's own limits bound each of the calls.
-        """
+    def mint(self, partition: str | None, count: int, *, key: str | None, within: float) -> Block:
+        """Take ``count`` tickets in one conditional write; with a ``key`` also read and write its receipt."""
         handler = bundle.handler
+        send = self._send_until(Deadline(within))
         name = self._region if partition is None else partition
         offset = self._offset if name == self._region and name not in self._fences else None
         with translated_problems(name):
@@ -49,13 +51,11 @@ class DynamoDBSource:
             handler.check_count(count, handler.MAX_COUNT)
             now_ms = int(self._clock() * 1000)
             if key is None:
-                answer, fence = handler.mint(
-                    self._send, self._table, name, count, fence=fence, offset=offset, now_ms=now_ms
-                )
+                answer, fence = handler.mint(send, self._table, name, count, fence=fence, offset=offset, now_ms=now_ms)
             else:
                 key = handler.check_key(quoted_key(key))
                 answer, fence = handler.mint_with_key(
-                    self._send, self._table, name, count, key=key, fence=fence, offset=offset, now_ms=now_ms
+                    send, self._table, name, count, key=key, fence=fence, offset=offset, now_ms=now_ms
                 )
         block = Block.from_answer(answer)
         if not block.replayed:
@@ -66,7 +66,8 @@ class DynamoDBSource:
         """Where a counter stands."""
         name = self._region if partition is None else partition
         with translated_problems(name):
-            item = self._send("GetItem", bundle.handler.read_request(self._table, bundle.handler.check_name(name)))
+            send = self._send_until(Deadline(self._timeout))
+            item = send("GetItem", bundle.handler.read_request(self._table, bundle.handler.check_name(name)))
             if "Item" not in item:
                 raise bundle.handler.unknown_counter(name)
             return Counter.from_answer(bundle.handler.read_counter(item["Item"]))

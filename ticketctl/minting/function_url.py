@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, urlsplit
 
 from ticketctl.aws.account import proxies_in_force
+from ticketctl.deadline import Deadline
 from ticketctl.errors import (
     AccessError,
     NotDeployedError,
@@ -19,8 +20,8 @@ from ticketctl.http_client import Response, TransportError, UnsendableError
 from ticketctl.minting.source import CONNECT_SECONDS, PROBLEMS, problem_error, quoted_key
 from ticketctl.models import Block, Counter
 
-Signer = Callable[[str, str, Mapping[str, str], bytes], Mapping[str, str]]
-"""``(method, url, headers, body)`` to the headers to send."""
+Signer = Callable[[str, str, Mapping[str, str], bytes, Deadline], Mapping[str, str]]
+"""``(method, url, headers, body, deadline)`` to the headers to send."""
 
 
 class Request(NamedTuple):
@@ -60,9 +61,9 @@ class FunctionUrl:
         query = "" if partition is None else f"?partition={quote(partition, safe='-_.~')}"
         return Request("GET", f"{self._url}status{query}", {}, b"", partition, 0)
 
-    def signed_headers(self, request: Request) -> Mapping[str, str]:
-        """The headers that sign a request; looking for credentials may take its time."""
-        return self._sign(request.method, request.url, request.headers, request.body)
+    def signed_headers(self, request: Request, deadline: Deadline) -> Mapping[str, str]:
+        """The headers that sign a request; the deadline also bounds the look-up of credentials."""
+        return self._sign(request.method, request.url, request.headers, request.body, deadline)
 
     def wants_signature(self, response: Response, *, signed: bool) -> bool:
         """Whether the request must be sent once more, signed; that is remembered."""
@@ -135,7 +136,7 @@ class Transport(Protocol):
     """What sends requests: ``ticketctl.http_client.Transport``."""
 
     def request(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, connect: float, answer: float
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, deadline: Deadline, connect: float
     ) -> Response:
         """Send one and give its answer; raises ``TransportError``."""
         ...
@@ -163,26 +164,25 @@ class UrlSource:
     def mint(self, partition: str | None, count: int, *, key: str | None, within: float) -> Block:
         """Take ``count`` tickets; one request, sent once."""
         request = self._url.to_mint(partition, count, key)
-        return self._url.block(request, self._ask(request, within))
+        return self._url.block(request, self._ask(request, Deadline(within)))
 
     def counter(self, partition: str | None) -> Counter:
         """Where a counter stands."""
         request = self._url.to_look(partition)
-        return self._url.counter(request, self._ask(request, self._timeout))
+        return self._url.counter(request, self._ask(request, Deadline(self._timeout)))
 
-    def _ask(self, request: Request, within: float) -> Response:
+    def _ask(self, request: Request, deadline: Deadline) -> Response:
         signed = self._url.signs
-        response = self._send(request, within, signed=signed)
+        response = self._send(request, deadline, signed=signed)
         if self._url.wants_signature(response, signed=signed):
-            response = self._send(request, within, signed=True)
+            response = self._send(request, deadline, signed=True)
         return response
 
-    def _send(self, request: Request, within: float, *, signed: bool) -> Response:
-        headers = self._url.signed_headers(request) if signed else request.headers
-        connect = min(within, self._connect)
+    def _send(self, request: Request, deadline: Deadline, *, signed: bool) -> Response:
+        headers = self._url.signed_headers(request, deadline) if signed else request.headers
         try:
             return self._transport.request(
-                request.method, request.url, headers, request.body, connect=connect, answer=within
+                request.method, request.url, headers, request.body, deadline=deadline, connect=self._connect
             )
         except TransportError as error:
             raise self._url.failure(request, error) from error
