@@ -212,6 +212,17 @@ def test_removed_state(bare: dict[str, str]) -> None:
     assert down.stderr.endswith("was removed while it ran: no counter is kept\n")
 
 
+def test_removed_journal(bare: dict[str, str]) -> None:
+    """If the journal is removed under a running engine, no ticket is minted that a kill would make it forget."""
+    assert run(bare, "next", "--local").stdout == "1\n"
+    (folder(bare) / "state.db-wal").unlink()
+    refused = run(bare, "next", "--local", "--timeout", "2")
+    assert (refused.returncode, refused.stdout) == (7, "")
+    assert "cannot save its state" in refused.stderr
+    assert run(bare, "local", "down").returncode == 0
+    assert run(bare, "next", "--local").stdout == "2\n"
+
+
 def test_damaged_state_stops_the_start(bare: dict[str, str]) -> None:
     """A state that cannot be read is an error that names it, never an empty engine that begins with 1."""
     assert run(bare, "next", "--local").stdout == "1\n"
