@@ -149,7 +149,7 @@ def test_a_second_engine_refuses(bare: dict[str, str]) -> None:
     record = (folder(bare) / "engine.json").read_bytes()
     command = [sys.executable, "-m", "ticketctl.embedded.server", str(folder(bare))]
     second = subprocess.run(command, env=bare, capture_output=True, text=True, timeout=60, check=False)
-    assert (second.returncode, second.stderr) == (1, f"another embedded AWS runs on {folder(bare)}\n")
+    assert (second.returncode, second.stderr) == (1, f"another embedded AWS already uses {folder(bare)}\n")
     assert (folder(bare) / "engine.json").read_bytes() == record
 
 

@@ -123,9 +123,7 @@ class LocalAws:
             deadline = time.monotonic() + PATIENCE_SECONDS
             while not _try_lock(file.fileno()):
                 if time.monotonic() > deadline:
-                    self._report(
-                        "waiting for another command that is starting, stopping or deploying to the embedded AWS"
-                    )
+                    self._report("waiting for another command to start, stop or deploy the embedded AWS")
                     fcntl.flock(file, fcntl.LOCK_EX)
                     break
                 time.sleep(_POLL_SECONDS)
@@ -185,9 +183,7 @@ class LocalAws:
                     f"the embedded AWS did not start; its log ends with: {self.log_tail()}", hint="ticketctl local logs"
                 )
             if time.monotonic() > deadline:
-                raise LocalEngineError(
-                    f"the embedded AWS was not ready after {START_SECONDS:.0f} seconds", hint="ticketctl local down"
-                )
+                raise LocalEngineError("the embedded AWS did not become ready", hint="ticketctl local down")
             time.sleep(_POLL_SECONDS)
         return engine
 
@@ -229,7 +225,7 @@ class LocalAws:
                 asked.add(pid)
             if time.monotonic() > deadline:
                 raise LocalEngineError(
-                    f"the embedded AWS (process {pid}) did not stop after {STOP_SECONDS:.0f} seconds",
+                    f"the embedded AWS (process {pid}) did not stop",
                     hint=f"kill -9 {pid}",
                 )
             time.sleep(_POLL_SECONDS)
