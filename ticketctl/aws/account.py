@@ -83,13 +83,27 @@ class Aws:
             partition = session.get_partition_for_region(self.region)
             return list(session.get_available_regions("dynamodb", partition_name=partition))
 
-    def client(self, service: str, *, timeout: float = 10.0, connect: float = 3.0, retries: int = 3) -> Any:
+    def client(
+        self,
+        service: str,
+        *,
+        timeout: float = 10.0,
+        connect: float = 3.0,
+        retries: int = 3,
+        deadline: Deadline | None = None,
+    ) -> Any:
         """Make a botocore client, which looks up credentials.
 
         ``timeout`` is the seconds for each request, ``retries`` how often the SDK may send one again.
+        ``deadline`` bounds the look-up; without it, a user may take time to type an MFA code.
         """
         from botocore.config import Config
 
+        try:
+            if deadline is not None:
+                call_within(deadline, self.credentials)
+        except TimeoutError:
+            raise self.slow_credentials() from None
         config = Config(
             connect_timeout=min(timeout, connect),
             read_timeout=timeout,

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from ticketctl.aws.account import Aws
 from ticketctl.aws.tables import tables_elsewhere
 from ticketctl.counters.lanes import Lane
+from ticketctl.deadline import Deadline
 from ticketctl.deployments.cache import StackCache, key_of
 from ticketctl.embedded.engine import LocalAws, reachable_url
 from ticketctl.errors import (
@@ -136,12 +137,19 @@ class RegionalStack:
             yield
 
     def cloudformation(
-        self, report: Callable[[str], None] = lambda line: None, *, timeout: float = 30.0, retries: int = 1
+        self,
+        report: Callable[[str], None] = lambda line: None,
+        *,
+        timeout: float = 30.0,
+        retries: int = 1,
+        deadline: Deadline | None = None,
     ) -> "CloudFormation":
         """CloudFormation in the stack's region; ``timeout`` is in seconds, for each request."""
         from ticketctl.aws.cloudformation import CloudFormation
 
-        client = self.aws.client("cloudformation", timeout=timeout, connect=self._connect, retries=retries)
+        client = self.aws.client(
+            "cloudformation", timeout=timeout, connect=self._connect, retries=retries, deadline=deadline
+        )
         return CloudFormation(client, profile=self.settings.profile, report=report)
 
     def outputs(self) -> StackOutputs:
@@ -324,7 +332,9 @@ class RegionalStack:
         """The deployed stack as CloudFormation says now, ``None`` where there is none; nothing is deployed or kept."""
         from ticketctl.aws.cloudformation import outputs_of
 
-        stack = self.cloudformation(timeout=self.settings.timeout).find_ours(self.settings.stack)
+        stack = self.cloudformation(timeout=self.settings.timeout, deadline=Deadline(self.settings.timeout)).find_ours(
+            self.settings.stack
+        )
         return None if stack is None or not stack.outputs else outputs_of(stack, self.aws.region)
 
     def _deploy_locally(self) -> StackOutputs | None:
