@@ -1,7 +1,7 @@
-"""The CDK entry: ``cdk synth``, ``cdk diff`` and ``cdk deploy`` start here (see ``cdk.json``).
+"""The CDK app: ``cdk synth``, ``cdk diff`` and ``cdk deploy`` run this file (see ``cdk.json``).
 
-``TICKETCTL_STACK`` names the stack and its table. ``TICKETCTL_SYNTH_CHECKS=off`` leaves out CDK's own
-validation of the template, which takes longer than the synthesis.
+``TICKETCTL_STACK`` is the name of the stack and its table. ``TICKETCTL_SYNTH_CHECKS=off`` skips CDK's own validation of
+the template, which takes longer than the synthesis.
 """
 
 import os
@@ -15,6 +15,6 @@ app = cdk.App(
     tree_metadata=False,
     builtin_cloud_formation_validation=os.environ.get("TICKETCTL_SYNTH_CHECKS") != "off",
 )
-# The one synthesizer that needs no bootstrapped account: no role, no bucket, no parameter, no version rule.
+# Only this synthesizer works in an account without CDK bootstrap: no role, bucket, parameter or version rule.
 TicketsStack(app, os.environ.get("TICKETCTL_STACK", "Tickets"), synthesizer=cdk.LegacyStackSynthesizer())
 app.synth()

@@ -1,4 +1,4 @@
-"""The stack: its parameters, the table, the function with its role and log group, the Function URL."""
+"""The stack: parameters, the table, the function with its role and log group, and the Function URL."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +25,7 @@ LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 180, 365, 731, 1827, 3653)
 
 
 class TicketsStack(Stack):
-    """A ticket server in one template: what varies between deployments is a CloudFormation parameter."""
+    """A ticket server in one template: everything that differs between deployments is a CloudFormation parameter."""
 
     def __init__(self, scope: Construct, construct_id: str, **kwargs: Any) -> None:
         super().__init__(
@@ -43,23 +43,19 @@ class TicketsStack(Stack):
             "AuthType",
             allowed_values=["AWS_IAM", "NONE"],
             default="AWS_IAM",
-            description="Who may call the URL: callers that AWS IAM allows, or (NONE) anyone who has it.",
+            description="Who may call the URL: callers that AWS IAM allows (AWS_IAM), or anyone (NONE).",
         )
         self.offset = self._number(
             "Offset",
             1,
-            "The first ticket of a counter that starts here; 0 where its lane comes from another region.",
+            "The first ticket of a new counter; 0 if its lane comes from another region.",
             at_least=0,
             at_most=10**6,
         )
-        self.increment = self._number(
-            "Increment", 1, "The step of a counter that starts here.", at_least=1, at_most=10**6
-        )
-        self.max_count = self._number(
-            "MaxCount", 10_000, "The most tickets that one call may take.", at_least=1, at_most=10_000
-        )
+        self.increment = self._number("Increment", 1, "The step of a new counter.", at_least=1, at_most=10**6)
+        self.max_count = self._number("MaxCount", 10_000, "The most tickets per call.", at_least=1, at_most=10_000)
         self.concurrency = self._number(
-            "ReservedConcurrency", -1, "Executions reserved for the function; -1 reserves none.", at_least=-1
+            "ReservedConcurrency", -1, "Concurrent executions reserved for the function; -1 reserves none.", at_least=-1
         )
         self.log_retention = CfnParameter(
             self,
@@ -67,7 +63,7 @@ class TicketsStack(Stack):
             type="Number",
             default=30,
             allowed_values=[str(days) for days in LOG_RETENTION_DAYS],
-            description="How many days the function's log lines are kept.",
+            description="Days to keep the function's logs.",
         )
 
     def _number(
@@ -87,7 +83,7 @@ class TicketsStack(Stack):
         return dynamodb.Table(
             self,
             "TicketsTable",
-            # A literal, because only a literal name lets CloudFormation take an existing table back.
+            # A literal: CloudFormation can import an existing table only if its name is a literal.
             table_name=self.stack_name,
             partition_key=dynamodb.Attribute(name="partition", type=dynamodb.AttributeType.STRING),
             billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
@@ -109,7 +105,7 @@ class TicketsStack(Stack):
         function = lambda_.Function(
             self,
             "CreateTicket",
-            description="Gives a new integer on every call.",
+            description="Returns a new integer on every call.",
             runtime=lambda_.Runtime.PYTHON_3_14,
             architecture=lambda_.Architecture.ARM_64,
             code=lambda_.Code.from_inline(HANDLER.read_text(encoding="utf-8")),
@@ -119,7 +115,7 @@ class TicketsStack(Stack):
             role=role,
             log_group=log_group,
             logging_format=lambda_.LoggingFormat.JSON,
-            # Lambda's own three lines for each call would cost more than the call.
+            # Lambda's own three log lines per call would cost more than the call.
             system_log_level_v2=lambda_.SystemLogLevel.WARN,
             environment={
                 "TABLE_NAME": table.table_name,
@@ -142,13 +138,13 @@ class TicketsStack(Stack):
         Validations.of(function).acknowledge(
             Acknowledgment(
                 id="CloudFormation-Validate::F3034",
-                reason="The default -1 stands for no reservation and never reaches the function.",
+                reason="The default -1 means no reservation and is never set on the function.",
             )
         )
         return function
 
     def _url(self, function: lambda_.Function) -> lambda_.CfnUrl:
-        """The Function URL; where it is public, callers need both permissions (AWS, since October 2025)."""
+        """The Function URL; if it is public, callers need both permissions (AWS, since October 2025)."""
         url = lambda_.CfnUrl(
             self,
             "CreateTicketUrl",
@@ -179,5 +175,5 @@ class TicketsStack(Stack):
         return url
 
     def _outputs(self, table: dynamodb.Table, url: lambda_.CfnUrl) -> None:
-        CfnOutput(self, "Url", description="GET or POST it for a ticket.", value=url.attr_function_url)
-        CfnOutput(self, "TableName", description="The counters.", value=table.table_name)
+        CfnOutput(self, "Url", description="Send GET or POST to get a ticket.", value=url.attr_function_url)
+        CfnOutput(self, "TableName", description="The table of the counters.", value=table.table_name)

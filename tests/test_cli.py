@@ -387,7 +387,7 @@ def test_unknown_profile(ticketctl: Callable[..., Run]) -> None:
     assert (run.returncode, run.stdout, run.stderr) == (
         3,
         "",
-        "error: the AWS profile 'wrok' does not exist; there are: none\nhint: aws configure sso\n",
+        "error: the AWS profile 'wrok' does not exist; existing profiles: none\nhint: aws configure sso\n",
     )
 
 

@@ -1,6 +1,11 @@
 """``deadline``: what is left of it, and parts of it."""
 
-from ticketctl.deadline import Deadline
+import threading
+import time
+
+import pytest
+
+from ticketctl.deadline import Deadline, call_within
 
 
 class Clock:
@@ -29,3 +34,34 @@ def test_within() -> None:
     assert deadline.within(9).left() == 5
     clock.now += 4
     assert deadline.within(2).left() == 1
+
+
+def test_work_in_time() -> None:
+    """Work that ends before the deadline gives its result, or its error as it was."""
+    assert call_within(Deadline(10), lambda: 5) == 5
+    with pytest.raises(ValueError, match="gone"):
+        call_within(Deadline(10), lambda: int("gone"))
+
+
+def test_work_that_takes_too_long() -> None:
+    """Whoever waits is told at the deadline, and the work goes on by itself."""
+    released, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        released.wait(10)
+        ended.set()
+
+    begun = time.monotonic()
+    with pytest.raises(TimeoutError):
+        call_within(Deadline(0.1), work)
+    assert time.monotonic() - begun < 1.0
+    released.set()
+    assert ended.wait(10)
+
+
+def test_work_after_the_deadline() -> None:
+    """Once the deadline has passed no work is begun."""
+    begun: list[int] = []
+    with pytest.raises(TimeoutError):
+        call_within(Deadline(0), lambda: begun.append(1))
+    assert begun == []

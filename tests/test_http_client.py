@@ -8,8 +8,9 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import cycle
 from typing import Any
 from unittest.mock import patch
@@ -30,7 +31,8 @@ from tests.support.peer import (
     says,
     tunnels,
 )
-from ticketctl.http_client import MAX_KEPT, HttpClient, Response, TransportError, UnsendableError
+from ticketctl.deadline import Deadline
+from ticketctl.http_client import MAX_IDLE, HttpClient, Response, TransportError, UnsendableError
 
 pytestmark = pytest.mark.usefixtures("no_aws")
 
@@ -78,9 +80,9 @@ def ask(
     headers: dict[str, str] | None = None,
     body: bytes = b"{}",
     connect: float = PATIENCE,
-    answer: float = PATIENCE,
+    seconds: float = PATIENCE,
 ) -> Response:
-    return http.request(method, url, headers or {}, body, connect=connect, answer=answer)
+    return http.request(method, url, headers or {}, body, deadline=Deadline(seconds), connect=connect)
 
 
 def failure(http: HttpClient, url: str, **more: Any) -> TransportError:
@@ -270,8 +272,8 @@ def test_threads_get_their_own_answers(http: HttpClient) -> None:
 
 
 def test_only_so_many_are_kept(http: HttpClient) -> None:
-    """After a rush ``MAX_KEPT`` connections stay open, and the next rush opens what is missing."""
-    crowd = MAX_KEPT + 3
+    """After a rush ``MAX_IDLE`` connections stay open, and the next rush opens what is missing."""
+    crowd = MAX_IDLE + 3
     all_here = threading.Barrier(crowd, timeout=PATIENCE)
 
     def answers_all_at_once(talk: Talk) -> None:
@@ -284,7 +286,7 @@ def test_only_so_many_are_kept(http: HttpClient) -> None:
             in_threads(lambda number: ask(http, peer.url), crowd)
             for _ in range(3):
                 peer.await_end()
-            assert peer.connections == MAX_KEPT + 3 * rush
+            assert peer.connections == MAX_IDLE + 3 * rush
 
 
 def test_each_host_has_its_own(http: HttpClient) -> None:
@@ -383,6 +385,7 @@ def test_many_open_files() -> None:
     """A process that has a thousand files open mints over a kept connection like any other."""
     script = """if True:
         import os, resource, sys
+        from ticketctl.deadline import Deadline
         from ticketctl.http_client import HttpClient
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2048), hard))
@@ -390,7 +393,7 @@ def test_many_open_files() -> None:
             os.open(os.devnull, os.O_RDONLY)
         http = HttpClient(direct=True)
         for _ in range(2):
-            print(http.request("POST", sys.argv[1], {}, b"", connect=10, answer=10).status)
+            print(http.request("POST", sys.argv[1], {}, b"", deadline=Deadline(10), connect=10).status)
         http.close()
     """
     with Peer(keeps(OK)) as peer:
@@ -425,6 +428,113 @@ def test_a_connection_that_does_not_come(http: HttpClient) -> None:
             each.close()
     assert not error.sent
     assert isinstance(error.__cause__, TimeoutError)
+
+
+@contextmanager
+def full_servers(count: int) -> Iterator[tuple[int, list[str]]]:
+    """One port on several loopback addresses, each with a full queue: no connection to them is ever made."""
+    with ExitStack() as opened:
+        port, addresses = 0, [f"127.0.0.{number}" for number in range(1, count + 1)]
+        for address in addresses:
+            server = opened.enter_context(socket.create_server((address, port), backlog=0))
+            port = server.getsockname()[1]
+            for _ in range(4):
+                waiting = opened.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex((address, port))
+        yield port, addresses
+
+
+def resolves_to(monkeypatch: pytest.MonkeyPatch, addresses: list[str]) -> None:
+    """Every name has these addresses."""
+
+    def getaddrinfo(_: str, port: int, **__: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+def test_six_dead_addresses(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seconds for a connection are for all addresses of a name together."""
+    with full_servers(6) as (port, addresses):
+        resolves_to(monkeypatch, addresses)
+        begun = time.monotonic()
+        error = failure(http, f"http://tickets.invalid:{port}", connect=0.6)
+    assert not error.sent
+    assert 0.5 < time.monotonic() - begun < 1.2
+
+
+def test_an_address_behind_dead_ones(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dead addresses leave time for the one that answers."""
+    with full_servers(5) as (port, addresses), socket.create_server(("127.0.0.9", port)) as server:
+        resolves_to(monkeypatch, [*addresses, "127.0.0.9"])
+
+        def serve() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(OK)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        answer = ask(http, f"http://tickets.invalid:{port}", connect=1.2)
+        thread.join()
+    assert answer.body == b"ok"
+
+
+def test_a_slow_name_server(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name resolution is bounded, too."""
+    released = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(PATIENCE))
+    begun = time.monotonic()
+    error = failure(http, "http://tickets.invalid", connect=0.3)
+    released.set()
+    assert not error.sent
+    assert time.monotonic() - begun < 1.0
+
+
+@pytest.mark.parametrize("bound", ["connect", "seconds"])
+def test_a_tunnel_that_drips(http: HttpClient, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    """A proxy that sends a byte now and then gets no more time than one that sends none."""
+
+    def drips(talk: Talk) -> None:
+        talk.receives()
+        for byte in b"HTTP/1.1 200 OK\r\nX-Drip: " + bytes(60):
+            talk.sends(bytes([byte or 46]))
+            talk.peer.stopped.wait(0.05)
+
+    with Peer(drips) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        begun = time.monotonic()
+        error = failure(http, "https://tickets.invalid/", **{bound: 0.4})
+    assert not error.sent
+    assert time.monotonic() - begun < 1.0
+
+
+@trusting
+def test_a_slow_tunnel_leaves_less_for_the_handshake(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tunnel and the handshake in it share the seconds for a connection."""
+
+    def script(talk: Talk) -> None:
+        talk.receives()
+        talk.peer.stopped.wait(0.4)
+        talk.sends(b"HTTP/1.1 200 OK\r\n\r\n")
+        talk.peer.stopped.wait(PATIENCE)
+
+    with Peer(script) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        begun = time.monotonic()
+        error = failure(http, "https://tickets.invalid/", connect=0.6)
+        assert not error.sent
+        assert time.monotonic() - begun < 0.9
+
+
+def test_no_time_is_left(http: HttpClient) -> None:
+    """After the deadline nothing is sent, not even over an idle connection."""
+    with Peer(keeps(OK)) as peer:
+        ask(http, peer.url)
+        error = failure(http, peer.url, seconds=0.0)
+    assert not error.sent
+    assert len(peer.received) == 1
 
 
 def test_a_server_that_is_gone(http: HttpClient) -> None:
@@ -583,7 +693,7 @@ def test_an_answer_that_never_ends(http: HttpClient, begins: bytes) -> None:
         talk.peer.stopped.wait(PATIENCE)
 
     with Peer(falls_silent) as peer:
-        error = failure(http, peer.url, answer=0.3)
+        error = failure(http, peer.url, seconds=0.3)
     assert error.sent
     assert isinstance(error.__cause__, TimeoutError)
 
@@ -598,7 +708,7 @@ def test_the_seconds_of_each_request(http: HttpClient) -> None:
 
     with Peer(is_quick_once) as peer:
         ask(http, peer.url)
-        assert failure(http, peer.url, answer=0.3).sent
+        assert failure(http, peer.url, seconds=0.3).sent
 
 
 @pytest.mark.parametrize("script", [resets, Talk.receives], ids=["reset", "end"])
@@ -662,6 +772,31 @@ def test_a_failed_tunnel_is_closed_at_once(http: HttpClient, monkeypatch: pytest
     assert ends == [None]
 
 
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://user:s3/cr3t@127.0.0.1:9",
+        "http://user:s3?cr3t@127.0.0.1:9",
+        "http://user:1/s3cr3t@127.0.0.1:9",
+        "user:s3/cr3t@127.0.0.1:9",
+        "http://user:s3[cr3t@127.0.0.1:9",
+        "http://user:s3\u2100cr3t@127.0.0.1:9",
+        "http://user:s3cr3t",
+        "http://user:s3@cr3t@127.0.0.1:0",
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_broken_proxy_is_not_shown(
+    http: HttpClient, monkeypatch: pytest.MonkeyPatch, scheme: str, proxy: str
+) -> None:
+    """A proxy's URL that cannot be used may hold a password: no part of it is in the error."""
+    monkeypatch.setenv(f"{scheme}_proxy", proxy)
+    error = failure(http, f"{scheme}://tickets.invalid/")
+    assert not error.sent
+    assert "s3" not in str(error)
+    assert "cr3t" not in str(error)
+
+
 @pytest.mark.parametrize(("scheme", "held"), [("http", "held"), ("https", "dropped")])
 def test_ctrl_c(scheme: str, held: str) -> None:
     """Ctrl-C goes through, in the middle of an answer as of a handshake, and the connection ends with it.
@@ -670,9 +805,10 @@ def test_ctrl_c(scheme: str, held: str) -> None:
     """
     script = """if True:
         import sys
+        from ticketctl.deadline import Deadline
         from ticketctl.http_client import HttpClient
         try:
-            HttpClient(direct=True).request("POST", sys.argv[1], {}, b"{}", connect=10, answer=10)
+            HttpClient(direct=True).request("POST", sys.argv[1], {}, b"{}", deadline=Deadline(10), connect=10)
         except KeyboardInterrupt as error:
             kept = error if sys.argv[2] == "held" else None
         print("interrupted", flush=True)
@@ -808,7 +944,7 @@ def test_a_proxy_of_another_kind(http: HttpClient, monkeypatch: pytest.MonkeyPat
     """A proxy that is not spoken to over plain HTTP gets no password in the clear, and no request."""
     with Peer(never_answers) as peer:
         monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"{proxy}://user:pw@127.0.0.1:{peer.port}")
-        error = failure(http, f"{scheme}://tickets.invalid/", connect=0.3, answer=0.3)
+        error = failure(http, f"{scheme}://tickets.invalid/", connect=0.3, seconds=0.3)
     assert not error.sent
     assert not any(received.all_of("proxy-authorization") for received in peer.received)
 
@@ -847,9 +983,10 @@ def test_a_plain_request_loads_little() -> None:
     """In a fresh process a request in the clear loads no certificates and no larger HTTP library."""
     script = """if True:
         import sys
+        from ticketctl.deadline import Deadline
         from ticketctl.http_client import HttpClient
         http = HttpClient()
-        print(http.request("GET", sys.argv[1], {}, b"", connect=10, answer=10).status)
+        print(http.request("GET", sys.argv[1], {}, b"", deadline=Deadline(10), connect=10).status)
         http.close()
         print([name for name in ("certifi", "httpx", "urllib3", "botocore", "urllib.request") if name in sys.modules])
     """
@@ -879,4 +1016,4 @@ def test_an_answer_that_drips(http: HttpClient) -> None:
                 talk.sends(bytes([byte]))
 
     with Peer(drips) as peer:
-        assert failure(http, peer.url, answer=0.3).sent is True
+        assert failure(http, peer.url, seconds=0.3).sent is True

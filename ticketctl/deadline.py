@@ -1,8 +1,12 @@
 """The moment at which a command or call must have answered: made once, handed down."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 
 class Deadline:
@@ -28,3 +32,31 @@ class Deadline:
             yield
         finally:
             self.ends += self._clock() - begin
+
+
+def call_within(deadline: Deadline, work: Callable[[], Result]) -> Result:
+    """Return the result of ``work``, or raise ``TimeoutError`` when the deadline passes first.
+
+    For calls that take no timeout: name resolution, other programs, an SDK. ``work`` runs in a daemon thread, where
+    it continues after the deadline; its result is then dropped.
+    """
+    finished = threading.Event()
+    results: list[Any] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # raised again in the thread that waits
+            errors.append(error)
+        finished.set()
+
+    if deadline.left() <= 0:
+        raise TimeoutError("no time is left")
+    threading.Thread(target=run, daemon=True).start()
+    if not finished.wait(deadline.left()):
+        raise TimeoutError("it took too long")
+    if errors:
+        raise errors[0]
+    result: Result = results[0]
+    return result

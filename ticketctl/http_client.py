@@ -1,27 +1,30 @@
-"""HTTP requests that are sent once, at most, over kept connections; a failure says whether a byte had left.
+"""An HTTP client that sends each request at most once, over reused connections; an error says if a byte was sent.
 
-It stands on ``http.client`` because a command that mints is over in a fifth of a second: loading a larger HTTP
-library would take as long again.
+It uses ``http.client`` because a command that mints takes a fifth of a second: loading a larger HTTP library would
+double that.
 """
 
 import io
 import os
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-IDLE_SECONDS = 20.0  # a connection that was not used for longer is not trusted to be open still
-MAX_KEPT = 64
+from ticketctl.deadline import Deadline, call_within
+
+IDLE_SECONDS = 20.0  # an idle connection that is older is closed: the server may have dropped it
+MAX_IDLE = 64
 
 
 class TransportError(Exception):
-    """There is no whole answer. ``sent``: the request may have reached the server."""
+    """There is no complete answer. ``sent``: the server may have received the request."""
 
     def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)
@@ -29,12 +32,12 @@ class TransportError(Exception):
 
 
 class UnsendableError(TransportError):
-    """The request cannot be sent to anybody: its address is none, or a header has what no header may have."""
+    """The request cannot be sent: its URL is invalid, or a header has an invalid value."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """An answer as it came; the names of ``headers`` are in lower case."""
+    """A complete answer; the names of ``headers`` are in lower case."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -42,99 +45,96 @@ class Response:
 
 
 class HttpClient:
-    """Connections that are kept for the next request. ``direct`` ignores the proxies of the environment.
+    """Sends requests and reuses connections. ``direct`` ignores the proxies of the environment.
 
-    Safe for threads. The process's environment says which proxies there are (``HTTPS_PROXY``, ``NO_PROXY``, …) and
-    which certificates to trust (``SSL_CERT_FILE``, ``SSL_CERT_DIR``). ``clock`` gives epoch seconds: a monotonic one
-    may stand still while the process is frozen.
+    Thread-safe. The environment sets proxies (``HTTPS_PROXY``, ``NO_PROXY``, …) and trusted certificates
+    (``SSL_CERT_FILE``, ``SSL_CERT_DIR``). ``clock`` returns epoch seconds: a monotonic clock can stop while the
+    machine sleeps, and the server's clock does not.
     """
 
     def __init__(self, *, direct: bool = False, clock: Callable[[], float] = time.time) -> None:
         self._direct = direct
         self._clock = clock
-        self._kept: list[tuple[tuple[str, str], HTTPConnection, float]] = []
+        self._idle: list[tuple[tuple[str, str], HTTPConnection, float]] = []
         self._lock = threading.Lock()
         self._tls_context: Any = None
 
     def close(self) -> None:
-        """Close what is kept."""
+        """Close the idle connections."""
         with self._lock:
-            kept, self._kept = self._kept, []
-        for _, connection, _ in kept:
+            idle, self._idle = self._idle, []
+        for _, connection, _ in idle:
             connection.close()
 
     def request(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, connect: float, answer: float
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, deadline: Deadline, connect: float
     ) -> Response:
-        """Send a request and read its answer; no redirect is followed.
+        """Send a request and return its complete answer; redirects are not followed.
 
-        ``connect`` and ``answer`` are the seconds for a connection and for the whole answer.
-        Raises ``TransportError``, and ``UnsendableError`` where ``url`` is none to call.
+        ``deadline`` bounds all of it. ``connect`` is the most seconds for a new connection: name resolution, every
+        address of the name, a proxy's tunnel and the TLS handshake together.
+        Raises ``TransportError``, and ``UnsendableError`` if the URL or a header is invalid.
         """
-        connection, parts, sent = None, _parts(url), False
+        connection, parts, sent = None, _split(url), False
         try:
             proxy = self._proxy(parts)
-            plainly = proxy if parts.scheme == "http" else None  # which is told the whole address, and nothing hidden
-            connection = self._connection(parts, proxy, connect)
-            target = _target(parts, absolute=plainly is not None)
+            forwarding_proxy = proxy if parts.scheme == "http" else None  # it gets the absolute URL, and no tunnel
+            connection = self._connection(parts, proxy, deadline.within(connect))
+            target = _target(parts, absolute=forwarding_proxy is not None)
             connection.putrequest(method, target, skip_host="host" in {name.lower() for name in headers})
-            for name, value in {**headers, **_login(plainly), "content-length": str(len(body))}.items():
-                _put(connection, name, value)
-            connection.sock.settimeout(answer)
-            connection.response_class = partial(_TimedResponse, ends=time.monotonic() + answer)  # type: ignore[assignment]
+            for name, value in {**headers, **_login(forwarding_proxy), "content-length": str(len(body))}.items():
+                _put_header(connection, name, value)
+            connection.sock.settimeout(_time_left(deadline))
+            connection.response_class = partial(_TimedResponse, deadline=deadline)  # type: ignore[assignment]
             sent = True
             connection.endheaders(body or None)
-            with connection.getresponse() as got:
-                response = Response(got.status, {k.lower(): v for k, v in got.headers.items()}, got.read())
+            with connection.getresponse() as answer:
+                response = Response(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read())
         except BaseException as error:
             if connection is not None:
                 connection.close()
             if isinstance(error, TransportError) or not isinstance(error, Exception):
                 raise
-            # Whatever it is, the outcome depends on nothing but whether a byte has left.
+            # The kind of error does not matter: the outcome depends only on whether a byte was sent.
             raise TransportError(str(error) or type(error).__name__, sent=sent) from error
-        self._keep(parts, connection)
+        self._put_back(parts, connection)
         return response
 
-    def _keep(self, parts: SplitResult, connection: HTTPConnection) -> None:
+    def _put_back(self, parts: SplitResult, connection: HTTPConnection) -> None:
         with self._lock:
-            if connection.sock is not None and len(self._kept) < MAX_KEPT:
-                self._kept.append(((parts.scheme, parts.netloc), connection, self._clock()))
+            if connection.sock is not None and len(self._idle) < MAX_IDLE:
+                self._idle.append(((parts.scheme, parts.netloc), connection, self._clock()))
                 return
         connection.close()
 
-    def _connection(self, parts: SplitResult, proxy: SplitResult | None, connect: float) -> HTTPConnection:
-        """A kept connection that is good still, else a new one.
+    def _connection(self, parts: SplitResult, proxy: SplitResult | None, deadline: Deadline) -> HTTPConnection:
+        """An idle connection that still works, else a new one.
 
-        What can be read while nothing was asked is a connection's end. It is looked for before a request is sent,
-        because afterwards nobody could tell it from a server that has worked and then failed.
+        If anything can be read before a request was sent, the server has closed the connection. This is checked
+        before sending: afterwards it looks like a server that received the request and then failed.
         """
-        place = (parts.scheme, parts.netloc)
-        while (kept := self._take(place)) is not None:
-            connection, since = kept
+        server = (parts.scheme, parts.netloc)
+        while (idle := self._take_idle(server)) is not None:
+            connection, since = idle
             if 0.0 <= self._clock() - since <= IDLE_SECONDS and _is_silent(connection.sock):
                 return connection
             connection.close()
-        return self._connect(parts, proxy, connect)
+        return self._connect(parts, proxy, deadline)
 
-    def _take(self, place: tuple[str, str]) -> tuple[HTTPConnection, float] | None:
+    def _take_idle(self, server: tuple[str, str]) -> tuple[HTTPConnection, float] | None:
         with self._lock:
-            for number in reversed(range(len(self._kept))):
-                if self._kept[number][0] == place:
-                    _, connection, since = self._kept.pop(number)
+            for number in reversed(range(len(self._idle))):
+                if self._idle[number][0] == server:
+                    _, connection, since = self._idle.pop(number)
                     return connection, since
         return None
 
-    def _connect(self, parts: SplitResult, proxy: SplitResult | None, timeout: float) -> HTTPConnection:
-        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-        at, at_port = (host, port) if proxy is None else (proxy.hostname, proxy.port or 80)
-        if at is None or (proxy is not None and proxy.scheme != "http"):
-            raise ValueError("the proxy has no http address")
-        if parts.scheme == "http":
-            connection = HTTPConnection(at, at_port, timeout=timeout)
-        else:
-            connection = HTTPSConnection(at, at_port, timeout=timeout, context=self._tls())
-        if proxy is not None and parts.scheme == "https":
+    def _connect(self, parts: SplitResult, proxy: SplitResult | None, deadline: Deadline) -> HTTPConnection:
+        encrypted = parts.scheme == "https"
+        host, port = parts.hostname or "", parts.port or (443 if encrypted else 80)
+        peer, peer_port = (host, port) if proxy is None else (proxy.hostname or "", proxy.port or 80)
+        connection = _Connection(peer, peer_port, deadline, self._tls() if encrypted else None)
+        if proxy is not None and encrypted:
             connection.set_tunnel(host, port, headers=_login(proxy))
         try:
             connection.connect()
@@ -144,7 +144,7 @@ class HttpClient:
         return connection
 
     def _proxy(self, parts: SplitResult) -> SplitResult | None:
-        """The proxy that the environment names for an address."""
+        """The proxy that the environment sets for a URL."""
         if self._direct or not any(name.lower().endswith("_proxy") for name in os.environ):
             return None
         from urllib.request import getproxies, proxy_bypass
@@ -153,10 +153,10 @@ class HttpClient:
         proxy = proxies.get(parts.scheme) or proxies.get("all")
         if not proxy or proxy_bypass(parts.netloc):
             return None
-        return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        return _split_proxy(proxy)
 
     def _tls(self) -> Any:
-        """What to trust, read once, and only where something is encrypted: it takes longer than a handshake."""
+        """The TLS settings, loaded once and only for https: loading takes longer than a handshake."""
         with self._lock:
             if self._tls_context is None:
                 import ssl
@@ -166,42 +166,92 @@ class HttpClient:
 
     def _certificates(self) -> str | None:
         if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
-            return None  # OpenSSL reads them itself
+            return None  # OpenSSL reads these variables itself
         import certifi
 
         return certifi.where()
 
 
-class _TimedResponse(HTTPResponse):
-    """An answer that must have come whole when the monotonic clock says ``ends``, in however many pieces."""
+class _Connection(HTTPConnection):
+    """A connection that is made before a deadline, encrypted if it gets a ``tls`` context."""
 
-    def __init__(self, sock: Any, *args: Any, ends: float, **more: Any) -> None:
+    def __init__(self, host: str, port: int, deadline: Deadline, tls: Any) -> None:
+        super().__init__(host, port)
+        self._deadline = deadline
+        self._tls = tls
+        self.default_port = 80 if tls is None else 443  # the Host header leaves this port out
+        self.response_class = partial(_TimedResponse, deadline=deadline)  # type: ignore[assignment] # of a tunnel
+
+    def connect(self) -> None:
+        """Connect to the server, or through the proxy's tunnel to the server behind it."""
+        self.sock = _open_socket(self.host, self.port, self._deadline)
+        tunnel_host: str | None = self._tunnel_host  # type: ignore[attr-defined]
+        if tunnel_host:
+            self._tunnel()  # type: ignore[attr-defined]
+        if self._tls is not None:
+            self.sock.settimeout(_time_left(self._deadline))
+            self.sock = self._tls.wrap_socket(self.sock, server_hostname=tunnel_host or self.host)
+
+
+def _open_socket(host: str, port: int, deadline: Deadline) -> socket.socket:
+    """Connect to the first address of a name that answers; each gets an equal share of the time that is left."""
+    addresses = call_within(deadline, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    failure = OSError(f"{host} has no address")
+    for number, (*kind, _, address) in enumerate(addresses):
+        share = _time_left(deadline) / (len(addresses) - number)
+        try:
+            return _connected_socket(kind, address, share)
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+def _connected_socket(kind: list[Any], address: Any, seconds: float) -> socket.socket:
+    sock = socket.socket(*kind)
+    try:
+        sock.settimeout(seconds)
+        sock.connect(address)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _time_left(deadline: Deadline) -> float:
+    """The seconds that are left for a socket; ``TimeoutError`` if none are (0 would mean "do not wait")."""
+    if (left := deadline.left()) <= 0:
+        raise TimeoutError("no time is left")
+    return left
+
+
+class _TimedResponse(HTTPResponse):
+    """An answer that must be complete by the deadline, however many pieces it arrives in."""
+
+    def __init__(self, sock: Any, *args: Any, deadline: Deadline, **more: Any) -> None:
         super().__init__(sock, *args, **more)
-        self.fp = io.BufferedReader(_TimedReader(sock, self.fp.detach(), ends))
+        self.fp = io.BufferedReader(_TimedReader(sock, self.fp.detach(), deadline))
 
     def begin(self) -> None:
-        """Read the head. An interim one (1xx) has the answer still behind it, which must not be the next request's."""
+        """Read the head. An interim one (1xx) is an error: the answer behind it would go to the next request."""
         super().begin()
         if self.status < 200:
             raise HTTPException(f"an interim answer ({self.status})")
 
 
 class _TimedReader(io.RawIOBase):
-    """A socket's bytes until a moment; the socket's own timeout would begin anew with each piece."""
+    """A socket's bytes until a deadline; the socket's own timeout starts again with each piece."""
 
-    def __init__(self, sock: Any, raw: Any, ends: float) -> None:
+    def __init__(self, sock: Any, raw: Any, deadline: Deadline) -> None:
         self._sock = sock
         self._raw = raw
-        self._ends = ends
+        self._deadline = deadline
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self._ends - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the answer takes too long")
-        self._sock.settimeout(left)
+        self._sock.settimeout(_time_left(self._deadline))
         count: int | None = self._raw.readinto(buffer)
         return count
 
@@ -211,7 +261,7 @@ class _TimedReader(io.RawIOBase):
 
 
 def _is_silent(sock: Any) -> bool:
-    """Whether nothing can be read; ``select`` would take no file number from 1024 on, nor see what TLS holds back."""
+    """Whether nothing can be read; ``select`` takes no descriptor above 1023 and misses what TLS has buffered."""
     if getattr(sock, "pending", int)():
         return False
     poll = select.poll()
@@ -219,21 +269,32 @@ def _is_silent(sock: Any) -> bool:
     return not poll.poll(0)
 
 
-def _put(connection: HTTPConnection, name: str, value: str) -> None:
+def _put_header(connection: HTTPConnection, name: str, value: str) -> None:
     try:
         connection.putheader(name, value)
-    except ValueError:  # whose message has the value, which may be a secret
-        raise UnsendableError(f"the header {name} has a value that cannot be sent", sent=False) from None
+    except ValueError:  # its message has the value, which may be a secret
+        raise UnsendableError(f"the header {name} has an invalid value", sent=False) from None
 
 
-def _parts(url: str) -> SplitResult:
+def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and " " not in url:
             return parts
     except ValueError as error:
         raise UnsendableError(str(error), sent=False) from None
-    raise UnsendableError("it is no http or https address", sent=False)
+    raise UnsendableError("it is not an http or https URL", sent=False)
+
+
+def _split_proxy(proxy: str) -> SplitResult:
+    """A proxy's URL; the error for an invalid one does not show it, because it may have a password."""
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        if parts.scheme == "http" and parts.hostname and parts.port != 0 and "@" not in parts.path + parts.query:
+            return parts
+    except ValueError:
+        pass
+    raise TransportError("the proxy's URL is not an http URL", sent=False)
 
 
 def _target(parts: SplitResult, *, absolute: bool) -> str:
@@ -242,7 +303,7 @@ def _target(parts: SplitResult, *, absolute: bool) -> str:
 
 
 def _login(proxy: SplitResult | None) -> dict[str, str]:
-    """The header with the name and password that a proxy's address has."""
+    """The header with the user name and password of a proxy's URL."""
     if proxy is None or proxy.username is None:
         return {}
     from base64 import b64encode

@@ -5,6 +5,7 @@ import hmac
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +16,9 @@ from botocore import exceptions
 from botocore.parsers import ResponseParserError
 
 from tests.conftest import Answer, Server
+from tests.support.peer import Peer, never_answers
 from ticketctl.aws.account import Aws, profile_region, proxies_in_force, translated_errors
+from ticketctl.deadline import Deadline
 from ticketctl.errors import (
     AccessError,
     ExpiredCredentialsError,
@@ -37,7 +40,13 @@ pytestmark = pytest.mark.usefixtures("no_aws")
 IDENTITY = b"""<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>
 <Arn>arn:aws:iam::123456789012:root</Arn><UserId>U</UserId><Account>123456789012</Account>
 </GetCallerIdentityResult></GetCallerIdentityResponse>"""
-SENT = {"method": "POST", "url": "https://tickets.example/", "headers": {"content-type": "text/plain"}, "body": b"{}"}
+SENT = {
+    "method": "POST",
+    "url": "https://tickets.example/",
+    "headers": {"content-type": "text/plain"},
+    "body": b"{}",
+    "deadline": Deadline(60),
+}
 
 
 @pytest.fixture
@@ -88,7 +97,7 @@ def test_signature() -> None:
     """A request is signed with SigV4 for the service ``lambda``, its query string and body included."""
     url = "https://tickets.example/status?partition=a%20b"
     headers = Aws("eu-west-1", embedded=("test", "test")).signed_headers(
-        "GET", url, {"content-type": "text/plain"}, b"body"
+        "GET", url, {"content-type": "text/plain"}, b"body", Deadline(10)
     )
     day, scope = headers["X-Amz-Date"][:8], f"{headers['X-Amz-Date'][:8]}/eu-west-1/lambda/aws4_request"
     canonical = "\n".join(
@@ -158,9 +167,10 @@ def test_metadata_disabled(no_aws: Path) -> None:
         import sys
         sys.addaudithook(lambda event, args: event == "socket.connect" and print(args[1]))
         from ticketctl.aws.account import Aws
+        from ticketctl.deadline import Deadline
         from ticketctl.errors import NoCredentialsError
         try:
-            Aws("us-east-1").signed_headers("GET", "https://tickets.example/", {}, b"")
+            Aws("us-east-1").signed_headers("GET", "https://tickets.example/", {}, b"", Deadline(60))
         except NoCredentialsError:
             print("no credentials")
     """
@@ -183,6 +193,33 @@ def test_metadata_that_was_moved(monkeypatch: pytest.MonkeyPatch, server: Server
     assert headers["Authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIDROLE/")
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["first", "again"])
+def test_slow_credential_process(no_aws: Path, *, again: bool) -> None:
+    """A credential_process that takes longer than the deadline is an error that names it, and nothing was minted."""
+    (no_aws / "aws_config").write_text("[profile slow]\ncredential_process = /bin/sleep 5\n", encoding="utf-8")
+    aws = Aws("us-east-1", profile="slow")
+    for _ in range(1 + again):
+        begun = time.monotonic()
+        with pytest.raises(NotMintedError) as caught:
+            aws.signed_headers(**{**SENT, "deadline": Deadline(1.0)})  # type: ignore[arg-type]
+        assert time.monotonic() - begun < 2.0
+    assert (caught.value.message, caught.value.exit_code) == (
+        "the AWS credentials of the profile 'slow' took too long (source: custom-process); nothing was minted",
+        7,
+    )
+
+
+def test_slow_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instance metadata service that does not answer is bounded by the deadline, too."""
+    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+    with Peer(never_answers) as metadata:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.url)
+        begun = time.monotonic()
+        with pytest.raises(NotMintedError, match=r"\(source: iam-role\)"):
+            Aws("us-east-1").signed_headers(**{**SENT, "deadline": Deadline(0.7)})  # type: ignore[arg-type]
+        assert time.monotonic() - begun < 1.5
+
+
 def test_profile_region(no_aws: Path) -> None:
     """The AWS configuration may name a region for the default profile and for any other."""
     (no_aws / "aws_config").write_text(
@@ -197,7 +234,7 @@ def test_unknown_profile(no_aws: Path) -> None:
     with pytest.raises(ProfileNotFoundError) as caught:
         profile_region("wrok")
     assert (caught.value.message, caught.value.hint) == (
-        "the AWS profile 'wrok' does not exist; there are: home, work",
+        "the AWS profile 'wrok' does not exist; existing profiles: home, work",
         "aws configure sso",
     )
 
@@ -255,7 +292,7 @@ def test_expired(code: str) -> None:
     ours = in_our_words(refused(code), profile="work")
     assert (type(ours), ours.message, ours.hint) == (
         ExpiredCredentialsError,
-        "the AWS credentials of the profile 'work' are not valid any more: why",
+        "the AWS credentials of the profile 'work' are no longer valid: why",
         "aws sso login --profile work",
     )
 
@@ -342,7 +379,50 @@ def test_proxies_without_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error about a connection names the proxies, never their passwords."""
     monkeypatch.setenv("https_proxy", "http://user:secret@proxy.example:3128")
     monkeypatch.setenv("http_proxy", "http://other.example")
-    assert proxies_in_force() == " (proxies in force: http=http://other.example, https=proxy.example:3128)"
+    assert proxies_in_force() == " (proxies in force: http=other.example, https=proxy.example:3128)"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "shown"),
+    [
+        ("user:s3cr3t@proxy.example:3128", "proxy.example:3128"),
+        ("http://user:s3@cr3t@proxy.example:3128/", "proxy.example:3128"),
+        ("socks5://user:s3cr3t@[2001:db8::1]:1080", "[2001:db8::1]:1080"),
+        ("http://proxy.example:3128/s3cr3t?s3cr3t#s3cr3t", "proxy.example:3128"),
+        ("http://user:s3/cr3t@proxy.example:3128", "(invalid URL, not shown)"),
+        ("http://user:s3#cr@3t@proxy.example:3128", "(invalid URL, not shown)"),
+        ("http://user:x@s3?cr3t", "s3"),
+        ("http://user:s3cr3t%40proxy.example:3128", "(invalid URL, not shown)"),
+        ("user:s3cr3t", "(invalid URL, not shown)"),
+        ("http://user:x://s3cr3t:@", "(invalid URL, not shown)"),
+        ("http://proxy.example/x@s3cr3t", "(invalid URL, not shown)"),
+    ],
+)
+def test_hostile_proxies(monkeypatch: pytest.MonkeyPatch, proxy: str, shown: str) -> None:
+    """Whatever form a proxy's URL has, an error shows only its host and port."""
+    monkeypatch.setenv("https_proxy", proxy)
+    assert proxies_in_force() == f" (proxies in force: https={shown})"
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://user:s3/cr3t@127.0.0.1:9", "user:s3cr3t@127.0.0.1:9", "http://u:s3@cr3t@127.0.0.1:9"]
+)
+def test_the_sdk_shows_no_password(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    """No error of the SDK's about a proxy carries the proxy's password."""
+    monkeypatch.setenv("https_proxy", proxy)
+    with closing(Aws("us-east-1", embedded=None)) as aws:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+        with pytest.raises(TicketctlError) as caught:
+            aws.account()
+    assert "s3" not in caught.value.message
+    assert "cr3t" not in caught.value.message
+
+
+def test_exempt_from_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hosts that use no proxy are shown as they are."""
+    monkeypatch.setenv("no_proxy", "localhost,.example")
+    assert proxies_in_force() == " (proxies in force: no=localhost,.example)"
 
 
 def test_no_proxies() -> None:

@@ -3,9 +3,11 @@
 import json
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from tests.support.dynamodb_server import (
     CERTIFICATE,
     Answer,
     DynamoDB,
+    drips,
     dynamodb,
     hangs_up,
     minted,
@@ -30,7 +33,8 @@ from tests.support.dynamodb_server import (
     then_closes,
 )
 from ticketctl.aws.account import Aws
-from ticketctl.aws.dynamodb import plain_sender, sdk_sender
+from ticketctl.aws.dynamodb import plain_sender, timed_sdk_sender
+from ticketctl.deadline import Deadline
 from ticketctl.errors import (
     AccessError,
     ExpiredCredentialsError,
@@ -66,14 +70,16 @@ def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def sending(url: str | None, *, via: str = "plain", region: str = "eu-west-1", seconds: float = 5.0) -> Iterator[Send]:
+def sending(
+    url: str | None, *, via: str = "plain", region: str = "eu-west-1", seconds: float = 5.0, deadline: float = 60.0
+) -> Iterator[Send]:
     """What sends to an endpoint: ``via`` the sender of our own (``plain``) or the SDK's (``sdk``)."""
     transport = HttpClient()
     with closing(Aws(region, endpoint_url=url)) as aws, closing(transport):
         if via == "plain":
-            yield plain_sender(aws, transport, TARGET, timeout=seconds, connect=seconds)
+            yield plain_sender(aws, transport, TARGET, timeout=seconds, connect=seconds)(Deadline(deadline))
         else:
-            yield sdk_sender(aws.client("dynamodb", timeout=seconds, connect=seconds, retries=0), TARGET)
+            yield timed_sdk_sender(aws, TARGET, timeout=seconds, connect=seconds)(Deadline(deadline))
 
 
 def outcome(send: Send, operation: str) -> TicketctlError:
@@ -192,7 +198,7 @@ def asked_by(region: str, endpoint_url: str | None = None) -> str:
     """The address that is asked for a region."""
     transport = Recorder()
     with closing(Aws(region, endpoint_url=endpoint_url)) as aws:
-        plain_sender(aws, transport, TARGET, timeout=1.0, connect=1.0)("GetItem", KEY)
+        plain_sender(aws, transport, TARGET, timeout=1.0, connect=1.0)(Deadline(1.0))("GetItem", KEY)
     (url,) = transport.urls
     return url
 
@@ -244,14 +250,16 @@ CASES: dict[str, tuple[Answer, Outcome, Outcome]] = {
     "invalid": (refuses(400, "ValidationException"), NotMintedError, RefusedError),
     "in conflict": (refuses(400, "TransactionConflictException"), NotMintedError, RefusedError),
     "bare name": (says(400, b'{"__type": "ThrottlingException"}'), ThrottledError, ThrottledError),
-    "no name": (says(400, b"{}"), NotMintedError, RefusedError),
+    "no name": (says(400, b"{}"), OutcomeUnknownError, RefusedError),
     "broken": (refuses(500, "InternalServerError"), OutcomeUnknownError, NotMintedError),
     "unavailable": (refuses(503, "ServiceUnavailable"), OutcomeUnknownError, NotMintedError),
     "502 page": (says(502, PAGE), OutcomeUnknownError, NotMintedError),
     "503 empty": (says(503, b""), OutcomeUnknownError, NotMintedError),
-    "403 page": (says(403, PAGE), NotMintedError, RefusedError),
-    "413 empty": (says(413, b""), NotMintedError, RefusedError),
-    "moved": (says(307, b"{}", Location="http://127.0.0.1:1/"), NotMintedError, NotMintedError),
+    "403 page": (says(403, PAGE), OutcomeUnknownError, RefusedError),
+    "408 empty": (says(408, b""), OutcomeUnknownError, RefusedError),
+    "499 of another": (says(499, b'{"message": "no"}'), OutcomeUnknownError, RefusedError),
+    "413 empty": (says(413, b""), OutcomeUnknownError, RefusedError),
+    "moved": (says(307, b"{}", Location="http://127.0.0.1:1/"), OutcomeUnknownError, NotMintedError),
     "cut": (says(200, minted(1), length=1000), OutcomeUnknownError, UnreachableError),
     "garbage": (sends(b"\x00garbage\r\n\r\n"), OutcomeUnknownError, UnreachableError),
     "reset": (resets, OutcomeUnknownError, UnreachableError),
@@ -345,6 +353,44 @@ def test_an_answer_that_never_comes(via: str, operation: str, kind: type[Ticketc
     with dynamodb(repeat(never_answers)) as server, sending(server.url, via=via, seconds=0.3) as send:
         assert type(outcome(send, operation)) is kind
         assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(("operation", "kind"), [("UpdateItem", OutcomeUnknownError), ("GetItem", UnreachableError)])
+@pytest.mark.parametrize("answer", [never_answers, drips], ids=["silent", "drips"])
+@pytest.mark.parametrize("via", ["plain", "sdk"])
+def test_a_slow_answer(via: str, answer: Answer, operation: str, kind: type[TicketctlError]) -> None:
+    """The deadline bounds a request, in however many pieces its answer arrives; a write may have been made."""
+    with dynamodb(repeat(answer)) as server, sending(server.url, via=via, deadline=2.5) as send:
+        begun = time.monotonic()
+        assert type(outcome(send, operation)) is kind
+        assert time.monotonic() - begun < 3.3
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("via", ["plain", "sdk"])
+def test_no_time_is_left(via: str) -> None:
+    """After the deadline nothing is sent, and nothing was minted."""
+    with dynamodb(repeat(mints(1))) as server, sending(server.url, via=via, deadline=0.0) as send:
+        assert isinstance(outcome(send, "UpdateItem"), NotMintedError)
+        assert server.requests == []
+
+
+def test_slow_credentials_of_the_sdk(monkeypatch: pytest.MonkeyPatch, no_aws: Path) -> None:
+    """Credentials that come after the deadline send nothing: the SDK's request is abandoned for good."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    keys = '{"Version": 1, "AccessKeyId": "AKID", "SecretAccessKey": "x"}'
+    program = no_aws / "program"
+    program.write_text(f"#!/bin/sh\nsleep 1.5\necho '{keys}'\n")
+    program.chmod(0o700)
+    (no_aws / "aws_config").write_text(f"[default]\ncredential_process = {program}\n", encoding="utf-8")
+    with dynamodb(repeat(then_closes(mints(1)))) as server, sending(server.url, via="sdk", deadline=1.0) as send:
+        begun = time.monotonic()
+        error = outcome(send, "UpdateItem")
+        assert time.monotonic() - begun < 1.4
+        time.sleep(1.5)
+        assert server.requests == []
+    assert (type(error), error.exit_code) == (NotMintedError, 7)
+    assert "(source: custom-process)" in error.message
 
 
 @pytest.mark.parametrize("operation", REQUESTS)

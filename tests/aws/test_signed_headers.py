@@ -120,7 +120,7 @@ def test_any_request_is_signed_as_botocore_signs_it(
     """Whatever the path and the body, the signature of the headers that are signed is botocore's."""
     url = f"https://{host}/{'/'.join(segments)}{slash}"
     with closing(Aws(region)) as aws:
-        signed = aws.signed_headers(method, url, headers, body, service=service)
+        signed = aws.signed_headers(method, url, headers, body, Deadline(10), service=service)
     lower = check(signed, (method, url, body), (service, region))
     assert lower.get("host", host) == host
     assert headers.items() <= signed.items()
@@ -130,7 +130,7 @@ def test_any_request_is_signed_as_botocore_signs_it(
 def test_the_root(url: str) -> None:
     """An address without a path is signed as what is sent for it, ``/``."""
     with closing(Aws("eu-west-1")) as aws:
-        check(aws.signed_headers("POST", url, {}, b"{}"), ("POST", URL, b"{}"), ("lambda", "eu-west-1"))
+        check(aws.signed_headers("POST", url, {}, b"{}", Deadline(10)), ("POST", URL, b"{}"), ("lambda", "eu-west-1"))
 
 
 @pytest.mark.parametrize("path", ["a/./b", "a/../b", "..", "a//b", "//"])
@@ -138,7 +138,7 @@ def test_a_path_that_is_normalised(path: str) -> None:
     """Dot segments and doubled slashes are signed as AWS's services normalise them."""
     with closing(Aws("eu-west-1")) as aws:
         url = URL + path
-        check(aws.signed_headers("POST", url, {}, b"{}"), ("POST", url, b"{}"), ("lambda", "eu-west-1"))
+        check(aws.signed_headers("POST", url, {}, b"{}", Deadline(10)), ("POST", url, b"{}"), ("lambda", "eu-west-1"))
 
 
 @pytest.mark.parametrize("token", ["", "token/+=="])
@@ -147,7 +147,7 @@ def test_all_that_is_amazons_is_signed(monkeypatch: pytest.MonkeyPatch, token: s
     if token:
         monkeypatch.setenv("AWS_SESSION_TOKEN", token)
     with closing(Aws("eu-west-1")) as aws:
-        headers = aws.signed_headers("POST", URL, TARGET, b"{}", service="dynamodb")
+        headers = aws.signed_headers("POST", URL, TARGET, b"{}", Deadline(10), service="dynamodb")
     lower = check(headers, ("POST", URL, b"{}"), ("dynamodb", "eu-west-1"))
     assert {name for name in lower if name == "host" or name.startswith("x-amz-")} <= set(signed_names(lower))
 
@@ -156,13 +156,13 @@ def test_with_a_query() -> None:
     """An address with a query is signed with it."""
     url = f"{URL}status?partition=a%20b&x=%C3%A9"
     with closing(Aws("eu-west-1")) as aws:
-        check(aws.signed_headers("GET", url, {}, b""), ("GET", url, b""), ("lambda", "eu-west-1"))
+        check(aws.signed_headers("GET", url, {}, b"", Deadline(10)), ("GET", url, b""), ("lambda", "eu-west-1"))
 
 
 def test_a_name_in_the_address() -> None:
     """What stands before the @ of an address is no part of the host that is signed."""
     with closing(Aws("eu-west-1")) as aws:
-        headers = aws.signed_headers("POST", "https://user:pw@tickets.example/", {}, b"")
+        headers = aws.signed_headers("POST", "https://user:pw@tickets.example/", {}, b"", Deadline(10))
     assert "host" in signed_names(check(headers, ("POST", URL, b""), ("lambda", "eu-west-1")))
 
 
@@ -175,7 +175,7 @@ def test_a_session_token(monkeypatch: pytest.MonkeyPatch, query: str, variable: 
     """The session token of the environment, under either of its names, is sent and signed."""
     monkeypatch.setenv(variable, "token/+==")
     with closing(Aws("eu-west-1")) as aws:
-        headers = aws.signed_headers("POST", URL + query, {}, b"")
+        headers = aws.signed_headers("POST", URL + query, {}, b"", Deadline(10))
     lower = check(headers, ("POST", URL + query, b""), ("lambda", "eu-west-1"))
     assert lower["x-amz-security-token"] == "token/+=="
     assert "x-amz-security-token" in signed_names(lower)
@@ -186,7 +186,7 @@ def test_an_empty_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SESSION_TOKEN", "")
     with closing(Aws("eu-west-1")) as aws:
         assert "x-amz-security-token" not in check(
-            aws.signed_headers("POST", URL, {}, b""), ("POST", URL, b""), ("lambda", "eu-west-1")
+            aws.signed_headers("POST", URL, {}, b"", Deadline(10)), ("POST", URL, b""), ("lambda", "eu-west-1")
         )
 
 
@@ -198,7 +198,7 @@ def test_a_profile_that_was_named(no_aws: Path) -> None:
     )
     with closing(Aws("eu-west-1", profile="work")) as aws:
         assert aws.plain_credentials is None
-        headers = aws.signed_headers("POST", URL, TARGET, b"{}", service="dynamodb")
+        headers = aws.signed_headers("POST", URL, TARGET, b"{}", Deadline(10), service="dynamodb")
     lower = check(headers, ("POST", URL, b"{}"), ("dynamodb", "eu-west-1"), ("AKWORK", "other"))
     assert lower["x-amz-security-token"] == "token"
 
@@ -214,7 +214,7 @@ def test_keys_of_a_file(monkeypatch: pytest.MonkeyPatch, no_aws: Path, missing: 
         "[default]\naws_access_key_id = AKFILE\naws_secret_access_key = other\n", encoding="utf-8"
     )
     with closing(Aws("eu-west-1")) as aws:
-        headers = aws.signed_headers("POST", URL, {}, b"")
+        headers = aws.signed_headers("POST", URL, {}, b"", Deadline(10))
     check(headers, ("POST", URL, b""), ("lambda", "eu-west-1"), ("AKFILE", "other"))
 
 
@@ -224,7 +224,7 @@ def test_keys_are_read_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None
         for key, secret in (("AKONE", "one"), ("AKTWO", "two"), ("AKONE", "three")):
             monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
             monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
-            headers = aws.signed_headers("POST", URL, {}, b"")
+            headers = aws.signed_headers("POST", URL, {}, b"", Deadline(10))
             check(headers, ("POST", URL, b""), ("lambda", "eu-west-1"), (key, secret))
 
 
@@ -233,7 +233,7 @@ def test_the_embedded_aws(monkeypatch: pytest.MonkeyPatch, query: str) -> None:
     """The embedded AWS has keys of its own, and nothing of the user's goes there."""
     monkeypatch.setenv("AWS_SESSION_TOKEN", "USERS")
     with closing(Aws("eu-west-1", embedded=("test", "test"))) as aws:
-        headers = aws.signed_headers("POST", URL + query, {}, b"")
+        headers = aws.signed_headers("POST", URL + query, {}, b"", Deadline(10))
     lower = check(headers, ("POST", URL + query, b""), ("lambda", "eu-west-1"), ("test", "test"))
     assert "x-amz-security-token" not in lower
 
@@ -255,8 +255,9 @@ def in_a_fresh_process(folder: Path, script: str, *arguments: str, **environ: st
 SIGNS = """if True:
     import json, sys
     from ticketctl.aws.account import Aws
+    from ticketctl.deadline import Deadline
     url, embedded = sys.argv[1], ("test", "test") if sys.argv[2:] == ["embedded"] else None
-    headers = Aws("eu-west-1", embedded=embedded).signed_headers("POST", url, {}, b"{}")
+    headers = Aws("eu-west-1", embedded=embedded).signed_headers("POST", url, {}, b"{}", Deadline(10))
     print(json.dumps([headers, "botocore" in sys.modules]))
 """
 
@@ -289,11 +290,14 @@ def test_what_signing_loads(
 # --- the choice of a sender --------------------------------------------------------------------------
 
 CHOOSES = """if True:
-    import json, os, sys
+    import contextlib, json, os, sys
+    from ticketctl.deadline import Deadline
     from ticketctl.deployments.regional_stack import RegionalStack
+    from ticketctl.errors import UnreachableError
     from ticketctl.settings import resolve
     with RegionalStack(resolve({}, os.environ), environ=os.environ) as connection:
-        connection.sender("Tickets")
+        with contextlib.suppress(UnreachableError):
+            connection.sender("Tickets")(Deadline(10))("GetItem", {"TableName": "a", "Key": {}})
     print(json.dumps("botocore" in sys.modules))
 """
 KEYS = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "s3cr3t/+", "AWS_REGION": "eu-west-1"}
@@ -321,7 +325,7 @@ def test_which_sender(tmp_path: Path, environ: dict[str, str], *, by_sdk: bool) 
     (tmp_path / "aws_shared_credentials_file").write_text(
         "[work]\naws_access_key_id = AKWORK\naws_secret_access_key = other\n", encoding="utf-8"
     )
-    assert in_a_fresh_process(tmp_path, CHOOSES, **KEYS, **environ) is by_sdk
+    assert in_a_fresh_process(tmp_path, CHOOSES, **KEYS, HTTPS_PROXY=NOWHERE, HTTP_PROXY=NOWHERE, **environ) is by_sdk
 
 
 @pytest.mark.parametrize(

@@ -355,7 +355,7 @@ class AsyncFunction(Function):
         return self(request)
 
 
-def sign(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
+def sign(method: str, url: str, headers: Mapping[str, str], body: bytes, _: Deadline) -> Mapping[str, str]:
     return {**headers, "authorization": f"signed {method} {url} {body.decode()}"}
 
 

@@ -214,4 +214,4 @@ def test_waiting_is_said(local: LocalAws, reports: list[str]) -> None:
         holder.stdout.readline()
         with local.exclusively():
             pass
-    assert reports == ["waiting for another command that starts, stops or deploys the embedded AWS"]
+    assert reports == ["waiting for another command to start, stop or deploy the embedded AWS"]

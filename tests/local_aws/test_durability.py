@@ -149,7 +149,7 @@ def test_a_second_engine_refuses(bare: dict[str, str]) -> None:
     record = (folder(bare) / "engine.json").read_bytes()
     command = [sys.executable, "-m", "ticketctl.embedded.server", str(folder(bare))]
     second = subprocess.run(command, env=bare, capture_output=True, text=True, timeout=60, check=False)
-    assert (second.returncode, second.stderr) == (1, f"another embedded AWS runs on {folder(bare)}\n")
+    assert (second.returncode, second.stderr) == (1, f"another embedded AWS already uses {folder(bare)}\n")
     assert (folder(bare) / "engine.json").read_bytes() == record
 
 
@@ -210,6 +210,17 @@ def test_removed_state(bare: dict[str, str]) -> None:
     down = run(bare, "local", "down")
     assert (down.returncode, engines_of(bare)) == (3, set())
     assert down.stderr.endswith("was removed while it ran: no counter is kept\n")
+
+
+def test_removed_journal(bare: dict[str, str]) -> None:
+    """If the journal is removed under a running engine, no ticket is minted that a kill would make it forget."""
+    assert run(bare, "next", "--local").stdout == "1\n"
+    (folder(bare) / "state.db-wal").unlink()
+    refused = run(bare, "next", "--local", "--timeout", "2")
+    assert (refused.returncode, refused.stdout) == (7, "")
+    assert "cannot save its state" in refused.stderr
+    assert run(bare, "local", "down").returncode == 0
+    assert run(bare, "next", "--local").stdout == "2\n"
 
 
 def test_damaged_state_stops_the_start(bare: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.local_aws.conftest import REGION, Ticketctl
 from ticketctl.aws.account import Aws
+from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine
 from ticketctl.handler import handler
@@ -37,7 +38,7 @@ class Server(NamedTuple):
         """One request, sent as it is: status, content type and body of its answer."""
         base = urlsplit(self.url)
         assert base.hostname
-        own = self.aws.signed_headers(method, self.url.rstrip("/") + path, {}, body) if signed else {}
+        own = self.aws.signed_headers(method, self.url.rstrip("/") + path, {}, body, Deadline(60)) if signed else {}
         with closing(http.client.HTTPConnection(base.hostname, base.port, timeout=30)) as connection:
             connection.putrequest(method, base.path.rstrip("/") + path, skip_accept_encoding=True)
             for name, value in [*own.items(), *headers]:

@@ -12,6 +12,7 @@ import pytest
 from tests.local_aws.conftest import REGION, Result, Ticketctl
 from tests.support.minting import look, take
 from ticketctl.aws.account import Aws
+from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import CounterFrozenError, IdempotencyConflictError, UsageError
 from ticketctl.models import Block
@@ -214,7 +215,7 @@ def test_bad_header(connect: Connect, deployed: str) -> None:
 def ask(connection: RegionalStack, key: str) -> httpx.Response:
     """Mint two over HTTP, with the header as it stands."""
     url = connection.url() + "?count=2"
-    signed = connection.aws.signed_headers("POST", url, {}, b"")
+    signed = connection.aws.signed_headers("POST", url, {}, b"", Deadline(60))
     return httpx.post(url, headers={**signed, "idempotency-key": key}, trust_env=False, timeout=60)
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.local_aws.conftest import REGION, physical_id
 from tests.support.minting import look, take
 from ticketctl.aws.account import Aws
+from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import CounterExhaustedError, CounterInvalidError, UnknownCounterError, UsageError
 from ticketctl.models import Block
@@ -147,7 +148,7 @@ def test_count_out_of_range_spends_nothing(connect: Connect, deployed: str, via:
 def ask(connection: RegionalStack, method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
     """One signed request over HTTP."""
     url = connection.url().rstrip("/") + path
-    signed = connection.aws.signed_headers(method, url, headers or {}, b"")
+    signed = connection.aws.signed_headers(method, url, headers or {}, b"", Deadline(60))
     return httpx.request(method, url, headers=signed, trust_env=False, timeout=60)
 
 

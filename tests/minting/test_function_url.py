@@ -1,12 +1,16 @@
 """``sources.url``: what each answer of a Function URL, and each failure, says of the tickets."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.support.minting import requested
+from tests.support.peer import Peer, Talk
 from tests.support.scripted_transport import ScriptedTransport
 from ticketctl.deadline import Deadline
 from ticketctl.errors import (
@@ -24,6 +28,7 @@ from ticketctl.errors import (
     UnreachableError,
     UsageError,
 )
+from ticketctl.http_client import HttpClient
 from ticketctl.minting.function_url import FunctionUrl, Signer, UrlSource
 from ticketctl.models import Block, Counter, MintRequest
 
@@ -84,7 +89,7 @@ def opened() -> Iterator[Open]:
         source.close()
 
 
-def sign(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
+def sign(method: str, url: str, headers: Mapping[str, str], body: bytes, _: Deadline) -> Mapping[str, str]:
     return {**headers, "authorization": f"signed {method} {url} {body.decode()}"}
 
 
@@ -163,7 +168,7 @@ def test_a_mint_ends_within_what_it_is_given(opened: Open, within: float, connec
     source, function = opened(httpx.Response(200, json=BLOCK))
     mint(source, "orders", 4, seconds=within)
     limits = {"connect": connect, "read": within}
-    assert function.requests[0].extensions["timeout"] == limits
+    assert function.requests[0].extensions["timeout"] == pytest.approx(limits, abs=0.2)
 
 
 def test_no_request_is_sent_when_the_time_is_over(opened: Open) -> None:
@@ -507,3 +512,18 @@ def test_password_in_the_address(opened: Open) -> None:
     """A password in the URL is never shown."""
     source, _ = opened(httpx.Response(500), url="https://user:secret@tickets.example")
     assert failure(lambda: mint(source, "orders", 4))[1] == UNKNOWN.format("status 500")
+
+
+def test_a_slow_403() -> None:
+    """The request that is sent once more, signed, has only the time that the first one left."""
+
+    def slowly_refuses(talk: Talk) -> None:
+        while talk.receives() is not None and not talk.peer.stopped.wait(0.6):
+            talk.sends(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+    with Peer(slowly_refuses) as server:
+        source = UrlSource(FunctionUrl(server.url, sign=sign, signs_at_once=False), HttpClient(direct=True))
+        begun = time.monotonic()
+        with closing(source), pytest.raises(OutcomeUnknownError):
+            source.mint(requested(1, partition="orders"), Deadline(0.9))
+        assert time.monotonic() - begun < 1.3

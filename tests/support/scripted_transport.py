@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import httpx
 
+from ticketctl.deadline import Deadline
 from ticketctl.http_client import Response
 from ticketctl.minting.async_function_url import failed
 
@@ -15,9 +16,9 @@ class ScriptedTransport:
         self._function = function
 
     def request(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, connect: float, answer: float
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, deadline: Deadline, connect: float
     ) -> Response:
-        timeout = {"connect": connect, "read": answer}
+        timeout = {"connect": min(connect, deadline.left()), "read": deadline.left()}
         try:
             asked = httpx.Request(method, url, headers=dict(headers), content=body, extensions={"timeout": timeout})
             answered = self._function(asked)

@@ -1,22 +1,28 @@
-"""DynamoDB's operations as the handler's functions want them sent: with the AWS SDK, and without it."""
+"""Senders of DynamoDB's operations for the handler's functions: with the AWS SDK, and without it."""
 
 import json
 import re
+import threading
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ticketctl import handler as bundle
 from ticketctl.aws.account import Aws, proxies_in_force, refused, translated_errors
+from ticketctl.deadline import Deadline, call_within
 from ticketctl.errors import OutcomeUnknownError, TicketctlError, UnreachableError
 from ticketctl.http_client import HttpClient, Response, TransportError
 
+Send = Callable[[str, dict[str, Any]], Mapping[str, Any]]
+"""Performs an operation, as the handler's functions need it: ``("UpdateItem", request)`` to the answer."""
+SendUntil = Callable[[Deadline], Send]
+"""From a deadline to what sends before it."""
 
-def sdk_sender(
-    client: Any, target: str, *, profile: str | None = None
-) -> Callable[[str, dict[str, Any]], Mapping[str, Any]]:
-    """What sends for the handler's functions, through a botocore client; ``target`` names it in errors."""
+
+def sdk_sender(client: Any, target: str, *, profile: str | None = None) -> Send:
+    """Send through a botocore client, within the client's own limits; ``target`` names the table in errors."""
     from botocore.exceptions import ClientError
 
     calls = {"GetItem": client.get_item, "PutItem": client.put_item, "UpdateItem": client.update_item}
@@ -36,12 +42,67 @@ def sdk_sender(
     return send
 
 
+def timed_sdk_sender(aws: Aws, target: str, *, timeout: float, connect: float) -> SendUntil:
+    """Send through a botocore client of its own; each request is sent once.
+
+    ``timeout`` and ``connect`` are the most seconds for each request and connection. The deadline bounds everything,
+    also what the SDK's own limits do not: credentials, name resolution, and an answer that arrives in many pieces.
+    """
+    attempts, lock = threading.local(), threading.Lock()
+    clients: list[Any] = []
+
+    def sdk_client() -> Any:
+        with lock:
+            if not clients:
+                client = aws.client("dynamodb", timeout=timeout, connect=connect, retries=0)
+                client.meta.events.register("before-send.dynamodb", lambda **_: attempts.current.begin())
+                clients.append(client)
+            return clients[0]
+
+    def perform(attempt: _Attempt, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
+        attempts.current = attempt
+        aws.credentials()  # here, not inside the SDK's request, so that a slow source is known by its name
+        return sdk_sender(sdk_client(), target, profile=aws.profile)(operation, request)
+
+    def send(deadline: Deadline, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
+        attempt = _Attempt()
+        try:
+            return call_within(deadline, partial(perform, attempt, operation, request))
+        except TimeoutError:
+            if not attempt.abandon():
+                raise aws.slow_credentials() from None
+            raise _no_answer(target, "it took too long", spends=operation != "GetItem") from None
+
+    return lambda deadline: partial(send, deadline)
+
+
+class _Attempt:
+    """Whether a request may be sent still, and whether it was: abandoned before it began, it never begins."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begun = self._abandoned = False
+
+    def begin(self) -> None:
+        """Note that the request is sent now; ``TimeoutError`` if it is abandoned."""
+        with self._lock:
+            if self._abandoned:
+                raise TimeoutError("no time is left")
+            self._begun = True
+
+    def abandon(self) -> bool:
+        """Keep the request from being sent; return True if it was sent already."""
+        with self._lock:
+            self._abandoned = True
+            return self._begun
+
+
 def needs_sdk(region: str, environ: Mapping[str, str]) -> bool:
-    """Whether the AWS settings say more of where DynamoDB is, and whom to trust, than ``plain_sender`` knows."""
+    """Whether the AWS settings choose an endpoint or certificates that only the SDK can find."""
     named = ("AWS_ENDPOINT_URL_DYNAMODB", "AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT")
     if any(environ.get(name) for name in (*named, "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")):
         return True
-    if re.match(r"eusc-|[a-z]+-iso", region):  # other domains
+    if re.match(r"eusc-|[a-z]+-iso", region):  # these partitions have other domains
         return True
     file = Path(environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
     try:
@@ -52,22 +113,20 @@ def needs_sdk(region: str, environ: Mapping[str, str]) -> bool:
         return True
 
 
-def plain_sender(
-    aws: Aws, http: HttpClient, target: str, *, timeout: float, connect: float
-) -> Callable[[str, dict[str, Any]], Mapping[str, Any]]:
-    """The same without an SDK, for credentials that need no look-up (``Aws.plain_credentials``).
+def plain_sender(aws: Aws, http: HttpClient, target: str, *, timeout: float, connect: float) -> SendUntil:
+    """Send without an SDK; meant for credentials that need no look-up (``Aws.plain_credentials``).
 
-    ``timeout`` and ``connect`` are in seconds, for each request and connection.
+    ``timeout`` and ``connect`` are the most seconds for each request and connection, within the deadline.
     """
     suffix = ".cn" if aws.region.startswith("cn-") else ""
     url = (aws.endpoint_url or f"https://dynamodb.{aws.region}.amazonaws.com{suffix}").rstrip("/") + "/"
 
-    def send(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
+    def send(deadline: Deadline, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
         spends, body = operation != "GetItem", bundle.handler.encode(request)
         headers = {"content-type": "application/x-amz-json-1.0", "x-amz-target": f"DynamoDB_20120810.{operation}"}
-        signed = aws.signed_headers("POST", url, headers, body, service="dynamodb")
+        signed = aws.signed_headers("POST", url, headers, body, deadline, service="dynamodb")
         try:
-            response = http.request("POST", url, signed, body, connect=connect, answer=timeout)
+            response = http.request("POST", url, signed, body, deadline=deadline.within(timeout), connect=connect)
         except TransportError as error:
             raise _no_answer(target, str(error), spends=spends and error.sent) from error
         document = _document(response)
@@ -75,17 +134,23 @@ def plain_sender(
             return document
         if response.status < 300 or document is None:
             raise _no_answer(target, f"status {response.status}", spends=spends)
-        code = str(document.get("__type", "")).rpartition("#")[2]
-        if code == "ConditionalCheckFailedException":
-            raise bundle.handler.ConditionFailedError(document.get("Item") or None)
-        message = str(document.get("message") or document.get("Message") or code)
-        raise refused(code, message, response.status, target=target, profile=None, spends=spends)
+        raise _refusal(response.status, document, target, spends=spends)
 
-    return send
+    return lambda deadline: partial(send, deadline)
+
+
+def _refusal(status: int, document: Mapping[str, Any], target: str, *, spends: bool) -> Exception:
+    """The error for an answer with an error; AWS's name of it is the end of ``__type``."""
+    kind = document.get("__type")
+    code = kind.rpartition("#")[2] if isinstance(kind, str) else ""
+    if code == "ConditionalCheckFailedException":
+        return bundle.handler.ConditionFailedError(document.get("Item") or None)
+    message = str(document.get("message") or document.get("Message") or code)
+    return refused(code, message, status, target=target, profile=None, spends=spends)
 
 
 def _document(response: Response) -> dict[str, Any] | None:
-    """The JSON object of an answer, ``None`` where it did not come whole; a refusal may be without."""
+    """The JSON object of an answer, ``None`` if it is damaged. An error may have none: then it is empty."""
     checksum = response.headers.get("x-amz-crc32")
     if checksum is not None and checksum != str(zlib.crc32(response.body)):
         return None
@@ -98,9 +163,9 @@ def _document(response: Response) -> dict[str, Any] | None:
     return None if response.status < 300 else {}
 
 
-def _no_answer(target: str, what: str, *, spends: bool) -> TicketctlError:
+def _no_answer(target: str, reason: str, *, spends: bool) -> TicketctlError:
     if spends:
         return OutcomeUnknownError(
-            f"{target} did not answer: {what}; a ticket may have been spent", hint="ticketctl status"
+            f"{target} did not answer: {reason}; a ticket may have been spent", hint="ticketctl status"
         )
-    return UnreachableError(f"{target} cannot be reached: {what}{proxies_in_force()}", hint="try again")
+    return UnreachableError(f"{target} cannot be reached: {reason}{proxies_in_force()}", hint="try again")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from ticketctl.aws.account import Aws
@@ -28,8 +28,8 @@ from ticketctl.models import Block, Counter, MintRequest, StackOutputs
 from ticketctl.settings import Settings
 
 if TYPE_CHECKING:
-    from create_ticket import Send
     from ticketctl.aws.cloudformation import CloudFormation
+    from ticketctl.aws.dynamodb import SendUntil
     from ticketctl.counters.table import Counters
     from ticketctl.minting.function_url import FunctionUrl
 
@@ -139,12 +139,19 @@ class RegionalStack:
             yield
 
     def cloudformation(
-        self, report: Callable[[str], None] = lambda line: None, *, timeout: float = 30.0, retries: int = 1
+        self,
+        report: Callable[[str], None] = lambda line: None,
+        *,
+        timeout: float = 30.0,
+        retries: int = 1,
+        deadline: Deadline | None = None,
     ) -> "CloudFormation":
         """CloudFormation in the stack's region; ``timeout`` is in seconds, for each request."""
         from ticketctl.aws.cloudformation import CloudFormation
 
-        client = self.aws.client("cloudformation", timeout=timeout, connect=self._connect, retries=retries)
+        client = self.aws.client(
+            "cloudformation", timeout=timeout, connect=self._connect, retries=retries, deadline=deadline
+        )
         return CloudFormation(client, profile=self.settings.profile, report=report)
 
     def outputs(self, deadline: Deadline | None = None) -> StackOutputs:
@@ -320,46 +327,17 @@ class RegionalStack:
                 offset=(known.offset or None) if self._known_for_sure else None,
             )
 
-    def sender(self, table: str) -> "Callable[[Deadline], Send]":
-        """What gives, for a deadline, what sends a mint's requests to a table: each once.
-
-        It does without the SDK if the credentials need none.
-        """
-        from ticketctl.aws.dynamodb import needs_sdk, plain_sender, sdk_sender
+    def sender(self, table: str) -> "SendUntil":
+        """What sends a mint's requests to a table: each once, without the SDK where the credentials need none."""
+        from ticketctl.aws.dynamodb import needs_sdk, plain_sender, timed_sdk_sender
         from ticketctl.http_client import HttpClient
 
-        target = f"the table {table} in {self.region}"
+        target, timeout = f"the table {table} in {self.region}", min(self.settings.timeout, DYNAMODB_SECONDS)
         if self.aws.plain_credentials is None or (not self.aws.embedded and needs_sdk(self.region, self._environ)):
-
-            @cache
-            def sdk(seconds: float) -> "Send":
-                client = self.aws.client("dynamodb", timeout=seconds, connect=self._connect, retries=0)
-                return sdk_sender(client, target, profile=self.settings.profile)
-
-            def sdk_until(deadline: Deadline) -> "Send":
-                def send(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
-                    for seconds in SDK_SECONDS:  # a client of the SDK has one timeout for life
-                        if seconds <= deadline.left():
-                            return sdk(seconds)(operation, request)
-                    raise UnreachableError(f"{target} was not asked: no time is left", hint="try again")
-
-                return send
-
-            return sdk_until
+            return timed_sdk_sender(self.aws, target, timeout=timeout, connect=self._connect)
         transport = HttpClient(direct=self.aws.embedded is not None)
         self._opened.callback(transport.close)
-
-        def until(deadline: Deadline) -> "Send":
-            def send(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
-                left = min(deadline.left(), DYNAMODB_SECONDS)
-                if left <= 0:
-                    raise UnreachableError(f"{target} was not asked: no time is left", hint="try again")
-                connect = min(left, self._connect)
-                return plain_sender(self.aws, transport, target, timeout=left, connect=connect)(operation, request)
-
-            return send
-
-        return until
+        return plain_sender(self.aws, transport, target, timeout=timeout, connect=self._connect)
 
     def _signer(self, url: str) -> Aws:
         """Who signs for a Function URL: its host names its region."""
@@ -379,7 +357,7 @@ class RegionalStack:
         if deadline is None or self.settings.local:
             stacks = self.cloudformation(timeout=self.settings.timeout)
         elif left := deadline.left():
-            stacks = self.cloudformation(timeout=left, retries=0)
+            stacks = self.cloudformation(timeout=left, retries=0, deadline=deadline)
         else:
             raise UnreachableError("CloudFormation was not asked: no time is left", hint="try again")
         stack = stacks.find_ours(self.settings.stack)

@@ -1,8 +1,7 @@
-"""No answer before its effect is on disk: an application between the gate and the emulator.
+"""An ASGI application between the gate and the emulator: it sends an answer only after its effect is on disk.
 
-An answer is held until what the request changed is saved; requests that wait together share one write. If saving
-fails, the changes of items are undone, and every request that overlapped is answered with an error that means "not
-written". Until writing works again no request is carried out.
+Requests that wait at the same time share one write. If saving fails, changes of items are undone, and every request
+that overlapped gets an error that means "not written". Until writing works again, only reads are executed.
 """
 
 import asyncio
@@ -18,7 +17,7 @@ from ticketctl.embedded.signature import SignedRequest
 from ticketctl.embedded.store import Store, StoreError
 
 NOT_SAVED = "EngineStateNotSavedException"
-"""The error's name. It is a 400: AWS's own errors of that kind mean that nothing was written."""
+"""The name of the error. Its status is 400, because AWS's own 400 errors mean that nothing was written."""
 _PROBLEM = "the embedded AWS cannot save its state"
 _READS = re.compile("Describe|Get|List|Scan|Query|BatchGet|TransactGet|GET$|HEAD$")
 _SIGNED_FOR_STACKS = "/cloudformation/aws4_request"
@@ -26,7 +25,7 @@ _ITEM_WRITES = {"UpdateItem", "PutItem", "DeleteItem", "BatchWriteItem", "Transa
 
 
 class Durable:
-    """The emulator with its answers held until they are saved. ``log`` is told if saving fails, one line each."""
+    """The emulator, with each answer held until its effect is saved. ``log`` gets a line if saving fails."""
 
     def __init__(self, emulator: Emulator, store: Store, *, log: Callable[[str], None]) -> None:
         self._emulator = emulator
@@ -35,18 +34,18 @@ class Durable:
         self._saved: dict[str, str] = {}
         self._stacks: dict[object, str] = {}
         self._turn = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(1, "store")  # its own: functions that wait for a mint may fill the common one
+        self._thread = ThreadPoolExecutor(1, "store")  # waiting functions can fill the default pool
         self._failures = 0
         self._problem = ""
 
     def restore(self) -> None:
-        """Give the emulator what was saved; an exception if any of it cannot be restored."""
+        """Load the saved state into the emulator; raises an exception if any of it cannot be restored."""
         self._saved = self._store.services()
         self._emulator.restore(self._saved, self._store.items())
         self._stacks = self._emulator.stacks()
 
     async def close(self) -> None:
-        """Save the log lines of functions, which wait for the next write; then compact and close the file."""
+        """Save the functions' log lines, which otherwise wait for the next write; then compact and close the file."""
         try:
             async with self._turn:
                 await self._save(self._emulator.snapshot(self._saved))
@@ -55,12 +54,12 @@ class Durable:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
 
     async def __call__(self, scope: Message, request: SignedRequest, receive: Receive, send: Send) -> None:
-        """Carry out a request and answer when its effect is saved; only reads if saving has failed."""
+        """Execute a request and answer when its effect is saved; only reads if saving has failed."""
         is_call = bool(called_function(scope["path"]))
         reads = bool(_READS.match(_action(request))) and not is_call
         if self._problem and not reads and not await self._works_again():
             await self._refuse(request, send, is_call=is_call)
-        elif is_call:  # the function's own requests pass here too, and wait here
+        elif is_call:  # the requests that the function sends come through here and wait
             await self._emulator.app(scope, receive, send)
         else:
             await self._answer(scope, request, receive, send)
@@ -73,7 +72,7 @@ class Durable:
 
         failures = self._failures
         await self._emulator.app(scope, receive, hold)
-        # A task of its own: a request that is cut off must not cut off the write of those that wait with it.
+        # A separate task: if this request is cancelled, the write that it shares with others continues.
         saving = asyncio.create_task(self._commit(scope, request, failures))
         if not await asyncio.shield(saving):
             await self._refuse(request, send, is_call=False)
@@ -82,11 +81,11 @@ class Durable:
             await send(message)
 
     async def _commit(self, scope: Message, request: SignedRequest, failures: int) -> bool:
-        """Save what a request did; whether it is saved. It is undone if a save has failed since it began."""
+        """Save a request's changes; return False if they were undone because a save failed since the request began."""
         async with self._turn:
             if failures == self._failures:
                 try:
-                    await self._save(self._news(scope, request))
+                    await self._save(self._changed_documents(scope, request))
                 except (StoreError, RuntimeError, TypeError, ValueError) as error:
                     self._emulator.undo([])
                     self._failures += 1
@@ -94,20 +93,20 @@ class Durable:
                     self._log(self._problem)
             return failures == self._failures
 
-    def _news(self, scope: Message, request: SignedRequest) -> dict[str, str]:
+    def _changed_documents(self, scope: Message, request: SignedRequest) -> dict[str, str]:
         """The documents that this request may have changed."""
         action = _action(request)
         if scope["path"].endswith("/invocations"):
             return {}
         if action in _ITEM_WRITES:
             return self._emulator.snapshot(self._saved) if self._emulator.in_unsaved_table() else {}
-        # A deployment goes on after its request was answered: a client that sees it finished must find it after a kill.
+        # A deployment continues after its request was answered. Once a client saw it finished, a kill must not undo it.
         if self._has_deployed() or (_SIGNED_FOR_STACKS in _credential(request) and not _READS.match(action)):
             return self._emulator.snapshot(self._saved)
         return {} if _READS.match(action) else self._emulator.snapshot(self._saved, without="cloudformation")
 
     def _has_deployed(self) -> bool:
-        """Whether a stack has come to rest, or gone, since everything was saved last."""
+        """Whether a deployment finished, or a stack was deleted, since everything was saved last."""
         now = self._emulator.stacks()
         finished = {key: status for key, status in now.items() if status}
         return finished.items() - self._stacks.items() != set() or not self._stacks.keys() <= now.keys()
@@ -150,7 +149,7 @@ class Durable:
 
 
 def _action(request: SignedRequest) -> str:
-    """The operation that a request names: by header, by form, or (in REST) only by its method."""
+    """The operation of a request, from its header or form; the method if it has neither (REST)."""
     if target := request.headers.get("x-amz-target", "").partition(".")[2]:
         return target
     form = re.search(rb"(?:^|&)Action=(\w+)", request.body)
@@ -159,5 +158,5 @@ def _action(request: SignedRequest) -> str:
 
 
 def _credential(request: SignedRequest) -> str:
-    """What names the service that a request was signed for."""
+    """The credential of a request's signature, which includes the service's name."""
     return request.headers.get("authorization", "") or dict(request.query).get("X-Amz-Credential", "")

@@ -1,8 +1,8 @@
-"""All that ticketctl knows of ministack's insides; no other module imports it, but ``signature`` for its arithmetic.
+"""Everything that depends on ministack's internals. No other module imports ministack, except ``signature``.
 
-ministack is used as it was installed. What it keeps is read and restored with its own functions; a few of its
-functions are wrapped at run time, in this process only. ``open_emulator`` checks that they are there, so that a
-release without them is an error at the start and no silent loss later.
+The installed ministack is not changed. Its state is read and restored with its own functions; a few of its functions
+are wrapped at run time, in this process only. ``open_emulator`` checks that they exist, so a release without them is
+an error at the start and not a silent loss later.
 """
 
 import copy
@@ -27,31 +27,31 @@ _FINISHED_AS = {"UPDATE": "UPDATE_ROLLBACK_COMPLETE", "DELETE": "DELETE_FAILED"}
 
 
 class IncompatibleError(Exception):
-    """This release of ministack lacks something that we need; the text names it."""
+    """This release of ministack lacks a function that ticketctl needs; the message names it."""
 
 
 def environment(*, port: int, key: str, secret: str) -> dict[str, str]:
-    """The variables that ministack reads when it is imported."""
+    """The environment variables that ministack reads when it is imported."""
     return {
         "AUTH": "true",
         "AWS_ACCESS_KEY_ID": key,
         "AWS_SECRET_ACCESS_KEY": secret,
-        "DOCKER_HOST": "unix:///nonexistent",  # else it removes other ministack containers of the user's
+        "DOCKER_HOST": "unix:///nonexistent",  # else it removes containers of other ministack processes
         "GATEWAY_PORT": str(port),
         "IOT_MTLS_ENABLED": "0",  # else it listens on every interface
         "LAMBDA_EXECUTOR": "local",
         "LOG_LEVEL": "WARNING",
-        "PERSIST_STATE": "0",  # saving is done here
+        "PERSIST_STATE": "0",  # the module durability saves the state
         "SERVICES": SERVICES,
         "SFTP_ENABLED": "0",
     }
 
 
 class Emulator:
-    """ministack in this process; made by ``open_emulator``.
+    """ministack in this process; created by ``open_emulator``.
 
-    ``app`` is its ASGI application. ``undo`` and ``take_changes`` are about the items of tables: each change is
-    noted until it is taken, with what was there before.
+    ``app`` is its ASGI application. Each change of a table's item is recorded with the item's old value, until
+    ``take_changes`` or ``undo`` is called.
     """
 
     def __init__(self, app: Any) -> None:
@@ -60,27 +60,27 @@ class Emulator:
         self._changes: deque[tuple[Change, Callable[[], object]]] = deque()
         self._tables: set[str] = set()
         self._lock = threading.RLock()
-        self._settled_stacks: dict[object, Any] = {}
+        self._finished_stacks: dict[object, Any] = {}
 
     def issued_secret(self, key: str, token: str) -> str:
-        """The secret of a key that the emulator has issued: a function's role, an IAM user, a session."""
+        """The secret of an access key that the emulator issued to a function's role, an IAM user or a session."""
         from ministack.core.iam_evaluator import resolve_credential
 
         found = resolve_credential(key, session_token=token)
         secret = getattr(found, "secret_access_key", None)
-        if not secret or found.principal_type == "Root":  # "test", twelve digits: anybody
+        if not secret or found.principal_type == "Root":  # ministack accepts "test" or twelve digits as root
             raise RefusedError("its access key is unknown here")
         return str(secret)
 
     def is_public(self, url_id: str) -> bool:
-        """Whether there is a Function URL of that id with the auth type ``NONE``."""
+        """Whether a Function URL with this ID exists and has the auth type ``NONE``."""
         from ministack.services import lambda_svc
 
         found = lambda_svc.resolve_function_url(url_id)
         return found is not None and found[-1].get("AuthType") == "NONE"
 
     def restore(self, documents: Mapping[str, str], items: Iterable[Change]) -> None:
-        """Take back what ``snapshot`` and ``take_changes`` gave; an exception if any of it cannot be."""
+        """Load what ``snapshot`` and ``take_changes`` returned; raises an exception if any of it cannot be loaded."""
         from ministack.core import persistence
         from ministack.services import cloudformation, dynamodb
 
@@ -92,7 +92,7 @@ class Emulator:
             self._module._get_module(self._module._state_map[name]).load_persisted_state(document["state"])
         tables = {table["TableArn"]: table for _, table in dynamodb._tables.all_items()}
         for change in items:
-            if (table := tables.get(change.table_arn)) is None:  # deleted while its last item was saved
+            if (table := tables.get(change.table_arn)) is None:  # the table was deleted while the item was saved
                 continue
             keys = json.loads(change.partition_key), json.loads(change.sort_key)
             if change.item is None:
@@ -100,20 +100,18 @@ class Emulator:
             else:
                 dynamodb._set_item(table, *keys, json.loads(change.item))
         self._tables = set(tables)
-        self._finish_deployments(
-            copy.deepcopy(dict(cloudformation._stacks._data))
-        )  # which notes how they were finished last
-        self._note_changes(dynamodb)
+        self._finish_deployments(copy.deepcopy(dict(cloudformation._stacks._data)))  # fills _finished_stacks
+        self._record_changes(dynamodb)
 
     def stacks(self) -> dict[object, str]:
-        """The status of each stack; "" for one in the middle of a deployment."""
+        """The status of each stack; "" during a deployment."""
         from ministack.services import cloudformation
 
         statuses = {key: str(stack.get("StackStatus", "")) for key, stack in list(cloudformation._stacks._data.items())}
-        return {key: status * (not _is_moving(status)) for key, status in statuses.items()}
+        return {key: status * (not _is_in_progress(status)) for key, status in statuses.items()}
 
     def snapshot(self, known: Mapping[str, str], without: str = "") -> dict[str, str]:
-        """The documents that differ from the ``known`` ones; of one service it is known that nothing has changed."""
+        """The services' documents that differ from ``known``; skips the service ``without``, which did not change."""
         for _ in range(_ATTEMPTS):
             try:
                 return {
@@ -121,7 +119,7 @@ class Emulator:
                     for name, text in self._documents(without)
                     if text is not None and text != known.get(name)
                 }
-            except RuntimeError:  # a deployment in another thread changes what is read here
+            except RuntimeError:  # a deployment changed the state from another thread
                 time.sleep(_PAUSE_SECONDS)
         raise RuntimeError("the state changes faster than it can be read")
 
@@ -143,77 +141,77 @@ class Emulator:
             yield name, json.dumps(document, default=persistence._json_default)
 
     def _finish_deployments(self, stacks: dict[object, Any]) -> None:
-        """Give stacks in the middle of a deployment the state from which the next deployment can go on.
+        """Replace the status of stacks that are being deployed by one from which they can be deployed again.
 
-        Nobody would finish them after a kill: their status would stay ``…_IN_PROGRESS``.
+        After a kill nothing would finish them: their status would stay ``…_IN_PROGRESS``.
         """
         for key, stack in stacks.items():
             status = str(stack.get("StackStatus", ""))
-            if not _is_moving(status):
-                self._settled_stacks[key] = stack
+            if not _is_in_progress(status):
+                self._finished_stacks[key] = stack
                 continue
             kind = status.partition("_")[0]
-            before = self._settled_stacks.get(key) if kind == "UPDATE" else None
+            before = self._finished_stacks.get(key) if kind == "UPDATE" else None
             finished = {**(before or stack), "StackStatus": _FINISHED_AS.get(kind, "ROLLBACK_COMPLETE")}
             stacks[key] = {**finished, "StackStatusReason": "the embedded AWS was killed during the deployment"}
 
     def has_changes(self) -> bool:
-        """Whether items have changed since the changes were taken last."""
+        """Whether items changed since ``take_changes`` was last called."""
         return bool(self._changes)
 
     def in_unsaved_table(self) -> bool:
-        """Whether a noted change is of a table that no snapshot has."""
+        """Whether a recorded change belongs to a table that is in no snapshot."""
         return any(change.table_arn not in self._tables for change, _ in self._changes)
 
     def take_changes(self) -> list[tuple[Change, Callable[[], object]]]:
-        """The noted changes in their order, each with what undoes it."""
+        """Remove and return the recorded changes in order, each with a function that undoes it."""
         with self._lock:
             taken = list(self._changes)
             self._changes.clear()
             return taken
 
     def undo(self, taken: list[tuple[Change, Callable[[], object]]]) -> None:
-        """Put items back as they were before these changes and before all that were noted since."""
+        """Undo these changes and all that were recorded since."""
         with self._lock:
-            for _, back in reversed([*taken, *self._changes]):
-                back()
+            for _, undo_one in reversed([*taken, *self._changes]):
+                undo_one()
             self._changes.clear()
             self._tables.clear()  # the next change saves everything
 
-    def _note_changes(self, dynamodb: Any) -> None:
+    def _record_changes(self, dynamodb: Any) -> None:
         set_item, remove_item = dynamodb._set_item, dynamodb._remove_item
 
-        def noted(table: Any, partition_key: Any, sort_key: Any, item: Any, before: Any) -> None:
-            def back() -> object:
+        def record(table: Any, partition_key: Any, sort_key: Any, item: Any, before: Any) -> None:
+            def undo_one() -> object:
                 if before is None:
                     return remove_item(table, partition_key, sort_key)
                 return set_item(table, partition_key, sort_key, before)
 
             text = None if item is None else json.dumps(item)
             change = Change(table["TableArn"], json.dumps(partition_key), json.dumps(sort_key), text)
-            self._changes.append((change, back))
+            self._changes.append((change, undo_one))
 
-        def set_and_note(table: Any, partition_key: Any, sort_key: Any, item: Any) -> Any:
+        def set_and_record(table: Any, partition_key: Any, sort_key: Any, item: Any) -> Any:
             with self._lock:
                 before = set_item(table, partition_key, sort_key, item)
-                noted(table, partition_key, sort_key, item, before)
+                record(table, partition_key, sort_key, item, before)
             return before
 
-        def remove_and_note(table: Any, partition_key: Any, sort_key: Any) -> Any:
+        def remove_and_record(table: Any, partition_key: Any, sort_key: Any) -> Any:
             with self._lock:
                 before = remove_item(table, partition_key, sort_key)
-                noted(table, partition_key, sort_key, None, before)
+                record(table, partition_key, sort_key, None, before)
             return before
 
-        dynamodb._set_item, dynamodb._remove_item = set_and_note, remove_and_note
+        dynamodb._set_item, dynamodb._remove_item = set_and_record, remove_and_record
 
 
-def _is_moving(status: str) -> bool:
+def _is_in_progress(status: str) -> bool:
     return status.endswith("_IN_PROGRESS") and not status.startswith("REVIEW_")
 
 
 def open_emulator(variables: Mapping[str, str]) -> Emulator:
-    """Import ministack with these variables and adapt it; ``IncompatibleError`` if that is not possible."""
+    """Import ministack with these environment variables and adapt it; raises ``IncompatibleError``."""
     os.environ.update(variables)
     try:
         import ministack.app as app
@@ -236,17 +234,17 @@ def open_emulator(variables: Mapping[str, str]) -> Emulator:
         raise IncompatibleError(str(error)) from error
     missing = [f"{on.__name__}.{name}" for on, names in needed.items() for name in names if not hasattr(on, name)]
     if missing:
-        raise IncompatibleError(f"there is no {', '.join(missing)}")
+        raise IncompatibleError(f"it has no {', '.join(missing)}")
     lambda_runtime.execution_credentials = _role_credentials(sts.register_session)
     wait, *others = lambda_runtime.Worker._drain_stderr_bounded.__defaults__
     lambda_runtime.Worker._drain_stderr_bounded.__defaults__ = (min(LOG_WAIT_SECONDS, wait), *others)
-    lambda_svc._externalize_code_zip = lambda func, referenced: None  # code is saved with the rest, in one step
+    lambda_svc._externalize_code_zip = lambda func, referenced: None  # code is saved with everything else, atomically
     lambda_svc._prune_orphan_code_blobs = lambda referenced: None
     return Emulator(app)
 
 
 def _role_credentials(register: Callable[[str, dict[str, str]], None]) -> Callable[[Mapping[str, Any]], dict[str, str]]:
-    """What a function's worker signs with. ministack derives it from names that anybody knows; this adds a secret."""
+    """Credentials of functions, with a secret part. ministack's own can be computed from public names."""
     salt = secrets.token_bytes(32)
 
     def credentials(config: Mapping[str, Any]) -> dict[str, str]:

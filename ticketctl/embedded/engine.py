@@ -1,8 +1,8 @@
-"""The embedded AWS (ministack, the extra ``local``) as a command sees it: find it, start it, stop it.
+"""Find, start and stop the embedded AWS (ministack, the extra ``local``).
 
-One engine per user, in the folder ``local`` of ticketctl's state. ``server`` is its process: it holds ``engine.lock``
-while it lives and writes ``engine.json`` when it is ready; ``state.db`` has what it knows, ``engine.log`` what it
-printed.
+One engine per user, in the folder ``local`` of ticketctl's state. Its process is the module ``server``: it holds a lock
+on ``engine.lock`` while it runs and writes ``engine.json`` when it is ready. ``state.db`` is its state, ``engine.log``
+its output.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ HOST = "127.0.0.1"
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 PATIENCE_SECONDS = 1.0
-"""How long a command waits for another one before it says so."""
+"""How long a command waits for another one before it reports that it is waiting."""
 _POLL_SECONDS = 0.01
 _MODULE = "ticketctl.embedded.server"
 _PRIVATE = ("AWS_", "TICKETCTL_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "MINISTACK_", "LAMBDA_", "LOCALSTACK_")
@@ -31,7 +31,7 @@ _PRIVATE = ("AWS_", "TICKETCTL_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "MIN
 
 @dataclass(frozen=True)
 class Engine:
-    """A running engine: its process, its port on loopback and the key that it lets in.
+    """A running engine: its process ID, its loopback port, and its access key.
 
     ``started_at`` is in epoch seconds.
     """
@@ -44,16 +44,16 @@ class Engine:
 
     @property
     def endpoint_url(self) -> str:
-        """The address of its AWS APIs."""
+        """The URL of its AWS APIs."""
         return f"http://{HOST}:{self.port}"
 
     @property
     def credentials(self) -> tuple[str, str]:
-        """Access key and secret, new for each engine."""
+        """Access key and secret, new each time an engine starts."""
         return self.key, self.secret
 
     def variables(self, region: str) -> dict[str, str]:
-        """The environment variables that point any AWS tool at it."""
+        """The environment variables that make any AWS tool use this engine."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_ACCESS_KEY_ID": self.key,
@@ -62,12 +62,12 @@ class Engine:
             "AWS_DEFAULT_REGION": region,
         }
 
-    def __repr__(self) -> str:  # without the secret, which must not get into a log
+    def __repr__(self) -> str:  # without the secret, which must not appear in a log
         return f"Engine(pid={self.pid}, port={self.port})"
 
 
 class LocalAws:
-    """The embedded AWS of one user. ``report`` is told what a command waits for, one line each."""
+    """The embedded AWS of one user. ``report`` gets a line if a command has to wait."""
 
     def __init__(
         self, folder: Path, *, environ: Mapping[str, str], report: Callable[[str], None] = lambda line: None
@@ -81,7 +81,7 @@ class LocalAws:
         self.log = folder / "engine.log"
 
     def running(self) -> Engine | None:
-        """The engine, if there is one and it is ready."""
+        """The engine if one is running and ready, else ``None``."""
         if not self._is_held():
             return None
         self._check_owner()
@@ -92,24 +92,24 @@ class LocalAws:
         try:
             return Engine(**document)
         except TypeError as error:
-            raise FileError(f"{self._record} is not a record of this version: {error}", hint=hint) from None
+            raise FileError(f"{self._record} was written by another version: {error}", hint=hint) from None
 
     def ensure(self) -> Engine:
-        """The running engine, started if need be. Of two callers at once, one starts it and both get it."""
+        """The running engine; starts one if necessary. If two callers do this at once, both get the same engine."""
         if engine := self.running():
             return engine
         with self.exclusively():
             return self.running() or self._start()
 
     def stop(self) -> bool:
-        """Stop the engine; whether one was running. What it has answered is on disk all the time."""
+        """Stop the engine; return whether one was running. Everything that it answered is already on disk."""
         if not self._folder.exists():
             return False
         with self.exclusively():
             return self._stop()
 
     def reset(self) -> None:
-        """Stop the engine and forget all that it knew."""
+        """Stop the engine and delete its state."""
         with self.exclusively():
             self._stop()
             for name in ("state.db", "state.db-wal", "state.db-shm", "state.db-journal"):
@@ -117,21 +117,21 @@ class LocalAws:
 
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
-        """Hold the user's lock on starting, stopping and deploying; it falls with the process."""
+        """Hold the lock on starting, stopping and deploying; the system releases it if the process dies."""
         self.prepare()
         with (self._folder / "lock").open("w") as file:
             deadline = time.monotonic() + PATIENCE_SECONDS
             while not _try_lock(file.fileno()):
                 if time.monotonic() > deadline:
-                    self._report("waiting for another command that starts, stops or deploys the embedded AWS")
+                    self._report("waiting for another command to start, stop or deploy the embedded AWS")
                     fcntl.flock(file, fcntl.LOCK_EX)
                     break
                 time.sleep(_POLL_SECONDS)
             yield
 
     def prepare(self) -> None:
-        """Make the folder if there is none; nobody else may look into it, for it has the engine's secret."""
-        hint = "set TICKETCTL_HOME to a folder of yours"
+        """Create the folder if it does not exist, readable only by the user: it contains the engine's secret."""
+        hint = "set TICKETCTL_HOME to a folder that you own"
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._check_owner()
@@ -142,12 +142,14 @@ class LocalAws:
             raise FileError(f"{self._folder} cannot be written: {error.strerror}", hint=hint) from None
 
     def _check_owner(self) -> None:
-        """An engine of somebody else's could give any number."""
+        """Raise ``FileError`` if the folder is another user's: that user's engine could return any number."""
         if self._folder.stat().st_uid != os.geteuid():
-            raise FileError(f"{self._folder} belongs to another user", hint="set TICKETCTL_HOME to a folder of yours")
+            raise FileError(
+                f"{self._folder} belongs to another user", hint="set TICKETCTL_HOME to a folder that you own"
+            )
 
     def _is_held(self) -> bool:
-        """Whether an engine, ready or not, holds the folder."""
+        """Whether an engine is running, ready or not."""
         try:
             with self._lock.open("rb") as file:
                 if _try_lock(file.fileno(), fcntl.LOCK_SH):
@@ -159,7 +161,7 @@ class LocalAws:
         return True
 
     def _holder(self) -> int | None:
-        """The process that holds the folder, as far as it has said so."""
+        """The process ID of the engine that holds the lock, ``None`` if it has not written it yet."""
         try:
             pid = json.loads(self._lock.read_text(encoding="utf-8"))["pid"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -174,14 +176,14 @@ class LocalAws:
         pid = None if self._is_held() else self._spawn()
         deadline = time.monotonic() + START_SECONDS
         while (engine := self.running()) is None:
-            if pid is None and not self._is_held():  # the one that we waited for has ended
+            if pid is None and not self._is_held():  # the engine that was starting has ended
                 pid = self._spawn()
             if pid is not None and not is_alive(pid) and not self._is_held():
                 raise LocalEngineError(
                     f"the embedded AWS did not start; its log ends with: {self.log_tail()}", hint="ticketctl local logs"
                 )
             if time.monotonic() > deadline:
-                raise LocalEngineError("the embedded AWS does not become ready", hint="ticketctl local down")
+                raise LocalEngineError("the embedded AWS did not become ready", hint="ticketctl local down")
             time.sleep(_POLL_SECONDS)
         return engine
 
@@ -191,14 +193,14 @@ class LocalAws:
 
         scratch = self._folder / "tmp"
         try:
-            self._record.unlink(missing_ok=True)  # of an engine that was killed
-            shutil.rmtree(scratch, ignore_errors=True)  # what killed engines left behind
+            self._record.unlink(missing_ok=True)  # of a killed engine
+            shutil.rmtree(scratch, ignore_errors=True)  # files that killed engines left behind
             scratch.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(f"{self._folder} cannot be written: {error.strerror}") from None
         kept = {k: v for k, v in self._environ.items() if not k.upper().startswith(_PRIVATE)}
         command = [sys.executable, "-m", _MODULE, str(self._folder)]
-        # A shell in between makes the engine nobody's child: it outlives us and is never left a zombie of ours.
+        # The shell exits at once, so the engine is not our child: it outlives this process and never becomes a zombie.
         shell = subprocess.run(
             ["/bin/sh", "-c", '"$@" >>"$0" 2>&1 & echo $!', str(self.log), *command],
             env={**kept, "TMPDIR": str(scratch)},
@@ -222,7 +224,10 @@ class LocalAws:
                     os.kill(pid, signal.SIGTERM)
                 asked.add(pid)
             if time.monotonic() > deadline:
-                raise LocalEngineError(f"the embedded AWS (process {pid}) does not stop", hint=f"kill -9 {pid}")
+                raise LocalEngineError(
+                    f"the embedded AWS (process {pid}) did not stop",
+                    hint=f"kill -9 {pid}",
+                )
             time.sleep(_POLL_SECONDS)
         self._record.unlink(missing_ok=True)
         return was_running
@@ -244,7 +249,7 @@ def _try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is a process of that id."""
+    """Whether a process with this ID exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -255,7 +260,7 @@ def is_alive(pid: int) -> bool:
 
 
 def is_engine(pid: int) -> bool:
-    """Whether the process of that id is an embedded AWS, and not another that has got its number since."""
+    """Whether the process with this ID is an embedded AWS, and not another process that reuses the ID."""
     try:
         return _MODULE.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -269,7 +274,7 @@ def is_engine(pid: int) -> bool:
 
 
 def reachable_url(function_url: str, endpoint_url: str | None) -> str:
-    """The address at which a Function URL answers: an emulated one answers under its endpoint."""
+    """The URL at which a Function URL can be called: an emulated one is a path of the endpoint."""
     if endpoint_url is None or ".lambda-url." not in function_url or ".on.aws" not in function_url:
         return function_url
     url_id = function_url.partition("://")[2].partition(".")[0]

@@ -1,13 +1,13 @@
-"""The gate in front of the embedded AWS: an ASGI application that decides who gets in.
+"""The gate in front of the embedded AWS: an ASGI application that authenticates requests.
 
-Anything that reaches the port could otherwise create a function and so run code as the user. So the default is no:
+Without it, anything that can connect to the port could create a function and so run code as the user. The rules:
 
-- a request must be signed with this engine's own key, or with credentials that the engine has issued (a function's
-  role, an IAM user, a session), and the gate verifies the signature over the body that it received;
-- a request to a public Function URL (auth type ``NONE``) may be unsigned, and then a browser may send it for a page
-  (``Origin``, ``Sec-Fetch-Site``);
-- the ``Host`` must be this machine's loopback (a page could otherwise reach us by a name of its own: DNS rebinding);
-- no answer allows a page of another origin to read it.
+- A request must be signed with this engine's own key, or with credentials that the engine issued (a function's role,
+  an IAM user, a session). The gate verifies the signature over the body that it received.
+- A request to a public Function URL (auth type ``NONE``) may be unsigned. Then it may also come from a web page
+  (``Origin``, ``Sec-Fetch-Site``).
+- The ``Host`` must be a loopback name. This prevents DNS rebinding: a web page that uses its own name for 127.0.0.1.
+- No answer allows a web page of another origin to read it.
 """
 
 import hmac
@@ -31,14 +31,14 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 """An ASGI application; see the ASGI specification, version 3."""
 Inside = Callable[[Message, SignedRequest, Receive, Send], Awaitable[None]]
-"""An application that also gets the request as the gate has read it."""
+"""An ASGI application that also gets the request that the gate has read."""
 
 
 class Gate:
-    """Let a request through to ``inside`` or refuse it with 403.
+    """Pass a request to ``inside`` or refuse it with 403.
 
-    ``key`` and ``secret`` are the engine's own; ``issued`` gives the secret of a key that the engine has issued,
-    ``is_public`` says whether the Function URL of that id is open to anyone.
+    ``key`` and ``secret`` are the engine's own. ``issued`` returns the secret of a key that the engine issued.
+    ``is_public`` returns whether anyone may call the Function URL with that ID.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class Gate:
         self._is_public = is_public
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one connection's request, as ASGI wants it."""
+        """Answer one request (the ASGI interface)."""
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
         elif scope["type"] == "http":
             await self._answer(scope, receive, send)
-        else:  # there is nothing here that speaks WebSocket
+        else:  # WebSocket is not supported
             await receive()
             await send({"type": "websocket.close", "code": 1008})
 
@@ -86,7 +86,7 @@ class Gate:
             return
         body = [{"type": "http.request", "body": request.body, "more_body": False}]
 
-        async def again() -> Message:
+        async def receive_again() -> Message:
             return body.pop() if body else await receive()
 
         async def without_cors(message: Message) -> None:
@@ -95,11 +95,11 @@ class Gate:
                 message = {**message, "headers": kept}
             await send(message)
 
-        await self._inside(scope, request, again, without_cors)
+        await self._inside(scope, request, receive_again, without_cors)
 
     def _admit(self, path: str, request: SignedRequest) -> None:
         if request.headers.get("host", "").rpartition(":")[0] not in HOSTS:
-            raise RefusedError("its Host is not this machine")
+            raise RefusedError("its Host is not a loopback name")
         called = called_function(path)
         if called and not claims_signature(request):
             if not self._is_public(called):
@@ -116,13 +116,13 @@ class Gate:
 
 
 def called_function(path: str) -> str:
-    """The id of the Function URL that a path calls; "" for any other path."""
+    """The ID of the Function URL that a path calls; "" for any other path."""
     found = _FUNCTION_URL.match(path)
     return found[1] if found else ""
 
 
 async def refuse(send: Send, headers: dict[str, str], status: int, code: str, message: str) -> None:
-    """Answer with an error as AWS writes it: XML for the query protocol, JSON for the others."""
+    """Answer with an error in AWS's format: XML for the query protocol, JSON for the others."""
     if headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
         kind, body = b"text/xml", _xml(code, message)
     else:
@@ -131,7 +131,7 @@ async def refuse(send: Send, headers: dict[str, str], status: int, code: str, me
 
 
 async def answer(send: Send, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
-    """Send a whole answer."""
+    """Send a complete answer."""
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})
@@ -163,7 +163,7 @@ async def _body(receive: Receive) -> bytes:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise RefusedError("it is cut short")
+            raise RefusedError("it is incomplete")
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         more = message.get("more_body", False)

@@ -1,7 +1,7 @@
-"""The embedded AWS's process: ``python -m ticketctl.embedded.server FOLDER``.
+"""The process of the embedded AWS: ``python -m ticketctl.embedded.server FOLDER``.
 
-One process per folder: it locks ``engine.lock`` for its whole life. When it is ready it writes its own record,
-``engine.json``, so that an interruption of the command that started it leaves no engine that nobody knows.
+One process per folder: it holds a lock on ``engine.lock`` until it ends. When it is ready, it writes its own record,
+``engine.json``. So if the command that started it is interrupted, other commands still find it.
 """
 
 import asyncio
@@ -35,9 +35,9 @@ def main(folder: Path) -> None:
     os.umask(0o077)
     with (folder / LOCK).open("a+", encoding="utf-8") as lock:
         if not _lock(lock):
-            sys.exit(f"another embedded AWS runs on {folder}")
+            sys.exit(f"another embedded AWS already uses {folder}")
         record = folder / RECORD
-        record.unlink(missing_ok=True)  # it names an engine that is gone
+        record.unlink(missing_ok=True)  # of an engine that has ended
         listener = listen(preferred=last_port(lock))
         port = listener.getsockname()[1]
         _write_holder(lock, port)
@@ -54,7 +54,7 @@ def main(folder: Path) -> None:
             durable = Durable(emulator, Store(folder / STORE), log=_log)
             durable.restore()
         except IncompatibleError as error:
-            sys.exit(f"this release of ministack cannot be used: {error}")
+            sys.exit(f"this release of ministack is not supported: {error}")
         except StoreError as error:
             sys.exit(f"the state cannot be opened: {error}")
         except Exception as error:
@@ -67,7 +67,7 @@ def main(folder: Path) -> None:
 
 
 class Server:
-    """Serves the emulator behind its gate, on a listener of loopback."""
+    """Serves the emulator, behind its gate, on a loopback socket."""
 
     def __init__(self, listener: socket.socket, emulator: Emulator, durable: Durable, *, key: str, secret: str) -> None:
         self._listener = listener
@@ -85,7 +85,7 @@ class Server:
         self._ended = asyncio.Event()
 
     async def run(self, *, ready: Callable[[], None], wanted: Callable[[], bool]) -> None:
-        """Serve until a signal, or until it is not ``wanted`` any more; then save what is left to save."""
+        """Serve until a signal, or until ``wanted`` returns False; then save what is not saved yet."""
         from hypercorn.asyncio import serve
         from hypercorn.config import Config
 
@@ -124,7 +124,7 @@ class Server:
 
 
 def listen(preferred: int) -> socket.socket:
-    """A listener on loopback, on the preferred port if it is free, so that addresses survive a restart."""
+    """A loopback socket, on the preferred port if it is free, so that URLs stay the same after a restart."""
     for port in (preferred, 0):
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -144,7 +144,7 @@ def _lock(file: TextIO) -> bool:
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # for a moment also while a command looks whether an engine holds it
+        except BlockingIOError:  # a command that checks the lock also holds it for a moment
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.005)
@@ -153,7 +153,7 @@ def _lock(file: TextIO) -> bool:
 
 
 def last_port(lock: TextIO) -> int:
-    """The port of the engine that held the lock last; 0 if there was none."""
+    """The port of the engine that last held the lock; 0 if unknown."""
     lock.seek(0)
     with contextlib.suppress(ValueError, KeyError, TypeError):
         port = int(json.loads(lock.read())["port"])

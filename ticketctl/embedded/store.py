@@ -1,9 +1,8 @@
-"""What the embedded AWS knows, on disk: one SQLite file, in which a write is either whole or not there.
+"""The state of the embedded AWS on disk: one SQLite file with atomic writes.
 
-SQLite's write-ahead log is the append-only journal with compaction that durability needs: a commit appends and syncs
-(``synchronous=FULL``), a checkpoint compacts, and a record that was cut off by a crash is dropped when the file is
-opened. Items of tables are rows of their own, so that a mint writes one row; everything else is one document for each
-service, written if it has changed.
+SQLite's write-ahead log is an append-only journal with compaction: a commit appends and syncs (``synchronous=FULL``),
+a checkpoint compacts, and a record that a crash cut off is dropped when the file is opened. Each item of a table is a
+row, so a mint writes one row. Everything else is one document per service, written if it changed.
 """
 
 import os
@@ -16,7 +15,7 @@ FORMAT = 1
 
 
 class Change(NamedTuple):
-    """An item of a table as it is now, in JSON; ``item`` is ``None`` for one that is gone."""
+    """The current value of a table's item, in JSON; ``item`` is ``None`` if it was deleted."""
 
     table_arn: str
     partition_key: str
@@ -25,11 +24,11 @@ class Change(NamedTuple):
 
 
 class StoreError(Exception):
-    """The file cannot be read or written; the text says why and names it."""
+    """The file cannot be read or written; the message names it and says why."""
 
 
 class Store:
-    """The file at ``path``, made if there is none. Not safe for threads: one thread uses it after another."""
+    """The file at ``path``, created if it does not exist. Not thread-safe: use it in one thread at a time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -45,7 +44,8 @@ class Store:
                 "CREATE TABLE IF NOT EXISTS probes (id INTEGER PRIMARY KEY, count INTEGER NOT NULL);"
                 f"PRAGMA user_version = {FORMAT}; COMMIT;"
             )
-            self._inode = path.stat().st_ino
+            files = (path, path.with_name(f"{path.name}-wal"))
+            self._inodes = {file: file.stat().st_ino for file in files}
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{path}: {error}") from error
 
@@ -61,16 +61,16 @@ class Store:
             raise StoreError(f"{self._path}: {error}") from error
 
     def items(self) -> Iterator[Change]:
-        """The items that were written after the document of their service, in no order."""
+        """The items that changed after the document of their service was written, in no order."""
         try:
             yield from map(Change._make, self._database.execute("SELECT * FROM items"))
         except sqlite3.Error as error:
             raise StoreError(f"{self._path}: {error}") from error
 
     def write(self, documents: Mapping[str, str], changes: Iterable[Change], *, replaces_items: bool) -> None:
-        """Save documents and changes in one step; ``replaces_items``: the documents have every item up to now."""
+        """Save documents and changes atomically; ``replaces_items``: the documents contain all earlier items."""
         try:
-            self._check_place()
+            self._check_files()
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 self._database.executemany("REPLACE INTO services VALUES (?, ?)", documents.items())
@@ -86,14 +86,15 @@ class Store:
             raise StoreError(f"{self._path}: {error}") from error
 
     def probe(self) -> None:
-        """Write something small, to find out whether writing works again."""
+        """Write a small row to see if writing works again."""
         try:
-            self._check_place()
+            self._check_files()
             self._database.execute("REPLACE INTO probes VALUES (1, 1 + coalesce((SELECT count FROM probes), 0))")
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self._path}: {error}") from error
 
-    def _check_place(self) -> None:
-        """What is written to a file that was removed or replaced is lost, though every write succeeds."""
-        if os.stat(self._path).st_ino != self._inode:  # noqa: PTH116 - on the path of every mint
-            raise OSError("another file has taken its place")
+    def _check_files(self) -> None:
+        """Raise ``OSError`` if a file was removed or replaced: writes to it would succeed and then be lost."""
+        for path, inode in self._inodes.items():
+            if os.stat(path).st_ino != inode:  # noqa: PTH116 - runs for every mint, and pathlib is slower
+                raise OSError(f"{path.name} was replaced")

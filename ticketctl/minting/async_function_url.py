@@ -10,7 +10,7 @@ import httpx
 from ticketctl.deadline import Deadline
 from ticketctl.errors import SetupError
 from ticketctl.http_client import Response, TransportError, UnsendableError
-from ticketctl.minting.function_url import FunctionUrl, Request, time_left
+from ticketctl.minting.function_url import FunctionUrl, Request
 from ticketctl.minting.source import CONNECT_SECONDS
 from ticketctl.models import Block, MintRequest
 
@@ -55,10 +55,11 @@ class AsyncUrlSource:
         headers = request.headers
         if signed:
             loop = asyncio.get_running_loop()
-            headers = await loop.run_in_executor(self._threads, self._url.signed_headers, request)
-        begun = _Begun()
+            headers = await loop.run_in_executor(self._threads, self._url.signed_headers, request, deadline)
+        begun, left = _Begun(), deadline.left()
+        if left <= 0:
+            raise self._url.failure(request, TransportError("no time is left", sent=False))
         try:
-            left = time_left(deadline)
             timeout = httpx.Timeout(left, connect=min(left, self._connect))
             async with asyncio.timeout(left):  # httpx would begin anew with each piece of the answer
                 answer = await self._client.request(
@@ -69,8 +70,6 @@ class AsyncUrlSource:
                     timeout=timeout,
                     extensions={"trace": begun.trace},
                 )
-        except TransportError as error:
-            raise self._url.failure(request, error) from error
         except TimeoutError as error:
             raise self._url.failure(request, TransportError("the answer takes too long", sent=begun.sent)) from error
         except (httpx.InvalidURL, httpx.RequestError) as error:

@@ -3,28 +3,26 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ticketctl import handler as bundle
+from ticketctl.aws.dynamodb import SendUntil
 from ticketctl.deadline import Deadline
 from ticketctl.minting.source import problem_error, quoted_key
 from ticketctl.models import Block, Counter, MintRequest
-
-if TYPE_CHECKING:
-    from create_ticket import Send
 
 
 class DynamoDBSource:
     """The table of a stack; its default counter has the region's name.
 
-    ``sender`` gives what sends DynamoDB operations until a deadline. ``increment`` is the step of the default counter
+    ``send_until`` gives what sends DynamoDB operations until a deadline. ``increment`` is the default counter's step
     and ``offset`` the first ticket that it begins with. With ``None`` the counter must exist: it begins once, in the
     lane that its stack has now and not in a remembered one.
     """
 
     def __init__(
         self,
-        sender: "Callable[[Deadline], Send]",
+        send_until: SendUntil,
         table: str,
         *,
         region: str,
@@ -32,7 +30,7 @@ class DynamoDBSource:
         offset: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._sender = sender
+        self._send_until = send_until
         self._table = table
         self._region = region
         self._increment = increment
@@ -49,7 +47,7 @@ class DynamoDBSource:
             fence = self._fences.get(handler.check_name(name), handler.Fence(self._increment))
             handler.check_count(request.count, handler.MAX_COUNT)
             answer, fence = handler.mint_with_key(
-                self._sender(deadline),
+                self._send_until(deadline),
                 self._table,
                 name,
                 request.count,
@@ -69,7 +67,7 @@ class DynamoDBSource:
         name = self._region if partition is None else partition
         with translated_problems(name):
             request = handler.read_request(self._table, handler.check_name(name))
-            item = self._sender(deadline)("GetItem", request)
+            item = self._send_until(deadline)("GetItem", request)
             if "Item" not in item:
                 raise handler.unknown_counter(name)
             return Counter.from_answer(handler.read_counter(item["Item"]))

@@ -20,8 +20,8 @@ from ticketctl.http_client import Response, TransportError, UnsendableError
 from ticketctl.minting.source import CONNECT_SECONDS, PROBLEMS, host_of, problem_error, quoted_key
 from ticketctl.models import Block, Counter, MintRequest
 
-Signer = Callable[[str, str, Mapping[str, str], bytes], Mapping[str, str]]
-"""``(method, url, headers, body)`` to the headers to send."""
+Signer = Callable[[str, str, Mapping[str, str], bytes, Deadline], Mapping[str, str]]
+"""``(method, url, headers, body, deadline)`` to the headers to send."""
 
 
 class Request(NamedTuple):
@@ -62,9 +62,9 @@ class FunctionUrl:
         query = "" if partition is None else f"?partition={quote(partition, safe='-_.~')}"
         return Request("GET", f"{self._url}status{query}", {}, b"", partition, 0)
 
-    def signed_headers(self, request: Request) -> Mapping[str, str]:
-        """The headers that sign a request; looking for credentials may take its time."""
-        return self._sign(request.method, request.url, request.headers, request.body)
+    def signed_headers(self, request: Request, deadline: Deadline) -> Mapping[str, str]:
+        """The headers that sign a request; the deadline also bounds the look-up of credentials."""
+        return self._sign(request.method, request.url, request.headers, request.body, deadline)
 
     def wants_signature(self, response: Response, *, signed: bool) -> bool:
         """Whether the request must be sent once more, signed; that is remembered."""
@@ -137,7 +137,7 @@ class Transport(Protocol):
     """What sends requests: ``ticketctl.http_client.Transport``."""
 
     def request(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, connect: float, answer: float
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, deadline: Deadline, connect: float
     ) -> Response:
         """Send one and give its answer; raises ``TransportError``."""
         ...
@@ -171,26 +171,19 @@ class UrlSource:
 
     def _ask(self, request: Request, deadline: Deadline) -> Response:
         signed = self._url.signs
-        while True:
-            headers = self._url.signed_headers(request) if signed else request.headers
-            try:
-                left = time_left(deadline)
-                response = self._transport.request(
-                    request.method, request.url, headers, request.body, connect=min(left, self._connect), answer=left
-                )
-            except TransportError as error:
-                raise self._url.failure(request, error) from error
-            if not self._url.wants_signature(response, signed=signed):
-                return response
-            signed = True
+        response = self._send(request, deadline, signed=signed)
+        if self._url.wants_signature(response, signed=signed):
+            response = self._send(request, deadline, signed=True)
+        return response
 
-
-def time_left(deadline: Deadline) -> float:
-    """The seconds for a request; raises ``TransportError`` if there are none: nothing is sent."""
-    left = deadline.left()
-    if left <= 0:
-        raise TransportError("no time is left", sent=False)
-    return left
+    def _send(self, request: Request, deadline: Deadline, *, signed: bool) -> Response:
+        headers = self._url.signed_headers(request, deadline) if signed else request.headers
+        try:
+            return self._transport.request(
+                request.method, request.url, headers, request.body, deadline=deadline, connect=self._connect
+            )
+        except TransportError as error:
+            raise self._url.failure(request, error) from error
 
 
 def _document(response: Response) -> Mapping[str, Any]:
