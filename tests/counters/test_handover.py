@@ -13,10 +13,10 @@ from botocore.exceptions import ClientError
 from tests.support.counter_items import item, number, offered, regions
 from tests.support.model_table import Client, Item, ModelTable, Request
 from ticketctl.aws.dynamodb import sdk_sender
-from ticketctl.counters.handover import Holding, begin, clear_offer, offer, read_holding, release, take
+from ticketctl.counters.handover import Holding, clear_offer, create_counter, offer, read_holding, release, take
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.sequence import DEFAULT, Member, _hand_over, arrange, survey
-from ticketctl.counters.table import Counters, NotSoError
+from ticketctl.counters.table import Counters
 from ticketctl.errors import CounterInvalidError, RefusedError
 from ticketctl.handler import handler
 
@@ -53,7 +53,7 @@ class Region:
 def test_a_counter_begins_with_the_lanes_of_the_others() -> None:
     """The first write of a counter has its own lane, those on offer, and the regions that share it."""
     west = Region("west")
-    begin(west.table, "west", Lane(2, 3), offers={"east": Lane(1, 3), "north": Lane(3, 3)})
+    create_counter(west.table, "west", Lane(2, 3), offers={"east": Lane(1, 3), "north": Lane(3, 3)})
     assert west.items == [
         item(
             "west",
@@ -70,10 +70,10 @@ def test_a_counter_begins_with_the_lanes_of_the_others() -> None:
 def test_a_counter_begins_held_back_and_with_a_ceiling() -> None:
     """A half-made counter is one that is frozen with a word of its own."""
     west = Region("west")
-    begin(west.table, "orders", Lane(7, 2), offers={}, ceiling=7, half_made=True)
+    create_counter(west.table, "orders", Lane(7, 2), offers={}, ceiling=7, pending=True)
     assert west.items == [item("orders", 5, 2, ceiling=number(7), frozen={"S": "half-made"}, **regions("west"))]
     holding = west.holding()
-    assert (holding.region, holding.lane, holding.offers, holding.is_half_made) == ("west", Lane(7, 2), {}, True)
+    assert (holding.region, holding.lane, holding.offers, holding.is_pending) == ("west", Lane(7, 2), {}, True)
     assert holding.counter.frozen
 
 
@@ -81,8 +81,8 @@ def test_a_counter_begins_once() -> None:
     """Where there is one already it stays as it is, and whoever asked is given it."""
     there = item("orders", 41)
     west = Region("west", there)
-    with pytest.raises(NotSoError) as caught:
-        begin(west.table, "orders", Lane(1, 2), offers={"east": Lane(2, 2)})
+    with pytest.raises(handler.ConditionFailedError) as caught:
+        create_counter(west.table, "orders", Lane(1, 2), offers={"east": Lane(2, 2)})
     assert (caught.value.item, west.items) == (there, [there])
 
 
@@ -91,7 +91,7 @@ def test_a_counter_that_could_not_mint_is_not_begun(ceiling: int) -> None:
     """A ceiling below the first ticket or above the largest is refused before anything is sent."""
     west = Region("west")
     with pytest.raises(RefusedError, match=f"^no ticket fits: the first is 7, the ceiling {ceiling}$"):
-        begin(west.table, "orders", Lane(7, 2), offers={}, ceiling=ceiling)
+        create_counter(west.table, "orders", Lane(7, 2), offers={}, ceiling=ceiling)
     assert west.items == []
 
 
@@ -99,7 +99,7 @@ def test_a_counter_whose_first_ticket_is_beyond_the_largest_is_not_begun() -> No
     """Without a ceiling the largest ticket is the limit."""
     west = Region("west")
     with pytest.raises(RefusedError, match=f"^no ticket fits: the first is {MAX + 1}, the ceiling {MAX}$"):
-        begin(west.table, "orders", Lane(MAX + 1, 2), offers={})
+        create_counter(west.table, "orders", Lane(MAX + 1, 2), offers={})
     assert west.items == []
 
 
@@ -184,7 +184,7 @@ def test_other_attributes_stay() -> None:
 def test_an_offer_is_refused_where_the_lane_is_another(there: dict[str, Any], increment: int) -> None:
     """A lane that was split meanwhile is not split by what somebody read before, and nothing is changed."""
     east = Region("east", there)
-    with pytest.raises(NotSoError) as caught:
+    with pytest.raises(handler.ConditionFailedError) as caught:
         offer(east.table, "orders", increment, ["west"])
     assert (caught.value.item, east.items) == (there, [there])
 
@@ -192,7 +192,7 @@ def test_an_offer_is_refused_where_the_lane_is_another(there: dict[str, Any], in
 def test_an_offer_of_a_counter_that_went_away_makes_none() -> None:
     """A write that changes nothing that is there would begin a counter; the condition is against it."""
     east = Region("east")
-    with pytest.raises(NotSoError) as caught:
+    with pytest.raises(handler.ConditionFailedError) as caught:
         offer(east.table, "orders", 1, ["west"])
     assert (caught.value.item, east.items) == (None, [])
 
@@ -202,7 +202,7 @@ def test_a_lane_that_is_too_thin_is_not_split() -> None:
     thin = MAX // 2 + 1
     east = Region("east", item("orders", 40, thin), item("users", 40, MAX // 2))
     with pytest.raises(
-        RefusedError, match=f"^the lane of 'orders' in east is too thin to be split: its step is {thin}$"
+        RefusedError, match=f"^the lane of 'orders' in east cannot be split again: its increment is already {thin}$"
     ):
         offer(east.table, "orders", thin, ["west"])
     assert offer(east.table, "users", MAX // 2, ["west"]).counter.increment == MAX - 1
@@ -252,7 +252,7 @@ def test_a_lane_is_not_taken_where_a_counter_came_from_elsewhere(alien: dict[str
     with pytest.raises(RefusedError) as caught:
         take(west.table, "orders", donor)
     assert (caught.value.message, caught.value.hint) == (
-        "the counter 'orders' is in west already, and not in the lane 41, 43, 45, … that east has handed over to it; "
+        "west already has a counter 'orders', and it is not in the lane 41, 43, 45, … that east has handed over to it; "
         "nothing was changed",
         "ticketctl regions",
     )
@@ -274,6 +274,49 @@ def test_what_holds_for_a_counter_holds_for_each_part(state: dict[str, Any]) -> 
     take(west.table, "orders", offer(east.table, "orders", 3, ["west"]))
     assert west.items == [item("orders", 37, 6, **state, **regions("east", "west"))]
     assert east.items == [item("orders", 40, 6, **state, **offered("west", Lane(43, 6)), **regions("east", "west"))]
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [{"S": "ours"}, {"N": "7"}, {"BOOL": False}, {"SS": ["a", "b"]}, {"B": b"\x00\xff"}],
+    ids=lambda value: next(iter(value)),
+)
+def test_an_attribute_that_this_version_does_not_know_is_handed_over(unknown: dict[str, Any]) -> None:
+    """A new region's counter has every attribute of the donor's that is not about the donor alone."""
+    east, west = Region("east", item("orders", 40, 3, note=unknown)), Region("west")
+    take(west.table, "orders", offer(east.table, "orders", 3, ["west"]))
+    assert west.items == [item("orders", 37, 6, note=unknown, **regions("east", "west"))]
+    assert east.items[0]["note"] == unknown
+
+
+def test_what_is_about_the_donor_alone_is_not_handed_over() -> None:
+    """Its last mint, the lanes that it offers to others, and above all its register of keys stay with the donor.
+
+    The keys were minted there, and a retry of a key is sent to the region that it was first sent to.
+    """
+    slots = "0123456789abcdef"
+    register: dict[str, Any] = {f"k{slot}": {"B": slot.encode() * 15} for slot in slots}
+    register |= {f"l{slot}": number(40 - step) for step, slot in enumerate(slots)}
+    kept = {**register, "minted_at": number(7), **offered("north", Lane(41, 3))}
+    east, west = Region("east", item("orders", 40, 3, **kept)), Region("west")
+    donor = offer(east.table, "orders", 3, ["west"])
+    take(west.table, "orders", donor)
+    assert west.items == [item("orders", 37, 6, **regions("east", "west"))]
+    assert {name: east.items[0][name] for name in kept} == kept
+
+
+@pytest.mark.parametrize("frozen", [{"S": "gapless"}, {"N": "1"}, {"BOOL": False}], ids=str)
+def test_a_state_that_this_version_does_not_know_is_not_split(frozen: dict[str, Any]) -> None:
+    """A counter that is gapless, for example, would not be so in two regions: nothing is offered."""
+    before = item("orders", 40, frozen=frozen)
+    east, west = Region("east", before), Region("west")
+    assert not east.holding().can_be_split
+    with pytest.raises(handler.ConditionFailedError):
+        offer(east.table, "orders", 1, ["west"])
+    members = [Member(east.table), Member(west.table)]
+    with pytest.raises(RefusedError, match=r"^orders is in a state that several regions cannot share; nothing was"):
+        _hand_over(members, "orders", members[1], lambda line: None)
+    assert (east.items, west.items) == ([before], [])
 
 
 def test_every_region_learns_of_all_the_others() -> None:
@@ -342,7 +385,7 @@ def test_nothing_is_found_where_nothing_is() -> None:
     """A region that has no part of a counter says so, and one of the article's has all numbers after its last."""
     assert read_holding(Region("east").table, "orders") is None
     holding = Region("east", item("orders", 40)).holding()
-    assert (holding.lane, holding.offers, holding.regions, holding.is_half_made) == (
+    assert (holding.lane, holding.offers, holding.regions, holding.is_pending) == (
         Lane(41, 1),
         {},
         frozenset(),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from hypothesis.stateful import (
 from tests.support.counter_items import item, number, offered, regions
 from tests.support.model_table import Fate, Item, ModelTable
 from ticketctl.aws.dynamodb import sdk_sender
-from ticketctl.counters.handover import Holding, begin, offer, take
+from ticketctl.counters.handover import Holding, create_counter, offer, take
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.sequence import (
     DEFAULT,
@@ -36,8 +37,9 @@ from ticketctl.counters.sequence import (
     advance,
     arrange,
     create,
+    freeze,
     survey,
-    switch,
+    thaw,
     withdraw_offers,
 )
 from ticketctl.counters.table import Counters
@@ -73,16 +75,19 @@ class World:
         self.members: dict[str, Member] = {}
         self.faults: dict[int, Fault] = {}
         self.calls = 0
+        self.requests: list[tuple[str, str]] = []  # region and operation of each; a further page of a scan is none
         self.met: set[Fault] = set()
         for name in names:
             self.add(name)
 
     def add(self, name: str, *items: Mapping[str, Any], start: Lane | None = None, retired: bool = False) -> None:
         rows = {str(each["partition"]["S"]): each for each in items}
-        self.tables[name] = ModelTable(TABLE, rows=rows, before_call=self._before_call)
+        self.tables[name] = ModelTable(TABLE, rows=rows, before_call=partial(self._before_call, name))
         self.members[name] = Member(Counters(self.tables[name], TABLE, region=name), start, retired)
 
-    def _before_call(self, *_: object) -> Fate:
+    def _before_call(self, region: str, operation: str, request: Mapping[str, Any]) -> Fate:
+        if "ExclusiveStartKey" not in request:
+            self.requests.append((region, operation))
         fault = self.faults.get(self.calls, Fate.ANSWERED)
         self.calls += 1
         if fault is not Fate.ANSWERED:
@@ -234,7 +239,7 @@ def test_lanes_that_meet_are_both_named(east: tuple[int, int], west: tuple[int, 
     for check in (found.require_disjoint, lambda: world.arrange("north")):
         with pytest.raises(RefusedError) as caught:
             check()
-        assert caught.value.message == f"the counter 'east' in east and the counter 'west' in west meet: {lanes}"
+        assert caught.value.message == f"the counter 'east' in east and the counter 'west' in west overlap: {lanes}"
     assert world.items("north") == []
 
 
@@ -264,7 +269,9 @@ def test_a_fresh_sequence_has_lanes_in_the_order_of_its_regions(names: list[str]
     world = World(*sorted(names))
     world.arrange(*names)
     for offset, name in enumerate(names, start=1):
-        assert world.items(name) == [item(name, offset - len(names), len(names), **regions(*names))]
+        assert world.items(name) == [
+            item(name, offset - len(names), len(names) if len(names) > 1 else None, **regions(*names))
+        ]
     assert [world.mint(name)[0] for name in names] == list(range(1, len(names) + 1))
     assert [world.mint(name)[0] for name in names] == list(range(len(names) + 1, 2 * len(names) + 1))
 
@@ -444,6 +451,73 @@ def test_a_run_that_is_cut_short_at_any_call_is_finished_by_the_next(fault: Faul
     assert at > 20
 
 
+def test_a_counter_that_cannot_be_split_does_not_stop_the_others() -> None:
+    """It stays in its region, and is reported; the others are handed over."""
+    world = World("west")
+    gapless = item("invoices", 5, frozen={"S": "gapless"})
+    world.add("east", item("east", 10), gapless, item("orders", 5))
+    assert world.arrange("west") == [
+        "the default counter: east has handed 11, 13, 15, … over to west",
+        "invoices: not handed over to west: it is in a state that several regions cannot share",
+        "orders: east has handed 6, 8, 10, … over to west",
+    ]
+    assert gapless in world.items("east")
+    assert sorted(row["partition"]["S"] for row in world.items("west")) == ["orders", "west"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_arranging_what_is_arranged_reads_each_table_once_and_writes_nothing(count: int) -> None:
+    """A deployment that changes nothing needs one survey, and none if it knows one already."""
+    names = POOL[:count]
+    world = World(*names)
+    world.arrange(*names)
+    world.requests.clear()
+    world.arrange(*names)
+    assert sorted(world.requests) == sorted((name, "Scan") for name in names)
+    known = survey(world.all())
+    world.requests.clear()
+    arrange(world.all(), names, known=known)
+    assert world.requests == []
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param(lambda world: world.add("t"), id="a new region"),
+        pytest.param(lambda world: world.add("t", start=Lane(1, 1)), id="a default counter that may begin"),
+        pytest.param(lambda world: offer(world.members["m"].table, "m", 2, ["c"]), id="a lane on offer"),
+        pytest.param(
+            lambda world: create_counter(world.members["m"].table, "orders", Lane(1, 2)), id="a counter in one region"
+        ),
+        pytest.param(
+            lambda world: world.tables["m"].rows.update(m=item("m", 5, 2, frozen={"S": "half-made"})), id="pending"
+        ),
+    ],
+)
+def test_a_survey_that_shows_work_to_do_is_read_again(left: Callable[[World], object]) -> None:
+    """What was known before the deployment saves a survey only if nothing is left to do."""
+    world = World("m", "c")
+    world.arrange("m", "c")
+    left(world)
+    known = survey(world.all())
+    world.requests.clear()
+    with suppress(RefusedError):
+        arrange(world.all(), list(world.members), known=known)
+    assert ("m", "Scan") in world.requests
+
+
+def test_joining_reads_each_table_twice() -> None:
+    """However many regions and counters there are: once before the lanes are handed over and once after."""
+    world = World("m", "c", "x")
+    world.arrange("m", "c", "x")
+    made(world, "orders")
+    world.add("a")
+    world.add("t")
+    world.requests.clear()
+    world.arrange(*world.members)
+    assert sorted(name for name, operation in world.requests if operation == "Scan") == sorted([*world.members] * 2)
+
+
 # --- create ----------------------------------------------------------------------------------------
 
 
@@ -490,7 +564,7 @@ def test_a_counter_that_is_another_than_asked_for_is_refused(asked: dict[str, An
     world.mint("west", "orders", count=3)
     before = copy_of(world)
     with pytest.raises(
-        RefusedError, match=r"^the counter 'orders' exists in east and is another: last ticket -1, step 2"
+        RefusedError, match=r"^the counter 'orders' exists in east with other options: last ticket -1, increment 2"
     ):
         made(world, **asked)
     assert {name: world.items(name) for name in world.members} == {name: before.items(name) for name in world.members}
@@ -499,7 +573,7 @@ def test_a_counter_that_is_another_than_asked_for_is_refused(asked: dict[str, An
 def test_a_counter_is_not_called_as_a_region_is() -> None:
     """The name of a region means its default counter, in every region."""
     world = two_regions()
-    with pytest.raises(UsageError, match=r"^'west' is the name of a region, for its default counter$"):
+    with pytest.raises(UsageError, match=r"^'west' is a region's name, reserved for its default counter$"):
         made(world, "west")
     assert [len(world.items(name)) for name in world.members] == [1, 1]
 
@@ -518,7 +592,7 @@ def test_a_counter_is_made_where_the_default_counter_may_still_begin() -> None:
     """The lane is that in which the function would begin it."""
     world = World()
     world.add("east", start=Lane(3, 10))
-    assert [c.last for c in made(world, start=20)[0]] == [13]
+    assert [c.last for c in made(world, start=23)[0]] == [13]
 
 
 def test_no_counter_is_made_in_a_retired_region() -> None:
@@ -612,7 +686,7 @@ def test_no_counter_goes_back() -> None:
     made(world)
     advance(world.all(), "orders", 100)
     with pytest.raises(
-        RefusedError, match=r"^the counter 'orders' is at 99 or more in every region; it never goes back$"
+        RefusedError, match=r"^the counter 'orders' is at 99 or more in every region; going back to 98 would mint"
     ):
         advance(world.all(), "orders", 98)
     with pytest.raises(UnknownCounterError):
@@ -636,7 +710,7 @@ def test_the_name_of_a_region_means_its_default_counter() -> None:
     world.tables["east"].rows["west"] = alike
     assert [counter.region for counter in advance(world.all(), "west", 100)] == ["west"]
     assert [counter.region for counter in adopt(world.all(), ["east", "west"], "west", 200)[0]] == ["west"]
-    assert [c.region for c in switch(world.all(), "west", lambda counters: counters.freeze("west"))] == ["west"]
+    assert [c.region for c in freeze(world.all(), "west")] == ["west"]
     assert (len(world.items("west")), world.items("east")[1:]) == (1, [alike])
     assert world.mint("east") == range(1, 2)
 
@@ -669,15 +743,15 @@ def test_a_counter_is_frozen_and_thawed_in_every_region() -> None:
     made(world)
     world.add("north")
     world.arrange("north")
-    frozen = switch(world.all(), "orders", lambda counters: counters.freeze("orders"))
+    frozen = freeze(world.all(), "orders")
     assert [(counter.region, counter.frozen) for counter in frozen] == [(n, True) for n in world.members]
     with pytest.raises(CounterFrozenError):
         world.mint("west", "orders")
-    thawed = switch(world.all(), "orders", lambda counters: counters.thaw("orders"))
+    thawed = thaw(world.all(), "orders")
     assert [counter.frozen for counter in thawed] == [False] * 3
     assert world.mint("west", "orders") == range(2, 3)
     with pytest.raises(UnknownCounterError):
-        switch(world.all(), "users", lambda counters: counters.freeze("users"))
+        freeze(world.all(), "users")
 
 
 # --- any order of everything -------------------------------------------------------------------------
@@ -750,7 +824,7 @@ class Everything(RuleBasedStateMachine):
             assert name or not member.start
         except CounterFrozenError:
             assert before
-            assert before.is_half_made
+            assert before.is_pending
         except IdempotencyConflictError:
             assert key
         for block in blocks:
@@ -864,7 +938,7 @@ class Everything(RuleBasedStateMachine):
             return
         if is_done:
             assert self.held(name) == self.active()
-            assert not any(there.is_half_made for member in self.world.all() if (there := member.holding(name)))
+            assert not any(there.is_pending for member in self.world.all() if (there := member.holding(name)))
             self.shares.setdefault(name, sum(lane.share for lane in self.world.lanes(name).values()) or Fraction(0))
 
     @rule(data=st.data(), to=st.integers(0, 400), faults=FAULTS)
@@ -878,7 +952,7 @@ class Everything(RuleBasedStateMachine):
             assert not all(there)
             return
         except RefusedError as refusal:
-            if "never goes back" not in refusal.message:
+            if "going back" not in refusal.message:
                 raise
             return
         finally:
@@ -986,9 +1060,9 @@ def test_first_deployments_that_overlap_mint_in_one_of_them_only() -> None:
     """Of two deployments that see different regions one is refused, and no number is in two lanes that mint."""
     world = World("a", "b", "c")
     a, b, c = world.all()
-    begin(a.table, "a", Lane(1, 2), offers={"b": Lane(2, 2)}, half_made=True)  # a and b, cut off
+    create_counter(a.table, "a", Lane(1, 2), offers={"b": Lane(2, 2)}, pending=True)  # a and b, cut off
     arrange([b, c], ["b", "c"])
-    with pytest.raises(RefusedError, match="the counter 'a' in a and the counter 'b' in b meet"):
+    with pytest.raises(RefusedError, match="the counter 'a' in a and the counter 'b' in b overlap"):
         arrange([a, b], ["a", "b"])
     assert [world.mint(name)[0] for name in ("b", "c")] == [1, 2]
     with pytest.raises(CounterFrozenError):

@@ -24,8 +24,9 @@ from tests.local_aws.test_deploy import table_resource
 from tests.local_aws.test_failover import send_to
 from tests.local_aws.test_regions import AP, EU, SA, US, deploy_alone, first_numbers, items, lanes, named, own_home, row
 from tests.support.faulty_proxy import Fault, FaultyProxy, proxy_to
+from tests.support.make_counter import make_counter
 from ticketctl.aws.account import Aws
-from ticketctl.counters.handover import begin, offer
+from ticketctl.counters.handover import create_counter, offer
 from ticketctl.counters.lanes import Lane
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
@@ -230,7 +231,7 @@ def test_killed_after_every_single_change(
 ) -> None:
     """A deployment that is killed after each of its changes is finished by running it again, under way as it mints."""
     where = ("--local", "--stack", new_stack)
-    connect(stack=new_stack).counters().create("orders")
+    make_counter(connect(stack=new_stack).counters(), "orders")
     minted: dict[str | None, list[int]] = {None: [], "orders": []}
 
     def mint(region: str, count: int) -> None:
@@ -285,7 +286,7 @@ def test_a_counter_is_finished_although_the_lanes_have_changed(
     """A counter that was left half made is made in all regions, though one was added in between."""
     where = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "-q", *named(US, EU), *where).returncode == 0
-    begin(connect(stack=new_stack, region=EU).counters(), "orders", Lane(2, 2), offers={}, half_made=True)
+    create_counter(connect(stack=new_stack, region=EU).counters(), "orders", Lane(2, 2), pending=True)
     assert ticketctl("deploy", "-q", *named(SA), *where).returncode == 0  # and gets a part of the second lane
     made = ticketctl("counter", "create", "orders", *where)
     regions = {line.rpartition("\t")[2] for line in made.stdout.splitlines()}
@@ -442,7 +443,7 @@ def test_a_counter_waits_for_the_lane_of_its_region(ticketctl: Ticketctl, connec
     """In a region whose lane was not handed over yet no counter is made in a lane of its own."""
     where = ("--local", "--stack", new_stack)
     connect(stack=new_stack).mint(1)
-    connect(stack=new_stack).counters().create("orders")
+    make_counter(connect(stack=new_stack).counters(), "orders")
     minted = first_numbers(connect, new_stack, [US, US], partition="orders")
     deploy_alone(connect(stack=new_stack, region=EU), {"Offset": "0"})
     created = ticketctl("counter", "create", "orders", *named(EU), *where)

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.local_aws.conftest import REGION, physical_id
+from tests.support.make_counter import make_counter
 from ticketctl.aws.account import Aws
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import CounterExhaustedError, CounterInvalidError, UnknownCounterError, UsageError
@@ -66,16 +67,16 @@ def test_unknown_counter_is_not_started(connect: Connect, deployed: str, via: st
 def test_named_counter_starts_at_one(connect: Connect, deployed: str, via: str) -> None:
     """A counter that was created mints 1 first, whatever the default counter does."""
     connect(stack=deployed).mint(5)
-    connect(stack=deployed).counters().create("orders")
+    make_counter(connect(stack=deployed).counters(), "orders")
     assert connect(stack=deployed, via=via, partition="orders").mint(3).tickets == range(1, 4)
 
 
 def test_creating_twice_changes_nothing(connect: Connect, deployed: str) -> None:
     """A counter that exists is left where it stands."""
     counters = connect(stack=deployed).counters()
-    assert counters.create("orders")[1] is True
+    assert make_counter(counters, "orders")[1] is True
     connect(stack=deployed, partition="orders").mint(7)
-    counter, created = counters.create("orders")
+    counter, created = make_counter(counters, "orders")
     assert (counter.last, created) == (7, False)
 
 

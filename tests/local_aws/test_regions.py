@@ -302,7 +302,7 @@ def test_a_counter_with_a_start_and_a_ceiling(ticketctl: Ticketctl, name: str) -
     }
     refused = ticketctl("counter", "create", name, "--ceiling", "39", *WHERE)
     assert (refused.returncode, refused.stdout) == (6, "")
-    assert f"the counter {name!r} exists in {US} and is another" in refused.stderr
+    assert f"the counter {name!r} exists in {US} with other options" in refused.stderr
 
 
 def test_advance(ticketctl: Ticketctl, connect: Connect, three: str, name: str) -> None:
@@ -317,7 +317,8 @@ def test_advance(ticketctl: Ticketctl, connect: Connect, three: str, name: str) 
     one = ticketctl("counter", "advance", name, "--to", "60", *named(AP), *WHERE)
     assert (one.returncode, one.stdout) == (0, row(name, AP, 60, offset=3, increment=3))
     back = ticketctl("counter", "advance", name, "--to", "47", *WHERE)
-    assert back == Result(6, "", f"error: the counter {name!r} is at 49 or more in every region; it never goes back\n")
+    again = "going back to 47 would mint numbers again"
+    assert back == Result(6, "", f"error: the counter {name!r} is at 49 or more in every region; {again}\n")
     assert first_numbers(connect, three, (US, EU, AP), partition=name) == [52, 53, 63]
     assert ticketctl("counter", "advance", name, "--to", "58", *WHERE).returncode == 0
     assert first_numbers(connect, three, (US, EU, AP), partition=name) == [61, 59, 66]
@@ -392,7 +393,7 @@ def test_the_name_of_a_region_is_taken(ticketctl: Ticketctl, aws: Aws, three: st
     """No counter is made under the name that a region's default counter has."""
     before = [items(aws, three, region) for region in (US, EU, AP)]
     refused = ticketctl("counter", "create", EU, *WHERE)
-    told = f"error: '{EU}' is the name of a region, for its default counter\nhint: choose another name\n"
+    told = f"error: '{EU}' is a region's name, reserved for its default counter\nhint: choose another name\n"
     assert refused == Result(2, "", told)
     assert [items(aws, three, region) for region in (US, EU, AP)] == before
 
@@ -508,7 +509,7 @@ def test_two_independent_stacks_are_found_out(aws: Aws, ticketctl: Ticketctl, co
     for region in (US, EU):
         deploy_alone(connect(stack=new_stack, region=region))
     assert first_numbers(connect, new_stack, [US, US, EU]) == [1, 2, 1]
-    conflict = f"the counter {US!r} in {US} and the counter {EU!r} in {EU} meet: 3, 4, 5, … and 2, 3, 4, …"
+    conflict = f"the counter {US!r} in {US} and the counter {EU!r} in {EU} overlap: 3, 4, 5, … and 2, 3, 4, …"
     hint = "destroy the one whose tickets nobody uses, or deploy it under another --stack"
     told = f"error: {conflict}\nhint: {hint}\n"
     shown = ticketctl("regions", *where)
@@ -531,7 +532,7 @@ def test_two_independent_stacks_are_found_out(aws: Aws, ticketctl: Ticketctl, co
     for regions in ([EU, US], [AP]):
         refused = ticketctl("deploy", "--max-count", "7", "-q", *named(*regions), *where)
         assert (refused.returncode, refused.stdout) == (6, ""), regions
-        assert "meet: " in refused.stderr
+        assert "overlap: " in refused.stderr
     assert everything() == before
 
 
