@@ -86,7 +86,7 @@ def test_a_column(text: str, column: str, largest: int) -> None:
     ],
 )
 def test_not_a_whole_number(cell: str) -> None:
-    """A line that is no whole number is named, and nothing is guessed."""
+    """A line that is not an integer is an error that gives its line number."""
     assert refusal(f"41\n\n{cell}\n") == f"line 3 is not a whole number: {cell[:50]!r}; nothing was changed"
 
 
@@ -97,7 +97,7 @@ def test_not_a_whole_number_in_a_column() -> None:
 
 @pytest.mark.parametrize(("text", "column"), [("", None), ("\n \n", None), ("id\n", "id"), ("id\n\n", "id")])
 def test_no_number(text: str, column: str | None) -> None:
-    """Where there is no number there is nothing to start above."""
+    """Input without a number is refused."""
     assert refusal(text, column) == "the input has no number; nothing was changed"
 
 
@@ -105,7 +105,7 @@ def test_no_number(text: str, column: str | None) -> None:
     ("text", "known"), [("id,name\n7,a\n", "id, name"), ("ID\n7\n", "ID"), ("7\n41\n", "7"), ("", "")]
 )
 def test_no_such_column(text: str, known: str) -> None:
-    """A column that is not there is an error that names those that are."""
+    """An unknown column is an error that lists the columns."""
     assert refusal(text, "order") == f"there is no column 'order'; the columns are: {known}"
 
 

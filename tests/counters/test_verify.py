@@ -85,7 +85,7 @@ def test_nothing_minted() -> None:
     ],
 )
 def test_what_must_never_be(tickets: tuple[list[int], ...], differs: dict[str, object]) -> None:
-    """A duplicate, a number outside the lane and a wrong order are each counted and named, and nothing holds."""
+    """A duplicate, a number outside the lane and a wrong order are each counted and listed, and the proof fails."""
     found = of(*tickets)
     assert (found.as_dict(), found.passed) == (CLEAN | differs, False)
 
@@ -108,14 +108,14 @@ def test_a_wild_number_is_reported_at_once() -> None:
 
 
 def test_gaps_are_named_and_allowed() -> None:
-    """A number below the largest that nobody holds is a gap; gaps break nothing."""
+    """A number below the largest that no worker has is a gap; gaps are allowed."""
     found = of([5, 20, 25], [10, 40, 45], first=5, increment=5)
     assert found.as_dict() == CLEAN | {"gaps": 3, "gap_tickets": [15, 30, 35]}
     assert found.passed
 
 
 def test_a_gap_before_the_first() -> None:
-    """Gaps begin where the counter began."""
+    """Gaps are counted from the counter's first ticket."""
     assert of([4, 5, 6], [7, 8, 9]).gap_tickets == [1, 2, 3]
 
 
@@ -163,7 +163,7 @@ def test_percentile_of_nothing() -> None:
 
 
 def test_regions_have_lanes_of_their_own() -> None:
-    """Each worker's tickets are held against its own lane; a number of the other's is outside, also where it is new."""
+    """Each worker's tickets are checked against its own lane; a number of another lane is outside it."""
     odd, even = Lane(1, 2), Lane(2, 2)
     records = [Record(odd, tickets=[1, 5, 8]), Record(even, tickets=[2, 4]), Record(odd, tickets=[3])]
     found = report(records, seconds=2.0).as_dict()
@@ -180,7 +180,7 @@ def test_percentiles_of_a_report() -> None:
 
 
 def test_one_worker() -> None:
-    """A worker goes on after a failed attempt, counts it, and times only what came."""
+    """A worker continues after a failed attempt, counts it, and times only successful mints."""
     told: list[None] = []
     outcomes = (1, NotMintedError("busy"), 2, OutcomeUnknownError("lost"), 4)
     record = work(mints(*outcomes), ALL, 5, on_attempt=lambda: told.append(None), clock=ticking())

@@ -1,4 +1,4 @@
-"""Looking after counters: none goes back, none leaves its lane, and what is refused changes nothing."""
+"""The ``counter`` commands: no counter goes back or leaves its lane, and a refused command changes nothing."""
 
 import itertools
 import json
@@ -54,7 +54,7 @@ def counters(aws: Aws) -> Counters:
 
 
 def made(name: str, last: int, *, increment: int = 1, ceiling: int = MOST, frozen: bool = False) -> Counter:
-    """A counter as it stands before its first mint."""
+    """A counter before its first mint."""
     return Counter(
         partition=name,
         last=last,
@@ -138,7 +138,7 @@ def test_first_tickets(
     ids=str,
 )
 def test_create_again_as_it_is(counters: Counters, name: str, asked: dict[str, int]) -> None:
-    """Who asks for what is there gets it as it is: nothing that it minted comes again."""
+    """Creating an existing counter again, with the same options, does not change it."""
     make_counter(counters, name, start=3, offset=3, increment=5, ceiling=100)
     there = counters.advance(name, 28)
     assert make_counter(counters, name, **asked) == (there, False)
@@ -158,7 +158,7 @@ def test_create_again_as_it_is(counters: Counters, name: str, asked: dict[str, i
     ids=str,
 )
 def test_create_again_as_another(counters: Counters, name: str, asked: dict[str, int]) -> None:
-    """Who asks for something else than is there is refused, and it stays as it is."""
+    """Creating an existing counter with other options is refused and does not change it."""
     there = make_counter(counters, name, start=33, offset=3, increment=5, ceiling=100)[0]
     kind, message, _, exit_code = refusal(lambda: make_counter(counters, name, **asked))
     assert (kind, message, exit_code) == (
@@ -202,7 +202,7 @@ BAD_NAMES = ["", "n" * 256, "a\tb", "a\nb", "\x00", "\x7f", "\x85", "a\ud800", "
 
 @pytest.mark.parametrize("bad", BAD_NAMES, ids=repr)
 def test_names_that_are_none(counters: Counters, bad: str) -> None:
-    """A name is 1 to 255 characters, none a control character, and no receipt's: nothing else gets anywhere."""
+    """A name is 1 to 255 characters, without control characters, and not a receipt's; other names are refused."""
     calls: list[Callable[[], object]] = [
         lambda: make_counter(counters, bad),
         lambda: counters.advance(bad, 5),
@@ -246,7 +246,7 @@ def test_advance_back_is_refused(ticketctl: Ticketctl, counters: Counters, name:
 
 
 def test_advance(ticketctl: Ticketctl, connect: Connect, name: str) -> None:
-    """A counter is moved past a number and mints the next one; to where it stands it may be moved again."""
+    """A counter is moved past a number and mints the next one; moving it to its last ticket again is no error."""
     make_counter(connect(stack=STACK).counters(), name)
     moved = ticketctl("counter", "advance", name, "--to", "41", *WHERE)
     assert moved == Result(0, row(made(name, 41)), tell(made(name, 41), "is now past that number"))
@@ -272,7 +272,7 @@ def test_advance_in_a_lane(counters: Counters, name: str) -> None:
 
 
 def test_advance_hint_can_be_typed(counters: Counters, name: str) -> None:
-    """A name that a shell would take apart is quoted in the command that mends it."""
+    """The hint quotes a name that a shell would split."""
     odd = f"{name} of 'May'"
     make_counter(counters, odd, increment=10)
     hint = f"ticketctl counter advance '{name} of '\"'\"'May'\"'\"'' --to 11"
@@ -289,14 +289,14 @@ def test_advance_beyond_what_is_exact(counters: Counters, name: str, to: int) ->
 
 @pytest.mark.parametrize("command", [("advance", "--to", "5"), ("freeze",), ("thaw",)], ids=str)
 def test_unknown(ticketctl: Ticketctl, name: str, command: tuple[str, ...]) -> None:
-    """A counter that is not there is not made by changing it: exit 5 and how to create it."""
+    """Changing an unknown counter does not create it: exit 5 and a hint how to create it."""
     refused = ticketctl("counter", command[0], name, *command[1:], *WHERE)
     hint = f"ticketctl counter create {name} --stack {STACK} --local"
     assert refused == Result(5, "", f"error: there is no counter '{name}'\nhint: {hint}\n")
 
 
 def test_advance_under_load(connect: Connect, counters: Counters, name: str) -> None:
-    """While eight threads mint, a counter is moved forward again and again: no number twice, none back."""
+    """While eight threads mint, a counter is moved forward many times: no number is issued twice or out of order."""
     make_counter(counters, name)
     minting = threading.Event()
     sources = [connect(stack=STACK, via="url" if n % 2 else "dynamodb", partition=name) for n in range(8)]
@@ -333,7 +333,7 @@ def test_advance_under_load(connect: Connect, counters: Counters, name: str) -> 
 
 
 def test_adopt_a_file(ticketctl: Ticketctl, connect: Connect, tmp_path: Path, name: str) -> None:
-    """A new counter starts above the largest number of a file; one that is beyond it stays where it is."""
+    """A new counter starts above the largest number of a file; a counter that is beyond it is not changed."""
     numbers = tmp_path / "numbers"
     numbers.write_bytes(b"\xef\xbb\xbf7\r\n41\r\n\r\n12\r\n")
     adopt = ("counter", "adopt", name, "--from-max", str(numbers), *WHERE)
@@ -408,7 +408,7 @@ def test_adopt_a_new_counter(counters: Counters, name: str, largest: int, first:
 
 
 def test_adopt_into_the_lane_of_the_stack(connect: Connect, name: str) -> None:
-    """Where the stack's counters go in threes from 2, so does one that starts above 41."""
+    """A counter that starts above 41 is in the stack's lane 2, 5, 8, …."""
     members = alone(connect(stack=STACK).counters(), Lane(2, 3))
     assert adopt(members, [REGION], name, 41) == ([made(name, 41, increment=3)], True)
     assert connect(stack=STACK, partition=name).mint(2).tickets == range(44, 48, 3)
@@ -425,7 +425,7 @@ def test_adopt_beyond_the_ceiling(counters: Counters, name: str) -> None:
 
 
 def test_freeze_and_thaw(ticketctl: Ticketctl, connect: Connect, name: str) -> None:
-    """A frozen counter mints through neither source and says how to thaw it; thawed it goes on."""
+    """A frozen counter mints through no source, and the error says how to thaw it; thawed it mints again."""
     make_counter(connect(stack=STACK).counters(), name)
     frozen = made(name, 0, frozen=True)
     assert ticketctl("counter", "freeze", name, *WHERE) == Result(0, row(frozen), tell(frozen, "is frozen"))
@@ -442,7 +442,7 @@ def test_freeze_and_thaw(ticketctl: Ticketctl, connect: Connect, name: str) -> N
 
 @BOTH
 def test_frozen_under_load(connect: Connect, counters: Counters, name: str, via: str) -> None:
-    """Whoever minted before the freeze mints no more after it; the lane that it knows does not help."""
+    """A client that knows the counter's lane cannot mint from it while it is frozen."""
     make_counter(counters, name)
     source = connect(stack=STACK, via=via, partition=name)
     source.mint(3)
@@ -484,7 +484,7 @@ def test_a_receipt_is_no_counter(connect: Connect, via: str, name: str) -> None:
 
 
 def test_a_damaged_item(aws: Aws, counters: Counters, name: str) -> None:
-    """An item without its number is neither moved nor made anew, keeps what it has, and is warned of in a list."""
+    """An item without its last ticket is not changed by any command, and a list warns of it."""
     item = {"partition": {"S": name}, "note": {"S": "mine"}}
     dynamodb = aws.client("dynamodb")
     dynamodb.put_item(TableName=STACK, Item=item)
@@ -501,7 +501,7 @@ def test_a_damaged_item(aws: Aws, counters: Counters, name: str) -> None:
 
 
 def test_little_is_left(ticketctl: Ticketctl, connect: Connect, deployed: str) -> None:
-    """Where less than a tenth is left, status and list say so on stderr; exactly a tenth is enough."""
+    """If less than a tenth is left, status and list warn on stderr; they do not for exactly a tenth."""
     where = ("--local", "--stack", deployed)
     counters = connect(stack=deployed).counters()
     make_counter(counters, "enough", ceiling=100)

@@ -59,7 +59,7 @@ class Member:
 
     def name_of(self, counter: str | None) -> str:
         """The name of a counter in the region's table."""
-        return counter or self.region
+        return self.region if counter is DEFAULT else counter
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _label(entry: Entry) -> str:
 
 
 def _name(counter: str | None) -> str:
-    return counter or "the default counter"
+    return "the default counter" if counter is DEFAULT else counter
 
 
 def survey(members: Sequence[Member], warn: Report = ignore) -> Survey:
