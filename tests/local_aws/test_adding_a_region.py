@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -168,7 +169,7 @@ def test_a_region_is_added_while_another_is_cut_off(
         assert shown[None, region][2] > held[-1][0]
 
 
-# --- interrupted ---------------------------------------------------------------------------------------
+# --- interrupted -------------------------------------------------------------------------------------
 
 
 class KillingProxy(FaultyProxy):
@@ -317,6 +318,42 @@ def test_a_home_that_remembers_nothing(
     for region in (EU, AP, SA):
         minted += connect(stack=new_stack, region=region).mint(50).tickets
     assert len(set(minted)) == len(minted)
+
+
+# --- what a deployment reads -------------------------------------------------------------------------
+
+
+class CountingProxy(FaultyProxy):
+    """A proxy of the embedded AWS that counts the scans of each region's table."""
+
+    def __init__(self, target: int) -> None:
+        super().__init__(target, lambda: "")
+        self.scans: Counter[str] = Counter()
+
+    def serve(self, request: BaseHTTPRequestHandler) -> None:
+        if str(request.headers["x-amz-target"]).endswith(".Scan"):
+            self.scans[str(request.headers["authorization"]).split("/")[2]] += 1
+        super().serve(request)
+
+
+@pytest.mark.parametrize("regions", [[US, EU], [US, EU, AP, SA]], ids=len)
+def test_a_deployment_that_changes_nothing_scans_each_table_once(
+    environ: dict[str, str], engine: Engine, ticketctl: Ticketctl, tmp_path: Path, new_stack: str, regions: list[str]
+) -> None:
+    """The lanes that were read before the deployment show that there is nothing to hand over."""
+    where = ("--local", "--stack", new_stack)
+    assert ticketctl("deploy", "-q", *named(*regions), *where).returncode == 0
+    assert ticketctl("counter", "create", "orders", *where).returncode == 0
+    proxy = CountingProxy(engine.port)
+    proxy.start()
+    try:
+        with home_behind(proxy, environ, engine, tmp_path / "behind-a-proxy") as env:
+            again = ticketctl("deploy", *named(*regions), *where, env=env)
+    finally:
+        proxy.stop()
+    assert again.returncode == 0
+    assert {f"{region}: no changes" for region in regions} <= set(again.stderr.splitlines())
+    assert proxy.scans == dict.fromkeys(regions, 1)
 
 
 # --- one region, as before ---------------------------------------------------------------------------
