@@ -1,4 +1,4 @@
-"""``handover``: each of its writes, and every order in which they can meet those of minters and of each other."""
+"""``handover``: each of its writes, and every interleaving with the writes of clients that mint and of other runs."""
 
 import json
 from collections import Counter as Tally
@@ -13,10 +13,10 @@ from botocore.exceptions import ClientError
 from tests.support.counter_items import item, number, offered, regions
 from tests.support.model_table import Client, Item, ModelTable, Request
 from ticketctl.aws.dynamodb import sdk_sender
-from ticketctl.counters.handover import Holding, begin, clear_offer, offer, read_holding, release, take
+from ticketctl.counters.handover import Holding, clear_offer, create_counter, offer, read_holding, release, take
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.sequence import DEFAULT, Member, _hand_over, arrange, survey
-from ticketctl.counters.table import Counters, NotSoError
+from ticketctl.counters.table import Counters
 from ticketctl.errors import CounterInvalidError, RefusedError
 from ticketctl.handler import handler
 
@@ -51,9 +51,9 @@ class Region:
 
 
 def test_a_counter_begins_with_the_lanes_of_the_others() -> None:
-    """The first write of a counter has its own lane, those on offer, and the regions that share it."""
+    """The write that creates a counter sets its lane, the offers to other regions, and who shares it."""
     west = Region("west")
-    begin(west.table, "west", Lane(2, 3), offers={"east": Lane(1, 3), "north": Lane(3, 3)})
+    create_counter(west.table, "west", Lane(2, 3), offers={"east": Lane(1, 3), "north": Lane(3, 3)})
     assert west.items == [
         item(
             "west",
@@ -68,21 +68,21 @@ def test_a_counter_begins_with_the_lanes_of_the_others() -> None:
 
 
 def test_a_counter_begins_held_back_and_with_a_ceiling() -> None:
-    """A half-made counter is one that is frozen with a word of its own."""
+    """A pending counter is frozen with a value of its own."""
     west = Region("west")
-    begin(west.table, "orders", Lane(7, 2), offers={}, ceiling=7, half_made=True)
+    create_counter(west.table, "orders", Lane(7, 2), offers={}, ceiling=7, pending=True)
     assert west.items == [item("orders", 5, 2, ceiling=number(7), frozen={"S": "half-made"}, **regions("west"))]
     holding = west.holding()
-    assert (holding.region, holding.lane, holding.offers, holding.is_half_made) == ("west", Lane(7, 2), {}, True)
+    assert (holding.region, holding.lane, holding.offers, holding.is_pending) == ("west", Lane(7, 2), {}, True)
     assert holding.counter.frozen
 
 
 def test_a_counter_begins_once() -> None:
-    """Where there is one already it stays as it is, and whoever asked is given it."""
+    """If the counter exists it is not changed, and the error has its item."""
     there = item("orders", 41)
     west = Region("west", there)
-    with pytest.raises(NotSoError) as caught:
-        begin(west.table, "orders", Lane(1, 2), offers={"east": Lane(2, 2)})
+    with pytest.raises(handler.ConditionFailedError) as caught:
+        create_counter(west.table, "orders", Lane(1, 2), offers={"east": Lane(2, 2)})
     assert (caught.value.item, west.items) == (there, [there])
 
 
@@ -91,7 +91,7 @@ def test_a_counter_that_could_not_mint_is_not_begun(ceiling: int) -> None:
     """A ceiling below the first ticket or above the largest is refused before anything is sent."""
     west = Region("west")
     with pytest.raises(RefusedError, match=f"^no ticket fits: the first is 7, the ceiling {ceiling}$"):
-        begin(west.table, "orders", Lane(7, 2), offers={}, ceiling=ceiling)
+        create_counter(west.table, "orders", Lane(7, 2), offers={}, ceiling=ceiling)
     assert west.items == []
 
 
@@ -99,7 +99,7 @@ def test_a_counter_whose_first_ticket_is_beyond_the_largest_is_not_begun() -> No
     """Without a ceiling the largest ticket is the limit."""
     west = Region("west")
     with pytest.raises(RefusedError, match=f"^no ticket fits: the first is {MAX + 1}, the ceiling {MAX}$"):
-        begin(west.table, "orders", Lane(MAX + 1, 2), offers={})
+        create_counter(west.table, "orders", Lane(MAX + 1, 2), offers={})
     assert west.items == []
 
 
@@ -108,7 +108,7 @@ def test_a_counter_whose_first_ticket_is_beyond_the_largest_is_not_begun() -> No
 
 @pytest.mark.parametrize("m", [1, 3])
 def test_a_hand_over_step_by_step(m: int) -> None:
-    """The donor at v goes on with v + 2m, v + 4m, … and the new region begins with v + m, v + 3m and so on."""
+    """The donor at v continues with v + 2m, v + 4m, …; the new region starts with v + m, v + 3m, …."""
     east, west = Region("east", item("orders", 40, None if m == 1 else m)), Region("west")
     both = regions("east", "west")
     new = Lane(40 + m, 2 * m)
@@ -135,7 +135,7 @@ def test_a_hand_over_step_by_step(m: int) -> None:
 @pytest.mark.parametrize("m", [1, 3])
 @pytest.mark.parametrize("k", [3, 4, 5])
 def test_a_lane_is_split_into_more_parts_at_once(m: int, k: int) -> None:
-    """With k parts the i-th new region begins with v + i·m, each moves by k·m, and no number is left out."""
+    """With k parts the i-th new region starts with v + i·m, every increment is k·m, and no number is left out."""
     east = Region("east", item("orders", 40, m))
     others = [Region(f"west-{i}") for i in range(1, k)]
     donor = offer(east.table, "orders", m, [region.table.region for region in others])
@@ -163,7 +163,7 @@ def test_the_lane_is_computed_where_the_counter_stands_at_that_moment() -> None:
 
 
 def test_other_attributes_stay() -> None:
-    """An offer touches nothing of an item but what it is about."""
+    """An offer changes no attribute but the increment, the offers and the regions."""
     more: dict[str, Any] = {"minted_at": number(7), "ceiling": number(99), "note": {"S": "ours"}}
     east = Region("east", item("orders", 40, 2, **more, **offered("north", Lane(41, 2)), **regions("east", "north")))
     offer(east.table, "orders", 2, ["west"])
@@ -182,34 +182,34 @@ def test_other_attributes_stay() -> None:
     ],
 )
 def test_an_offer_is_refused_where_the_lane_is_another(there: dict[str, Any], increment: int) -> None:
-    """A lane that was split meanwhile is not split by what somebody read before, and nothing is changed."""
+    """If the lane was split since it was read, the offer is refused and changes nothing."""
     east = Region("east", there)
-    with pytest.raises(NotSoError) as caught:
+    with pytest.raises(handler.ConditionFailedError) as caught:
         offer(east.table, "orders", increment, ["west"])
     assert (caught.value.item, east.items) == (there, [there])
 
 
 def test_an_offer_of_a_counter_that_went_away_makes_none() -> None:
-    """A write that changes nothing that is there would begin a counter; the condition is against it."""
+    """An UpdateItem without its condition would create the item; the offer must not."""
     east = Region("east")
-    with pytest.raises(NotSoError) as caught:
+    with pytest.raises(handler.ConditionFailedError) as caught:
         offer(east.table, "orders", 1, ["west"])
     assert (caught.value.item, east.items) == (None, [])
 
 
 def test_a_lane_that_is_too_thin_is_not_split() -> None:
-    """A step beyond the largest ticket is refused before anything is sent; the last one that fits is not."""
+    """An increment above the largest ticket is refused before anything is sent; the largest that fits is allowed."""
     thin = MAX // 2 + 1
     east = Region("east", item("orders", 40, thin), item("users", 40, MAX // 2))
     with pytest.raises(
-        RefusedError, match=f"^the lane of 'orders' in east is too thin to be split: its step is {thin}$"
+        RefusedError, match=f"^the lane of 'orders' in east cannot be split again: its increment is already {thin}$"
     ):
         offer(east.table, "orders", thin, ["west"])
     assert offer(east.table, "users", MAX // 2, ["west"]).counter.increment == MAX - 1
 
 
 def test_taking_twice_is_taking_once() -> None:
-    """Whoever comes second changes nothing, also where it was minted from and split since."""
+    """Taking a lane again changes nothing, even if the counter has minted and was split since."""
     east, west = Region("east", item("orders", 40)), Region("west")
     donor = offer(east.table, "orders", 1, ["west"])
     take(west.table, "orders", donor)
@@ -246,13 +246,13 @@ def test_taking_twice_is_taking_once() -> None:
     ],
 )
 def test_a_lane_is_not_taken_where_a_counter_came_from_elsewhere(alien: dict[str, Any]) -> None:
-    """A counter of that name that was not made of the lane on offer is left as it is, and the record too."""
+    """If the region has another counter of that name, neither that counter nor the record is changed."""
     east, west = Region("east", item("orders", 40)), Region("west", alien)
     donor = offer(east.table, "orders", 1, ["west"])
     with pytest.raises(RefusedError) as caught:
         take(west.table, "orders", donor)
     assert (caught.value.message, caught.value.hint) == (
-        "the counter 'orders' is in west already, and not in the lane 41, 43, 45, … that east has handed over to it; "
+        "west already has a counter 'orders', and it is not in the lane 41, 43, 45, … that east has handed over to it; "
         "nothing was changed",
         "ticketctl regions",
     )
@@ -269,22 +269,65 @@ def test_a_lane_is_not_taken_where_a_counter_came_from_elsewhere(alien: dict[str
     ],
 )
 def test_what_holds_for_a_counter_holds_for_each_part(state: dict[str, Any]) -> None:
-    """The new region's counter has the donor's ceiling and mints no sooner than the donor does."""
+    """The new region's counter has the donor's ceiling and its frozen state."""
     east, west = Region("east", item("orders", 40, 3, **state)), Region("west")
     take(west.table, "orders", offer(east.table, "orders", 3, ["west"]))
     assert west.items == [item("orders", 37, 6, **state, **regions("east", "west"))]
     assert east.items == [item("orders", 40, 6, **state, **offered("west", Lane(43, 6)), **regions("east", "west"))]
 
 
+@pytest.mark.parametrize(
+    "unknown",
+    [{"S": "ours"}, {"N": "7"}, {"BOOL": False}, {"SS": ["a", "b"]}, {"B": b"\x00\xff"}],
+    ids=lambda value: next(iter(value)),
+)
+def test_an_attribute_that_this_version_does_not_know_is_handed_over(unknown: dict[str, Any]) -> None:
+    """A new region's counter has every attribute of the donor's that is not about the donor alone."""
+    east, west = Region("east", item("orders", 40, 3, note=unknown)), Region("west")
+    take(west.table, "orders", offer(east.table, "orders", 3, ["west"]))
+    assert west.items == [item("orders", 37, 6, note=unknown, **regions("east", "west"))]
+    assert east.items[0]["note"] == unknown
+
+
+def test_what_is_about_the_donor_alone_is_not_handed_over() -> None:
+    """Its last mint, the lanes that it offers to others, and above all its register of keys stay with the donor.
+
+    The keys were minted there, and a retry of a key is sent to the region that it was first sent to.
+    """
+    slots = "0123456789abcdef"
+    register: dict[str, Any] = {f"k{slot}": {"B": slot.encode() * 15} for slot in slots}
+    register |= {f"l{slot}": number(40 - step) for step, slot in enumerate(slots)}
+    kept = {**register, "minted_at": number(7), **offered("north", Lane(41, 3))}
+    east, west = Region("east", item("orders", 40, 3, **kept)), Region("west")
+    donor = offer(east.table, "orders", 3, ["west"])
+    take(west.table, "orders", donor)
+    assert west.items == [item("orders", 37, 6, **regions("east", "west"))]
+    assert {name: east.items[0][name] for name in kept} == kept
+
+
+@pytest.mark.parametrize("frozen", [{"S": "gapless"}, {"N": "1"}, {"BOOL": False}], ids=str)
+def test_a_state_that_this_version_does_not_know_is_not_split(frozen: dict[str, Any]) -> None:
+    """A counter that is gapless, for example, would not be so in two regions: nothing is offered."""
+    before = item("orders", 40, frozen=frozen)
+    east, west = Region("east", before), Region("west")
+    assert not east.holding().can_be_split
+    with pytest.raises(handler.ConditionFailedError):
+        offer(east.table, "orders", 1, ["west"])
+    members = [Member(east.table), Member(west.table)]
+    with pytest.raises(RefusedError, match=r"^orders is in a state that several regions cannot share; nothing was"):
+        _hand_over(members, "orders", members[1], lambda line: None)
+    assert (east.items, west.items) == ([before], [])
+
+
 def test_every_region_learns_of_all_the_others() -> None:
-    """Who takes a lane knows whom its donor knew."""
+    """A region that takes a lane learns the regions that its donor knows."""
     east, west = Region("east", item("orders", 40, **regions("east", "north"))), Region("west")
     take(west.table, "orders", offer(east.table, "orders", 1, ["west"]))
     assert west.holding().regions == east.holding().regions == {"east", "north", "west"}
 
 
 def test_a_part_whose_first_number_is_beyond_the_ceiling_mints_nothing() -> None:
-    """Near its end a counter can be split all the same; no part goes past the ceiling."""
+    """A counter can be split near its ceiling; no part mints above the ceiling."""
     east, west = Region("east", item("orders", 40, ceiling=number(41))), Region("west")
     take(west.table, "orders", offer(east.table, "orders", 1, ["west"]))
     assert west.mint() == [41]
@@ -297,7 +340,7 @@ def test_a_part_whose_first_number_is_beyond_the_ceiling_mints_nothing() -> None
     ("region", "lane"), [("west", Lane(43, 2)), ("west", Lane(41, 4)), ("north", Lane(41, 2))], ids=str
 )
 def test_only_the_record_that_was_meant_is_cleared(region: str, lane: Lane) -> None:
-    """A record of another lane, or none, is left alone and is no error."""
+    """Clearing an offer of another lane, or one that does not exist, changes nothing and is no error."""
     east = Region("east", item("orders", 40))
     donor = offer(east.table, "orders", 1, ["west"])
     clear_offer(east.table, "orders", region, lane)
@@ -305,7 +348,7 @@ def test_only_the_record_that_was_meant_is_cleared(region: str, lane: Lane) -> N
 
 
 def test_settling_twice_is_settling_once() -> None:
-    """Whoever comes second finds nothing to clear."""
+    """Clearing an offer again changes nothing."""
     east = Region("east", item("orders", 40))
     offer(east.table, "orders", 1, ["west"])
     for _ in range(2):
@@ -325,24 +368,24 @@ def test_settling_twice_is_settling_once() -> None:
     ],
 )
 def test_only_what_was_held_back_is_released(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """A counter that somebody froze stays frozen."""
+    """A counter that was frozen by a user stays frozen."""
     east = Region("east", item("orders", 40, **before))
     release(east.table, "orders")
     assert east.items == [item("orders", 40, **after)]
 
 
 def test_releasing_what_is_not_there_makes_nothing() -> None:
-    """A region without the counter has none afterwards."""
+    """Releasing does not create a counter."""
     east = Region("east")
     release(east.table, "orders")
     assert east.items == []
 
 
 def test_nothing_is_found_where_nothing_is() -> None:
-    """A region that has no part of a counter says so, and one of the article's has all numbers after its last."""
+    """A region without the counter gives ``None``; an item of the article has all numbers after its last ticket."""
     assert read_holding(Region("east").table, "orders") is None
     holding = Region("east", item("orders", 40)).holding()
-    assert (holding.lane, holding.offers, holding.regions, holding.is_half_made) == (
+    assert (holding.lane, holding.offers, holding.regions, holding.is_pending) == (
         Lane(41, 1),
         {},
         frozenset(),
@@ -351,7 +394,7 @@ def test_nothing_is_found_where_nothing_is() -> None:
 
 
 def test_a_damaged_item_is_named() -> None:
-    """An item that is no counter is an error, not a lane."""
+    """An item without a valid last ticket is an error."""
     east = Region("east", {"partition": {"S": "orders"}, "hand_crafted_int": {"S": "many"}})
     with pytest.raises(CounterInvalidError, match="'orders'"):
         read_holding(east.table, "orders")
@@ -366,14 +409,14 @@ Reached = Callable[[str], Client]
 
 
 class NextCall(BaseException):
-    """An actor has come to a call that is not answered yet."""
+    """An actor makes a call that has no answer yet."""
 
     def __init__(self, region: str, operation: str, request: Request) -> None:
         self.call = (region, operation, request)
 
 
 class Tickets(list[tuple[str, int]]):
-    """What an actor was given, and where."""
+    """The tickets that an actor minted, each with its region."""
 
     def mint(self, client: Client, region: str, count: int, lane: handler.Fence, offset: int | None) -> handler.Fence:
         """Mint from a region's default counter as the handler does; the lane that it knows then."""
@@ -384,7 +427,7 @@ class Tickets(list[tuple[str, int]]):
 
 
 Actor = Callable[[Reached, Tickets], None]
-"""Somebody at work; all that happens in it follows from the answers that it gets."""
+"""A run of a client or command. It is deterministic: the same answers lead to the same calls."""
 
 
 class Replay(Client):
@@ -413,7 +456,7 @@ class Progress:
 
 
 class State(NamedTuple):
-    """The tables, the same as text, and how far everybody is."""
+    """The tables, the tables as text, and the progress of each actor."""
 
     rows: Rows
     text: str
@@ -456,7 +499,7 @@ class Interleavings:
         return Progress(answers, None, tuple(tickets))
 
     def _follow(self, state: State, heard: tuple[tuple[str, ...], ...]) -> int:
-        """How many schedules there are from a state on. ``heard`` are everybody's answers as text."""
+        """Count the schedules from a state on. ``heard`` are the answers of each actor as text."""
         key = (state.text, heard)
         if key in self._counted:
             return self._counted[key]
@@ -516,7 +559,7 @@ def lanes(rows: Rows) -> list[tuple[str, Lane]]:
 
 
 def shared_out(lane: Lane, *, far: int = 40) -> Callable[[State], None]:
-    """The check that every number of ``lane`` is in one place from its beginning: issued once, or in one lane."""
+    """The check that every number of ``lane`` is in exactly one place: issued once, or in one lane."""
     numbers = [lane.offset + step * lane.increment for step in range(far)]
     passed: set[object] = set()
 
@@ -558,12 +601,12 @@ def whole(lane: Lane, *names: str) -> Callable[[State], None]:
 
 
 def deploys(*names: str, to: Sequence[str], start: Lane | None = None) -> Actor:
-    """Somebody who gives ``to`` their lanes; ``start`` is where the first region's function would begin."""
+    """A deployment to the regions ``to``; ``start`` is the lane in which the first region's function would start."""
     return lambda reach, tickets: arrange(members(reach, names, start=start), to)
 
 
 def hands_over(*names: str, to: str) -> Actor:
-    """Somebody who gives ``to`` a lane of the default counter, and reads no more than that needs."""
+    """A hand-over of the default counter to ``to``, without the surveys of a deployment."""
 
     def work(reach: Reached, _: Tickets) -> None:
         there = members(reach, names)
@@ -574,7 +617,7 @@ def hands_over(*names: str, to: str) -> Actor:
 
 
 class Stopping(Client):
-    """A client that is cut off after so many calls, counted over all regions."""
+    """A client that stops after a number of calls, counted over all regions."""
 
     def __init__(self, client: Client, left: list[None]) -> None:
         self.client = client
@@ -588,11 +631,11 @@ class Stopping(Client):
 
 
 class CutOffError(Exception):
-    """The process was ended here."""
+    """The process was killed here."""
 
 
 def cut_off(actor: Actor, calls: int) -> Actor:
-    """Somebody who is cut off after so many calls, and then does it again."""
+    """A run that is killed after a number of calls, and then run again."""
 
     def work(reach: Reached, tickets: Tickets) -> None:
         left = [None] * calls
@@ -605,9 +648,9 @@ def cut_off(actor: Actor, calls: int) -> Actor:
 
 
 def mints(region: str, *counts: int, known: int, patience: int = 0, offset: int | None = None) -> Actor:
-    """A minter that knows a lane, right or wrong; where the counter is not there yet it asks ``patience`` times more.
+    """A client that mints with a lane that may be old; it retries ``patience`` times if there is no counter.
 
-    With ``offset`` it begins the counter where there is none.
+    With ``offset`` it creates a counter that does not exist.
     """
 
     def work(reach: Reached, tickets: Tickets) -> None:
@@ -629,12 +672,12 @@ def mints(region: str, *counts: int, known: int, patience: int = 0, offset: int 
 
 
 def looks(*names: str) -> Actor:
-    """Somebody who reads all lanes and wants no two of them to meet."""
+    """A survey that requires all lanes to be disjoint."""
     return lambda reach, tickets: survey(members(reach, names)).require_disjoint()
 
 
 def splits_in_three(donor: str, *others: str, step: int) -> Actor:
-    """Somebody who splits a donor's default counter, which moves by ``step``, for two regions at once."""
+    """A split of the donor's default counter, whose increment is ``step``, for two regions at once."""
 
     def work(reach: Reached, _: Tickets) -> None:
         table = Counters(reach(donor), TABLE, region=donor)
@@ -648,7 +691,7 @@ def splits_in_three(donor: str, *others: str, step: int) -> Actor:
 
 
 def east_alone(m: int) -> Rows:
-    """A counter at 10 that moves by ``m``, and a region without one; that of 1 is as the article has it."""
+    """A counter at 10 with the increment ``m``, and a region without one; the article has no increment of 1."""
     return {"east": {"east": item("east", 10, None if m == 1 else m)}, "west": {}}
 
 
@@ -657,7 +700,7 @@ BOTH = ("east", "west")
 
 @pytest.mark.parametrize("m", [1, 3])
 def test_every_interleaving_of_a_split_and_two_minters(m: int) -> None:
-    """After each call of any schedule every number is issued once or in one lane, no counter is back, nobody fails.
+    """After each call of any schedule every number is issued once or in one lane, no counter went back, no run failed.
 
     Tens of thousands of schedules for each step: one hand-over, a minter of two blocks of 3, and one of two single
     tickets; both know the old lane.
@@ -669,7 +712,7 @@ def test_every_interleaving_of_a_split_and_two_minters(m: int) -> None:
 
 @pytest.mark.parametrize("m", [1, 3])
 def test_every_interleaving_of_a_deployment_and_a_minter_of_the_new_region(m: int) -> None:
-    """A new region that is asked all the time mints in its lane, and never before that was handed over.
+    """A new region mints only in its lane, and only after it was handed over.
 
     Millions of schedules for each step: a whole deployment, a minter of the old region, and one of the new that asks
     up to three times more until its counter is there.
@@ -684,7 +727,7 @@ def test_every_interleaving_of_a_deployment_and_a_minter_of_the_new_region(m: in
 
 
 def test_every_interleaving_with_a_counter_that_begins_meanwhile() -> None:
-    """Whoever begins the first region's counter, its function or the deployment of the second, it is the same lane.
+    """The first region's counter has the same lane if its function starts it or if the deployment of the second does.
 
     Millions of schedules.
     """
@@ -698,7 +741,7 @@ def test_every_interleaving_with_a_counter_that_begins_meanwhile() -> None:
 
 
 def test_every_interleaving_of_a_first_deployment_and_a_minter_in_each_region() -> None:
-    """Where a sequence begins in two regions, none mints before its lane is there.
+    """If a sequence starts in two regions, neither mints before it has its lane.
 
     Millions of schedules.
     """
@@ -726,7 +769,7 @@ def test_every_interleaving_of_a_split_in_three_and_three_minters(m: int) -> Non
 
 
 def test_a_deployment_that_is_cut_off_after_any_call_is_finished_by_the_next() -> None:
-    """Wherever the first run ends and whenever somebody mints, the second leaves two lanes and no record."""
+    """After a run that was killed at any call, with mints at any time, the next run leaves two lanes and no record."""
     deployment, minter = deploys(*BOTH, to=["west"]), mints("east", 3, known=1)
     undisturbed = Interleavings(east_alone(1), [deployment, minter], shared_out(Lane(11, 1))).schedules
     for calls in range(100):
@@ -745,7 +788,7 @@ def test_a_deployment_that_is_cut_off_after_any_call_is_finished_by_the_next() -
     ],
 )
 def test_every_interleaving_of_two_who_add_the_same_region(old: list[str], new: str) -> None:
-    """Whoever comes first, the region gets one lane, and neither of the two is refused."""
+    """In any order the region gets one lane, and neither run is refused."""
     rows: Rows = {**{name: {name: item(name, 10 - i, len(old))} for i, name in enumerate(old)}, new: {}}
     actors = [hands_over(*old, new, to=new) for _ in range(2)]
     every = Interleavings(rows, actors, whole(Lane(11, 1), *old, new))
@@ -765,6 +808,6 @@ def test_every_interleaving_of_two_who_add_different_regions() -> None:
 
 @pytest.mark.parametrize("order", [("east", "west"), ("west", "east")], ids=str)
 def test_whoever_looks_during_a_hand_over_sees_no_lanes_that_meet(order: tuple[str, str]) -> None:
-    """Tables are read one after the other; what was handed over between two reads is no conflict."""
+    """Tables are read one after the other; a hand-over between two reads is not reported as a conflict."""
     every = Interleavings(east_alone(1), [hands_over(*BOTH, to="west"), looks(*order)], shared_out(Lane(11, 1)))
     assert every.schedules > 20

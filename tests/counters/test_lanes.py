@@ -1,4 +1,4 @@
-"""``lanes``: every small lane against a counted one, large ones by the laws that hold for all."""
+"""``lanes``: small lanes against a list of their numbers, large lanes by the laws that hold for all lanes."""
 
 import itertools
 from fractions import Fraction
@@ -31,7 +31,7 @@ def counted(lane: Lane) -> list[int]:
 
 
 def test_a_small_lane_has_exactly_the_numbers_that_are_counted() -> None:
-    """A number is in a lane where walking it from its offset comes past."""
+    """A number is in a lane if counting from the offset reaches it."""
     for lane in SMALL:
         assert [number for number in range(-30, LAST + 1) if number in lane] == counted(lane)
 
@@ -84,7 +84,7 @@ def test_the_parts_of_a_small_lane_are_the_lane_and_do_not_meet(parts: int) -> N
 @LARGE
 @given(LANES, st.integers(0, 2**60))
 def test_every_step_from_the_offset_is_in_the_lane(lane: Lane, steps: int) -> None:
-    """However far, ``offset + k·increment`` is in the lane, and its neighbours are only where the step is 1."""
+    """``offset + k·increment`` is in the lane for any k; the next integer is in it only if the increment is 1."""
     number = lane.offset + steps * lane.increment
     assert number in lane
     assert (number + 1 in lane) == (lane.increment == 1)
@@ -117,7 +117,7 @@ def test_the_residue_names_the_class(lane: Lane) -> None:
 @LARGE
 @given(NARROW, NARROW)
 def test_lanes_that_are_not_disjoint_meet_within_one_common_multiple(one: Lane, other: Lane) -> None:
-    """Looking at each number of the one for as long as the pattern lasts says the same as the congruence."""
+    """Checking each number of one lane over a common multiple of the increments gives the same as the congruence."""
     start = max(one.offset, other.offset)
     steps = lcm(one.increment, other.increment) // one.increment
     first = one.at_or_after(start)
@@ -128,7 +128,7 @@ def test_lanes_that_are_not_disjoint_meet_within_one_common_multiple(one: Lane, 
 @LARGE
 @given(LANES, st.integers(1, 2**60), st.integers(0, 2**60), st.integers(1, 2**30))
 def test_lanes_through_one_number_are_never_disjoint(one: Lane, increment: int, steps: int, more: int) -> None:
-    """Two lanes that have a number in common meet, whatever their increments and wherever they begin."""
+    """Two lanes with a number in common are not disjoint, for any increments and offsets."""
     common = one.offset + steps * one.increment
     assert not one.is_disjoint(Lane(common - more * increment, increment))
 
@@ -136,7 +136,7 @@ def test_lanes_through_one_number_are_never_disjoint(one: Lane, increment: int, 
 @LARGE
 @given(LANES, st.integers(2, 50), NUMBERS)
 def test_each_number_is_in_exactly_one_part_of_a_large_lane(lane: Lane, parts: int, number: int) -> None:
-    """The parts of a lane share its numbers out, and nothing else, without a meeting."""
+    """Each number of a lane is in exactly one of its parts, and no part has another number."""
     pieces = lane.split(parts)
     assert len(pieces) == parts
     assert sum(number in piece for piece in pieces) == (number in lane)
@@ -148,7 +148,7 @@ def test_each_number_is_in_exactly_one_part_of_a_large_lane(lane: Lane, parts: i
 @LARGE
 @given(LANES, st.integers(2, 9), st.integers(2, 9), st.data())
 def test_a_part_of_a_part_stays_away_from_the_other_parts(lane: Lane, k: int, m: int, data: st.DataObject) -> None:
-    """A lane may be split again and again, and whoever has another part never notices."""
+    """A part that is split again stays disjoint from all other parts."""
     first, *others = data.draw(st.permutations(lane.split(k)))
     assert all(piece.is_disjoint(other) for piece in first.split(m) for other in others)
 
@@ -166,7 +166,7 @@ def test_a_part_of_a_part_stays_away_from_the_other_parts(lane: Lane, k: int, m:
     ],
 )
 def test_different_increments_are_not_enough(one: Lane, other: Lane, meeting: int) -> None:
-    """Lanes of different increments meet where their offsets agree modulo the common divisor."""
+    """Lanes of different increments overlap if their offsets agree modulo the common divisor."""
     assert (one.offset - other.offset) % gcd(one.increment, other.increment) == 0
     assert not one.is_disjoint(other)
     assert meeting in one
@@ -189,11 +189,11 @@ def test_hilberts_hotel() -> None:
 
 @pytest.mark.parametrize("increment", [0, -1, -(2**60)])
 def test_a_lane_goes_forward(increment: int) -> None:
-    """A lane that stands still or goes back is refused where it is made."""
+    """An increment below 1 is refused."""
     with pytest.raises(ValueError, match=f"^the increment of a lane is 1 or more, not {increment}$"):
         Lane(1, increment)
 
 
 def test_a_lane_in_words() -> None:
-    """A lane is told by its first three numbers."""
+    """A lane is shown by its first three numbers."""
     assert str(Lane(2, 3)) == "2, 5, 8, …"

@@ -1,4 +1,4 @@
-"""``sequence``: who gets which lane, what a run that was cut short leaves, and any order of everything that happens.
+"""``sequence``: which region gets which lane, what an interrupted run leaves, and random histories of all events.
 
 The orders are the same in every run. To explore further, with new ones each time:
 ``PROPERTY_EXAMPLES=2000 pytest tests/counters/test_sequence.py``, which prints how to repeat a failure.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from tests.support.counter_items import item, number, offered, regions
 from tests.support.minting import requested
 from tests.support.model_table import Fate, Item, ModelTable
 from ticketctl.aws.dynamodb import sdk_sender
-from ticketctl.counters.handover import Holding, begin, offer, take
+from ticketctl.counters.handover import Holding, create_counter, offer, take
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.sequence import (
     DEFAULT,
@@ -37,8 +38,9 @@ from ticketctl.counters.sequence import (
     advance,
     arrange,
     create,
+    freeze,
     survey,
-    switch,
+    thaw,
     withdraw_offers,
 )
 from ticketctl.counters.table import Counters
@@ -61,30 +63,33 @@ TABLE = "Tickets"
 
 
 class CutOffError(Exception):
-    """The process was ended here."""
+    """The process was killed here."""
 
 
 Fault = Fate | type[CutOffError]
 
 
 class World:
-    """Regions with tables in memory. ``faults`` say what becomes of the n-th call from now on."""
+    """Regions with tables in memory. ``faults`` say what happens to the n-th call from now on."""
 
     def __init__(self, *names: str) -> None:
         self.tables: dict[str, ModelTable] = {}
         self.members: dict[str, Member] = {}
         self.faults: dict[int, Fault] = {}
         self.calls = 0
+        self.requests: list[tuple[str, str]] = []  # region and operation of each; a further page of a scan is none
         self.met: set[Fault] = set()
         for name in names:
             self.add(name)
 
     def add(self, name: str, *items: Mapping[str, Any], start: Lane | None = None, retired: bool = False) -> None:
         rows = {str(each["partition"]["S"]): each for each in items}
-        self.tables[name] = ModelTable(TABLE, rows=rows, before_call=self._before_call)
+        self.tables[name] = ModelTable(TABLE, rows=rows, before_call=partial(self._before_call, name))
         self.members[name] = Member(Counters(self.tables[name], TABLE, region=name), start, retired)
 
-    def _before_call(self, *_: object) -> Fate:
+    def _before_call(self, region: str, operation: str, request: Mapping[str, Any]) -> Fate:
+        if "ExclusiveStartKey" not in request:
+            self.requests.append((region, operation))
         fault = self.faults.get(self.calls, Fate.ANSWERED)
         self.calls += 1
         if fault is not Fate.ANSWERED:
@@ -94,7 +99,7 @@ class World:
         raise fault
 
     def meet(self, faults: Mapping[int, Fault], work: Callable[[], object]) -> None:
-        """Do some work that meets faults; where a call was cut off or its reply lost it may fail."""
+        """Do some work while faults happen; it may fail only if it was killed or a reply was lost."""
         self.faults, self.calls, self.met = dict(faults), 0, set()
         try:
             with suppress(CutOffError):
@@ -112,13 +117,13 @@ class World:
         return list(self.tables[region].rows.values())
 
     def arrange(self, *names: str) -> list[str]:
-        """Give regions their lanes; what was reported."""
+        """Give regions their lanes; return the lines that were reported."""
         lines: list[str] = []
         arrange(self.all(), names, lines.append)
         return lines
 
     def lanes(self, counter: str | None = DEFAULT) -> dict[str, Lane]:
-        """The lanes of a counter by region; no two meet, and no region has two."""
+        """The lanes of a counter by region; they must be disjoint, one per region."""
         found = survey(self.all())
         assert found.conflicts == []
         entries = found.entries.get(counter, [])
@@ -130,7 +135,7 @@ class World:
         return self.source(region).mint(requested(count, partition=name), Deadline(5)).tickets
 
     def source(self, region: str) -> DynamoDBSource:
-        """A minter that knows of a region what its function is told when it is deployed."""
+        """A source that knows about a region what its function is told when it is deployed."""
         start = self.members[region].start
         offset, increment = (start.offset, start.increment) if start else (None, 1)
         send = sdk_sender(self.tables[region], TABLE)
@@ -150,7 +155,7 @@ def copy_of(world: World) -> World:
 
 
 def test_a_survey_names_every_lane_of_every_counter() -> None:
-    """Lanes that are held, on offer or may still begin; the default counter is one, whatever it is called where."""
+    """A survey has the lanes of counters, of offers, and of functions that may start; the default counters are one."""
     world = World()
     world.add("east", item("east", 10, 4, **offered("north", Lane(12, 4))), item("orders", 5, frozen={"BOOL": True}))
     world.add("west", start=Lane(3, 4))
@@ -169,7 +174,7 @@ def test_a_survey_names_every_lane_of_every_counter() -> None:
 
 
 def test_a_lane_in_json() -> None:
-    """A lane is told by its residue, and the default counter by ``null``."""
+    """A lane is shown by its residue, the default counter as ``null``."""
     world = World()
     world.add("east", item("east", 10, 4), item("orders", 5))
     entries = survey(world.all()).entries
@@ -180,7 +185,7 @@ def test_a_lane_in_json() -> None:
 
 
 def test_a_lane_that_was_taken_and_is_still_on_record_counts_once() -> None:
-    """Between taking a lane and settling it, or after it was minted from and split, the record adds none."""
+    """The record of a lane that was taken adds no lane, even if the lane has minted and was split since."""
     world = World()
     world.add("east", item("east", 10, 2, **offered("west", Lane(11, 2))))
     world.add("west", item("west", 13, 4))
@@ -188,7 +193,7 @@ def test_a_lane_that_was_taken_and_is_still_on_record_counts_once() -> None:
 
 
 def test_a_lane_that_cannot_be_taken_counts_as_well() -> None:
-    """Where a region has a counter that came from elsewhere, the lane on offer to it is another that nobody mints."""
+    """If a region has another counter of that name, the lane offered to it is a lane of its own, and not started."""
     world = World()
     world.add("east", item("east", 10, 4, **offered("west", Lane(12, 4))))
     world.add("west", item("west", 9, 4))
@@ -202,7 +207,7 @@ def test_a_lane_that_cannot_be_taken_counts_as_well() -> None:
 
 
 def test_scratch_counters_and_receipts_have_no_lanes() -> None:
-    """What ``verify`` mints from for a moment, and receipts, are no part of the sequence; other names are."""
+    """The counters of ``verify`` and receipts are not part of the sequence; other names are."""
     world = World()
     scratch, alike = f"verify-{'0123456789abcdef' * 2}", f"verify-{'0' * 31}"
     receipt = {"partition": {"S": "receipt#k"}, "first": number(1)}
@@ -211,7 +216,7 @@ def test_scratch_counters_and_receipts_have_no_lanes() -> None:
 
 
 def test_a_damaged_item_is_warned_of_and_left_out() -> None:
-    """A survey goes on past an item that is no counter."""
+    """A survey warns of a damaged item and skips it."""
     world, lines = World(), list[str]()
     world.add("east", item("east", 10), {"partition": {"S": "orders"}, "hand_crafted_int": {"S": "x"}})
     assert list(survey(world.all(), lines.append).entries) == [DEFAULT]
@@ -229,7 +234,7 @@ def test_a_damaged_item_is_warned_of_and_left_out() -> None:
     ],
 )
 def test_lanes_that_meet_are_both_named(east: tuple[int, int], west: tuple[int, int], lanes: str) -> None:
-    """A conflict is an error that names both counters and both lanes; nobody gets a lane then."""
+    """A conflict is an error that names both counters and both lanes; no region gets a lane."""
     world = World("north")
     world.add("east", item("east", *east))
     world.add("west", item("west", *west))
@@ -238,7 +243,7 @@ def test_lanes_that_meet_are_both_named(east: tuple[int, int], west: tuple[int, 
     for check in (found.require_disjoint, lambda: world.arrange("north")):
         with pytest.raises(RefusedError) as caught:
             check()
-        assert caught.value.message == f"the counter 'east' in east and the counter 'west' in west meet: {lanes}"
+        assert caught.value.message == f"the counter 'east' in east and the counter 'west' in west overlap: {lanes}"
     assert world.items("north") == []
 
 
@@ -251,7 +256,7 @@ def test_different_counters_may_have_the_same_numbers() -> None:
 
 
 def test_a_lane_on_offer_meets_what_is_in_its_way() -> None:
-    """A lane that was handed over and not taken, and one that may still begin, are in conflict as any other."""
+    """A lane that was offered and not taken, or not started yet, can be in conflict as any other."""
     world = World()
     world.add("east", item("east", 10, 4, **offered("north", Lane(12, 4))))
     world.add("west", start=Lane(2, 2))
@@ -264,17 +269,19 @@ def test_a_lane_on_offer_meets_what_is_in_its_way() -> None:
 
 @pytest.mark.parametrize("names", [["east"], ["west", "east"], ["west", "east", "north"], list("fbdace")], ids=str)
 def test_a_fresh_sequence_has_lanes_in_the_order_of_its_regions(names: list[str]) -> None:
-    """N regions get the lanes 1 to N of increment N in the order given, and nothing is left on record."""
+    """N regions get the lanes 1 to N of increment N in the order given, and no record is left."""
     world = World(*sorted(names))
     world.arrange(*names)
     for offset, name in enumerate(names, start=1):
-        assert world.items(name) == [item(name, offset - len(names), len(names), **regions(*names))]
+        assert world.items(name) == [
+            item(name, offset - len(names), len(names) if len(names) > 1 else None, **regions(*names))
+        ]
     assert [world.mint(name)[0] for name in names] == list(range(1, len(names) + 1))
     assert [world.mint(name)[0] for name in names] == list(range(len(names) + 1, 2 * len(names) + 1))
 
 
 def test_a_region_that_is_not_there_yet_gets_the_lane_that_was_meant_for_it() -> None:
-    """Its lane is kept on record, given to nobody else, and is what it begins with."""
+    """Its lane is recorded, given to no other region, and is the lane that it starts with."""
     world = World("east", "west")
     world.arrange("east", "north", "west")
     lanes = {"east": Lane(1, 3), "north": Lane(2, 3), "west": Lane(3, 3)}
@@ -295,7 +302,7 @@ def test_a_region_that_is_not_there_yet_gets_the_lane_that_was_meant_for_it() ->
 
 
 def test_a_lane_on_offer_is_taken_whoever_is_arranged() -> None:
-    """A region that is there takes what is on offer to it also where the run is for another."""
+    """A region takes the lane offered to it even if the run is for another region."""
     world = World("east")
     world.arrange("east", "west")
     world.add("west")
@@ -315,7 +322,7 @@ def test_arranging_twice_changes_nothing() -> None:
 
 
 def test_a_sequence_without_a_region_is_none() -> None:
-    """Where all regions are retired and none has begun, nothing begins."""
+    """If all regions are retired and none has a counter, no counter is created."""
     world = World()
     world.add("east", retired=True)
     world.arrange()
@@ -326,7 +333,7 @@ def test_a_sequence_without_a_region_is_none() -> None:
 
 
 def test_regions_that_join_one_after_another() -> None:
-    """Each gets half of the widest lane, of equally wide ones that of the first region in the alphabet."""
+    """Each gets half of the widest lane; of equally wide lanes, that of the alphabetically first region."""
     world = World()
     world.add("b", item("b", 100))
     shares = []
@@ -345,7 +352,7 @@ def test_regions_that_join_one_after_another() -> None:
 
 
 def test_every_counter_is_handed_over_by_whoever_has_most_of_it() -> None:
-    """The widest lane is looked for in each counter by itself, and each hand-over is reported."""
+    """The widest lane is chosen for each counter separately."""
     world = World()
     world.add("east", item("east", 10, 4), item("orders", 5, 2))
     world.add("west", item("west", 11, 2), item("orders", 6, 4))
@@ -367,7 +374,7 @@ def test_what_a_new_region_gets_is_reported() -> None:
 
 @pytest.mark.parametrize(("begun", "first"), [(False, 5), (True, 15)])
 def test_a_default_counter_begins_where_its_function_would_begin_it(begun: bool, first: int) -> None:
-    """A stack that has not minted yet is shared as one that has: from its next ticket on nothing is left out."""
+    """A stack that has not minted is shared like one that has: from its next ticket on no number is left out."""
     world = World("west")
     world.add("east", start=Lane(5, 10))
     assert not begun or world.mint("east") == range(5, 6)
@@ -377,7 +384,7 @@ def test_a_default_counter_begins_where_its_function_would_begin_it(begun: bool,
 
 
 def test_all_functions_that_would_begin_a_counter_have_begun_it_afterwards() -> None:
-    """Where several stacks have lanes of their own all of them hold a counter, and none that is retired."""
+    """If several stacks have lanes of their own, all of them get their default counter, except retired ones."""
     world = World()
     world.add("east", start=Lane(1, 2))
     world.add("west", start=Lane(2, 4))
@@ -389,7 +396,7 @@ def test_all_functions_that_would_begin_a_counter_have_begun_it_afterwards() -> 
 
 
 def test_a_retired_region_hands_nothing_over() -> None:
-    """The lane of a region that was destroyed stays as it is, be it the widest."""
+    """The lane of a destroyed region is not changed, even if it is the widest."""
     world = World("north")
     world.add("east", item("east", 10, 2), retired=True)
     world.add("west", item("west", 11, 2))
@@ -399,7 +406,7 @@ def test_a_retired_region_hands_nothing_over() -> None:
 
 
 def test_a_region_that_comes_back_goes_on_in_its_lane() -> None:
-    """What a retired region holds is what it mints from when it is deployed again."""
+    """A retired region that is deployed again mints from the lane that it had."""
     world = World("north")
     world.add("east", item("east", 10, 2), retired=True)
     world.add("west", item("west", 11, 2))
@@ -410,7 +417,7 @@ def test_a_region_that_comes_back_goes_on_in_its_lane() -> None:
 
 
 def test_nobody_is_left_to_hand_over() -> None:
-    """Where all that has a counter was destroyed, no other region begins it again."""
+    """If every region that has a counter was destroyed, no other region starts it again."""
     world = World("north")
     world.add("east", item("east", 10, 2), retired=True)
     with pytest.raises(RefusedError) as caught:
@@ -423,7 +430,7 @@ def test_nobody_is_left_to_hand_over() -> None:
 
 
 def test_a_counter_that_is_not_made_everywhere_yet_is_left_to_whoever_makes_it() -> None:
-    """A half-made counter is not handed over; the others are."""
+    """A pending counter is not handed over; the others are."""
     world = World("west")
     world.add("east", item("east", 10), item("orders", 0, 2, frozen={"S": "half-made"}))
     world.arrange("west")
@@ -432,7 +439,7 @@ def test_a_counter_that_is_not_made_everywhere_yet_is_left_to_whoever_makes_it()
 
 @pytest.mark.parametrize("fault", [CutOffError, Fate.REPLY_LOST, Fate.RESENT], ids=str)
 def test_a_run_that_is_cut_short_at_any_call_is_finished_by_the_next(fault: Fault) -> None:
-    """Wherever the first ends, the lanes are disjoint and complete then, and as they should be after the second."""
+    """After a run that ends at any call the lanes are disjoint and complete; the next run finishes the work."""
     for at in itertools.count():
         world = World("west")
         world.add("east", item("east", 10), item("orders", 5, 3))
@@ -446,6 +453,73 @@ def test_a_run_that_is_cut_short_at_any_call_is_finished_by_the_next(fault: Faul
         if not world.met:
             break
     assert at > 20
+
+
+def test_a_counter_that_cannot_be_split_does_not_stop_the_others() -> None:
+    """The counter stays in its region and is reported; the others are handed over."""
+    world = World("west")
+    gapless = item("invoices", 5, frozen={"S": "gapless"})
+    world.add("east", item("east", 10), gapless, item("orders", 5))
+    assert world.arrange("west") == [
+        "the default counter: east has handed 11, 13, 15, … over to west",
+        "invoices: not handed over to west: it is in a state that several regions cannot share",
+        "orders: east has handed 6, 8, 10, … over to west",
+    ]
+    assert gapless in world.items("east")
+    assert sorted(row["partition"]["S"] for row in world.items("west")) == ["orders", "west"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_arranging_what_is_arranged_reads_each_table_once_and_writes_nothing(count: int) -> None:
+    """A deployment that changes nothing needs one survey, and none if it knows one already."""
+    names = POOL[:count]
+    world = World(*names)
+    world.arrange(*names)
+    world.requests.clear()
+    world.arrange(*names)
+    assert sorted(world.requests) == sorted((name, "Scan") for name in names)
+    known = survey(world.all())
+    world.requests.clear()
+    arrange(world.all(), names, known=known)
+    assert world.requests == []
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param(lambda world: world.add("t"), id="a new region"),
+        pytest.param(lambda world: world.add("t", start=Lane(1, 1)), id="a default counter that may begin"),
+        pytest.param(lambda world: offer(world.members["m"].table, "m", 2, ["c"]), id="a lane on offer"),
+        pytest.param(
+            lambda world: create_counter(world.members["m"].table, "orders", Lane(1, 2)), id="a counter in one region"
+        ),
+        pytest.param(
+            lambda world: world.tables["m"].rows.update(m=item("m", 5, 2, frozen={"S": "half-made"})), id="pending"
+        ),
+    ],
+)
+def test_a_survey_that_shows_work_to_do_is_read_again(left: Callable[[World], object]) -> None:
+    """What was known before the deployment saves a survey only if nothing is left to do."""
+    world = World("m", "c")
+    world.arrange("m", "c")
+    left(world)
+    known = survey(world.all())
+    world.requests.clear()
+    with suppress(RefusedError):
+        arrange(world.all(), list(world.members), known=known)
+    assert ("m", "Scan") in world.requests
+
+
+def test_joining_reads_each_table_twice() -> None:
+    """However many regions and counters there are: once before the lanes are handed over and once after."""
+    world = World("m", "c", "x")
+    world.arrange("m", "c", "x")
+    made(world, "orders")
+    world.add("a")
+    world.add("t")
+    world.requests.clear()
+    world.arrange(*world.members)
+    assert sorted(name for name, operation in world.requests if operation == "Scan") == sorted([*world.members] * 2)
 
 
 # --- create ----------------------------------------------------------------------------------------
@@ -494,7 +568,7 @@ def test_a_counter_that_is_another_than_asked_for_is_refused(asked: dict[str, An
     world.mint("west", "orders", count=3)
     before = copy_of(world)
     with pytest.raises(
-        RefusedError, match=r"^the counter 'orders' exists in east and is another: last ticket -1, step 2"
+        RefusedError, match=r"^the counter 'orders' exists in east with other options: last ticket -1, increment 2"
     ):
         made(world, **asked)
     assert {name: world.items(name) for name in world.members} == {name: before.items(name) for name in world.members}
@@ -503,7 +577,7 @@ def test_a_counter_that_is_another_than_asked_for_is_refused(asked: dict[str, An
 def test_a_counter_is_not_called_as_a_region_is() -> None:
     """The name of a region means its default counter, in every region."""
     world = two_regions()
-    with pytest.raises(UsageError, match=r"^'west' is the name of a region, for its default counter$"):
+    with pytest.raises(UsageError, match=r"^'west' is a region's name, reserved for its default counter$"):
         made(world, "west")
     assert [len(world.items(name)) for name in world.members] == [1, 1]
 
@@ -522,7 +596,7 @@ def test_a_counter_is_made_where_the_default_counter_may_still_begin() -> None:
     """The lane is that in which the function would begin it."""
     world = World()
     world.add("east", start=Lane(3, 10))
-    assert [c.last for c in made(world, start=20)[0]] == [13]
+    assert [c.last for c in made(world, start=23)[0]] == [13]
 
 
 def test_no_counter_is_made_in_a_retired_region() -> None:
@@ -611,12 +685,12 @@ def test_a_counter_that_is_beyond_in_one_region_stays_there() -> None:
 
 
 def test_no_counter_goes_back() -> None:
-    """Where every region is beyond it is refused; a name that is not there is not made."""
+    """If every region is beyond the number the move is refused; an unknown counter is not created."""
     world = two_regions()
     made(world)
     advance(world.all(), "orders", 100)
     with pytest.raises(
-        RefusedError, match=r"^the counter 'orders' is at 99 or more in every region; it never goes back$"
+        RefusedError, match=r"^the counter 'orders' is at 99 or more in every region; going back to 98 would mint"
     ):
         advance(world.all(), "orders", 98)
     with pytest.raises(UnknownCounterError):
@@ -634,13 +708,13 @@ def test_a_lane_on_offer_is_taken_before_its_counter_is_moved() -> None:
 
 
 def test_the_name_of_a_region_means_its_default_counter() -> None:
-    """Moving, adopting and freezing it concerns that region alone, also where another has a counter called the same."""
+    """Moving, adopting or freezing it changes that region alone, even if another has a counter of that name."""
     world = two_regions()
     alike = item("west", 5)
     world.tables["east"].rows["west"] = alike
     assert [counter.region for counter in advance(world.all(), "west", 100)] == ["west"]
     assert [counter.region for counter in adopt(world.all(), ["east", "west"], "west", 200)[0]] == ["west"]
-    assert [c.region for c in switch(world.all(), "west", lambda counters: counters.freeze("west"))] == ["west"]
+    assert [c.region for c in freeze(world.all(), "west")] == ["west"]
     assert (len(world.items("west")), world.items("east")[1:]) == (1, [alike])
     assert world.mint("east") == range(1, 2)
 
@@ -673,15 +747,15 @@ def test_a_counter_is_frozen_and_thawed_in_every_region() -> None:
     made(world)
     world.add("north")
     world.arrange("north")
-    frozen = switch(world.all(), "orders", lambda counters: counters.freeze("orders"))
+    frozen = freeze(world.all(), "orders")
     assert [(counter.region, counter.frozen) for counter in frozen] == [(n, True) for n in world.members]
     with pytest.raises(CounterFrozenError):
         world.mint("west", "orders")
-    thawed = switch(world.all(), "orders", lambda counters: counters.thaw("orders"))
+    thawed = thaw(world.all(), "orders")
     assert [counter.frozen for counter in thawed] == [False] * 3
     assert world.mint("west", "orders") == range(2, 3)
     with pytest.raises(UnknownCounterError):
-        switch(world.all(), "users", lambda counters: counters.freeze("users"))
+        freeze(world.all(), "users")
 
 
 # --- any order of everything -------------------------------------------------------------------------
@@ -697,7 +771,7 @@ FAULTS: st.SearchStrategy[dict[int, Fault]] = st.one_of(
 
 
 class Everything(RuleBasedStateMachine):
-    """Regions that come, go and come back, their minters, and whoever looks after the counters."""
+    """Regions that join, retire and return, clients that mint, and commands that change counters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -717,7 +791,7 @@ class Everything(RuleBasedStateMachine):
         return data.draw(st.sampled_from(self.active()), label="region")
 
     def done(self, faults: Mapping[int, Fault], work: Callable[[], object]) -> bool:
-        """Whether the work came to its end; with no fault in its way it must."""
+        """Whether the work was done; without a fault it must be."""
         ended: list[object] = []
         self.world.meet(faults, lambda: ended.append(work()))
         return bool(ended)
@@ -741,7 +815,7 @@ class Everything(RuleBasedStateMachine):
         is_fresh: bool,
         faults: dict[int, Fault],
     ) -> None:
-        """A minter that has been there for long, or one that knows nothing yet, takes a block."""
+        """A client takes a block: one that has minted before, or a new one."""
         region = self.draw_active(data)
         source = self.world.source(region) if is_fresh else self.sources.setdefault(region, self.world.source(region))
         member, blocks = self.world.members[region], list[Block]()
@@ -754,7 +828,7 @@ class Everything(RuleBasedStateMachine):
             assert name or not member.start
         except CounterFrozenError:
             assert before
-            assert before.is_half_made
+            assert before.is_pending
         except IdempotencyConflictError:
             assert key
         for block in blocks:
@@ -762,7 +836,7 @@ class Everything(RuleBasedStateMachine):
             self.hand_out(region, name or DEFAULT, key or "", block)
 
     def check_lane(self, member: Member, counter: str | None, block: Block, before: Holding | None) -> None:
-        """The block is the next of the lane that the region had; where the write was sent twice, the next but one."""
+        """The block is the next one of the region's lane; or the one after it if the write was sent twice."""
         if block.replayed:
             return
         lane = before.lane if before else member.start
@@ -808,14 +882,14 @@ class Everything(RuleBasedStateMachine):
     @precondition(lambda self: len(self.world.members) < len(POOL))
     @rule(faults=FAULTS)
     def add_region(self, faults: dict[int, Fault]) -> None:
-        """A further region is deployed; the run may be cut short anywhere."""
+        """Another region is deployed; the run may be interrupted at any call."""
         name = POOL[len(self.world.members)]
         self.world.add(name)
         self.deploy(name, faults)
 
     @rule(data=st.data(), faults=FAULTS)
     def deploy_again(self, data: st.DataObject, faults: dict[int, Fault]) -> None:
-        """A region that is there is deployed, perhaps after a run that was cut short."""
+        """A region is deployed again, perhaps after an interrupted run."""
         self.deploy(self.draw_active(data), faults)
 
     @precondition(lambda self: self.at_rest)
@@ -855,7 +929,7 @@ class Everything(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMED), start=st.sampled_from([1, 1, 40]), faults=FAULTS)
     def make(self, name: str, start: int, faults: dict[int, Fault]) -> None:
-        """A counter is made in every region; the run may be cut short anywhere."""
+        """A counter is created in every region; the run may be interrupted at any call."""
         first = 1 if any(member.holding(name) for member in self.world.all()) else start
         lanes = [member.holding(DEFAULT) for member in self.world.all() if not member.retired]
         try:
@@ -868,7 +942,7 @@ class Everything(RuleBasedStateMachine):
             return
         if is_done:
             assert self.held(name) == self.active()
-            assert not any(there.is_half_made for member in self.world.all() if (there := member.holding(name)))
+            assert not any(there.is_pending for member in self.world.all() if (there := member.holding(name)))
             self.shares.setdefault(name, sum(lane.share for lane in self.world.lanes(name).values()) or Fraction(0))
 
     @rule(data=st.data(), to=st.integers(0, 400), faults=FAULTS)
@@ -882,7 +956,7 @@ class Everything(RuleBasedStateMachine):
             assert not all(there)
             return
         except RefusedError as refusal:
-            if "never goes back" not in refusal.message:
+            if "going back" not in refusal.message:
                 raise
             return
         finally:
@@ -894,7 +968,7 @@ class Everything(RuleBasedStateMachine):
 
     @invariant()
     def no_counter_goes_back(self) -> None:
-        """Each item moves forward, and there is none but the regions' own and those that were made."""
+        """Each counter only moves forward, and no counter exists that was not created on purpose."""
         for region, table in self.world.tables.items():
             for name, row in table.rows.items():
                 if name.startswith(handler.RECEIPT):
@@ -906,21 +980,21 @@ class Everything(RuleBasedStateMachine):
 
     @invariant()
     def no_two_lanes_meet(self) -> None:
-        """Every lane of a counter is disjoint from every other, and none of its numbers is lost to all of them."""
+        """All lanes of a counter are disjoint, and together they have all its numbers."""
         for counter, share in self.shares.items():
             assert sum(lane.share for lane in self.world.lanes(counter).values()) == share
         assert survey(self.world.all()).conflicts == []
 
     @invariant()
     def what_was_issued_does_not_come_again(self) -> None:
-        """No number that somebody has is still in a lane."""
+        """No number that was issued is still in a lane."""
         for counter, issued in self.issued.items():
             for lane in self.world.lanes(counter).values():
                 assert not any(ticket in lane for ticket in issued)
 
     @invariant()
     def a_retired_region_rests(self) -> None:
-        """While a region is destroyed nobody mints from its counters or splits their lanes."""
+        """While a region is destroyed its counters do not mint and their lanes are not split."""
         for region, rows in self.at_rest.items():
             now = self.world.tables[region].rows
             for name, row in rows.items():
@@ -929,7 +1003,7 @@ class Everything(RuleBasedStateMachine):
 
 
 def test_no_sequence_of_events_issues_a_number_twice() -> None:
-    """Mints, splits that are cut short anywhere, lost replies, retirement and return, in any order."""
+    """No number is issued twice with mints, interrupted splits, lost replies, retirement and return in any order."""
     run_state_machine_as_test(
         Everything,
         settings=settings(
@@ -947,7 +1021,7 @@ def test_no_sequence_of_events_issues_a_number_twice() -> None:
 
 
 def test_lanes_on_offer_to_a_deleted_table_are_dropped() -> None:
-    """A region that had taken a lane when its deployment was cut off, and is deleted, does not get that lane again."""
+    """A region that took a lane in an interrupted deployment, and is deleted, does not get that lane again."""
     world = two_regions()
     world.add("north")
     for calls in itertools.count(1):  # cut off when the lane is taken and its record still stands
@@ -964,7 +1038,7 @@ def test_lanes_on_offer_to_a_deleted_table_are_dropped() -> None:
 
 
 def test_an_open_record_for_a_deleted_table_is_dropped() -> None:
-    """The record of a lane that its region has taken, and nobody has settled, goes with the region's table."""
+    """The record of a lane that was taken is removed when the table of its region is deleted."""
     world = two_regions()
     world.add("north")
     donor = offer(world.members["east"].table, "east", 2, ["north"])
@@ -990,9 +1064,9 @@ def test_first_deployments_that_overlap_mint_in_one_of_them_only() -> None:
     """Of two deployments that see different regions one is refused, and no number is in two lanes that mint."""
     world = World("a", "b", "c")
     a, b, c = world.all()
-    begin(a.table, "a", Lane(1, 2), offers={"b": Lane(2, 2)}, half_made=True)  # a and b, cut off
+    create_counter(a.table, "a", Lane(1, 2), offers={"b": Lane(2, 2)}, pending=True)  # a and b, cut off
     arrange([b, c], ["b", "c"])
-    with pytest.raises(RefusedError, match="the counter 'a' in a and the counter 'b' in b meet"):
+    with pytest.raises(RefusedError, match="the counter 'a' in a and the counter 'b' in b overlap"):
         arrange([a, b], ["a", "b"])
     assert [world.mint(name)[0] for name in ("b", "c")] == [1, 2]
     with pytest.raises(CounterFrozenError):

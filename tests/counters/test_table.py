@@ -1,10 +1,15 @@
-"""``counters``: the largest integer of a stream, above which a counter can start."""
+"""``table``: what is read of a table, and the largest integer of a stream, above which a counter can start."""
 
 import io
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
-from ticketctl.counters.table import largest_integer
+from tests.support.counter_items import item, number, offered, regions
+from tests.support.model_table import ModelTable
+from ticketctl.counters.lanes import Lane
+from ticketctl.counters.table import Counters, largest_integer
 from ticketctl.errors import CounterInvalidError
 
 
@@ -81,7 +86,7 @@ def test_a_column(text: str, column: str, largest: int) -> None:
     ],
 )
 def test_not_a_whole_number(cell: str) -> None:
-    """A line that is no whole number is named, and nothing is guessed."""
+    """A line that is not an integer is an error that gives its line number."""
     assert refusal(f"41\n\n{cell}\n") == f"line 3 is not a whole number: {cell[:50]!r}; nothing was changed"
 
 
@@ -92,18 +97,63 @@ def test_not_a_whole_number_in_a_column() -> None:
 
 @pytest.mark.parametrize(("text", "column"), [("", None), ("\n \n", None), ("id\n", "id"), ("id\n\n", "id")])
 def test_no_number(text: str, column: str | None) -> None:
-    """Where there is no number there is nothing to start above."""
-    assert refusal(text, column) == "there is no number to start above; nothing was changed"
+    """Input without a number is refused."""
+    assert refusal(text, column) == "the input has no number; nothing was changed"
 
 
 @pytest.mark.parametrize(
     ("text", "known"), [("id,name\n7,a\n", "id, name"), ("ID\n7\n", "ID"), ("7\n41\n", "7"), ("", "")]
 )
 def test_no_such_column(text: str, known: str) -> None:
-    """A column that is not there is an error that names those that are."""
-    assert refusal(text, "order") == f"there is no column 'order'; there are: {known}"
+    """An unknown column is an error that lists the columns."""
+    assert refusal(text, "order") == f"there is no column 'order'; the columns are: {known}"
 
 
 def test_a_broken_csv() -> None:
     """A CSV that cannot be parsed is refused, like a line that is no number."""
     assert "nothing was changed" in refusal("id,name\n7," + "x" * 200_000 + "\n", "id")
+
+
+# --- what is read of a table -------------------------------------------------------------------------
+
+REGISTER: dict[str, Any] = {"k0": {"B": b"0123456789abcde"}, "l0": number(40), "kf": {"B": b"-"}, "lf": number(0)}
+STATE: dict[str, Any] = {"ceiling": number(99), "minted_at": number(7), "frozen": {"BOOL": True}}
+
+
+def scanned(model: ModelTable) -> tuple[Counters, list[Mapping[str, Any]]]:
+    """The counters of a table, and the pages of scans that DynamoDB answers with, item by item."""
+    answers: list[Mapping[str, Any]] = []
+    scan = model.perform
+
+    def perform(operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        answer = scan(operation, request)
+        answers.extend(answer["Items"])
+        return answer
+
+    model.perform = perform  # type: ignore[method-assign]
+    return Counters(model, "Tickets", region="east"), answers
+
+
+def test_a_list_of_counters_transfers_only_what_it_shows() -> None:
+    """Neither the register of keys nor the attributes of hand-overs are sent for ``status``."""
+    more: dict[str, Any] = {
+        **REGISTER,
+        **STATE,
+        **offered("west", Lane(41, 2)),
+        **regions("east", "west"),
+        "note": {"S": "ours"},
+    }
+    rows = {name: item(name, 40, 2, **more) for name in ("east", "orders", "users", "visits")}
+    table, answers = scanned(ModelTable(rows=rows))
+    counters = list(table.all())
+    assert [(c.partition, c.last, c.increment, c.ceiling, c.minted_at, c.frozen) for c in counters] == [
+        (name, 40, 2, 99, 7, True) for name in rows
+    ]
+    assert answers == [item(name, 40, 2, **STATE) for name in rows]
+
+
+def test_a_survey_reads_whole_items() -> None:
+    """A hand-over names its attributes after regions, and passes on those that it does not know."""
+    rows = {"east": item("east", 40, **REGISTER, **offered("west", Lane(41, 2)), note={"S": "ours"})}
+    table, answers = scanned(ModelTable(rows=rows))
+    assert list(table.items()) == answers == [rows["east"]]

@@ -62,14 +62,14 @@ def mints(*outcomes: int | Exception) -> Callable[[], int]:
 def test_clean(tickets: tuple[list[int], ...], first: int, increment: int) -> None:
     """Every number of the lane once and in order is how it must be."""
     found = of(*tickets, first=first, increment=increment)
-    assert (found.as_dict(), found.holds) == (CLEAN, True)
+    assert (found.as_dict(), found.passed) == (CLEAN, True)
 
 
 def test_nothing_minted() -> None:
     """Without a ticket there is nothing wrong, and nothing to measure."""
     found = report([Record(ALL, not_minted=2), Record(ALL, unknown=3)], seconds=0.0)
     expected = {"minted": 0, "not_minted": 2, "unknown": 3, "seconds": 0.0, "tickets_per_second": None}
-    assert (found.as_dict(), found.holds) == (CLEAN | expected, True)
+    assert (found.as_dict(), found.passed) == (CLEAN | expected, True)
 
 
 @pytest.mark.parametrize(
@@ -85,15 +85,15 @@ def test_nothing_minted() -> None:
     ],
 )
 def test_what_must_never_be(tickets: tuple[list[int], ...], differs: dict[str, object]) -> None:
-    """A duplicate, a number outside the lane and a wrong order are each counted and named, and nothing holds."""
+    """A duplicate, a number outside the lane and a wrong order are each counted and listed, and the proof fails."""
     found = of(*tickets)
-    assert (found.as_dict(), found.holds) == (CLEAN | differs, False)
+    assert (found.as_dict(), found.passed) == (CLEAN | differs, False)
 
 
 def test_outside_a_wide_lane() -> None:
     """A number between two of the lane is outside it, and no gap."""
     found = of([5, 15, 16], [10, 20, 25], first=5, increment=5)
-    assert (found.outside_lane, found.gaps, found.holds) == ([16], 0, False)
+    assert (found.outside_lane, found.gaps, found.passed) == ([16], 0, False)
 
 
 def test_order_is_each_workers_own() -> None:
@@ -108,14 +108,14 @@ def test_a_wild_number_is_reported_at_once() -> None:
 
 
 def test_gaps_are_named_and_allowed() -> None:
-    """A number below the largest that nobody holds is a gap; gaps break nothing."""
+    """A number below the largest that no worker has is a gap; gaps are allowed."""
     found = of([5, 20, 25], [10, 40, 45], first=5, increment=5)
     assert found.as_dict() == CLEAN | {"gaps": 3, "gap_tickets": [15, 30, 35]}
-    assert found.holds
+    assert found.passed
 
 
 def test_a_gap_before_the_first() -> None:
-    """Gaps begin where the counter began."""
+    """Gaps are counted from the counter's first ticket."""
     assert of([4, 5, 6], [7, 8, 9]).gap_tickets == [1, 2, 3]
 
 
@@ -163,13 +163,13 @@ def test_percentile_of_nothing() -> None:
 
 
 def test_regions_have_lanes_of_their_own() -> None:
-    """Each worker's tickets are held against its own lane; a number of the other's is outside, also where it is new."""
+    """Each worker's tickets are checked against its own lane; a number of another lane is outside it."""
     odd, even = Lane(1, 2), Lane(2, 2)
     records = [Record(odd, tickets=[1, 5, 8]), Record(even, tickets=[2, 4]), Record(odd, tickets=[3])]
     found = report(records, seconds=2.0).as_dict()
     assert found == CLEAN | {"outside_lane": 1, "outside_lane_tickets": [8]}
     whole = report([Record(odd, tickets=[1, 7]), Record(even, tickets=[2, 6])], seconds=2.0)
-    assert (whole.holds, whole.gap_tickets, whole.gaps) == (True, [3, 5, 4], 3)
+    assert (whole.passed, whole.gap_tickets, whole.gaps) == (True, [3, 5, 4], 3)
 
 
 def test_percentiles_of_a_report() -> None:
@@ -180,10 +180,10 @@ def test_percentiles_of_a_report() -> None:
 
 
 def test_one_worker() -> None:
-    """A worker goes on after a failed attempt, counts it, and times only what came."""
+    """A worker continues after a failed attempt, counts it, and times only successful mints."""
     told: list[None] = []
     outcomes = (1, NotMintedError("busy"), 2, OutcomeUnknownError("lost"), 4)
-    record = work(mints(*outcomes), ALL, 5, tell=lambda: told.append(None), clock=ticking())
+    record = work(mints(*outcomes), ALL, 5, on_attempt=lambda: told.append(None), clock=ticking())
     assert record == Record(ALL, tickets=[1, 2, 4], seconds=[1.0, 1.0, 1.0], not_minted=1, unknown=1)
     assert len(told) == 5
 
@@ -203,11 +203,11 @@ def test_a_server_that_counts() -> None:
             return next(counter)
 
     told: list[None] = []
-    found = run([(mint, Lane(5, 5))] * 8, 50, tell=lambda: told.append(None))
-    assert (found.minted, found.holds, found.gaps, len(found.latencies), len(told)) == (400, True, 0, 400, 400)
+    found = run([(mint, Lane(5, 5))] * 8, 50, on_attempt=lambda: told.append(None))
+    assert (found.minted, found.passed, found.gaps, len(found.latencies), len(told)) == (400, True, 0, 400, 400)
 
 
 def test_a_server_that_repeats_itself() -> None:
     """Two counters that start alike are found out by their duplicates."""
     found = run([(itertools.count(1).__next__, ALL) for _ in range(2)], 3)
-    assert (found.duplicates, found.out_of_order, found.gaps, found.holds) == ([1, 2, 3], 0, 0, False)
+    assert (found.duplicates, found.out_of_order, found.gaps, found.passed) == ([1, 2, 3], 0, 0, False)

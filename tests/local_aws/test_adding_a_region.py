@@ -1,4 +1,4 @@
-"""Adding a region to a sequence that mints: under load, cut short at any step, from a home that remembers nothing."""
+"""Adding a region to a sequence in use: under load, interrupted at any step, from a machine without a cache."""
 
 import fcntl
 import itertools
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -24,9 +25,10 @@ from tests.local_aws.test_deploy import table_resource
 from tests.local_aws.test_failover import send_to
 from tests.local_aws.test_regions import AP, EU, SA, US, deploy_alone, first_numbers, items, lanes, named, own_home, row
 from tests.support.faulty_proxy import Fault, FaultyProxy, proxy_to
+from tests.support.make_counter import make_counter
 from tests.support.minting import take
 from ticketctl.aws.account import Aws
-from ticketctl.counters.handover import begin, offer
+from ticketctl.counters.handover import create_counter, offer
 from ticketctl.counters.lanes import Lane
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
@@ -59,7 +61,7 @@ def command(*arguments: str) -> list[str]:
 def test_in_the_middle_of_a_fetch(
     environ: dict[str, str], ticketctl: Ticketctl, connect: Connect, tmp_path: Path, new_stack: str
 ) -> None:
-    """The fetch goes on in its half and the new region has the other: together they are all numbers, each once."""
+    """The fetch continues in its half of the numbers and the new region has the other half; no number is missing."""
     where = ("--local", "--stack", new_stack)
     take(connect(stack=new_stack), 1)
     fetch = command("fetch", "50000", "--block", "400", "--ranges", "-q", *where)
@@ -168,11 +170,11 @@ def test_a_region_is_added_while_another_is_cut_off(
         assert shown[None, region][2] > held[-1][0]
 
 
-# --- cut short ---------------------------------------------------------------------------------------
+# --- interrupted -------------------------------------------------------------------------------------
 
 
 class KillingProxy(FaultyProxy):
-    """In front of the embedded AWS: kills ``victim`` as soon as so many of its changes were carried out."""
+    """A proxy of the embedded AWS that kills ``victim`` after a number of its changes were made."""
 
     def __init__(self, target: int) -> None:
         super().__init__(target, lambda: "")
@@ -196,7 +198,7 @@ class KillingProxy(FaultyProxy):
 
 @pytest.fixture
 def killing(environ: dict[str, str], engine: Engine, tmp_path: Path) -> Iterator[Callable[..., list[str]]]:
-    """Run the command line, kill it as soon as it has made so many changes; the changes that it made."""
+    """Run the command line and kill it after a number of changes; return the changes that it made."""
     proxy = KillingProxy(engine.port)
     proxy.start()
 
@@ -229,9 +231,9 @@ def home_behind(proxy: FaultyProxy, environ: dict[str, str], engine: Engine, hom
 def test_killed_after_every_single_change(
     killing: Callable[..., list[str]], ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
-    """A deployment that is killed after each of its changes is finished by running it again, under way as it mints."""
+    """A deployment that is killed after each of its changes is finished by running it again, while counters mint."""
     where = ("--local", "--stack", new_stack)
-    connect(stack=new_stack).counters().create("orders")
+    make_counter(connect(stack=new_stack).counters(), "orders")
     minted: dict[str | None, list[int]] = {None: [], "orders": []}
 
     def mint(region: str, count: int) -> None:
@@ -259,7 +261,7 @@ def test_killed_after_every_single_change(
 def test_a_counter_is_never_left_half(
     killing: Callable[..., list[str]], ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
-    """A counter that is not there in all regions mints in none; asked for again it is there, and mints in all."""
+    """A counter that does not exist in all regions mints in none; creating it again finishes the work."""
     where = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "-q", *named(US, EU), *where).returncode == 0
     refusals: list[list[type[TicketctlError]]] = [
@@ -283,10 +285,10 @@ def test_a_counter_is_never_left_half(
 def test_a_counter_is_finished_although_the_lanes_have_changed(
     ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
-    """A counter that was left half made is made in all regions, though one was added in between."""
+    """A counter left pending is created in all regions, even if a region was added since."""
     where = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "-q", *named(US, EU), *where).returncode == 0
-    begin(connect(stack=new_stack, region=EU).counters(), "orders", Lane(2, 2), offers={}, half_made=True)
+    create_counter(connect(stack=new_stack, region=EU).counters(), "orders", Lane(2, 2), pending=True)
     assert ticketctl("deploy", "-q", *named(SA), *where).returncode == 0  # and gets a part of the second lane
     made = ticketctl("counter", "create", "orders", *where)
     regions = {line.rpartition("\t")[2] for line in made.stdout.splitlines()}
@@ -301,7 +303,7 @@ def test_a_counter_is_finished_although_the_lanes_have_changed(
 def test_a_home_that_remembers_nothing(
     environ: dict[str, str], ticketctl: Ticketctl, connect: Connect, tmp_path: Path, new_stack: str
 ) -> None:
-    """Who never heard of the other regions finds them: a new one gets its lane from them, and regions shows all."""
+    """A machine without a cache finds the other regions: a new one gets its lane from them, and regions shows all."""
     where = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "-q", *named(EU, AP), *where).returncode == 0
     minted = first_numbers(connect, new_stack, [EU, EU, AP])
@@ -319,11 +321,47 @@ def test_a_home_that_remembers_nothing(
     assert len(set(minted)) == len(minted)
 
 
+# --- what a deployment reads -------------------------------------------------------------------------
+
+
+class CountingProxy(FaultyProxy):
+    """A proxy of the embedded AWS that counts the scans of each region's table."""
+
+    def __init__(self, target: int) -> None:
+        super().__init__(target, lambda: "")
+        self.scans: Counter[str] = Counter()
+
+    def serve(self, request: BaseHTTPRequestHandler) -> None:
+        if str(request.headers["x-amz-target"]).endswith(".Scan"):
+            self.scans[str(request.headers["authorization"]).split("/")[2]] += 1
+        super().serve(request)
+
+
+@pytest.mark.parametrize("regions", [[US, EU], [US, EU, AP, SA]], ids=len)
+def test_a_deployment_that_changes_nothing_scans_each_table_once(
+    environ: dict[str, str], engine: Engine, ticketctl: Ticketctl, tmp_path: Path, new_stack: str, regions: list[str]
+) -> None:
+    """The lanes that were read before the deployment show that there is nothing to hand over."""
+    where = ("--local", "--stack", new_stack)
+    assert ticketctl("deploy", "-q", *named(*regions), *where).returncode == 0
+    assert ticketctl("counter", "create", "orders", *where).returncode == 0
+    proxy = CountingProxy(engine.port)
+    proxy.start()
+    try:
+        with home_behind(proxy, environ, engine, tmp_path / "behind-a-proxy") as env:
+            again = ticketctl("deploy", *named(*regions), *where, env=env)
+    finally:
+        proxy.stop()
+    assert again.returncode == 0
+    assert {f"{region}: no changes" for region in regions} <= set(again.stderr.splitlines())
+    assert proxy.scans == dict.fromkeys(regions, 1)
+
+
 # --- one region, as before ---------------------------------------------------------------------------
 
 
 def test_one_region_is_as_it_was(aws: Aws, ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """Without a second region an item has nothing new in it; with one, its counters go on and know of both."""
+    """In one region an item has no attributes of hand-overs; with a second region its counters continue in both."""
     where = ("--local", "--stack", new_stack)
     assert ticketctl("next", *where).stdout == "1\n"
     assert ticketctl("counter", "create", "orders", *where).returncode == 0
@@ -351,7 +389,7 @@ def test_one_region_is_as_it_was(aws: Aws, ticketctl: Ticketctl, connect: Connec
 
 
 def test_the_articles_table(aws: Aws, ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """A table that the article's code wrote gets a second region; its counters go on in both."""
+    """A table that the article's code wrote gets a second region; its counters continue in both."""
     where = ("--local", "--stack", new_stack)
     dynamodb = aws.client("dynamodb")
     dynamodb.create_table(**table_resource(new_stack)["Properties"])
@@ -367,7 +405,7 @@ def test_the_articles_table(aws: Aws, ticketctl: Ticketctl, connect: Connect, ne
 
 
 class WallBefore(FaultyProxy):
-    """In front of the embedded AWS: one region refuses whoever asks its DynamoDB, or does not answer at all."""
+    """A proxy of the embedded AWS: DynamoDB in one region refuses every request, or the region does not answer."""
 
     def __init__(self, target: int, region: str, *, answers: bool) -> None:
         super().__init__(target, lambda: "")
@@ -411,7 +449,7 @@ def test_the_region_with_the_sequence_cannot_be_read(
     *,
     answers: bool,
 ) -> None:
-    """Where a region that may have the sequence cannot be read, no other one begins it anew."""
+    """If a region that may have the sequence cannot be read, no other region starts it again."""
     where = ("--local", "--stack", new_stack)
     minted = first_numbers(connect, new_stack, [US, US, US])
     with behind_a_wall(environ, engine, tmp_path / "home", answers=answers) as env:
@@ -443,7 +481,7 @@ def test_a_counter_waits_for_the_lane_of_its_region(ticketctl: Ticketctl, connec
     """In a region whose lane was not handed over yet no counter is made in a lane of its own."""
     where = ("--local", "--stack", new_stack)
     take(connect(stack=new_stack), 1)
-    connect(stack=new_stack).counters().create("orders")
+    make_counter(connect(stack=new_stack).counters(), "orders")
     minted = first_numbers(connect, new_stack, [US, US], partition="orders")
     deploy_alone(connect(stack=new_stack, region=EU), {"Offset": "0"})
     created = ticketctl("counter", "create", "orders", *named(EU), *where)

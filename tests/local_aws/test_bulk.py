@@ -15,6 +15,7 @@ import pytest
 
 from tests.local_aws.conftest import REGION, Result, Ticketctl
 from tests.support.faulty_proxy import Fault, proxy_to
+from tests.support.make_counter import make_counter
 from ticketctl.aws.account import Aws
 from ticketctl.commands.status import PAGE
 from ticketctl.counters.table import Counters
@@ -54,7 +55,7 @@ def counters(aws: Aws) -> Counters:
 @pytest.fixture
 def name(counters: Counters) -> str:
     """A counter that no other test has."""
-    return counters.create(next(_names))[0].partition
+    return make_counter(counters, next(_names))[0].partition
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def many(ticketctl: Ticketctl, aws: Aws) -> Sequence[str]:
 def one(ticketctl: Ticketctl, aws: Aws) -> str:
     """A stack with a single counter."""
     assert ticketctl("deploy", "--local", "--stack", ONE).returncode == 0
-    Counters(aws.client("dynamodb"), ONE, region=REGION).create("single")
+    make_counter(Counters(aws.client("dynamodb"), ONE, region=REGION), "single")
     return ONE
 
 
@@ -198,7 +199,7 @@ def test_what_was_in_flight_beside_an_error_is_printed(ticketctl: Ticketctl, cou
 def test_an_error_beside_blocks_in_flight_is_partial_in_json(ticketctl: Ticketctl, counters: Counters) -> None:
     """With --json the blocks that were minted are on stdout and the error is one object on stderr."""
     name = next(_names)
-    counters.create(name, ceiling=25)
+    make_counter(counters, name, ceiling=25)
     fetched = ticketctl("fetch", "60", "--block", "10", "--concurrency", "3", "--json", "-p", name, *WHERE)
     assert sorted(json.loads(line)["last"] for line in fetched.stdout.splitlines()) == [10, 20]
     error = json.loads(fetched.stderr)["error"]
@@ -208,7 +209,7 @@ def test_an_error_beside_blocks_in_flight_is_partial_in_json(ticketctl: Ticketct
 def test_an_error_before_anything_was_printed_is_itself(ticketctl: Ticketctl, counters: Counters) -> None:
     """Where no block in flight was minted, the first refusal is the answer: exit 6, nothing on stdout."""
     name = next(_names)
-    counters.create(name, ceiling=5)
+    make_counter(counters, name, ceiling=5)
     refused = ticketctl("fetch", "60", "--block", "10", "--concurrency", "3", "-p", name, *WHERE)
     message = f"The counter {name!r} has 5 tickets left below its ceiling 5; the request was for 10."
     assert refused == Result(6, "", f"error: {message}\n")

@@ -1,4 +1,4 @@
-"""Looking after counters: none goes back, none leaves its lane, and what is refused changes nothing."""
+"""The ``counter`` commands: no counter goes back or leaves its lane, and a refused command changes nothing."""
 
 import itertools
 import json
@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.local_aws.conftest import REGION, Result, Ticketctl
+from tests.support.make_counter import alone, make_counter
 from tests.support.minting import look, take
 from ticketctl.aws.account import Aws
 from ticketctl.counters.lanes import Lane
+from ticketctl.counters.sequence import adopt, advance, freeze, thaw
 from ticketctl.counters.table import Counters
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import (
@@ -53,7 +55,7 @@ def counters(aws: Aws) -> Counters:
 
 
 def made(name: str, last: int, *, increment: int = 1, ceiling: int = MOST, frozen: bool = False) -> Counter:
-    """A counter as it stands before its first mint."""
+    """A counter before its first mint."""
     return Counter(
         partition=name,
         last=last,
@@ -118,7 +120,7 @@ def test_first_tickets(
     connect: Connect, counters: Counters, name: str, via: str, asked: dict[str, int], tickets: list[int]
 ) -> None:
     """The first ticket is the start, else the offset; the others follow in the lane."""
-    assert counters.create(name, **asked)[1] is True
+    assert make_counter(counters, name, **asked)[1] is True
     source = connect(stack=STACK, via=via, partition=name)
     assert [take(source, 1).last for _ in tickets] == tickets
 
@@ -137,10 +139,10 @@ def test_first_tickets(
     ids=str,
 )
 def test_create_again_as_it_is(counters: Counters, name: str, asked: dict[str, int]) -> None:
-    """Who asks for what is there gets it as it is: nothing that it minted comes again."""
-    counters.create(name, start=3, offset=3, increment=5, ceiling=100)
+    """Creating an existing counter again, with the same options, does not change it."""
+    make_counter(counters, name, start=3, offset=3, increment=5, ceiling=100)
     there = counters.advance(name, 28)
-    assert counters.create(name, **asked) == (there, False)
+    assert make_counter(counters, name, **asked) == (there, False)
 
 
 @pytest.mark.parametrize(
@@ -157,12 +159,12 @@ def test_create_again_as_it_is(counters: Counters, name: str, asked: dict[str, i
     ids=str,
 )
 def test_create_again_as_another(counters: Counters, name: str, asked: dict[str, int]) -> None:
-    """Who asks for something else than is there is refused, and it stays as it is."""
-    there = counters.create(name, start=33, offset=3, increment=5, ceiling=100)[0]
-    kind, message, _, exit_code = refusal(lambda: counters.create(name, **asked))
+    """Creating an existing counter with other options is refused and does not change it."""
+    there = make_counter(counters, name, start=33, offset=3, increment=5, ceiling=100)[0]
+    kind, message, _, exit_code = refusal(lambda: make_counter(counters, name, **asked))
     assert (kind, message, exit_code) == (
         RefusedError,
-        f"the counter {name!r} exists and is another: last ticket 28, step 5, ceiling 100",
+        f"the counter {name!r} exists in {REGION} with other options: last ticket 28, increment 5, ceiling 100",
         6,
     )
     assert counters.get(name) == there
@@ -192,7 +194,7 @@ def test_create_off_its_lane(ticketctl: Ticketctl, counters: Counters, name: str
 )
 def test_create_without_room(counters: Counters, name: str, asked: dict[str, int]) -> None:
     """A counter in which no ticket fits, or that no JSON reader keeps exact, is refused."""
-    assert refusal(lambda: counters.create(name, **asked))[3] == 6
+    assert refusal(lambda: make_counter(counters, name, **asked))[3] == 6
     assert counters.get(name) is None
 
 
@@ -201,13 +203,16 @@ BAD_NAMES = ["", "n" * 256, "a\tb", "a\nb", "\x00", "\x7f", "\x85", "a\ud800", "
 
 @pytest.mark.parametrize("bad", BAD_NAMES, ids=repr)
 def test_names_that_are_none(counters: Counters, bad: str) -> None:
-    """A name is 1 to 255 characters, none a control character, and no receipt's: nothing else gets anywhere."""
+    """A name is 1 to 255 characters, without control characters, and not a receipt's; other names are refused."""
     calls: list[Callable[[], object]] = [
-        lambda: counters.create(bad),
+        lambda: make_counter(counters, bad),
         lambda: counters.advance(bad, 5),
-        lambda: counters.adopt(bad, 5),
         lambda: counters.freeze(bad),
         lambda: counters.thaw(bad),
+        lambda: advance(alone(counters), bad, 5),
+        lambda: adopt(alone(counters), [REGION], bad, 5),
+        lambda: freeze(alone(counters), bad),
+        lambda: thaw(alone(counters), bad),
     ]
     assert [(kind, exit_code) for kind, _, _, exit_code in map(refusal, calls)] == [(UsageError, 2)] * len(calls)
 
@@ -223,7 +228,7 @@ def test_names_that_are_none_on_the_command_line(ticketctl: Ticketctl, bad: str)
 @BOTH
 def test_odd_names(connect: Connect, counters: Counters, via: str, odd: str) -> None:
     """Any other text is a name, through both sources."""
-    counters.create(odd)
+    make_counter(counters, odd)
     source = connect(stack=STACK, via=via, partition=odd)
     minted = take(source, 1)
     assert (minted.partition, look(source).last) == (odd, minted.last)
@@ -234,7 +239,7 @@ def test_odd_names(connect: Connect, counters: Counters, via: str, odd: str) -> 
 
 def test_advance_back_is_refused(ticketctl: Ticketctl, counters: Counters, name: str) -> None:
     """A counter at 9 does not go to 5: exit 6, and nothing has changed."""
-    counters.create(name, start=10)
+    make_counter(counters, name, start=10)
     before = counters.get(name)
     refused = ticketctl("counter", "advance", name, "--to", "5", *WHERE)
     assert refused == Result(6, "", f"error: the counter '{name}' is at 9; going back to 5 would mint numbers again\n")
@@ -242,8 +247,8 @@ def test_advance_back_is_refused(ticketctl: Ticketctl, counters: Counters, name:
 
 
 def test_advance(ticketctl: Ticketctl, connect: Connect, name: str) -> None:
-    """A counter is moved past a number and mints the next one; to where it stands it may be moved again."""
-    connect(stack=STACK).counters().create(name)
+    """A counter is moved past a number and mints the next one; moving it to its last ticket again is no error."""
+    make_counter(connect(stack=STACK).counters(), name)
     moved = ticketctl("counter", "advance", name, "--to", "41", *WHERE)
     assert moved == Result(0, row(made(name, 41)), tell(made(name, 41), "is now past that number"))
     as_json = ticketctl("counter", "advance", name, "--to", "41", "--json", *WHERE)
@@ -254,7 +259,7 @@ def test_advance(ticketctl: Ticketctl, connect: Connect, name: str) -> None:
 
 def test_advance_in_a_lane(counters: Counters, name: str) -> None:
     """Only numbers of the lane up to the ceiling can count as the last ticket; else nothing changes."""
-    there = counters.create(name, start=2, increment=10, offset=2, ceiling=52)[0]
+    there = make_counter(counters, name, start=2, increment=10, offset=2, ceiling=52)[0]
     assert refusal(lambda: counters.advance(name, 13)) == (
         RefusedError,
         f"13 is not in the lane of {name!r}: …, -8, 2, …",
@@ -268,9 +273,9 @@ def test_advance_in_a_lane(counters: Counters, name: str) -> None:
 
 
 def test_advance_hint_can_be_typed(counters: Counters, name: str) -> None:
-    """A name that a shell would take apart is quoted in the command that mends it."""
+    """The hint quotes a name that a shell would split."""
     odd = f"{name} of 'May'"
-    counters.create(odd, increment=10)
+    make_counter(counters, odd, increment=10)
     hint = f"ticketctl counter advance '{name} of '\"'\"'May'\"'\"'' --to 11"
     assert refusal(lambda: counters.advance(odd, 5))[2] == hint
 
@@ -278,22 +283,22 @@ def test_advance_hint_can_be_typed(counters: Counters, name: str) -> None:
 @pytest.mark.parametrize("to", [MOST + 1, 10**40])
 def test_advance_beyond_what_is_exact(counters: Counters, name: str, to: int) -> None:
     """No counter moves beyond the largest integer that JSON readers keep exact."""
-    counters.create(name)
+    make_counter(counters, name)
     assert refusal(lambda: counters.advance(name, to))[0] is RefusedError
     assert counters.get(name) == made(name, 0)
 
 
 @pytest.mark.parametrize("command", [("advance", "--to", "5"), ("freeze",), ("thaw",)], ids=str)
 def test_unknown(ticketctl: Ticketctl, name: str, command: tuple[str, ...]) -> None:
-    """A counter that is not there is not made by changing it: exit 5 and how to create it."""
+    """Changing an unknown counter does not create it: exit 5 and a hint how to create it."""
     refused = ticketctl("counter", command[0], name, *command[1:], *WHERE)
     hint = f"ticketctl counter create {name} --stack {STACK} --local"
     assert refused == Result(5, "", f"error: there is no counter '{name}'\nhint: {hint}\n")
 
 
 def test_advance_under_load(connect: Connect, counters: Counters, name: str) -> None:
-    """While eight threads mint, a counter is moved forward again and again: no number twice, none back."""
-    counters.create(name)
+    """While eight threads mint, a counter is moved forward many times: no number is issued twice or out of order."""
+    make_counter(counters, name)
     minting = threading.Event()
     sources = [connect(stack=STACK, via="url" if n % 2 else "dynamodb", partition=name) for n in range(8)]
 
@@ -329,7 +334,7 @@ def test_advance_under_load(connect: Connect, counters: Counters, name: str) -> 
 
 
 def test_adopt_a_file(ticketctl: Ticketctl, connect: Connect, tmp_path: Path, name: str) -> None:
-    """A new counter starts above the largest number of a file; one that is beyond it stays where it is."""
+    """A new counter starts above the largest number of a file; a counter that is beyond it is not changed."""
     numbers = tmp_path / "numbers"
     numbers.write_bytes(b"\xef\xbb\xbf7\r\n41\r\n\r\n12\r\n")
     adopt = ("counter", "adopt", name, "--from-max", str(numbers), *WHERE)
@@ -389,30 +394,31 @@ def test_adopt_what_is_none(
     assert counters.get(name) is None
 
 
-@pytest.mark.parametrize(("largest", "last"), [(0, 7), (7, 7), (8, 17), (16, 17), (17, 17), (18, 27)])
+@pytest.mark.parametrize(("largest", "last"), [(0, 7), (7, 7), (8, 7), (16, 7), (17, 17), (18, 17), (27, 27)])
 def test_adopt_in_a_lane(counters: Counters, name: str, largest: int, last: int) -> None:
-    """A counter that is there moves to the next number of its lane that is not below, and never back."""
-    counters.create(name, start=17, increment=10, offset=7)
-    assert counters.adopt(name, largest) == (made(name, last, increment=10), largest > 7)
+    """An existing counter moves until its next ticket is above the number: no further, and never back."""
+    make_counter(counters, name, start=17, increment=10, offset=7)
+    assert adopt(alone(counters), [REGION], name, largest) == ([made(name, last, increment=10)], last > 7)
+    assert last + 10 > largest
 
 
 @pytest.mark.parametrize(("largest", "first"), [(-5, 1), (0, 1), (1, 2), (41, 42)])
 def test_adopt_a_new_counter(counters: Counters, name: str, largest: int, first: int) -> None:
     """A new counter starts with the next number of the stack's lane."""
-    assert counters.adopt(name, largest) == (made(name, first - 1), True)
+    assert adopt(alone(counters), [REGION], name, largest) == ([made(name, first - 1)], True)
 
 
 def test_adopt_into_the_lane_of_the_stack(connect: Connect, name: str) -> None:
-    """Where the stack's counters go in threes from 2, so does one that starts above 41."""
-    counters = connect(stack=STACK).counters_of(STACK, lane=Lane(2, 3))
-    assert counters.adopt(name, 41) == (made(name, 41, increment=3), True)
+    """A counter that starts above 41 is in the stack's lane 2, 5, 8, …."""
+    members = alone(connect(stack=STACK).counters(), Lane(2, 3))
+    assert adopt(members, [REGION], name, 41) == ([made(name, 41, increment=3)], True)
     assert take(connect(stack=STACK, partition=name), 2).tickets == range(44, 48, 3)
 
 
 def test_adopt_beyond_the_ceiling(counters: Counters, name: str) -> None:
     """A counter does not start above numbers that are beyond its ceiling."""
-    there = counters.create(name, ceiling=40)[0]
-    assert refusal(lambda: counters.adopt(name, 41))[0] is RefusedError
+    there = make_counter(counters, name, ceiling=40)[0]
+    assert refusal(lambda: adopt(alone(counters), [REGION], name, 41))[0] is RefusedError
     assert counters.get(name) == there
 
 
@@ -420,8 +426,8 @@ def test_adopt_beyond_the_ceiling(counters: Counters, name: str) -> None:
 
 
 def test_freeze_and_thaw(ticketctl: Ticketctl, connect: Connect, name: str) -> None:
-    """A frozen counter mints through neither source and says how to thaw it; thawed it goes on."""
-    connect(stack=STACK).counters().create(name)
+    """A frozen counter mints through no source, and the error says how to thaw it; thawed it mints again."""
+    make_counter(connect(stack=STACK).counters(), name)
     frozen = made(name, 0, frozen=True)
     assert ticketctl("counter", "freeze", name, *WHERE) == Result(0, row(frozen), tell(frozen, "is frozen"))
     assert connect(stack=STACK).counters().freeze(name) == frozen
@@ -437,8 +443,8 @@ def test_freeze_and_thaw(ticketctl: Ticketctl, connect: Connect, name: str) -> N
 
 @BOTH
 def test_frozen_under_load(connect: Connect, counters: Counters, name: str, via: str) -> None:
-    """Whoever minted before the freeze mints no more after it; the lane that it knows does not help."""
-    counters.create(name)
+    """A client that knows the counter's lane cannot mint from it while it is frozen."""
+    make_counter(counters, name)
     source = connect(stack=STACK, via=via, partition=name)
     take(source, 3)
     counters.freeze(name)
@@ -454,7 +460,7 @@ def test_list_has_no_receipts(ticketctl: Ticketctl, connect: Connect, deployed: 
     where = ("--local", "--stack", deployed)
     counters = connect(stack=deployed).counters()
     for name in ("b", "a", "receipts"):
-        counters.create(name)
+        make_counter(counters, name)
     counters.freeze("b")
     take(connect(stack=deployed, via="dynamodb", partition="a"), 1, key="k")
     shown = ticketctl("counter", "list", *where)
@@ -483,12 +489,12 @@ def test_a_receipt_is_no_counter(connect: Connect, via: str, name: str) -> None:
 
 
 def test_a_damaged_item(aws: Aws, counters: Counters, name: str) -> None:
-    """An item without its number is neither moved nor made anew, keeps what it has, and is warned of in a list."""
+    """An item without its last ticket is not changed by any command, and a list warns of it."""
     item = {"partition": {"S": name}, "note": {"S": "mine"}}
     dynamodb = aws.client("dynamodb")
     dynamodb.put_item(TableName=STACK, Item=item)
     try:
-        for change in (lambda: counters.create(name), lambda: counters.advance(name, 5)):
+        for change in (lambda: make_counter(counters, name), lambda: counters.advance(name, 5)):
             assert refusal(change)[0] is CounterInvalidError
         assert refusal(lambda: counters.freeze(name))[0] in (CounterInvalidError, UnknownCounterError)
         warnings: list[str] = []
@@ -500,14 +506,14 @@ def test_a_damaged_item(aws: Aws, counters: Counters, name: str) -> None:
 
 
 def test_little_is_left(ticketctl: Ticketctl, connect: Connect, deployed: str) -> None:
-    """Where less than a tenth is left, status and list say so on stderr; exactly a tenth is enough."""
+    """If less than a tenth is left, status and list warn on stderr; they do not for exactly a tenth."""
     where = ("--local", "--stack", deployed)
     counters = connect(stack=deployed).counters()
-    counters.create("enough", ceiling=100)
+    make_counter(counters, "enough", ceiling=100)
     counters.advance("enough", 90)
-    counters.create("little", ceiling=100)
+    make_counter(counters, "little", ceiling=100)
     counters.advance("little", 91)
-    counters.create("wide", increment=10, ceiling=1000)
+    make_counter(counters, "wide", increment=10, ceiling=1000)
     counters.advance("wide", 911)
     warnings = "warning: the counter little has 9 tickets left\nwarning: the counter wide has 8 tickets left\n"
     for command in (("status",), ("counter", "list")):

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.local_aws.conftest import REGION, Result, Ticketctl
+from tests.support.make_counter import make_counter
 from tests.support.minting import look, take
 from ticketctl.aws.account import Aws
 from ticketctl.deadline import Deadline
@@ -98,7 +99,7 @@ def test_receipt(connect: Connect, aws: Aws, deployed: str) -> None:
 def test_another_request_under_the_same_key(connect: Connect, deployed: str, via: str) -> None:
     """A key that was used for another count or another counter is a conflict, and no counter moves."""
     counters = connect(stack=deployed).counters()
-    counters.create("orders")
+    make_counter(counters, "orders")
     default, orders = connect(stack=deployed, via=via), connect(stack=deployed, via=via, partition="orders")
     take(default, 2, key="a")
     before = list(counters.all(pytest.fail))
@@ -164,7 +165,7 @@ def test_expired(connect: Connect, aws: Aws, deployed: str, via: str) -> None:
 def test_what_was_refused_has_no_receipt(connect: Connect, deployed: str, via: str) -> None:
     """A key whose request was refused is still good, and what it minted comes again from a frozen counter."""
     connection, counters = connect(stack=deployed, via=via, partition="orders"), connect(stack=deployed).counters()
-    counters.create("orders")
+    make_counter(counters, "orders")
     counters.freeze("orders")
     with pytest.raises(CounterFrozenError):
         take(connection, 1, key="a")

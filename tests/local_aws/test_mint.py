@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.local_aws.conftest import REGION, physical_id
+from tests.support.make_counter import make_counter
 from tests.support.minting import look, take
 from ticketctl.aws.account import Aws
 from ticketctl.deadline import Deadline
@@ -68,16 +69,16 @@ def test_unknown_counter_is_not_started(connect: Connect, deployed: str, via: st
 def test_named_counter_starts_at_one(connect: Connect, deployed: str, via: str) -> None:
     """A counter that was created mints 1 first, whatever the default counter does."""
     take(connect(stack=deployed), 5)
-    connect(stack=deployed).counters().create("orders")
+    make_counter(connect(stack=deployed).counters(), "orders")
     assert take(connect(stack=deployed, via=via, partition="orders"), 3).tickets == range(1, 4)
 
 
 def test_creating_twice_changes_nothing(connect: Connect, deployed: str) -> None:
     """A counter that exists is left where it stands."""
     counters = connect(stack=deployed).counters()
-    assert counters.create("orders")[1] is True
+    assert make_counter(counters, "orders")[1] is True
     take(connect(stack=deployed, partition="orders"), 7)
-    counter, created = counters.create("orders")
+    counter, created = make_counter(counters, "orders")
     assert (counter.last, created) == (7, False)
 
 

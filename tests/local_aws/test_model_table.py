@@ -10,12 +10,13 @@ from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.make_counter import make_counter
 from tests.support.model_table import Client, ModelTable
 from ticketctl.aws.account import Aws
 from ticketctl.aws.dynamodb import sdk_sender
-from ticketctl.counters.handover import begin, clear_offer, offer, read_holding, release, take
+from ticketctl.counters.handover import clear_offer, create_counter, offer, read_holding, release, take
 from ticketctl.counters.lanes import Lane
-from ticketctl.counters.table import Counters, NotSoError
+from ticketctl.counters.table import Counters
 from ticketctl.errors import TicketctlError
 from ticketctl.handler import handler
 
@@ -130,15 +131,15 @@ MINTS = st.builds(
 )
 
 
-def begun(name: str, lane: Lane, offers: Mapping[str, Lane], ceiling: int | None, *, half_made: bool) -> Step:
-    return lambda side: begin(side.table(name), name, lane, offers=offers, ceiling=ceiling, half_made=half_made)
+def created(name: str, lane: Lane, offers: Mapping[str, Lane], ceiling: int | None, *, pending: bool) -> Step:
+    return lambda side: create_counter(side.table(name), name, lane, offers=offers, ceiling=ceiling, pending=pending)
 
 
 STEPS: st.SearchStrategy[Step] = st.one_of(
     MINTS,
     MINTS,
     st.builds(Receipt, st.sampled_from(["k1", "k2"]), st.integers(1, 9), TIMES),
-    st.builds(begun, NAMES, LANES, OFFERS, CEILINGS, half_made=st.booleans()),
+    st.builds(created, NAMES, LANES, OFFERS, CEILINGS, pending=st.booleans()),
     st.builds(
         lambda name, step, to: lambda side: offer(side.table(name), name, step, to), NAMES, st.integers(1, 4), OTHERS
     ),
@@ -153,7 +154,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     st.builds(lambda name, to: lambda side: side.table(name).advance(name, to), NAMES, st.integers(0, 60)),
     st.builds(lambda name: lambda side: side.table(name).freeze(name), NAMES),
     st.builds(lambda name: lambda side: side.table(name).thaw(name), NAMES),
-    st.builds(lambda name, limit: lambda side: side.table(name).create(name, ceiling=limit), NAMES, CEILINGS),
+    st.builds(lambda name, limit: lambda side: make_counter(side.table(name), name, ceiling=limit), NAMES, CEILINGS),
     st.builds(lambda name: lambda side: side.table(name).remove(name), NAMES),
     st.just(lambda side: sorted(side.table("east").all(), key=str)),
 )
@@ -167,8 +168,6 @@ def told(step: Step, side: Recorded) -> object:
         return type(error), error.message
     except handler.ProblemError as problem:
         return problem.code, problem.detail
-    except NotSoError as found:
-        return NotSoError, plain(found.item)
     except handler.ConditionFailedError as refused:
         return handler.ConditionFailedError, plain(refused.item)
 

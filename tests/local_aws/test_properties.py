@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from tests.support.make_counter import make_counter
 from tests.support.minting import requested
 from ticketctl.aws.dynamodb import sdk_sender
 from ticketctl.counters.table import Counters
@@ -248,7 +249,7 @@ class Tickets(RuleBasedStateMachine):
     def begin(self, increment: int, ceiling: int, users: bool) -> None:
         """Most runs begin with counters; the default one begins by itself."""
         for name in ("orders", "users") if users else ("orders",):
-            self.keeper.create(self.prefix + name, increment=increment, ceiling=ceiling)
+            make_counter(self.keeper, self.prefix + name, increment=increment, ceiling=ceiling)
         self.models = self._stored()
 
     @rule(name=NAMES, count=st.integers(1, 50), caller=CALLERS, fates=FATES)
@@ -379,8 +380,8 @@ class Tickets(RuleBasedStateMachine):
         made = Model(first - step, step, limit) if sound and before is None else before
         told = self._meet(
             fates,
-            lambda: self.keeper.create(
-                self.prefix + name, start=start, offset=offset, increment=increment, ceiling=ceiling
+            lambda: make_counter(
+                self.keeper, self.prefix + name, start=start, offset=offset, increment=increment, ceiling=ceiling
             ),
         )
         if isinstance(told, tuple):

@@ -25,7 +25,7 @@ _names = (f"counter-{number}" for number in itertools.count(1))
 
 @pytest.fixture(scope="module")
 def three(ticketctl: Ticketctl) -> str:
-    """The name of a stack in three regions, whose default counters nobody mints from."""
+    """The name of a stack in three regions, whose default counters never mint."""
     assert ticketctl("deploy", "-q", *named(US, EU, AP), *WHERE).returncode == 0
     return STACK
 
@@ -175,7 +175,7 @@ def test_diff_names_the_region_of_each_change(ticketctl: Ticketctl) -> None:
     ids=lambda words: words[0],
 )
 def test_nobody_chooses_a_lane(ticketctl: Ticketctl, aws: Aws, three: str, command: list[str]) -> None:
-    """Where several regions share the lanes, --offset and --increment are refused, for one of them too."""
+    """If several regions share the lanes, --offset and --increment are refused, even for one region."""
     before = [items(aws, three, region) for region in (US, EU, AP)]
     refused = ticketctl(*command, "--json", *named(EU), *WHERE)
     error = json.loads(refused.stderr)["error"]
@@ -214,7 +214,7 @@ def test_a_region_that_fails_does_not_stop_the_others(
 
 
 def test_every_region_fails(aws: Aws, ticketctl: Ticketctl, new_stack: str) -> None:
-    """Where no region can be deployed to, the first failure is the answer, and nothing is made."""
+    """If no region can be deployed, the first failure is reported and nothing is created."""
     for region in (US, EU):
         group = {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": f"{new_stack}-{region}"}}
         aws.in_region(region).client("cloudformation").create_stack(
@@ -303,7 +303,7 @@ def test_a_counter_with_a_start_and_a_ceiling(ticketctl: Ticketctl, name: str) -
     }
     refused = ticketctl("counter", "create", name, "--ceiling", "39", *WHERE)
     assert (refused.returncode, refused.stdout) == (6, "")
-    assert f"the counter {name!r} exists in {US} and is another" in refused.stderr
+    assert f"the counter {name!r} exists in {US} with other options" in refused.stderr
 
 
 def test_advance(ticketctl: Ticketctl, connect: Connect, three: str, name: str) -> None:
@@ -318,14 +318,15 @@ def test_advance(ticketctl: Ticketctl, connect: Connect, three: str, name: str) 
     one = ticketctl("counter", "advance", name, "--to", "60", *named(AP), *WHERE)
     assert (one.returncode, one.stdout) == (0, row(name, AP, 60, offset=3, increment=3))
     back = ticketctl("counter", "advance", name, "--to", "47", *WHERE)
-    assert back == Result(6, "", f"error: the counter {name!r} is at 49 or more in every region; it never goes back\n")
+    again = "going back to 47 would mint numbers again"
+    assert back == Result(6, "", f"error: the counter {name!r} is at 49 or more in every region; {again}\n")
     assert first_numbers(connect, three, (US, EU, AP), partition=name) == [52, 53, 63]
     assert ticketctl("counter", "advance", name, "--to", "58", *WHERE).returncode == 0
     assert first_numbers(connect, three, (US, EU, AP), partition=name) == [61, 59, 66]
 
 
 def test_adopt(ticketctl: Ticketctl, connect: Connect, tmp_path: Path, three: str, name: str) -> None:
-    """A counter starts above the numbers of a file in every region; one that is beyond them stays where it is."""
+    """A counter starts above the numbers of a file in every region; a counter beyond them is not changed."""
     (tmp_path / "numbers").write_text("7\n41\n12\n", encoding="utf-8")
     adopt = ("counter", "adopt", name, "--from-max", str(tmp_path / "numbers"), "--json", *WHERE)
     made = ticketctl(*adopt)
@@ -393,7 +394,7 @@ def test_the_name_of_a_region_is_taken(ticketctl: Ticketctl, aws: Aws, three: st
     """No counter is made under the name that a region's default counter has."""
     before = [items(aws, three, region) for region in (US, EU, AP)]
     refused = ticketctl("counter", "create", EU, *WHERE)
-    told = f"error: '{EU}' is the name of a region, for its default counter\nhint: choose another name\n"
+    told = f"error: '{EU}' is a region's name, reserved for its default counter\nhint: choose another name\n"
     assert refused == Result(2, "", told)
     assert [items(aws, three, region) for region in (US, EU, AP)] == before
 
@@ -413,7 +414,7 @@ def test_verify(ticketctl: Ticketctl, aws: Aws, three: str) -> None:
 
 
 def test_a_destroyed_region_is_retired_and_comes_back(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """The others go on without its numbers; deployed again it goes on with them, and with counters made meanwhile."""
+    """The others continue without its numbers; deployed again it continues with them, and gets newer counters."""
     where = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "-q", *named(US, EU), *where).returncode == 0
     assert ticketctl("counter", "create", "orders", "-q", *where).returncode == 0
@@ -455,7 +456,7 @@ def test_a_destroyed_region_is_retired_and_comes_back(ticketctl: Ticketctl, conn
 def test_a_region_whose_tickets_were_deleted_gets_a_new_lane(
     ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
-    """What it had minted comes from nobody again; deployed anew it gets a part of what another one has."""
+    """Its tickets are never issued again; deployed again it gets a part of another region's lane."""
     where = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "-q", *named(US, EU), *where).returncode == 0
     minted = first_numbers(connect, new_stack, [EU, EU, EU, US])
@@ -475,7 +476,7 @@ def test_a_region_whose_tickets_were_deleted_gets_a_new_lane(
 
 
 def test_destroy_of_all_regions(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """Without --region all go; deployed again all go on, in whatever order they are named."""
+    """Without --region all are destroyed; deployed again all continue, in any order of names."""
     where = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "-q", *named(US, EU), *where).returncode == 0
     assert first_numbers(connect, new_stack, [EU, US, EU]) == [2, 1, 4]
@@ -492,7 +493,7 @@ def test_destroy_of_all_regions(ticketctl: Ticketctl, connect: Connect, new_stac
 
 
 def test_the_region_that_is_left_is_remembered(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """Where the first of two regions is destroyed, next without a region mints from the other."""
+    """If the first of two regions is destroyed, next without a region mints from the other."""
     where = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "-q", *named(US, EU), *where).returncode == 0
     assert first_numbers(connect, new_stack, [US]) == [1]
@@ -504,12 +505,12 @@ def test_the_region_that_is_left_is_remembered(ticketctl: Ticketctl, connect: Co
 
 
 def test_two_independent_stacks_are_found_out(aws: Aws, ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """Two sequences of one name are a conflict that names both, and no deployment makes them one."""
+    """Two sequences of one name are a conflict that names both, and no deployment merges them."""
     where = ("--local", "--stack", new_stack)
     for region in (US, EU):
         deploy_alone(connect(stack=new_stack, region=region))
     assert first_numbers(connect, new_stack, [US, US, EU]) == [1, 2, 1]
-    conflict = f"the counter {US!r} in {US} and the counter {EU!r} in {EU} meet: 3, 4, 5, … and 2, 3, 4, …"
+    conflict = f"the counter {US!r} in {US} and the counter {EU!r} in {EU} overlap: 3, 4, 5, … and 2, 3, 4, …"
     hint = "destroy the one whose tickets nobody uses, or deploy it under another --stack"
     told = f"error: {conflict}\nhint: {hint}\n"
     shown = ticketctl("regions", *where)
@@ -532,12 +533,12 @@ def test_two_independent_stacks_are_found_out(aws: Aws, ticketctl: Ticketctl, co
     for regions in ([EU, US], [AP]):
         refused = ticketctl("deploy", "--max-count", "7", "-q", *named(*regions), *where)
         assert (refused.returncode, refused.stdout) == (6, ""), regions
-        assert "meet: " in refused.stderr
+        assert "overlap: " in refused.stderr
     assert everything() == before
 
 
 def test_a_second_sequence_is_not_begun(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """Where another region has the sequence, next in a region without a stack is exit 5 and names deploy."""
+    """If another region has the sequence, next in a region without a stack is exit 5 and names deploy."""
     where = ("--local", "--stack", new_stack)
     assert first_numbers(connect, new_stack, [US]) == [1]
     for command in (["next"], ["fetch", "2", "--via", "dynamodb"], ["counter", "create", "x"]):
@@ -550,7 +551,7 @@ def test_a_second_sequence_is_not_begun(ticketctl: Ticketctl, connect: Connect, 
 def test_several_regions_are_never_deployed_by_themselves(
     ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
-    """Where none of the regions that were named has the stack, next deploys none of them and is exit 5."""
+    """If no named region has the stack, next deploys none of them and is exit 5."""
     refused = ticketctl("next", *named(US, EU), "--local", "--stack", new_stack)
     assert [connect(stack=new_stack, region=region).describe() for region in (US, EU)] == [None, None]
     hint = f"hint: ticketctl deploy --stack {new_stack} --region {US} --region {EU} --local"

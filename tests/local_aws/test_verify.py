@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.local_aws.conftest import Ticketctl
+from tests.support.make_counter import make_counter
 from ticketctl.deployments.regional_stack import RegionalStack
 
 Connect = Callable[..., RegionalStack]
@@ -55,7 +56,7 @@ def test_verify(ticketctl: Ticketctl, connect: Connect, deployed: str) -> None:
 def test_through_one_source(ticketctl: Ticketctl, connect: Connect, deployed: str, via: str) -> None:
     """In a pipe the report is a name and a value a line; a counter that is there is left alone."""
     counters = connect(stack=deployed).counters()
-    there = counters.create("orders", start=7)[0]
+    there = make_counter(counters, "orders", start=7)[0]
     verify = ("verify", "--workers", "4", "--mints", "5", "--via", via, "--local", "--stack", deployed)
     run = ticketctl(*verify)
     assert (run.returncode, run.stderr) == (0, "")

@@ -104,7 +104,11 @@ class ModelTable(Client):
             "PutItem": (self._put, {"Item"}, CONDITIONAL),
             "UpdateItem": (self._update, {"Key", "UpdateExpression"}, CONDITIONAL | {"ReturnValues"}),
             "DeleteItem": (self._delete, {"Key"}, set()),
-            "Scan": (self._scan, {"ConsistentRead"}, {"FilterExpression", "ExclusiveStartKey"} | PLACEHOLDERS),
+            "Scan": (
+                self._scan,
+                {"ConsistentRead"},
+                SCANNING,
+            ),
         }
         step, needed, allowed = steps[operation]
         given = request.keys() - {"TableName"}
@@ -158,6 +162,10 @@ class ModelTable(Client):
         if "FilterExpression" in request:
             holds = _parsed_condition(request["FilterExpression"])
             page = [item for item in page if holds(_scope(item, request))]
+        if "ProjectionExpression" in request:
+            paths = request["ProjectionExpression"].split(", ")
+            read = {request["ExpressionAttributeNames"][path] for path in paths}
+            page = [{name: value for name, value in item.items() if name in read} for item in page]
         more = {"LastEvaluatedKey": {KEY: {"S": keys[PAGE - 1]}}} if len(keys) > PAGE else {}
         return {"Items": [dict(item) for item in page], **more}
 
@@ -172,8 +180,9 @@ class ModelTable(Client):
 
 
 PLACEHOLDERS = {"ExpressionAttributeNames", "ExpressionAttributeValues"}
+SCANNING = {"FilterExpression", "ProjectionExpression", "ExclusiveStartKey"} | PLACEHOLDERS
 CONDITIONAL = {"ConditionExpression", "ReturnValuesOnConditionCheckFailure"} | PLACEHOLDERS
-EXPRESSIONS = ("ConditionExpression", "UpdateExpression", "FilterExpression")
+EXPRESSIONS = ("ConditionExpression", "UpdateExpression", "FilterExpression", "ProjectionExpression")
 
 
 def _error(code: str, operation: str, message: str = "", **parts: Any) -> ClientError:

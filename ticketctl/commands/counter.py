@@ -1,7 +1,8 @@
-"""``counter``: make counters, move them forward, freeze them."""
+"""``counter``: create counters, move them forward, freeze them."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,12 +10,11 @@ import typer
 
 from ticketctl.commands.options import Run, command, help_when_bare, integer
 from ticketctl.commands.status import show_all
-from ticketctl.errors import FileError, UsageError
+from ticketctl.errors import FileError
 from ticketctl.models import Counter
 
 if TYPE_CHECKING:
     from ticketctl.counters.sequence import Member
-    from ticketctl.counters.table import Counters
 
 Name = Annotated[str, typer.Argument(help="The counter's name.")]
 
@@ -22,7 +22,7 @@ Name = Annotated[str, typer.Argument(help="The counter's name.")]
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     counter = typer.Typer(
-        help="Make counters, move them forward, freeze them.", invoke_without_command=True, callback=help_when_bare
+        help="Create counters, move them forward, freeze them.", invoke_without_command=True, callback=help_when_bare
     )
     commands: dict[str, Callable[..., None]] = {
         "create": create,
@@ -40,86 +40,87 @@ def register(app: typer.Typer) -> None:
 def create(
     run: Run,
     name: Name,
-    start: Annotated[int | None, typer.Option(parser=integer(1), metavar="N", help="Its first ticket.")] = None,
+    start: Annotated[
+        int | None, typer.Option(parser=integer(1), metavar="N", help="First ticket. Default: the first of its lane.")
+    ] = None,
     increment: Annotated[
-        int | None, typer.Option(parser=integer(1), metavar="N", help="Its step. Default: the stack's.")
+        int | None, typer.Option(parser=integer(1), metavar="N", help="Increment of its lane. Default: the stack's.")
     ] = None,
     offset: Annotated[
-        int | None, typer.Option(parser=integer(1), metavar="N", help="A number of its lane. Default: the stack's.")
+        int | None, typer.Option(parser=integer(1), metavar="N", help="Offset of its lane. Default: the stack's.")
     ] = None,
     ceiling: Annotated[
-        int | None, typer.Option(parser=integer(1), metavar="N", help="The last ticket that may be issued.")
+        int | None,
+        typer.Option(parser=integer(1), metavar="N", help="Last ticket it may issue. Default: 2^53 - 1."),
     ] = None,
 ) -> None:
-    """Create a counter, in every region of the stack. Where it exists as asked for, it stays as it is."""
+    """Create a counter in every region of the stack. One that exists with these options is not changed."""
     from ticketctl.counters import sequence
 
-    if run.regions.are_shared():
-        if increment or offset:
-            raise UsageError("--increment and --offset cannot be set where several regions share the lanes")
-        members = run.regions.members()
-        made, created = sequence.create(members, _targets(run, members), name, start=start or 1, ceiling=ceiling)
-    else:
-        counter, created = run.home.counters().create(
-            name, start=start, increment=increment, offset=offset, ceiling=ceiling
-        )
-        made = [counter]
-    _show(run, made, "created" if created else "exists already", created=created)
+    members = _members_of_stack(run)
+    counters, created = sequence.create(
+        members, _targets(run, members), name, start=start, offset=offset, increment=increment, ceiling=ceiling
+    )
+    _show(run, counters, "created" if created else "exists already", created=created)
 
 
 def advance(
     run: Run,
     name: Name,
     to: Annotated[
-        int,
-        typer.Option("--to", parser=integer(1), metavar="N", help="The number that then counts as its last ticket."),
+        int, typer.Option("--to", parser=integer(1), metavar="N", help="Number that counts as its last ticket.")
     ],
 ) -> None:
-    """Move a counter forward, past numbers that were taken elsewhere. Never back."""
-    from ticketctl.counters.sequence import advance as advance_all
+    """Move a counter forward, past numbers that were issued elsewhere. Never back."""
+    from ticketctl.counters import sequence
 
-    if run.regions.are_shared():
-        moved = advance_all(_members(run), name, to)
-    else:
-        moved = [run.home.counters().advance(name, to)]
-    _show(run, moved, "is now past that number")
+    _show(run, sequence.advance(_members(run), name, to), "is now past that number")
 
 
 def adopt(
     run: Run,
     name: Name,
-    from_max: Annotated[str, typer.Option("--from-max", metavar="FILE|-", help="A number a line; - reads stdin.")],
-    column: Annotated[str | None, typer.Option(help="The file is CSV with headings: take this column.")] = None,
+    from_max: Annotated[
+        str, typer.Option("--from-max", metavar="FILE|-", help="File with one number per line; - reads stdin.")
+    ],
+    column: Annotated[str | None, typer.Option(help="Read this column of a CSV file with a header.")] = None,
 ) -> None:
     """Start a counter above numbers that exist already: create it there, or move it forward."""
     from ticketctl.counters import sequence
     from ticketctl.counters.table import largest_integer
 
+    with _opened(from_max) as lines:
+        largest = largest_integer(lines, column)
+    members = _members_of_stack(run)
+    counters, moved = sequence.adopt(_named(run, members), _targets(run, members), name, largest)
+    _show(run, counters, f"starts above {largest}" if moved else f"was beyond {largest} already", moved=moved)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Iterator[str]]:
+    """The lines of a file, or of stdin for ``-``; raises ``FileError`` if they cannot be read."""
     try:
-        if from_max == "-":
-            largest = largest_integer(iter(sys.stdin), column)
-        else:
-            with Path(from_max).open(encoding="utf-8-sig", newline="") as file:
-                largest = largest_integer(file, column)
+        if path == "-":
+            yield iter(sys.stdin)
+            return
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            yield file
     except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{from_max} cannot be read: {error}", hint="name a readable file, or - for stdin") from None
-    if run.regions.are_shared():
-        members = _members(run)
-        there, moved = sequence.adopt(members, _targets(run, members), name, largest)
-    else:
-        counter, moved = run.home.counters().adopt(name, largest)
-        there = [counter]
-    _show(run, there, f"starts above {largest}" if moved else f"was beyond {largest} already", moved=moved)
+        raise FileError(f"{path} cannot be read: {error}", hint="name a readable file, or - for stdin") from None
 
 
 def freeze(run: Run, name: Name) -> None:
     """Stop a counter from minting."""
-    _show(run, _switch(run, name, lambda counters: counters.freeze), "is frozen")
+    from ticketctl.counters import sequence
+
+    _show(run, sequence.freeze(_members(run), name), "is frozen")
 
 
 def thaw(run: Run, name: Name) -> None:
     """Let a frozen counter mint again."""
-    _show(run, _switch(run, name, lambda counters: counters.thaw), "mints again")
+    from ticketctl.counters import sequence
+
+    _show(run, sequence.thaw(_members(run), name), "mints again")
 
 
 def list_all(run: Run) -> None:
@@ -127,23 +128,26 @@ def list_all(run: Run) -> None:
     show_all(run)
 
 
-def _switch(run: Run, name: str, change: "Callable[[Counters], Callable[[str], Counter]]") -> Sequence[Counter]:
-    """Change a counter wherever it is."""
-    from ticketctl.counters.sequence import switch
-
-    if not run.regions.are_shared():
-        return [change(run.home.counters())(name)]
-    return switch(_members(run), name, lambda counters: change(counters)(name))
+def _members_of_stack(run: Run) -> "Sequence[Member]":
+    """The regions that share the sequence; raises ``NotDeployedError`` if the stack is deployed in none of them."""
+    members = run.regions.members()
+    if any(not member.retired for member in _named(run, members)):
+        return members
+    run.home.look_up()  # deploys into the embedded AWS, or says what is missing
+    return run.regions.members()
 
 
 def _members(run: Run) -> "Sequence[Member]":
-    """The regions that a change is for: those that were named, else all that share the sequence."""
-    members = run.regions.members()
+    """The regions that a change is for: the named ones, or else all that share the sequence."""
+    return _named(run, _members_of_stack(run))
+
+
+def _named(run: Run, members: "Sequence[Member]") -> "Sequence[Member]":
     return [member for member in members if member.region in run.named_regions] if run.named_regions else members
 
 
 def _targets(run: Run, members: "Sequence[Member]") -> Sequence[str]:
-    """The regions in which a counter is made."""
+    """The regions in which a counter is created."""
     return run.named_regions or [member.region for member in members if not member.retired]
 
 

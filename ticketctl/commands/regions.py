@@ -1,4 +1,4 @@
-"""``regions``: who has which lane, and the proof that no two meet."""
+"""``regions``: which region has which lane, and the proof that no two overlap."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,13 +18,13 @@ def register(app: typer.Typer) -> None:
 
 
 def regions(run: Run) -> None:
-    """Show which lane each region has of each counter, and prove from their items that no two meet."""
+    """Show the lane that each region has of each counter, and prove from the tables that no two overlap."""
     from ticketctl.counters.sequence import survey
 
     also = () if run.named_regions else run.regions.elsewhere()
     members = run.regions.members(also=also, tolerant=True)
     if not members:
-        run.home.look_up()  # which says what is missing
+        run.home.look_up()  # raises an error that says what is missing
     found = survey(members, run.output.warn)
     entries = [entry for lanes in found.entries.values() for entry in lanes]
     entries.sort(key=lambda entry: (entry.counter or "", entry.lane.increment, entry.lane.residue))

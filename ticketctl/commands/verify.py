@@ -48,7 +48,7 @@ def verify(
             report = proof.run(
                 [(_worker(run, opened, name, region, source), lanes[region]) for source, region in ways],
                 mints,
-                tell=lambda: advance(next(done)),
+                on_attempt=lambda: advance(next(done)),
             )
     finally:
         for table in tables.values():
@@ -57,7 +57,7 @@ def verify(
         run.output.document({"workers": workers, "mints": mints, "via": via, **report.as_dict()})
     else:
         run.output.facts(report.as_dict())
-    if not report.holds:
+    if not report.passed:
         raise RefusedError("the guarantee does not hold here: see the report")
 
 
@@ -65,10 +65,7 @@ def _create(run: Run, name: str) -> Sequence[Counter]:
     """The scratch counter, in each of the regions."""
     from ticketctl.counters.sequence import create
 
-    if not run.regions.are_shared():
-        return [run.home.counters().create(name)[0]]
-    members = run.regions.members()
-    return create(members, run.regions.names, name)[0]
+    return create(run.regions.members(), run.regions.names, name)[0]
 
 
 def _lane(counter: Counter) -> Lane:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lane:
-    """The numbers ``offset + k·increment`` with k = 0, 1, 2, …; ``ValueError`` where ``increment`` is below 1."""
+    """The numbers ``offset + k·increment`` with k = 0, 1, 2, …; raises ``ValueError`` if ``increment`` is below 1."""
 
     offset: int
     increment: int
@@ -28,15 +28,15 @@ class Lane:
         return f"{self.offset}, {self.offset + self.increment}, {self.offset + 2 * self.increment}, …"
 
     def __contains__(self, number: int) -> bool:
-        """``number ≡ offset (mod increment)``, and not before the first."""
+        """Whether ``number ≡ offset (mod increment)`` and not below ``offset``."""
         return number >= self.offset and (number - self.offset) % self.increment == 0
 
     def at_or_after(self, number: int) -> int:
-        """The smallest of its numbers that is not below ``number``: ``number + (offset - number) mod increment``."""
+        """The smallest number of the lane not below ``number``: ``number + (offset - number) mod increment``."""
         return max(self.offset, number + (self.offset - number) % self.increment)
 
     def after(self, number: int) -> int:
-        """The next number of the lane beyond ``number``."""
+        """The smallest number of the lane above ``number``."""
         return self.at_or_after(number + 1)
 
     @property
@@ -46,23 +46,24 @@ class Lane:
 
     @property
     def share(self) -> "Fraction":
-        """Which part of all integers it has: ``1 / increment``."""
+        """The part of all integers that it has: ``1 / increment``."""
         from fractions import Fraction
 
         return Fraction(1, self.increment)
 
     def is_disjoint(self, other: "Lane") -> bool:
-        """Whether the two never meet, however far they run.
+        """Whether the two lanes have no number in common, nor would if they began earlier.
 
-        ``x ≡ a (mod m)`` and ``x ≡ b (mod n)`` have a common solution exactly where ``a ≡ b (mod gcd(m, n))``
-        (Chinese remainder theorem). Different increments alone keep nothing apart: 1, 3, 5, … and 1, 4, 7, … meet.
+        ``x ≡ a (mod m)`` and ``x ≡ b (mod n)`` have a common solution if and only if ``a ≡ b (mod gcd(m, n))``
+        (Chinese remainder theorem). Different increments are not enough: 1, 3, 5, … and 1, 4, 7, … have 1 and 7 in
+        common.
         """
         return (self.offset - other.offset) % gcd(self.increment, other.increment) != 0
 
     def split(self, parts: int = 2) -> tuple["Lane", ...]:
-        """Its ``parts`` equal parts modulo ``parts·increment``; together they are the lane, and no two meet.
+        """Split it into equal lanes of increment ``parts·increment`` that are disjoint and together have its numbers.
 
-        ``offset + i·increment`` with ``i = 0 … parts - 1`` are its residues modulo ``parts·increment``; two parts are
-        the odd and the even rooms of Hilbert's hotel.
+        The i-th one has the offset ``offset + i·increment``, with ``i = 0 … parts - 1``. Two parts are the odd and the
+        even rooms of Hilbert's hotel.
         """
         return tuple(Lane(self.offset + i * self.increment, parts * self.increment) for i in range(parts))

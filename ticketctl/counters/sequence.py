@@ -1,7 +1,7 @@
-"""One sequence in many regions: who holds which lane, that no two meet, and how a region comes to its own.
+"""One sequence in one region or several: which region has which lane, proof that no two overlap, and every change.
 
-What is where is read from the tables each time. Every change is a conditional write to one item (see ``handover``),
-so that whatever was cut short is finished by doing it again.
+The state is read from the tables each time. Every change is a conditional write to one item (see ``handover``), so a
+run that was interrupted is finished by running it again.
 """
 
 import itertools
@@ -10,33 +10,35 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from ticketctl.counters.handover import Holding, begin, clear_offer, offer, read_holding, release, take
+from ticketctl import handler as bundle
+from ticketctl.counters.handover import Holding, clear_offer, create_counter, offer, read_holding, release, take
 from ticketctl.counters.lanes import Lane
-from ticketctl.counters.table import Counters, NotSoError, require_no_region
-from ticketctl.errors import CounterInvalidError, RefusedError
+from ticketctl.counters.table import Counters, require_can_advance, require_no_region
+from ticketctl.errors import CounterInvalidError, RefusedError, UsageError
 from ticketctl.minting.source import unknown_counter
 from ticketctl.models import Counter
 
 ATTEMPTS = 20
-LOOKS = 3
-SCRATCH = re.compile(r"verify-[0-9a-f]{32}")  # the counters of ``ticketctl verify``, which go again
+READS = 3
+SCRATCH = re.compile(r"verify-[0-9a-f]{32}")  # the counters of ``ticketctl verify``, which are deleted again
+CANNOT_BE_SPLIT = "in a state that several regions cannot share"
 DEFAULT = None  # stands for the default counter, which has a different name in each region: the region's
 
 Report = Callable[[str], None]
 
 
-def _nothing(line: str) -> None:
-    """Tell nobody."""
+def ignore(line: str) -> None:
+    """Report nothing."""
 
 
 @dataclass(frozen=True)
 class Member:
     """A region with a table of the sequence.
 
-    ``start`` is the lane in which its function would begin the default counter by itself; ``None``: it does not.
-    ``retired``: its stack is gone and only the table is left; what it holds is neither issued nor handed over.
+    ``start`` is the lane in which the region's function starts the default counter at its first mint; ``None`` if it
+    does not. ``retired``: the stack is deleted and the table is left; its numbers are not issued or handed over.
     """
 
     table: Counters
@@ -45,21 +47,24 @@ class Member:
 
     @property
     def region(self) -> str:
-        """Its name."""
+        """The region's name."""
         return self.table.region
 
     def holding(self, counter: str | None) -> Holding | None:
-        """What it has of a counter; another that is called like this region is not its default counter."""
+        """Read what the region has of a counter.
+
+        The region's own name gives ``None``: its item is the default counter, and must be asked for as ``DEFAULT``.
+        """
         return None if counter == self.region else read_holding(self.table, self.name_of(counter))
 
     def name_of(self, counter: str | None) -> str:
-        """What a counter is called in its table."""
-        return counter or self.region
+        """The name of a counter in the region's table."""
+        return self.region if counter is DEFAULT else counter
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A lane of a counter in one region; without a ``holding`` it is only handed over, or may still begin."""
+    """A lane of a counter in one region. Without a ``holding`` the lane is only offered, or not started yet."""
 
     counter: str | None
     region: str
@@ -67,13 +72,13 @@ class Entry:
     holding: Holding | None = None
 
     @property
-    def is_half_made(self) -> bool:
-        """Whether it waits until it is there in every region."""
-        return self.holding is not None and self.holding.is_half_made
+    def is_pending(self) -> bool:
+        """Whether the counter does not mint because it does not exist in every region yet."""
+        return self.holding is not None and self.holding.is_pending
 
     @property
     def state(self) -> str:
-        """Whether it mints, is frozen, or is not begun."""
+        """``mints``, ``frozen`` or ``not begun``."""
         if self.holding is None:
             return "not begun"
         return "frozen" if self.holding.counter.frozen else "mints"
@@ -97,7 +102,7 @@ class Survey:
     entries: Mapping[str | None, Sequence[Entry]]
 
     def holdings(self, counter: str | None) -> Mapping[str, Holding]:
-        """Who has a counter, by region."""
+        """What each region has of a counter, by region."""
         return {entry.region: entry.holding for entry in self.entries.get(counter, ()) if entry.holding}
 
     @property
@@ -107,34 +112,37 @@ class Survey:
 
     @property
     def conflicts(self) -> Sequence[tuple[Entry, Entry]]:
-        """The pairs of lanes that have numbers in common; where there is none, nothing can come twice."""
+        """The pairs of lanes that have numbers in common. Without any, no number can be issued twice."""
         return [(one, other) for one, other in self.pairs if not one.lane.is_disjoint(other.lane)]
 
     def require_disjoint(self) -> None:
-        """``RefusedError`` with both names where two lanes meet."""
+        """Raise ``RefusedError``, with both counters, if two lanes overlap."""
         for one, other in self.conflicts:
             raise RefusedError(
-                f"{called(one)} and {called(other)} meet: {one.lane} and {other.lane}",
+                f"{_label(one)} and {_label(other)} overlap: {one.lane} and {other.lane}",
                 hint="destroy the one whose tickets nobody uses, or deploy it under another --stack",
             )
 
 
-def called(entry: Entry) -> str:
-    """A counter in a region, for a person."""
+def _label(entry: Entry) -> str:
     return f"the counter {entry.counter or entry.region!r} in {entry.region}"
 
 
-def survey(members: Sequence[Member], warn: Report = _nothing) -> Survey:
-    """Read every counter of every member. ``warn`` is told of items that are damaged, and left out.
+def _name(counter: str | None) -> str:
+    return "the default counter" if counter is DEFAULT else counter
 
-    The tables are read one after the other, so a hand-over in between can look like a conflict: one that is there
-    when they are read again is real.
+
+def survey(members: Sequence[Member], warn: Report = ignore) -> Survey:
+    """Read every counter of every member. ``warn`` is called for each damaged item; the item is skipped.
+
+    The tables are read one after the other, so a hand-over in between can look like a conflict. A conflict is real
+    if it is still there when the tables are read again.
     """
     found = _read(members, warn)
-    for _ in range(LOOKS - 1):
+    for _ in range(READS - 1):
         if not found.conflicts:
             break
-        found = _read(members, _nothing)
+        found = _read(members, ignore)
     return found
 
 
@@ -156,7 +164,7 @@ def _read(members: Sequence[Member], warn: Report) -> Survey:
 
 
 def _entries(counter: str | None, holdings: Mapping[str, Holding], starts: Mapping[str, Lane]) -> Iterator[Entry]:
-    """The lanes that are held, those on offer that nobody has taken, and those that may still begin."""
+    """The lanes that regions have, those offered and not taken yet, and those that functions may still start."""
     for holding in holdings.values():
         yield Entry(counter, holding.region, holding.lane, holding)
         for region, lane in holding.offers.items():
@@ -167,34 +175,80 @@ def _entries(counter: str | None, holdings: Mapping[str, Holding], starts: Mappi
             yield Entry(counter, region, lane)
 
 
-def arrange(
-    members: Sequence[Member], regions: Sequence[str], report: Report = _nothing, *, may_begin: bool = True
-) -> None:
-    """Give each of ``regions`` a lane of every counter, and finish what an earlier run has left open.
+# --- giving regions their lanes ----------------------------------------------------------------------
 
-    A sequence that has not begun gets lanes ``1 … n`` of increment n in their order, also for those of ``regions``
-    that are no members yet; later ones get a part of the widest lane of each counter. ``RefusedError`` where
-    lanes meet, or where it has not begun and none ``may_begin`` it: who cannot be read may have all of it.
+
+def arrange(
+    members: Sequence[Member],
+    regions: Sequence[str],
+    report: Report = ignore,
+    *,
+    may_begin: bool = True,
+    known: Survey | None = None,
+) -> None:
+    """Give each of ``regions`` a lane of every counter, and finish what an interrupted run has left.
+
+    A new sequence gets the lanes ``1 … n`` of increment n in the order of ``regions``, also for those that are not
+    members yet. Later each new region gets a part of the widest lane of each counter. A survey that is ``known`` saves
+    reading every table again if it shows that nothing is left to do. Raises ``RefusedError`` if lanes overlap, or if
+    no region has the sequence and it must not begin (``may_begin``): a region that cannot be read may have it.
     """
-    before = survey(members, report)
-    before.require_disjoint()
-    require_names_free(before, regions)
-    _begin_default(members, regions, may_begin=may_begin)
-    for target in members:
+    if known is not None and _is_arranged(known, members, regions):
+        return
+    found = survey(members, report)
+    found.require_disjoint()
+    require_names_free(found, regions)
+    if _is_arranged(found, members, regions):
+        return
+    if _start_default(members, regions, may_begin=may_begin):
         found = survey(members)
-        for counter in sorted(found.entries, key=lambda counter: counter or ""):
-            holdings = found.holdings(counter)
-            if any(target.region in holding.offers for holding in holdings.values()):
-                _take_offers(members, counter, target, report)
-            elif target.region in regions and target.region not in holdings and target.region != counter:
-                _hand_over(members, counter, target, report, half_made_too=not counter)
-    survey(members).require_disjoint()
-    for member in members:
-        release(member.table, member.region)  # it was held until everybody had a lane
+    for target, counter in itertools.product(members, sorted(found.entries, key=lambda counter: counter or "")):
+        _give_lane(members, counter, target, report, found.holdings(counter), is_named=target.region in regions)
+    found = survey(members)
+    found.require_disjoint()
+    for entry in found.entries[DEFAULT]:
+        if entry.is_pending:
+            release(_member(members, entry.region).table, entry.region)
+
+
+def _is_arranged(found: Survey, members: Sequence[Member], regions: Sequence[str]) -> bool:
+    """Whether every member among ``regions`` has its lane of every counter, and no run has left anything to do."""
+    default = found.holdings(DEFAULT)
+    waiting = [member for member in members if not member.retired and member.start and member.region not in default]
+    if waiting or not default or any(holding.is_pending for holding in default.values()):
+        return False
+    names = {member.region for member in members}
+    for counter in found.entries:
+        holdings = found.holdings(counter)
+        offered = {region for holding in holdings.values() for region in holding.offers}
+        missing = names & set(regions) - holdings.keys() - {counter}
+        if offered & names or missing:
+            return False
+    return True
+
+
+def _give_lane(
+    members: Sequence[Member],
+    counter: str | None,
+    target: Member,
+    report: Report,
+    holdings: Mapping[str, Holding],
+    *,
+    is_named: bool,
+) -> None:
+    """Let ``target`` take what is offered to it, or, if it is named and has no lane, a part of another region's."""
+    if any(target.region in holding.offers for holding in holdings.values()):
+        _take_offers(members, counter, target, report)
+    elif not is_named or target.region in holdings or target.region == counter:
+        return
+    elif all(holding.can_be_split for holding in holdings.values()):
+        _hand_over(members, counter, target, report, pending_too=counter is DEFAULT)
+    else:
+        report(f"{_name(counter)}: not handed over to {target.region}: it is {CANNOT_BE_SPLIT}")
 
 
 def require_names_free(found: Survey, regions: Iterable[str]) -> None:
-    """``RefusedError`` where a counter is called like one of ``regions``, whose default counter it is not."""
+    """Raise ``RefusedError`` if a counter has the name of one of ``regions`` and is not its default counter."""
     for region in regions:
         for entry in found.entries.get(region, ()):
             raise RefusedError(
@@ -204,75 +258,95 @@ def require_names_free(found: Survey, regions: Iterable[str]) -> None:
 
 
 def withdraw_offers(members: Sequence[Member], region: str) -> None:
-    """Drop the lanes that are on offer to a region whose table is about to be deleted: it may have minted in them."""
+    """Remove the lanes offered to a region whose table is about to be deleted: it may have minted from them."""
     for counter, entries in survey(members).entries.items():
         for holding in [entry.holding for entry in entries if entry.holding]:
             if region in holding.offers:
-                table = next(member.table for member in members if member.region == holding.region)
+                table = _member(members, holding.region).table
                 clear_offer(table, counter or holding.region, region, holding.offers[region])
 
 
-def _begin_default(members: Sequence[Member], regions: Sequence[str], *, may_begin: bool) -> None:
-    """Let the default counter begin where its function would do it, else in one region, with lanes for the others."""
+def _member(members: Iterable[Member], region: str) -> Member:
+    return next(member for member in members if member.region == region)
+
+
+def _start_default(members: Sequence[Member], regions: Sequence[str], *, may_begin: bool) -> bool:
+    """Start the default counter as the functions would, or else in one region, with lanes offered to the others.
+
+    Returns whether that was necessary.
+    """
+    started = False
     for member in members:
         if member.start is not None and not member.retired and member.holding(DEFAULT) is None:
-            _begun(member, member.region, member.start, {})
-    awaiting = [member for member in members if not member.retired]
-    if not awaiting or any(member.holding(DEFAULT) for member in members):
-        return
+            _create_unless_exists(member, member.region, member.start)
+            started = True
+    active = [member for member in members if not member.retired]
+    if not active or any(member.holding(DEFAULT) for member in members):
+        return started
     if not may_begin:
         raise RefusedError(
-            "no region that could be read has the sequence, and one that could not be may have it", hint="run it again"
+            "no region that could be read has the sequence; one that could not be read may have it", hint="run it again"
         )
-    names = list(dict.fromkeys([*regions, *(member.region for member in awaiting)]))
+    names = list(dict.fromkeys([*regions, *(member.region for member in active)]))
     lanes = dict(zip(names, Lane(1, 1).split(len(names)), strict=True))
-    first = min(awaiting, key=lambda member: member.region)  # the same one for whoever does this at the same time
-    _begun(first, first.region, lanes.pop(first.region), lanes)
+    first = min(active, key=lambda member: member.region)  # the same one in every run that does this at the same time
+    lane = lanes.pop(first.region)
+    _create_unless_exists(first, first.region, lane, offers=lanes, pending=bool(lanes))
+    return True
 
 
-def _begun(member: Member, name: str, lane: Lane, offers: Mapping[str, Lane]) -> None:
+def _create_unless_exists(member: Member, name: str, lane: Lane, **options: Any) -> bool:
+    """Create a counter; return False if another run was faster, and its counter counts."""
     try:
-        begin(member.table, name, lane, offers=offers, half_made=bool(offers))
-    except NotSoError:
-        return  # somebody else was first, and what is there counts
+        create_counter(member.table, name, lane, **options)
+    except bundle.handler.ConditionFailedError:
+        return False
+    return True
 
 
 def _hand_over(
-    members: Sequence[Member], counter: str | None, target: Member, report: Report, *, half_made_too: bool = False
+    members: Sequence[Member], counter: str | None, target: Member, report: Report, *, pending_too: bool = False
 ) -> None:
-    """See to it that ``target`` has a lane of a counter that others have."""
+    """Make sure that ``target`` has a lane of a counter that other regions have.
+
+    ``pending_too``: also if the counter is pending; else that is left to the run that creates it.
+    """
     for _ in range(ATTEMPTS):
         holdings = {member.region: member.holding(counter) for member in members if member is not target}
         if any(holding and target.region in holding.offers for holding in holdings.values()):
             _take_offers(members, counter, target, report)
             return
-        # Read last: whoever else gives the target a lane has narrowed the donor before, which the offer then meets.
+        # The target is read last: any run that gives it a lane has split the donor before, and the offer below fails.
         if target.holding(counter) is not None:
             return
-        if not half_made_too and any(holding and holding.is_half_made for holding in holdings.values()):
-            return  # whoever creates it will come to this region, too
-        donors = [m for m in members if not m.retired and holdings.get(m.region) is not None]
-        if not donors:
-            raise RefusedError(
-                f"{counter or 'the default counter'} is only in regions that were destroyed: "
-                f"{', '.join(region for region, holding in holdings.items() if holding)}; their lanes stay unused",
-                hint="deploy one of them again, with --region",
-            )
-        steps = {member.region: _step(holdings.get(member.region)) for member in donors}
-        donor = min(donors, key=lambda member: (steps[member.region], member.region))
-        try:
-            offer(donor.table, donor.name_of(counter), steps[donor.region], [target.region])
-        except NotSoError:
-            continue  # another region has got a part of it meanwhile
-    raise RefusedError(f"the lanes of {counter!r} change all the time", hint="run it again")
+        if not pending_too and any(holding and holding.is_pending for holding in holdings.values()):
+            return
+        donor, increment = _donor(members, counter, holdings)
+        with suppress(bundle.handler.ConditionFailedError):  # another region has got a part of it meanwhile
+            offer(donor.table, donor.name_of(counter), increment, [target.region])
+    raise RefusedError(f"the lanes of {_name(counter)} keep changing", hint="run it again")
 
 
-def _step(holding: Holding | None) -> int:
-    return holding.counter.increment if holding else 0
+def _donor(
+    members: Sequence[Member], counter: str | None, holdings: Mapping[str, Holding | None]
+) -> tuple[Member, int]:
+    """The active region with the widest lane of a counter, and its increment."""
+    found = {region: holding for region, holding in holdings.items() if holding}
+    if not all(holding.can_be_split for holding in found.values()):
+        raise RefusedError(f"{_name(counter)} is {CANNOT_BE_SPLIT}; nothing was changed")
+    donors = [member for member in members if not member.retired and member.region in found]
+    if not donors:
+        raise RefusedError(
+            f"{_name(counter)} is only in regions that were destroyed: {', '.join(found)}; their lanes stay unused",
+            hint="deploy one of them again, with --region",
+        )
+    increments = {member.region: found[member.region].counter.increment for member in donors}
+    donor = min(donors, key=lambda member: (increments[member.region], member.region))
+    return donor, increments[donor.region]
 
 
 def _take_offers(members: Sequence[Member], counter: str | None, target: Member, report: Report) -> bool:
-    """Take what others have handed over to ``target``; whether there was anything."""
+    """Take the lanes that are offered to ``target``; return whether there was one."""
     taken = False
     for donor in members:
         holding = donor.holding(counter)
@@ -281,50 +355,108 @@ def _take_offers(members: Sequence[Member], counter: str | None, target: Member,
         lane = holding.offers[target.region]
         take(target.table, target.name_of(counter), holding)
         clear_offer(donor.table, donor.name_of(counter), target.region, lane)
-        report(f"{counter or 'the default counter'}: {donor.region} has handed {lane} over to {target.region}")
+        report(f"{_name(counter)}: {donor.region} has handed {lane} over to {target.region}")
         taken = True
     return taken
 
 
-def holders(members: Sequence[Member], name: str) -> Sequence[Member]:
-    """The members whose counter of that name is meant: a region's name means the default counter of that region."""
-    return [member for member in members if member.region == name] or members
+# --- creating a counter ------------------------------------------------------------------------------
+
+
+class Wanted(NamedTuple):
+    """The options of a counter to create; ``None`` is the default."""
+
+    start: int | None
+    offset: int | None
+    increment: int | None
+    ceiling: int | None
 
 
 def create(
-    members: Sequence[Member], regions: Sequence[str], name: str, *, start: int = 1, ceiling: int | None = None
+    members: Sequence[Member],
+    regions: Sequence[str],
+    name: str,
+    *,
+    start: int | None = None,
+    offset: int | None = None,
+    increment: int | None = None,
+    ceiling: int | None = None,
 ) -> tuple[Sequence[Counter], bool]:
-    """Make a counter in each of ``regions``, in the lanes that their default counters have; and whether it is new.
+    """Create a counter in each of ``regions``; return the counters and whether one of them is new.
 
-    It begins at ``start``. Until it is there in all of them it mints in none; a run that was cut short is finished
-    by the next. ``RefusedError`` where it exists and is another, or would meet itself.
+    In regions that share the sequence it gets the lanes of their default counters and starts at or after ``start``.
+    Until it exists in all of them it mints in none; an interrupted run is finished by the next. In a region on its
+    own, ``start`` must be in the lane, which ``offset`` and ``increment`` can set; the default is the stack's.
+    Raises ``RefusedError`` if it exists with other options.
     """
-    require_no_region(name, {member.region for member in members})
+    wanted = Wanted(start, offset, increment, ceiling)
+    if _are_shared(members):
+        if offset or increment:
+            raise UsageError("--increment and --offset cannot be set if several regions share the lanes")
+        require_no_region(name, {member.region for member in members})
+        return _create(members, regions, name, wanted, shared=True)
+    if name == members[0].region:
+        return _create(members, regions, DEFAULT, wanted, shared=False)
+    require_no_region(name)
+    return _create(members, regions, name, wanted, shared=False)
+
+
+def _are_shared(members: Sequence[Member]) -> bool:
+    """Whether the counters are, or will be, shared by several regions: their lanes are then given, not chosen."""
+    if len(members) != 1 or members[0].start is None:
+        return True
+    default = members[0].holding(DEFAULT)
+    return default is not None and bool(default.regions)
+
+
+def _create(
+    members: Sequence[Member], regions: Sequence[str], counter: str | None, wanted: Wanted, *, shared: bool
+) -> tuple[Sequence[Counter], bool]:
     targets = [member for member in members if member.region in regions and not member.retired]
-    lanes = {member.region: _lane_of(member) for member in targets}
-    before = [holding for member in members if (holding := member.holding(name))]
-    is_new = any(holding.is_half_made for holding in before) or any(not member.holding(name) for member in targets)
-    for holding in before:
-        _require_as_asked(holding, start, ceiling)
-    for member in targets:
-        holding = member.holding(name)
-        if holding is not None:
-            continue
-        lane = Lane(lanes[member.region].at_or_after(start), lanes[member.region].increment)
-        others = _lanes_of(members, name)
-        if all(entry.is_half_made and entry.lane.is_disjoint(lane) for entry in others):
-            with suppress(NotSoError):  # somebody else makes it, too
-                begin(member.table, name, lane, offers={}, ceiling=ceiling, half_made=True)
-        else:
-            _hand_over(members, name, member, _nothing, half_made_too=True)
-    Survey({name: _lanes_of(members, name)}).require_disjoint()
-    for member in members:
-        release(member.table, name)
-    return [holding.counter for member in targets if (holding := member.holding(name))], is_new
+    lanes = {member.region: _first_lane(member, wanted, shared=shared) for member in targets}
+    before = _holdings(members, counter)
+    _require_as_wanted(before, wanted)
+    created = [_create_in(members, member, counter, lanes[member.region], wanted, shared=shared) for member in targets]
+    entries = _lanes_of(members, counter)
+    Survey({counter: entries}).require_disjoint()
+    for entry in entries:
+        if entry.is_pending:
+            release(_member(members, entry.region).table, entry.counter or entry.region)
+    after = _holdings(targets, counter)
+    _require_as_wanted(after, wanted)
+    is_new = any(created) or any(holding.is_pending for holding in before.values())
+    return [holding.counter for holding in after.values()], is_new
+
+
+def _create_in(
+    members: Sequence[Member], member: Member, counter: str | None, lane: Lane, wanted: Wanted, *, shared: bool
+) -> bool:
+    """Create the counter in one region, or hand over a part of it; return False if it exists there."""
+    if member.holding(counter) is not None:
+        return False
+    if all(entry.is_pending and entry.lane.is_disjoint(lane) for entry in _lanes_of(members, counter)):
+        name = member.name_of(counter)
+        return _create_unless_exists(member, name, lane, ceiling=wanted.ceiling, pending=shared, shared=shared)
+    _hand_over(members, counter, member, ignore, pending_too=True)
+    return True
+
+
+def _first_lane(member: Member, wanted: Wanted, *, shared: bool) -> Lane:
+    """The lane of a new counter in one region, from its first ticket on."""
+    if shared:
+        lane = _lane_of(member)
+        return Lane(lane.at_or_after(wanted.start or 1), lane.increment)
+    start = member.start or Lane(1, 1)
+    lane = Lane(wanted.offset or start.offset, wanted.increment or start.increment)
+    first = lane.offset if wanted.start is None else wanted.start
+    if (first - lane.offset) % lane.increment:
+        nearest = lane.at_or_after(first)
+        raise RefusedError(f"{first} is not in the lane {lane}", hint=f"the next number that is: --start {nearest}")
+    return Lane(first, lane.increment)
 
 
 def _lane_of(member: Member) -> Lane:
-    """A region's lane: its residue class, from its default counter or from where that may begin."""
+    """A region's residue class, from its default counter or from the lane in which that may start."""
     holding = member.holding(DEFAULT)
     lane = holding.lane if holding else member.start
     if lane is None:
@@ -334,61 +466,74 @@ def _lane_of(member: Member) -> Lane:
     return Lane(lane.residue, lane.increment)
 
 
-def _require_as_asked(holding: Holding, start: int, ceiling: int | None) -> None:
-    counter = holding.counter
-    if (ceiling or counter.ceiling) != counter.ceiling or holding.lane.offset < start:
-        raise RefusedError(
-            f"the counter {counter.partition!r} exists in {holding.region} and is another: last ticket "
-            f"{counter.last}, step {counter.increment}, ceiling {counter.ceiling}",
-            hint="choose another name, or move it forward with: ticketctl counter advance",
-        )
+def _require_as_wanted(holdings: Mapping[str, Holding], wanted: Wanted) -> None:
+    """Raise ``RefusedError`` if a counter exists with other options than are wanted."""
+    for region, holding in holdings.items():
+        counter = holding.counter
+        same = (wanted.increment or counter.increment, wanted.ceiling or counter.ceiling)
+        is_elsewhere = wanted.offset is not None and (counter.last - wanted.offset) % counter.increment != 0
+        is_behind = wanted.start is not None and holding.lane.offset < wanted.start
+        if same != (counter.increment, counter.ceiling) or is_elsewhere or is_behind:
+            raise RefusedError(
+                f"the counter {counter.partition!r} exists in {region} with other options: last ticket "
+                f"{counter.last}, increment {counter.increment}, ceiling {counter.ceiling}",
+                hint="choose another name, or move it forward with: ticketctl counter advance",
+            )
 
 
-def _lanes_of(members: Sequence[Member], name: str) -> Sequence[Entry]:
-    holdings = {member.region: holding for member in members if (holding := member.holding(name))}
-    return list(_entries(name, holdings, {}))
+def _holdings(members: Sequence[Member], counter: str | None) -> Mapping[str, Holding]:
+    return {member.region: holding for member in members if (holding := member.holding(counter))}
+
+
+def _lanes_of(members: Sequence[Member], counter: str | None) -> Sequence[Entry]:
+    return list(_entries(counter, _holdings(members, counter), {}))
+
+
+# --- changing a counter ------------------------------------------------------------------------------
 
 
 def adopt(members: Sequence[Member], regions: Sequence[str], name: str, largest: int) -> tuple[Sequence[Counter], bool]:
-    """Start above numbers that exist already; the counters, and whether one was made or moved."""
-    before = [holding.counter for member in holders(members, name) if (holding := read_holding(member.table, name))]
+    """Start a counter above numbers that exist already; return the counters and whether one was created or moved."""
+    before = [holding.counter for _, holding in _holders(members, name)]
     if not before:
-        return create(members, regions, name, start=largest + 1)
+        start = largest + 1
+        first = start if _are_shared(members) else (members[0].start or Lane(1, 1)).at_or_after(start)
+        return create(members, regions, name, start=first)
     if all(counter.last >= largest for counter in before):
         return before, False
-    after = advance(members, name, largest)
+    after = _move(members, name, largest)
     return after, after != before
 
 
 def advance(members: Sequence[Member], name: str, to: int) -> Sequence[Counter]:
-    """Move a counter forward in every region, so that no ticket up to ``to`` comes any more. Never back.
+    """Move a counter forward in every region, so that no ticket up to ``to`` is issued any more. Never back.
 
-    ``RefusedError`` where every region is beyond it already.
+    Raises ``RefusedError`` if every region is beyond ``to`` already, and if a counter that is in one region alone
+    does not have ``to`` in its lane.
     """
-    there = _taken_up(members, name)
-    if all(to < holding.counter.last for _, holding in there):
-        least = min(holding.counter.last for _, holding in there)
-        raise RefusedError(f"the counter {name!r} is at {least} or more in every region; it never goes back")
-    moved = [_advanced(member, holding, to) for member, holding in there]
-    for _ in range(ATTEMPTS):  # a region may have been given a lane meanwhile, which begins further back
-        there = _taken_up(members, name)
-        if all(holding.lane.offset > to for _, holding in there):
+    holders = _require_holders(members, name)
+    if len(holders) == 1 and not holders[0][1].regions:
+        require_can_advance(holders[0][1].counter, to)
+    least = min(holding.counter.last for _, holding in holders)
+    if to < least:
+        raise RefusedError(
+            f"the counter {name!r} is at {least} or more in every region; going back to {to} would mint numbers again"
+        )
+    return _move(members, name, to)
+
+
+def _move(members: Sequence[Member], name: str, to: int) -> Sequence[Counter]:
+    """Move a counter forward in every region that has it."""
+    moved: Sequence[Counter] = []
+    for _ in range(ATTEMPTS):  # a region may have been given a lane meanwhile, which starts further back
+        holders = _require_holders(members, name)
+        if moved and all(holding.lane.offset > to for _, holding in holders):
             break
-        moved = [_advanced(member, holding, to) for member, holding in there]
+        moved = [_moved(member, holding, to) for member, holding in holders]
     return moved
 
 
-def _taken_up(members: Sequence[Member], name: str) -> Sequence[tuple[Member, Holding]]:
-    """Who has a counter, once no lane of it is on offer any more; ``UnknownCounterError`` where nobody has."""
-    for target in members:
-        _take_offers(members, name, target, _nothing)
-    there = [(member, holding) for member in holders(members, name) if (holding := read_holding(member.table, name))]
-    if not there:
-        raise unknown_counter(name)
-    return there
-
-
-def _advanced(member: Member, holding: Holding, to: int) -> Counter:
+def _moved(member: Member, holding: Holding, to: int) -> Counter:
     """Move one region's counter to the last number of its lane that is not above ``to``."""
     counter = holding.counter
     for _ in range(ATTEMPTS):
@@ -401,16 +546,44 @@ def _advanced(member: Member, holding: Holding, to: int) -> Counter:
             found = member.table.get(counter.partition)
             if found is None or found in (counter, holding.counter):
                 raise
-            counter = found  # it was minted from, or its lane was split
-    raise RefusedError(f"the counter {counter.partition!r} changes all the time", hint="run it again")
+            counter = found  # it has minted, or its lane was split
+    raise RefusedError(f"the counter {counter.partition!r} keeps changing", hint="run it again")
 
 
-def switch(members: Sequence[Member], name: str, change: Callable[[Counters], Counter]) -> Sequence[Counter]:
-    """Freeze or thaw a counter in every region that has it."""
-    changed = [change(member.table) for member, _ in _taken_up(members, name)]
-    for _ in range(ATTEMPTS):  # a region may have been given a lane meanwhile, with the state of before
-        there = _taken_up(members, name)
-        if all(holding.counter.frozen == changed[0].frozen for _, holding in there):
+def freeze(members: Sequence[Member], name: str) -> Sequence[Counter]:
+    """Stop a counter from minting in every region that has it."""
+    return _switch(members, name, Counters.freeze)
+
+
+def thaw(members: Sequence[Member], name: str) -> Sequence[Counter]:
+    """Let a frozen counter mint again in every region that has it."""
+    return _switch(members, name, Counters.thaw)
+
+
+def _switch(members: Sequence[Member], name: str, change: Callable[[Counters, str], Counter]) -> Sequence[Counter]:
+    changed: Sequence[Counter] = []
+    for _ in range(ATTEMPTS):  # a region may have been given a lane meanwhile, with the old state
+        holders = _require_holders(members, name)
+        if changed and all(holding.counter.frozen == changed[0].frozen for _, holding in holders):
             break
-        changed = [change(member.table) for member, _ in there]
+        changed = [change(member.table, name) for member, _ in holders]
     return changed
+
+
+def _require_holders(members: Sequence[Member], name: str) -> Sequence[tuple[Member, Holding]]:
+    """The members that have a counter, after every lane of it on offer was taken.
+
+    Raises ``UnknownCounterError`` if none has it.
+    """
+    for target in members:
+        _take_offers(members, name, target, ignore)
+    holders = _holders(members, name)
+    if not holders:
+        raise unknown_counter(name)
+    return holders
+
+
+def _holders(members: Sequence[Member], name: str) -> Sequence[tuple[Member, Holding]]:
+    """The members that have a counter. A region's name means its default counter, which only that region has."""
+    named = [member for member in members if member.region == name] or members
+    return [(member, holding) for member in named if (holding := read_holding(member.table, name))]

@@ -1,4 +1,4 @@
-"""The proof on a stack of one's own: many workers mint at once, and every number is looked at."""
+"""The proof on the user's own stack: many workers mint at once, and every number is checked."""
 
 import itertools
 import math
@@ -12,14 +12,14 @@ from typing import Any
 from ticketctl.counters.lanes import Lane
 from ticketctl.errors import NotMintedError, OutcomeUnknownError
 
-NAMED = 100
+LISTED = 100  # numbers of each kind that the report lists
 
 
 @dataclass
 class Record:
-    """What one worker saw: its tickets in their order, the seconds each took, and the attempts that failed.
+    """What one worker saw: its tickets in order, the seconds that each took, and how many attempts failed.
 
-    ``lane`` is the one that its tickets should be in.
+    ``lane`` is the lane that its tickets must be in.
     """
 
     lane: Lane
@@ -31,9 +31,9 @@ class Record:
 
 @dataclass(frozen=True)
 class Report:
-    """What the workers' records add up to. Gaps are numbers that were issued and that nobody holds.
+    """The sum of all workers' records. Gaps are numbers that were issued and that no worker has.
 
-    ``gaps`` counts them, ``gap_tickets`` names the first 100.
+    ``gaps`` counts them; ``gap_tickets`` lists the first 100.
     """
 
     minted: int
@@ -48,20 +48,20 @@ class Report:
     latencies: Sequence[float]
 
     @property
-    def holds(self) -> bool:
-        """Whether nothing was seen that must never be: a duplicate, a number outside the lane, a wrong order."""
+    def passed(self) -> bool:
+        """Whether there was no duplicate, no number outside its lane and no wrong order."""
         return not self.duplicates and not self.outside_lane and not self.out_of_order
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as ``--json`` prints it: lists cut at 100 numbers beside their full count, times in ms."""
+        """The report as ``--json`` prints it: full counts, lists of at most 100 numbers, times in milliseconds."""
         return {
             "minted": self.minted,
             "not_minted": self.not_minted,
             "unknown": self.unknown,
             "duplicates": len(self.duplicates),
-            "duplicate_tickets": list(self.duplicates[:NAMED]),
+            "duplicate_tickets": list(self.duplicates[:LISTED]),
             "outside_lane": len(self.outside_lane),
-            "outside_lane_tickets": list(self.outside_lane[:NAMED]),
+            "outside_lane_tickets": list(self.outside_lane[:LISTED]),
             "out_of_order": self.out_of_order,
             "gaps": self.gaps,
             "gap_tickets": list(self.gap_tickets),
@@ -72,9 +72,9 @@ class Report:
 
 
 def work(
-    mint: Callable[[], int], lane: Lane, mints: int, *, tell: Callable[[], None], clock: Callable[[], float]
+    mint: Callable[[], int], lane: Lane, mints: int, *, on_attempt: Callable[[], None], clock: Callable[[], float]
 ) -> Record:
-    """One worker: mint so many times, one after the other, and write down what came."""
+    """Mint ``mints`` times, one after the other, and record the results: the work of one worker."""
     record = Record(lane)
     for _ in range(mints):
         began = clock()
@@ -86,7 +86,7 @@ def work(
             record.unknown += 1
         else:
             record.seconds.append(clock() - began)
-        tell()
+        on_attempt()
     return record
 
 
@@ -94,18 +94,19 @@ def run(
     workers: Sequence[tuple[Callable[[], int], Lane]],
     mints: int,
     *,
-    tell: Callable[[], None] = lambda: None,
+    on_attempt: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Report:
-    """Let each worker mint ``mints`` times; its lane begins with the first ticket of the counter it mints from."""
+    """Let each worker mint ``mints`` times. A worker is a function that mints one ticket, and its counter's lane."""
     began = clock()
     with ThreadPoolExecutor(len(workers)) as pool:
-        records = list(pool.map(lambda worker: work(worker[0], worker[1], mints, tell=tell, clock=clock), workers))
+        jobs = [pool.submit(work, mint, lane, mints, on_attempt=on_attempt, clock=clock) for mint, lane in workers]
+        records = [job.result() for job in jobs]
     return report(records, seconds=clock() - began)
 
 
 def report(records: Sequence[Record], *, seconds: float) -> Report:
-    """Add records up. In each lane, between its first number and the largest seen, each should be there once."""
+    """Add records up. Each number of a lane, from its first to the largest seen, is expected exactly once."""
     times = Multiset(ticket for record in records for ticket in record.tickets)
     inside: dict[Lane, set[int]] = {record.lane: set() for record in records}
     outside: set[int] = set()
@@ -124,19 +125,19 @@ def report(records: Sequence[Record], *, seconds: float) -> Report:
             later <= earlier for r in records for earlier, later in zip(r.tickets, r.tickets[1:], strict=False)
         ),
         gaps=sum(_reach(lane, tickets) - len(tickets) for lane, tickets in inside.items()),
-        gap_tickets=list(itertools.islice(gaps, NAMED)),
+        gap_tickets=list(itertools.islice(gaps, LISTED)),
         seconds=seconds,
         latencies=sorted(second for record in records for second in record.seconds),
     )
 
 
 def _reach(lane: Lane, tickets: Collection[int]) -> int:
-    """How many numbers a lane has from its first to the largest seen."""
+    """How many numbers a lane has from its first to the largest of ``tickets``."""
     return (max(tickets) - lane.offset) // lane.increment + 1 if tickets else 0
 
 
 def _between(lane: Lane, tickets: Iterable[int]) -> Iterator[int]:
-    """The numbers of a lane from its first on that are missing between ascending tickets of it."""
+    """The numbers of a lane that are missing before and between its ``tickets``, which are ascending."""
     expected = lane.offset
     for ticket in tickets:
         yield from range(expected, ticket, lane.increment)
@@ -144,7 +145,7 @@ def _between(lane: Lane, tickets: Iterable[int]) -> Iterator[int]:
 
 
 def percentile(ascending: Sequence[float], percent: int) -> float | None:
-    """The nearest-rank percentile of seconds, in milliseconds; ``None`` where there is nothing."""
+    """The nearest-rank percentile of seconds, in milliseconds; ``None`` without any."""
     if not ascending:
         return None
     return round(ascending[math.ceil(percent / 100 * len(ascending)) - 1] * 1000, 2)

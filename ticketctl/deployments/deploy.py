@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ticketctl.aws.cloudformation import CloudFormation, Plan, Stack
-from ticketctl.counters.sequence import DEFAULT, Member, arrange, require_names_free, survey
+from ticketctl.counters.sequence import DEFAULT, Member, Survey, arrange, require_names_free, survey
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
 from ticketctl.errors import RefusedError, UsageError
@@ -45,11 +45,12 @@ def plan(stack: RegionalStack, stacks: CloudFormation, parameters: Mapping[str, 
 class Sharing:
     """The regions that would share the sequence after a deployment; none where there is only one.
 
-    ``begins``: none of them that could be read has any lane of it yet.
+    ``begins``: none of them that could be read has any lane of it yet. ``found``: their lanes before the deployment.
     """
 
     names: Sequence[str]
     begins: bool
+    found: Survey | None = None
 
 
 def sharing(regions: Regions, parameters: Mapping[str, str]) -> Sharing:
@@ -70,7 +71,7 @@ def sharing(regions: Regions, parameters: Mapping[str, str]) -> Sharing:
     found = survey(members)
     found.require_disjoint()
     require_names_free(found, regions.names)
-    return Sharing(names, begins)
+    return Sharing(names, begins, found)
 
 
 def give_lanes(regions: Regions, shared: Sharing, report: Callable[[str], None]) -> None:
@@ -87,7 +88,7 @@ def give_lanes(regions: Regions, shared: Sharing, report: Callable[[str], None])
     if not shared.names:
         return
     members = regions.members(also=shared.names, tolerant=True)
-    arrange(members, regions.names, report, may_begin=shared.begins)
+    arrange(members, regions.names, report, may_begin=shared.begins, known=shared.found)
     others = [name for name in (*regions.before(), *shared.names) if name not in regions.names]
     order = [*regions.names, *others] if len(regions.names) > 1 else [*others, *regions.names]
     active = {member.region for member in members if not member.retired}

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from ticketctl.aws.account import Aws
 from ticketctl.aws.tables import tables_elsewhere
-from ticketctl.counters.lanes import Lane
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.cache import StackCache, key_of
 from ticketctl.embedded.engine import LocalAws, reachable_url
@@ -219,14 +218,14 @@ class RegionalStack:
     def counters(self) -> "Counters":
         """The counters of the stack's table, as CloudFormation says now."""
         known = self.outputs() if self._known_for_sure else self.look_up()
-        return self.counters_of(known.table, lane=Lane(known.offset or 1, known.increment))
+        return self.counters_of(known.table)
 
-    def counters_of(self, table: str, *, lane: Lane = Lane(1, 1), retries: int = 3) -> "Counters":  # noqa: B008 - frozen
+    def counters_of(self, table: str, *, retries: int = 3) -> "Counters":
         """The counters of a table, whether or not a stack owns it."""
         from ticketctl.counters.table import Counters
 
         client = self.aws.client("dynamodb", timeout=self.settings.timeout, connect=self._connect, retries=retries)
-        return Counters(client, table, region=self.aws.region, lane=lane, profile=self.settings.profile)
+        return Counters(client, table, region=self.aws.region, profile=self.settings.profile)
 
     def max_block(self, deadline: Deadline) -> int:
         """The most tickets that one mint can take."""

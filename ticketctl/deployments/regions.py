@@ -95,16 +95,6 @@ class Regions:
             self.home.aws.regions()  # what all of them share is made before they start
         return side_by_side(connections, call)
 
-    def are_shared(self) -> bool:
-        """Whether the stack's counters are shared with another region, as far as the settings or the home can tell."""
-        from ticketctl.counters.handover import read_holding
-
-        if len(self.names) > 1:
-            return True
-        default = read_holding(self.home.counters(), self.home.region)
-        never_begins = self.home.outputs().offset == 0
-        return never_begins or (default is not None and bool(default.regions))
-
     def members(self, *, also: Iterable[str] = (), tolerant: bool = False) -> "Sequence[Member]":
         """Every region with a table of this sequence: those named or remembered, and those that their counters name.
 
@@ -138,7 +128,6 @@ class Regions:
         if outputs is None:
             return Member(table, retired=True), default.regions if default else frozenset()
         start = Lane(outputs.offset, outputs.increment) if outputs.offset else None
-        table.lane = start or table.lane
         return Member(table, start), default.regions if default else frozenset()
 
     def elsewhere(self) -> Sequence[str]:
