@@ -318,6 +318,35 @@ def test_what_minted_nothing_is_tried_again(connect: Connect, server: Server) ->
     assert len({request.body for request in server.requests}) == 1
 
 
+@pytest.mark.usefixtures("connect")
+def test_closing_a_client_during_a_mint() -> None:
+    """The mint ends with an error of ticketctl's that says that tickets may be lost."""
+
+    async def main(url: str, asked: asyncio.Event) -> None:
+        tickets = AsyncTicketClient.connect(url=url, region="us-east-1", partition="orders")
+        mint = asyncio.create_task(tickets.fetch(7))
+        await asyncio.wait_for(asked.wait(), 10)
+        await tickets.close()
+        with pytest.raises(OutcomeUnknownError, match="7"):
+            await mint
+
+    async def serve() -> None:
+        asked = asyncio.Event()
+
+        async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readline()
+            asked.set()
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(never_answer, "127.0.0.1", 0)
+        async with server:
+            host, port = server.sockets[0].getsockname()
+            await main(f"http://{host}:{port}", asked)
+
+    asyncio.run(serve())
+
+
 def test_a_refusal_is_told_at_once(connect: Connect, server: Server) -> None:
     """What is refused is not tried again."""
     server.answers = [Answer(404, "text/plain", b"")]

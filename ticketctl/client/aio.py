@@ -4,16 +4,16 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import replace
 from typing import Protocol, Self, Unpack
 from weakref import WeakSet
 
 from ticketctl.client.buffer import Buffer
-from ticketctl.client.forks import forget_in_child
+from ticketctl.client.forks import forget_in_child, fork_gate
 from ticketctl.client.sync import Minter, TicketClient, Where, checked_key, client_settings, home_stack, minter_at
 from ticketctl.deployments.regional_stack import RegionalStack
-from ticketctl.errors import TicketctlError, UsageError
+from ticketctl.errors import OutcomeUnknownError, TicketctlError, UsageError
 from ticketctl.minting.async_function_url import AsyncUrlSource
 from ticketctl.minting.retry import Tries, call_with_retries_async
 from ticketctl.models import Block
@@ -128,13 +128,17 @@ class AsyncTicketClient:
     """``ticketctl.TicketClient`` with ``await``. It belongs to one event loop, whose tasks may share it.
 
     Tickets of a Function URL are asked for on the event loop; those straight from a table, or of several regions,
-    in threads. A call that is cancelled may have spent its tickets: they are a gap.
+    in threads. A call that is cancelled may have spent its tickets: they are a gap. A call in progress when the client
+    is closed raises ``OutcomeUnknownError`` if it can no longer be finished.
+
+    Forks are as with ``TicketClient``, except by the thread of the event loop during the first mint: do not fork then.
     """
 
     def __init__(self, open_minter: Callable[[], AsyncMinter]) -> None:
         self._open = open_minter
         self._opened: AsyncMinter | None = None
         self._parents: AsyncMinter | None = None
+        self._minted = False
         self._closed = False
         self._leases: WeakSet[AsyncLease] = WeakSet()
         forget_in_child(self, AsyncTicketClient._forget)
@@ -177,10 +181,26 @@ class AsyncTicketClient:
             raise UsageError("the client is closed")
         if self._opened is None:
             self._opened = self._open()
-        return await self._opened.mint(count, key=key, pinned=pinned)
+        try:
+            # The first mint imports modules and finds the stack, in threads: other threads must not fork meanwhile.
+            with nullcontext() if self._minted else fork_gate.closed():
+                block = await self._opened.mint(count, key=key, pinned=pinned)
+        except Exception as error:
+            if self._is_closed() and not isinstance(error, TicketctlError):
+                raise OutcomeUnknownError(
+                    f"the client was closed during a mint of {count}: they may have been spent and lost",
+                    hint="await the calls in progress before close()",
+                ) from error
+            raise
+        self._minted = True
+        return block
+
+    def _is_closed(self) -> bool:
+        return self._closed
 
     def _forget(self) -> None:
         """In a forked child: keep the parent's connections, unused."""
+        self._minted = False
         self._parents, self._opened = self._opened or self._parents, None
 
 
