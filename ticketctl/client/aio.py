@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Protocol, Self, Unpack
 from weakref import WeakSet
 
-from ticketctl.client.buffer import Buffer
+from ticketctl.client.buffer import Buffer, is_final
 from ticketctl.client.forks import forget_in_child, fork_gate
 from ticketctl.client.sync import Minter, TicketClient, Where, checked_key, client_settings, home_stack, minter_at
 from ticketctl.deployments.regional_stack import RegionalStack
@@ -60,6 +60,8 @@ class AsyncLease:
         self._mint = mint
         self._buffer = Buffer(block_size=block_size, min_block=min_block, seconds=seconds, clock=clock)
         self._fetch: _Fetch | None = None
+        self._failed: _Fetch | None = None
+        """The last mint ahead, if its error is final. Until a caller has seen the error nothing is minted."""
         self._closed = False
         self._left = 0
         forget_in_child(self, AsyncLease._forget)
@@ -92,13 +94,14 @@ class AsyncLease:
         if self._closed:
             raise UsageError("the lease is closed")
         if self._buffer.turn():
-            if self._buffer.wants_next and self._fetch is None:
+            if self._buffer.wants_next and self._fetch is None and self._failed is None:
                 self._begin(on_demand=False)
             return
-        fetch = self._fetch or self._begin(on_demand=True)
+        fetch = self._failed or self._fetch or self._begin(on_demand=True)
         await asyncio.wait({fetch.task})  # which leaves the task alone where the waiting is cancelled
-        # A fetch that was begun earlier may have met an outage that is over: then one more is made.
-        if fetch.error is not None and fetch.on_demand:
+        # An outage that a mint ahead met may be over: then one more is made.
+        if fetch.error is not None and (fetch.on_demand or is_final(fetch.error)):
+            self._failed = None
             raise fetch.error
 
     def _begin(self, *, on_demand: bool) -> _Fetch:
@@ -117,10 +120,11 @@ class AsyncLease:
         finally:
             if self._fetch is fetch:
                 self._fetch = None
+                self._failed = fetch if is_final(fetch.error) and not fetch.on_demand else None
 
     def _forget(self) -> None:
         """In a forked child: the task is the parent's, and so are the numbers."""
-        self._fetch = None
+        self._fetch = self._failed = None
         self._buffer.forget()
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Self
 
-from ticketctl.client.buffer import Buffer
+from ticketctl.client.buffer import Buffer, is_final
 from ticketctl.client.forks import forget_in_child
-from ticketctl.errors import NotMintedError, OutcomeUnknownError, UsageError
+from ticketctl.errors import UsageError
 from ticketctl.models import Block
 
 Mint = Callable[[int, str], Block]
@@ -35,11 +35,6 @@ class _Fetch:
         self.error: Exception | None = None
         self._done = False
         self._waiters: list[threading.Lock] = []
-
-    @property
-    def is_final(self) -> bool:
-        """Whether it failed in a way that a retry does not fix by itself, such as a missing permission."""
-        return self.error is not None and not isinstance(self.error, NotMintedError | OutcomeUnknownError)
 
     def finish(self) -> None:
         """Wake everyone who waits."""
@@ -152,7 +147,7 @@ class Lease:
                 continue
             fetch.wait()
             # An outage that a mint ahead met may be over: then one more is made.
-            if fetch.error is not None and (fetch.on_demand or fetch.is_final):
+            if fetch.error is not None and (fetch.on_demand or is_final(fetch.error)):
                 self._failed = None
                 raise fetch.error
 
@@ -190,7 +185,7 @@ class Lease:
             with self._lock:
                 if self._fetch is fetch:  # else it was given up, and another mint got the same block by its key
                     self._fetch = None
-                    self._failed = fetch if fetch.is_final and not fetch.on_demand else None
+                    self._failed = fetch if is_final(fetch.error) and not fetch.on_demand else None
                     if block is not None:
                         self._buffer.put(block)
             fetch.finish()
