@@ -135,7 +135,28 @@ def test_a_cancelled_waiter_takes_nothing_from_the_others() -> None:
     assert asyncio.run(main()) == list(range(1, 13))
 
 
-@pytest.mark.parametrize("failure", [NOT_MINTED, UNKNOWN, AccessError("forbidden"), ValueError("a bug")], ids=repr)
+@pytest.mark.parametrize("failure", [AccessError("forbidden"), ValueError("a bug")], ids=repr)
+def test_no_mint_ahead_after_an_error_that_is_no_outage(failure: Exception) -> None:
+    """It raises when no number is left; each later call mints once."""
+    mint = AsyncMint()
+
+    async def main() -> None:
+        lease = leased(mint)
+        await take(lease, 2)
+        mint.failures = [failure] * 3
+        for _ in range(14):
+            await anext(lease)
+            await asyncio.sleep(0.001)
+        for calls in (2, 3, 4):
+            with pytest.raises(type(failure)):
+                await anext(lease)
+            assert len(mint.calls) == calls
+        assert await take(lease, 1) == [17]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("failure", [NOT_MINTED, UNKNOWN], ids=repr)
 def test_outages(failure: Exception) -> None:
     """An outage that the buffer outlasts goes unnoticed; a longer one raises its error, and then it goes on."""
     mint = AsyncMint()
@@ -326,6 +347,35 @@ def test_what_minted_nothing_is_tried_again(connect: Connect, server: Server) ->
 
     asyncio.run(main())
     assert len({request.body for request in server.requests}) == 1
+
+
+@pytest.mark.usefixtures("connect")
+def test_closing_a_client_during_a_mint() -> None:
+    """The mint ends with an error of ticketctl's that says that tickets may be lost."""
+
+    async def main(url: str, asked: asyncio.Event) -> None:
+        tickets = AsyncTicketClient.connect(url=url, region="us-east-1", partition="orders")
+        mint = asyncio.create_task(tickets.fetch(7))
+        await asyncio.wait_for(asked.wait(), 10)
+        await tickets.close()
+        with pytest.raises(OutcomeUnknownError, match="7"):
+            await mint
+
+    async def serve() -> None:
+        asked = asyncio.Event()
+
+        async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readline()
+            asked.set()
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(never_answer, "127.0.0.1", 0)
+        async with server:
+            host, port = server.sockets[0].getsockname()
+            await main(f"http://{host}:{port}", asked)
+
+    asyncio.run(serve())
 
 
 def test_a_refusal_is_told_at_once(connect: Connect, server: Server) -> None:

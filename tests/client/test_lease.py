@@ -90,7 +90,7 @@ def test_each_block_has_a_key_of_its_own() -> None:
 # --- outages ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("failure", [NOT_MINTED, UNKNOWN, AccessError("forbidden"), ValueError("a bug")], ids=repr)
+@pytest.mark.parametrize("failure", [NOT_MINTED, UNKNOWN], ids=repr)
 def test_an_outage_that_the_buffer_outlasts_goes_unnoticed(failure: Exception) -> None:
     """Where a mint ahead fails, it is tried again while there are numbers, and the caller sees nothing."""
     mint = Mint()
@@ -100,7 +100,7 @@ def test_an_outage_that_the_buffer_outlasts_goes_unnoticed(failure: Exception) -
     assert take(lease, 30) == list(range(3, 33))
 
 
-@pytest.mark.parametrize("failure", [NOT_MINTED, UNKNOWN, AccessError("forbidden"), ValueError("a bug")], ids=repr)
+@pytest.mark.parametrize("failure", [NOT_MINTED, UNKNOWN], ids=repr)
 def test_a_longer_outage_raises_its_error(failure: Exception) -> None:
     """When every number is used up the error comes out of next and of a loop; later calls try again."""
     mint = Mint()
@@ -113,6 +113,36 @@ def test_a_longer_outage_raises_its_error(failure: Exception) -> None:
             next(lease)
         assert caught.value is failure
     assert list(islice(lease, 5)) == [17, 18, 19, 20, 21]
+
+
+FINAL = [AccessError("forbidden"), ValueError("a bug")]
+
+
+@pytest.mark.parametrize("failure", FINAL, ids=repr)
+def test_no_mint_ahead_after_an_error_that_is_no_outage(failure: Exception) -> None:
+    """It raises when no number is left; each later call mints once."""
+    mint = Mint()
+    lease = leased(mint, 16)
+    take(lease, 2)
+    mint.failures = [failure] * 3
+    assert take(lease, 14) == list(range(3, 17))
+    for calls in (2, 3, 4):
+        with pytest.raises(type(failure)):
+            next(lease)
+        assert len(mint.calls) == calls
+    assert list(islice(lease, 16)) == list(range(17, 33))
+    assert len(mint.calls) == 6  # it mints ahead again
+
+
+@pytest.mark.parametrize("failure", [NOT_MINTED, *FINAL], ids=repr)
+def test_a_loop_goes_on_after_an_error(failure: Exception) -> None:
+    """The iterator that raised an error is not used up: the next call on it tries again."""
+    mint = Mint()
+    mint.failures = [failure]
+    numbers = iter(leased(mint, 16))
+    with pytest.raises(type(failure)):
+        next(numbers)
+    assert list(islice(numbers, 20)) == list(range(1, 21))
 
 
 def test_an_unknown_outcome_loses_no_number() -> None:
@@ -532,6 +562,37 @@ def test_a_signal_handler_that_raises_makes_no_duplicate(tmp_path: Path) -> None
     """A call that is cut short at any point may lose numbers; none comes twice, and the lease goes on."""
     numbers = numbers_in(run(INTERRUPTED, tmp_path))
     assert len(set(numbers)) == len(numbers) == 20_000
+
+
+DRAWS_IN_A_HANDLER = """
+from ticketctl.errors import UsageError
+
+lease = Lease(mint, block_size=3, min_block=3)
+numbers, refusals, handled = [], 0, 0
+
+def draw(*_):
+    global refusals, handled
+    handled += 1
+    try:
+        numbers.append(next(lease))
+    except UsageError:
+        refusals += 1
+
+signal.signal(signal.SIGALRM, draw)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0003)
+while handled < 3000:
+    number = next(lease)
+    numbers.append(number)
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert 0 < refusals < handled, (refusals, handled)
+print(*numbers)
+"""
+
+
+def test_a_signal_handler_that_draws_never_hangs(tmp_path: Path) -> None:
+    """It gets a number, or a UsageError if it interrupted the lease itself; no number comes twice."""
+    numbers = numbers_in(run(DRAWS_IN_A_HANDLER, tmp_path))
+    assert len(set(numbers)) == len(numbers) > 3000
 
 
 HANGS = """

@@ -5,17 +5,17 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import replace
 from typing import Protocol, Self, TypeVar, Unpack
 from weakref import WeakSet
 
-from ticketctl.client.buffer import Buffer
-from ticketctl.client.forks import forget_in_child
+from ticketctl.client.buffer import Buffer, is_final
+from ticketctl.client.forks import forget_in_child, fork_gate
 from ticketctl.client.sync import Minter, Where, client_settings, key_of_call, open_regions
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
-from ticketctl.errors import TicketctlError, UsageError
+from ticketctl.errors import OutcomeUnknownError, TicketctlError, UsageError
 from ticketctl.minting.async_function_url import AsyncUrlSource
 from ticketctl.minting.retry import Tries, call_with_retries_async
 from ticketctl.models import Block, MintRequest
@@ -67,6 +67,8 @@ class AsyncLease:
         self._mint = mint
         self._buffer = Buffer(block_size=block_size, min_block=min_block, seconds=seconds, clock=clock)
         self._fetch: _Fetch | None = None
+        self._failed: _Fetch | None = None
+        """The last mint ahead, if its error is final. Until a caller has seen the error nothing is minted."""
         self._closed = False
         self._left = 0
         forget_in_child(self, AsyncLease._forget)
@@ -99,13 +101,14 @@ class AsyncLease:
         if self._closed:
             raise UsageError("the lease is closed")
         if self._buffer.turn():
-            if self._buffer.wants_next and self._fetch is None:
+            if self._buffer.wants_next and self._fetch is None and self._failed is None:
                 self._begin(on_demand=False)
             return
-        fetch = self._fetch or self._begin(on_demand=True)
+        fetch = self._failed or self._fetch or self._begin(on_demand=True)
         await asyncio.wait({fetch.task})  # which leaves the task alone where the waiting is cancelled
-        # A fetch that was begun earlier may have met an outage that is over: then one more is made.
-        if fetch.error is not None and fetch.on_demand:
+        # An outage that a mint ahead met may be over: then one more is made.
+        if fetch.error is not None and (fetch.on_demand or is_final(fetch.error)):
+            self._failed = None
             raise fetch.error
 
     def _begin(self, *, on_demand: bool) -> _Fetch:
@@ -124,10 +127,11 @@ class AsyncLease:
         finally:
             if self._fetch is fetch:
                 self._fetch = None
+                self._failed = fetch if is_final(fetch.error) and not fetch.on_demand else None
 
     def _forget(self) -> None:
         """In a forked child: the task is the parent's, and so are the numbers."""
-        self._fetch = None
+        self._fetch = self._failed = None
         self._buffer.forget()
 
 
@@ -135,7 +139,10 @@ class AsyncTicketClient:
     """``ticketctl.TicketClient`` with ``await``. It belongs to one event loop, whose tasks may share it.
 
     Tickets of a Function URL are asked for on the event loop; those straight from a table, or of several regions,
-    in threads. A call that is cancelled may have spent its tickets: they are a gap.
+    in threads. A call that is cancelled may have spent its tickets: they are a gap. A call in progress when the client
+    is closed raises ``OutcomeUnknownError`` if it can no longer be finished.
+
+    Forks are as with ``TicketClient``, except by the thread of the event loop during the first mint: do not fork then.
     """
 
     def __init__(
@@ -146,6 +153,7 @@ class AsyncTicketClient:
         self._timeout = timeout
         self._opened: AsyncMinter | None = None
         self._parents: AsyncMinter | None = None
+        self._minted = False
         self._closed = False
         self._leases: WeakSet[AsyncLease] = WeakSet()
         forget_in_child(self, AsyncTicketClient._forget)
@@ -193,10 +201,27 @@ class AsyncTicketClient:
             raise UsageError("the client is closed")
         if self._opened is None:
             self._opened = self._open()
-        return await self._opened.mint(MintRequest(self._partition, count, key, is_typed), deadline)
+        request = MintRequest(self._partition, count, key, is_typed)
+        try:
+            # The first mint imports modules and finds the stack, in threads: other threads must not fork meanwhile.
+            with nullcontext() if self._minted else fork_gate.closed():
+                block = await self._opened.mint(request, deadline)
+        except Exception as error:
+            if self._is_closed() and not isinstance(error, TicketctlError):
+                raise OutcomeUnknownError(
+                    f"the client was closed during a mint of {count}: they may have been spent and lost",
+                    hint="await the calls in progress before close()",
+                ) from error
+            raise
+        self._minted = True
+        return block
+
+    def _is_closed(self) -> bool:
+        return self._closed
 
     def _forget(self) -> None:
         """In a forked child: keep the parent's connections, unused."""
+        self._minted = False
         self._parents, self._opened = self._opened or self._parents, None
 
 

@@ -6,13 +6,18 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Self
 
-from ticketctl.errors import UsageError
+from ticketctl.errors import NotMintedError, OutcomeUnknownError, UsageError
 from ticketctl.minting.source import new_retry_key
 from ticketctl.models import Block
 
 MAX_BLOCK = 10_000
 SLICES = 8
 """A block is handed out in so many slices; between two of them the next block is looked after."""
+
+
+def is_final(error: Exception | None) -> bool:
+    """Whether a mint failed in a way that a retry does not fix by itself, such as a missing permission."""
+    return error is not None and not isinstance(error, NotMintedError | OutcomeUnknownError)
 
 
 class Wanted(NamedTuple):

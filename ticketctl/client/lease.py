@@ -7,7 +7,7 @@ from functools import partial
 from itertools import chain
 from typing import Self
 
-from ticketctl.client.buffer import Buffer
+from ticketctl.client.buffer import Buffer, is_final
 from ticketctl.client.forks import forget_in_child
 from ticketctl.errors import UsageError
 from ticketctl.models import Block
@@ -17,40 +17,69 @@ Mint = Callable[[int, str], Block]
 
 
 def in_daemon_thread(work: Callable[[], None]) -> None:
-    """Run it in the background; where there is no thread to be had, as while Python shuts down, run it now."""
+    """Run it in the background; if no thread can start, as while Python shuts down, run it now."""
     try:
         threading.Thread(target=work, name="ticketctl-lease", daemon=True).start()
     except RuntimeError:
         work()
 
 
+def _raising(error: BaseException) -> Iterator[int]:
+    """An iterator that raises the error once, and then ends."""
+    raise error
+    yield 0
+
+
 class _Fetch:
-    """A block under way. ``on_demand``: it was begun when no number was left."""
+    """A mint of one block, in the background. ``on_demand``: a caller waits for it because no number was left.
+
+    A ``threading.Event`` is not enough: its lock is not reentrant, so a signal handler could block on a lock
+    that the code it interrupted holds. Here every waiter has a lock of its own.
+    """
 
     def __init__(self, *, on_demand: bool) -> None:
         self.on_demand = on_demand
         self.error: Exception | None = None
-        self.done = threading.Event()
+        self._done = False
+        self._waiters: list[threading.Lock] = []
+
+    def finish(self) -> None:
+        """Wake everyone who waits."""
+        self._done = True
+        while self._waiters:
+            self._waiters.pop().release()
+
+    def wait(self) -> None:
+        """Return after ``finish``."""
+        waiter = threading.Lock()
+        waiter.acquire()
+        self._waiters.append(waiter)
+        if not self._done:  # read after the append: ``finish`` sets it before it looks for waiters
+            waiter.acquire()
 
 
 class Lease:
-    """Tickets one after another, without end, from leased blocks. Threads may share it.
+    """An endless iterator of tickets, taken from blocks that are minted ahead. Threads may share it.
 
-    ``next(lease)`` and any number of ``for`` loops over it draw from the same numbers: no two of them get the
-    same one, and a loop that is left leaves the rest to the others. The iterator that ``iter(lease)`` gives
-    belongs to one thread; the lease itself to all of them.
+    ``next(lease)`` and all ``for`` loops over it draw from the same numbers: no number comes twice, and a loop
+    that ends early leaves the rest to the others.
 
-    The next block is minted in the background while the current one lasts, so an outage that is over before
-    both are used up goes unnoticed. One that lasts longer raises its error (see ``ticketctl.errors``) from
-    ``next`` or the loop, and the next call tries again.
+    The next block is minted in the background while the current one lasts, so callers do not notice an outage
+    that ends before both are used up. A longer outage raises its error (see ``ticketctl.errors``) from ``next``
+    or the loop; the next call tries again, on the same iterator. After an error that is not an outage, such as
+    ``AccessError``, the lease mints only when a call finds no number left, one block per call. Each failed mint
+    raises its error once per waiting caller.
 
-    It mints whole blocks: ``UsageError`` where the stack's ``--max-count`` is below ``block_size``, and
-    ``CounterExhaustedError`` where less than a block is left below the counter's ceiling.
+    It mints whole blocks: ``UsageError`` if the stack's ``--max-count`` is below ``block_size``, and
+    ``CounterExhaustedError`` if less than a block is left below the counter's ceiling.
 
-    A child that is forked never hands out its parent's numbers: it mints its own.
+    A forked child never hands out its parent's numbers: it mints its own.
 
-    What is left on ``close()`` is a gap, less than two blocks. So is what is left when a program ends
-    without it. Once closed, the lease raises ``UsageError``.
+    A signal handler may draw from it while numbers are left in memory. If the signal interrupted the lease itself,
+    the draw may raise ``UsageError``; if it interrupted a mint, a draw that needs a new block can wait for ever.
+
+    The numbers left on ``close()`` are a gap, fewer than two blocks. The same holds if a program ends without
+    ``close()``. A closed lease raises ``UsageError``.
     """
 
     def __init__(
@@ -66,8 +95,10 @@ class Lease:
         self._mint = mint
         self._spawn = spawn
         self._buffer = Buffer(block_size=block_size, min_block=min_block, seconds=seconds, clock=clock)
-        self._lock = threading.RLock()  # one that its holder may take again: ``spawn`` may have to do the work itself
+        self._lock = threading.RLock()  # reentrant: ``spawn`` may have to do the work itself
         self._fetch: _Fetch | None = None
+        self._failed: _Fetch | None = None
+        """The last mint, if its error is final. Until a caller has seen the error nothing is minted."""
         self._closed = False
         self._left = 0
         forget_in_child(self, Lease._forget)
@@ -79,7 +110,16 @@ class Lease:
         self.close()
 
     def __iter__(self) -> Iterator[int]:
-        return chain.from_iterable(self._slices())
+        return chain.from_iterable(self._slices())  # a loop takes the numbers of a slice without a call of ours
+
+    def _slices(self) -> Iterator[Iterator[int]]:
+        numbers = self._buffer.numbers
+        while True:
+            yield numbers
+            try:
+                numbers = self._after(numbers)
+            except BaseException as error:
+                numbers = _raising(error)  # ``chain`` would end for good if this generator raised
 
     def __next__(self) -> int:
         numbers = self._buffer.numbers
@@ -90,42 +130,54 @@ class Lease:
                 numbers = self._after(numbers)
 
     def close(self) -> int:
-        """Hand out no more; how many tickets were minted and never handed out.
+        """Stop handing out tickets; return how many were minted and never handed out.
 
-        It waits for a block that is under way, which takes no longer than a mint may (the setting ``timeout``).
+        It waits for a mint in progress, which takes no longer than the setting ``timeout``.
         """
-        with self._lock:
+        with self._lock_once():
             self._closed = True
             fetch = self._fetch
         if fetch is not None:
-            fetch.done.wait()
-        with self._lock:
+            fetch.wait()
+        with self._lock_once():
             self._left += self._buffer.drain()
             return self._left
 
-    def _slices(self) -> Iterator[Iterator[int]]:
-        numbers = self._buffer.numbers
-        while True:
-            yield numbers
-            numbers = self._after(numbers)
+    def _lock_once(self) -> threading.RLock:
+        """The lock, for a thread that does not hold it: its holder waits for a signal handler that interrupted it."""
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            raise UsageError(
+                "the lease is in use by the code that this signal handler interrupted",
+                hint="draw again later, outside the signal handler",
+            )
+        return self._lock
 
     def _after(self, used: Iterator[int]) -> Iterator[int]:
-        """The numbers after those, which are used up; waits for a block where there are none."""
+        """The numbers after those, which are used up; waits for a block if there are none."""
         while True:
-            with self._lock:
-                if self._closed:
-                    raise UsageError("the lease is closed")
-                if self._buffer.numbers is not used:
-                    return self._buffer.numbers  # another thread was here
-                if self._buffer.turn():
-                    if self._buffer.wants_next and self._fetch is None:
-                        self._begin(on_demand=False)
-                    return self._buffer.numbers
-                fetch = self._fetch or self._begin(on_demand=True)
-            fetch.done.wait()
-            # A fetch that was begun earlier may have met an outage that is over: then one more is made.
-            if fetch.error is not None and fetch.on_demand:
+            with self._lock_once():
+                numbers, fetch = self._turn(used)
+            if numbers is not None:
+                return numbers
+            if fetch is None:
+                continue
+            fetch.wait()
+            # An outage that a mint ahead met may be over: then one more is made.
+            if fetch.error is not None and (fetch.on_demand or is_final(fetch.error)):
+                self._failed = None
                 raise fetch.error
+
+    def _turn(self, used: Iterator[int]) -> tuple[Iterator[int] | None, _Fetch | None]:
+        """The numbers after those, else the mint to wait for."""
+        if self._closed:
+            raise UsageError("the lease is closed")
+        if self._buffer.numbers is not used:
+            return self._buffer.numbers, None  # another thread was here
+        if self._buffer.turn():
+            if self._buffer.wants_next and self._fetch is None and self._failed is None:
+                self._begin(on_demand=False)
+            return self._buffer.numbers, None
+        return None, self._failed or self._fetch or self._begin(on_demand=True)
 
     def _begin(self, *, on_demand: bool) -> _Fetch:
         fetch = _Fetch(on_demand=on_demand)
@@ -133,9 +185,9 @@ class Lease:
         try:
             self._fetch = fetch
             self._spawn(work)
-        except BaseException:  # a Ctrl-C, say: nobody knows whether the work was begun
+        except BaseException:  # such as Ctrl-C: nobody knows whether the work began
             self._fetch = None
-            fetch.done.set()
+            fetch.finish()
             raise
         return fetch
 
@@ -143,18 +195,19 @@ class Lease:
         block = None
         try:
             block = self._mint(count, key)
-        except Exception as error:  # it belongs to whoever waits
+        except Exception as error:  # the waiting caller raises it
             fetch.error = error
         finally:
             with self._lock:
-                if self._fetch is fetch:  # else it was given up, and another got the same block by its key
+                if self._fetch is fetch:  # else it was given up, and another mint got the same block by its key
                     self._fetch = None
+                    self._failed = fetch if is_final(fetch.error) and not fetch.on_demand else None
                     if block is not None:
                         self._buffer.put(block)
-            fetch.done.set()
+            fetch.finish()
 
     def _forget(self) -> None:
-        """In a forked child: there is no thread but this one, and what is in the buffer is the parent's."""
+        """In a forked child: no other thread runs, and what is in the buffer is the parent's."""
         self._lock = threading.RLock()
-        self._fetch = None
+        self._fetch = self._failed = None
         self._buffer.forget()

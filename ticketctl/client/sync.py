@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, Self, TypedDict, Unpack
 from weakref import WeakSet
 
-from ticketctl.client.forks import forget_in_child
+from ticketctl.client.forks import forget_in_child, fork_gate
 from ticketctl.client.lease import Lease
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
@@ -61,6 +61,10 @@ class Minter(Protocol):
 class TicketClient:
     """Tickets for a program: one, a block, or a lease. Threads may share it, and so may forked children.
 
+    A fork waits, at most 30 seconds, while another thread makes the client's first mint: it would copy locks that
+    stay locked in the child. Do not call the client from a signal handler: it may wait for the code that it
+    interrupted. A lease may be called from one.
+
     ``open_minter`` is called at the first mint, and again in each forked child: it never uses its parent's
     connections. ``TicketClient.connect`` makes one from settings.
     """
@@ -73,6 +77,7 @@ class TicketClient:
         self._timeout = timeout
         self._opened: Minter | None = None
         self._parents: Minter | None = None
+        self._minted = False
         self._closed = False
         self._lock = threading.Lock()
         self._leases: WeakSet[Lease] = WeakSet()
@@ -130,8 +135,13 @@ class TicketClient:
             opened.close()
 
     def _mint(self, count: int, key: str, *, is_typed: bool = False) -> Block:
-        deadline = Deadline(self._timeout)
-        return self._minter().mint(MintRequest(self._partition, count, key, is_typed), deadline)
+        deadline, request = Deadline(self._timeout), MintRequest(self._partition, count, key, is_typed)
+        if self._minted:
+            return self._minter().mint(request, deadline)
+        with fork_gate.closed():  # the first mint imports modules, finds the stack and opens connections
+            block = self._minter().mint(request, deadline)
+        self._minted = True
+        return block
 
     def _minter(self) -> Minter:
         with self._lock:
@@ -144,6 +154,7 @@ class TicketClient:
     def _forget(self) -> None:
         """In a forked child: keep the parent's connections, unused; to close them would take their locks."""
         self._lock = threading.Lock()
+        self._minted = False
         self._parents, self._opened = self._opened or self._parents, None
 
 
