@@ -171,22 +171,6 @@ def test_a_mint_ends_within_what_it_is_given(opened: Open, within: float, connec
     assert function.requests[0].extensions["timeout"] == pytest.approx(limits, abs=0.2)
 
 
-def test_no_request_is_sent_when_the_time_is_over(opened: Open) -> None:
-    """Nothing was minted then, and that is what is said."""
-    source, function = opened()
-    kind, message, *_ = failure(lambda: mint(source, "orders", 4, seconds=0.0))
-    assert (kind, function.requests) == (UnreachableError, [])
-    assert message == "tickets.example cannot be reached: no time is left; nothing was minted"
-
-
-def test_a_refusal_and_the_signed_request_share_the_time(opened: Open) -> None:
-    """The signed request gets what the 403 left."""
-    source, function = opened(httpx.Response(403), httpx.Response(200, json=BLOCK), signs_at_once=False)
-    now = iter([1000.0, 1000.0, 1004.0])
-    source.mint(MintRequest("orders", 4, "once:k", is_typed=False), Deadline(5.0, clock=lambda: next(now)))
-    assert [request.extensions["timeout"]["read"] for request in function.requests] == [5.0, 1.0]
-
-
 @pytest.mark.parametrize(("word", "gaps"), [(True, ("tickets.example",)), (False, ()), ("true", ())])
 def test_a_possible_gap_that_the_function_reports(opened: Open, word: object, gaps: tuple[str, ...]) -> None:
     """The function retries on its own, and says so if that may have spent tickets."""

@@ -171,19 +171,17 @@ class UrlSource:
 
     def _ask(self, request: Request, deadline: Deadline) -> Response:
         signed = self._url.signs
-        response = self._send(request, deadline, signed=signed)
-        if self._url.wants_signature(response, signed=signed):
-            response = self._send(request, deadline, signed=True)
-        return response
-
-    def _send(self, request: Request, deadline: Deadline, *, signed: bool) -> Response:
-        headers = self._url.signed_headers(request, deadline) if signed else request.headers
-        try:
-            return self._transport.request(
-                request.method, request.url, headers, request.body, deadline=deadline, connect=self._connect
-            )
-        except TransportError as error:
-            raise self._url.failure(request, error) from error
+        while True:
+            headers = self._url.signed_headers(request, deadline) if signed else request.headers
+            try:
+                response = self._transport.request(
+                    request.method, request.url, headers, request.body, deadline=deadline, connect=self._connect
+                )
+            except TransportError as error:
+                raise self._url.failure(request, error) from error
+            if not self._url.wants_signature(response, signed=signed):
+                return response
+            signed = True
 
 
 def _document(response: Response) -> Mapping[str, Any]:
