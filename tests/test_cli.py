@@ -3,20 +3,24 @@
 import errno
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+from typer.core import TyperGroup, TyperOption
 from typer.main import get_command
 
 from tests.conftest import Answer, Server
 from ticketctl import __version__, errors
 from ticketctl.aws import template
-from ticketctl.cli import command_line, whole_command_line
+from ticketctl.cli import whole_command_line
 
 REGION_MISSING = (
     "no region is set; looked at --region, TICKETCTL_REGIONS, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
@@ -52,6 +56,15 @@ APP = whole_command_line()
 COMMANDS = list(walk(APP))
 GROUPS = [(str(sub.name),) for sub in APP.registered_groups]
 IN_A_REGION = [path for path in COMMANDS if path[0] not in ("synth", "local")]
+
+
+def command_at(path: tuple[str, ...]) -> Any:
+    """A command as Typer runs it."""
+    command: Any = get_command(APP)
+    for name in path:
+        assert isinstance(command, TyperGroup)
+        command = command.commands[name]
+    return command
 
 
 def words(path: tuple[str, ...]) -> str:
@@ -131,10 +144,50 @@ def test_commands() -> None:
     ]
 
 
-def test_help_of_all_commands() -> None:
-    """What ticketctl's own help says of each command is what the command says of itself."""
-    overview, whole = (get_command(app) for app in (command_line(), whole_command_line()))
-    assert overview.get_help(typer.Context(overview)) == whole.get_help(typer.Context(whole))
+def test_panels(ticketctl: Callable[..., Run]) -> None:
+    """The help groups the commands, in a pipe, too."""
+    text = ticketctl("--help").stdout
+    headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings == ["Options:", "Mint:", "Look:", "Counters:", "Deploy:", "Local:"]
+    assert re.search(r"^Mint:\n  next .*\n  fetch .*\n\nLook:\n  status ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("columns", ["50", "80", "200"])
+@pytest.mark.parametrize("path", [(), *GROUPS], ids=words)
+def test_no_text_is_cut(ticketctl: Callable[..., Run], path: tuple[str, ...], columns: str) -> None:
+    """No text of a list of commands is cut, however narrow the terminal."""
+    assert "..." not in ticketctl(*path, "--help", COLUMNS=columns).stdout.partition("\n\n")[2]
+
+
+@pytest.mark.parametrize("path", [(path[0],) for path in COMMANDS if len(path) == 1], ids=words)
+def test_one_text(ticketctl: Callable[..., Run], path: tuple[str, ...]) -> None:
+    """What ticketctl's own help says of a command is the first paragraph of the command's help."""
+    paragraph = " ".join(ticketctl(*path, "--help").stdout.split("\n\n")[1].split())
+    assert f"{path[0]} {paragraph}" in " ".join(ticketctl("--help").stdout.split())
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=words)
+def test_examples(ticketctl: Callable[..., Run], path: tuple[str, ...]) -> None:
+    """The help of each command ends with two or three examples of that command that parse."""
+    text = ticketctl(*path, "--help").stdout
+    shown = re.findall(r"ticketctl [^|)\n]*", text.partition("\n  Examples:\n")[2])
+    assert len(shown) in (2, 3)
+    for line in shown:
+        arguments = shlex.split(line)[1:]
+        assert tuple(arguments[: len(path)]) == path
+        command_at(path).make_context(words(path), arguments[len(path) :])
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=words)
+def test_options_say_their_default(path: tuple[str, ...]) -> None:
+    """Each option's help begins with a verb's capital and says its default, or that the option is required."""
+    command = command_at(path)
+    for option in command.params:
+        if isinstance(option, TyperOption):
+            shown = option.get_help_record(typer.Context(command))
+            assert shown
+            assert re.match("[A-Z]", shown[1])
+            assert re.search(r"[Dd]efault: |\[required\]", shown[1]), shown
 
 
 def test_completion(ticketctl: Callable[..., Run]) -> None:
@@ -435,10 +488,10 @@ def test_debug(environ: dict[str, str], home: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "stdout", "stderr"),
     [
-        (["down"], "", "it was not running\n"),
+        (["down"], "", "the embedded AWS was not running\n"),
         (["status"], "stopped\nlog\t{home}/local/engine.log\nstate\t{home}/local/state.db\n", ""),
         (["logs"], "", ""),
-        (["reset", "--yes"], "", "the embedded AWS is as new\n"),
+        (["reset", "--yes"], "", "the embedded AWS is empty\n"),
     ],
     ids=str,
 )
@@ -483,7 +536,7 @@ def test_nobody_to_ask(ticketctl: Callable[..., Run]) -> None:
     assert (run.returncode, run.stdout, run.stderr) == (
         2,
         "",
-        "error: nobody can be asked here: Forget every stack and counter of the embedded AWS?\n"
+        "error: nobody can be asked here: Delete every stack and counter of the embedded AWS?\n"
         "hint: add --yes to say yes\n",
     )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ticketctl.commands.options import Run, command, help_when_bare, integer
+from ticketctl.commands.options import Group, Run, command, help_when_bare, integer
 from ticketctl.commands.status import show_all
 from ticketctl.errors import FileError, UsageError
 from ticketctl.models import Counter
@@ -22,7 +22,10 @@ Name = Annotated[str, typer.Argument(help="The counter's name.")]
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     counter = typer.Typer(
-        help="Make counters, move them forward, freeze them.", invoke_without_command=True, callback=help_when_bare
+        cls=Group,
+        help="Make counters, move them forward, freeze them.",
+        invoke_without_command=True,
+        callback=help_when_bare,
     )
     commands: dict[str, Callable[..., None]] = {
         "create": create,
@@ -40,18 +43,27 @@ def register(app: typer.Typer) -> None:
 def create(
     run: Run,
     name: Name,
-    start: Annotated[int | None, typer.Option(parser=integer(1), metavar="N", help="Its first ticket.")] = None,
+    start: Annotated[
+        int | None, typer.Option(parser=integer(1), metavar="N", help="Start at this ticket. Default: 1.")
+    ] = None,
     increment: Annotated[
-        int | None, typer.Option(parser=integer(1), metavar="N", help="Its step. Default: the stack's.")
+        int | None, typer.Option(parser=integer(1), metavar="N", help="Move in this step. Default: the stack's.")
     ] = None,
     offset: Annotated[
-        int | None, typer.Option(parser=integer(1), metavar="N", help="A number of its lane. Default: the stack's.")
+        int | None,
+        typer.Option(parser=integer(1), metavar="N", help="Use the lane of this number. Default: the stack's."),
     ] = None,
     ceiling: Annotated[
-        int | None, typer.Option(parser=integer(1), metavar="N", help="The last ticket that may be issued.")
+        int | None,
+        typer.Option(parser=integer(1), metavar="N", help="Issue no ticket above this one. Default: 2^53 - 1."),
     ] = None,
 ) -> None:
-    """Create a counter, in every region of the stack. Where it exists as asked for, it stays as it is."""
+    """Create a counter, in every region of the stack. Where it exists as asked for, it stays as it is.
+
+    Examples:
+        ticketctl counter create orders
+        ticketctl counter create invoices --start 5000 --ceiling 99999
+    """
     from ticketctl.counters import sequence
 
     if run.regions.are_shared():
@@ -72,10 +84,15 @@ def advance(
     name: Name,
     to: Annotated[
         int,
-        typer.Option("--to", parser=integer(1), metavar="N", help="The number that then counts as its last ticket."),
+        typer.Option("--to", parser=integer(1), metavar="N", help="Set the last ticket to this number."),
     ],
 ) -> None:
-    """Move a counter forward, past numbers that were taken elsewhere. Never back."""
+    """Move a counter forward, past numbers that were taken elsewhere. Never back.
+
+    Examples:
+        ticketctl counter advance orders --to 6000
+        ticketctl counter advance orders --to 6000 --json
+    """
     from ticketctl.counters.sequence import advance as advance_all
 
     if run.regions.are_shared():
@@ -88,10 +105,20 @@ def advance(
 def adopt(
     run: Run,
     name: Name,
-    from_max: Annotated[str, typer.Option("--from-max", metavar="FILE|-", help="A number a line; - reads stdin.")],
-    column: Annotated[str | None, typer.Option(help="The file is CSV with headings: take this column.")] = None,
+    from_max: Annotated[
+        str,
+        typer.Option("--from-max", metavar="FILE|-", help="Read one number per line from this file; - reads stdin."),
+    ],
+    column: Annotated[
+        str | None, typer.Option(help="Read this column of a CSV file with a header. Default: not CSV.")
+    ] = None,
 ) -> None:
-    """Start a counter above numbers that exist already: create it there, or move it forward."""
+    """Start a counter above numbers that exist already: create it there, or move it forward.
+
+    Examples:
+        ticketctl counter adopt orders --from-max numbers.txt
+        ticketctl counter adopt orders --from-max orders.csv --column id
+    """
     from ticketctl.counters import sequence
     from ticketctl.counters.table import largest_integer
 
@@ -113,17 +140,32 @@ def adopt(
 
 
 def freeze(run: Run, name: Name) -> None:
-    """Stop a counter from minting."""
+    """Stop a counter from minting.
+
+    Examples:
+        ticketctl counter freeze orders
+        ticketctl counter freeze orders --json
+    """
     _show(run, _switch(run, name, lambda counters: counters.freeze), "is frozen")
 
 
 def thaw(run: Run, name: Name) -> None:
-    """Let a frozen counter mint again."""
+    """Let a frozen counter mint again.
+
+    Examples:
+        ticketctl counter thaw orders
+        ticketctl counter thaw orders --json
+    """
     _show(run, _switch(run, name, lambda counters: counters.thaw), "mints again")
 
 
 def list_all(run: Run) -> None:
-    """List all counters."""
+    """List all counters.
+
+    Examples:
+        ticketctl counter list
+        ticketctl counter list --json
+    """
     show_all(run)
 
 

@@ -23,7 +23,13 @@ def register(app: typer.Typer) -> None:
 
 
 def next_ticket(run: Run) -> None:
-    """Mint one ticket and print it."""
+    """Mint one ticket and print it.
+
+    Examples:
+        ticketctl next
+        ticketctl next --local --partition orders
+        ticketctl next --idempotency-key "order 17"
+    """
     try:
         key, is_typed = _key(run)
         deliver(run.regions.mint(1, key=key, pinned=is_typed), run, ranges=False)
@@ -33,22 +39,39 @@ def next_ticket(run: Run) -> None:
 
 def fetch(
     run: Run,
-    count: Annotated[int, typer.Argument(parser=integer(1, MAX_TICKETS), metavar="COUNT", help="How many tickets.")],
+    count: Annotated[
+        int, typer.Argument(parser=integer(1, MAX_TICKETS), metavar="COUNT", help="Mint so many tickets.")
+    ],
     block: Annotated[
         int | None,
         typer.Option(
-            "--block", parser=integer(1, 10_000), metavar="N", help="Tickets a write. Default: as many as allowed."
+            "--block",
+            parser=integer(1, 10_000),
+            metavar="N",
+            help="Mint so many tickets per request. Default: as many as the server allows.",
         ),
     ] = None,
     concurrency: Annotated[
         int,
-        typer.Option(parser=integer(1, 64), metavar="N", help="Blocks in flight; they are printed as they arrive."),
+        typer.Option(
+            parser=integer(1, 64), metavar="N", help="Keep so many blocks in flight; print them as they arrive."
+        ),
     ] = 1,
     ranges: Annotated[
-        bool, typer.Option("--ranges", help="One block a line: first, last and step, tab-separated.")
+        bool,
+        typer.Option(
+            "--ranges",
+            help="Print one line per block: first, last and step, tab-separated. Default: one line per ticket.",
+        ),
     ] = False,
 ) -> None:
-    """Mint many tickets and print them, one a line, while the rest is being minted."""
+    """Mint many tickets and print each block as soon as it is minted.
+
+    Examples:
+        ticketctl fetch 1000
+        ticketctl fetch 1000000 --block 10000 --concurrency 4 --ranges
+        ticketctl fetch 5 --json
+    """
     size, (key, is_typed) = block or run.regions.max_block, _key(run)
     progress = _Progress(count, size * concurrency)
     try:

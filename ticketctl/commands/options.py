@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ticketctl.errors import ConfirmationNeededError, RefusedError, TicketctlError
 from ticketctl.output import Output, standard_output
@@ -24,8 +25,22 @@ _WHERE = "Where"
 _HOW = "How"
 
 
+class Group(TyperGroup):
+    """Commands whose help in a pipe has the same panels as on a terminal, and wraps texts instead of cutting them."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - the signature is Typer's
+        """Write the first paragraph of each command's help, panel by panel."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name, listed in self.commands.items():
+            text = " ".join((listed.help or "").split("\n\n")[0].split())
+            panels.setdefault(getattr(listed, "rich_help_panel", None) or "Commands", []).append((name, text))
+        for panel, rows in panels.items():
+            with formatter.section(panel):
+                formatter.write_dl(rows)
+
+
 def integer(least: int, most: int | None = None) -> Callable[[str], int]:
-    """A parser of whole numbers in ASCII digits; ``int`` alone takes digits of every script, and underscores."""
+    """A parser of whole numbers in ASCII digits; ``int`` alone also accepts digits of every script, and underscores."""
     span = f"x>={least}" if most is None else f"{least}<=x<={most}"
 
     def number(text: str) -> int:
@@ -38,73 +53,120 @@ def integer(least: int, most: int | None = None) -> Callable[[str], int]:
     return number
 
 
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation. Default: ask on the terminal.")]
 
 _EVERYWHERE: dict[str, Any] = {
     "stack": Annotated[
-        str | None, typer.Option(help="The stack, and its table. Default: Tickets.", rich_help_panel=_WHERE)
+        str | None, typer.Option(help="Use this stack and its table. Default: Tickets.", rich_help_panel=_WHERE)
     ],
     "region": Annotated[
         list[str] | None,
-        typer.Option(help="The AWS region; several in the order in which to try them.", rich_help_panel=_WHERE),
+        typer.Option(
+            help="Use this AWS region. Repeat for several; tried in this order. "
+            "Default: the regions of the last deployment, else the AWS profile's.",
+            rich_help_panel=_WHERE,
+        ),
     ],
-    "profile": Annotated[str | None, typer.Option(help="The AWS profile.", rich_help_panel=_WHERE)],
+    "profile": Annotated[
+        str | None, typer.Option(help="Use this AWS profile. Default: as the AWS CLI.", rich_help_panel=_WHERE)
+    ],
     "local": Annotated[
         bool | None,
-        typer.Option("--local/--no-local", help="Use the embedded AWS; no account needed.", rich_help_panel=_WHERE),
+        typer.Option(
+            "--local/--no-local",
+            help="Use the embedded AWS, which needs no account. Default: off.",
+            rich_help_panel=_WHERE,
+        ),
     ],
     "endpoint_url": Annotated[
-        str | None, typer.Option(help="Another endpoint for every AWS API.", rich_help_panel=_WHERE)
+        str | None,
+        typer.Option(help="Send every AWS API call to this endpoint. Default: AWS.", rich_help_panel=_WHERE),
     ],
     "timeout": Annotated[
-        float | None, typer.Option(help="Seconds for each request. Default: 10.", rich_help_panel=_HOW)
+        float | None,
+        typer.Option(
+            help="Give up a mint, with all its retries, after so many seconds; any other call per request. "
+            "Default: 10.",
+            rich_help_panel=_HOW,
+        ),
     ],
-    "as_json": Annotated[bool, typer.Option("--json", help="Results and errors as JSON.", rich_help_panel=_HOW)],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Only answers and errors.", rich_help_panel=_HOW)],
+    "as_json": Annotated[
+        bool, typer.Option("--json", help="Print results and errors as JSON. Default: off.", rich_help_panel=_HOW)
+    ],
+    "quiet": Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="Print only results, warnings and errors. Default: off.", rich_help_panel=_HOW
+        ),
+    ],
     "verbose": Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say where each setting came from.", rich_help_panel=_HOW)
+        bool,
+        typer.Option("--verbose", "-v", help="Say where each setting comes from. Default: off.", rich_help_panel=_HOW),
     ],
-    "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_HOW)],
+    "debug": Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error. Default: off.", rich_help_panel=_HOW)
+    ],
 }
 SOURCE: dict[str, Any] = {
     "partition": Annotated[
-        str | None, typer.Option("--partition", "-p", help="The counter. Default: the region's name.")
+        str | None,
+        typer.Option("--partition", "-p", help="Use this counter. Default: the one named after the region."),
     ],
-    "via": Annotated[str | None, typer.Option(help="Mint through the 'url' or straight from 'dynamodb'.")],
-    "url": Annotated[str | None, typer.Option(help="The Function URL, instead of the stack's.")],
+    "via": Annotated[
+        str | None,
+        typer.Option(help="Mint through the Function URL ('url') or from the table ('dynamodb'). Default: url."),
+    ],
+    "url": Annotated[str | None, typer.Option(help="Use this Function URL. Default: the stack's.")],
 }
 KEY: dict[str, Any] = {
     **SOURCE,
     "spread": Annotated[
-        bool, typer.Option("--spread", help="Begin with another region each time, instead of the first.")
+        bool, typer.Option("--spread", help="Start with a different region each time. Default: with the first.")
     ],
     "idempotency_key": Annotated[
         str | None,
-        typer.Option(
-            help="The same key gives the same tickets again, for a day. Default: one of its own for each run."
-        ),
+        typer.Option(help="Get the same tickets again for 24 hours with the same key. Default: a random key per run."),
     ],
 }
 PARAMETERS: dict[str, Any] = {
     "public": Annotated[
         bool | None,
-        typer.Option("--public/--no-public", help="Whether anyone who has the URL may mint. Default: as it is, or no."),
+        typer.Option(
+            "--public/--no-public",
+            help="Let anyone who has the URL mint. Default: unchanged; private for a new stack.",
+        ),
     ],
     "max_count": Annotated[
-        int | None, typer.Option(parser=integer(0), metavar="N", help="The most tickets that one call may take.")
+        int | None,
+        typer.Option(
+            parser=integer(0),
+            metavar="N",
+            help="Limit the tickets per request. Default: unchanged; 10000 for a new stack.",
+        ),
     ],
     "offset": Annotated[
         int | None,
-        typer.Option(parser=integer(0), metavar="N", help="The first ticket of counters that are made from now on."),
+        typer.Option(
+            parser=integer(0), metavar="N", help="Start new counters at this ticket. Default: unchanged, or 1."
+        ),
     ],
     "increment": Annotated[
-        int | None, typer.Option(parser=integer(0), metavar="N", help="The step of counters that are made from now on.")
+        int | None,
+        typer.Option(parser=integer(0), metavar="N", help="Set the step of new counters. Default: unchanged, or 1."),
     ],
     "reserved_concurrency": Annotated[
-        int | None, typer.Option(parser=integer(-1), metavar="N", help="Executions reserved for it; -1 reserves none.")
+        int | None,
+        typer.Option(
+            parser=integer(-1),
+            metavar="N",
+            help="Reserve executions for the function; -1 reserves none. Default: unchanged, or -1.",
+        ),
     ],
     "log_retention": Annotated[
-        int | None, typer.Option(parser=integer(0), metavar="DAYS", help="Days that log lines are kept.")
+        int | None,
+        typer.Option(
+            parser=integer(0), metavar="DAYS", help="Keep log lines for so many days. Default: unchanged, or 30."
+        ),
     ],
 }
 _FLAGS = {"spread", "as_json", "quiet", "verbose", "debug"}
@@ -191,9 +253,16 @@ def command(
         ]
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name)(wrapper)
+        text, epilog = help_and_examples(function)
+        app.command(name, help=text, epilog=epilog)(wrapper)
 
     return register
+
+
+def help_and_examples(function: Callable[..., None]) -> tuple[str, str | None]:
+    """A command's docstring in two parts: the help, and the examples that end it, whose lines Typer must not join."""
+    text, _, examples = (inspect.getdoc(function) or "").partition("\n\nExamples:\n")
+    return text, f"\b\nExamples:\n{examples}" if examples else None
 
 
 def help_when_bare(context: typer.Context) -> None:

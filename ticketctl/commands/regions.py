@@ -18,7 +18,12 @@ def register(app: typer.Typer) -> None:
 
 
 def regions(run: Run) -> None:
-    """Show which lane each region has of each counter, and prove from their items that no two meet."""
+    """Show which lane each region has of each counter, and prove from their items that no two meet.
+
+    Examples:
+        ticketctl regions
+        ticketctl regions --json
+    """
     from ticketctl.counters.sequence import survey
 
     also = () if run.named_regions else run.regions.elsewhere()

@@ -40,7 +40,13 @@ def register(app: typer.Typer) -> None:
 
 
 def deploy(run: Run, yes: Yes = False) -> None:
-    """Deploy the ticket server to its regions, or bring it up to date. What is not named keeps its value."""
+    """Deploy the ticket server to its regions, or bring it up to date. What is not named keeps its value.
+
+    Examples:
+        ticketctl deploy --region eu-central-1
+        ticketctl deploy --region us-east-1 --region eu-west-1
+        ticketctl deploy --local --max-count 1000 --log-retention 7
+    """
     from ticketctl.deployments import deploy as deploying
 
     note, regions = run.output.note, run.regions
@@ -128,9 +134,16 @@ def _show_deployed(run: Run, plans: Outcomes["Planned"]) -> None:
 
 def diff(
     run: Run,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 9 where there are changes.")] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 9 if there are changes. Default: exit with 0.")
+    ] = False,
 ) -> None:
-    """Show what deploy would change; nothing is changed."""
+    """Show what deploy would change; nothing is changed.
+
+    Examples:
+        ticketctl diff
+        ticketctl diff --max-count 1000 --exit-code
+    """
     from ticketctl.deployments import deploy as deploying
 
     parameters = _parameters(run)
@@ -178,11 +191,19 @@ def destroy(
     run: Run,
     delete_tickets: Annotated[
         str | None,
-        typer.Option(metavar="STACK", help="Delete the table too, with every counter; repeat the stack's name."),
+        typer.Option(
+            metavar="STACK", help="Delete the table too, with every counter; repeat the stack's name. Default: keep it."
+        ),
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """Delete the stack in its regions. Its tables stay, and a later deploy carries their counters on."""
+    """Delete the stack in its regions. Its tables stay, and a later deploy carries their counters on.
+
+    Examples:
+        ticketctl destroy
+        ticketctl destroy --region eu-west-1 --yes
+        ticketctl destroy --delete-tickets Tickets
+    """
     if delete_tickets is not None and delete_tickets != run.settings.stack:
         raise UsageError(f"--delete-tickets {delete_tickets} does not name the stack {run.settings.stack}")
     outcomes = run.regions.each(lambda stack: _removal(stack, run, deletes=delete_tickets is not None))
@@ -272,10 +293,17 @@ def _tables(stack: "RegionalStack") -> "Tables":
 def synth(
     run: Run,
     out: Annotated[
-        Path | None, typer.Option(help="Write a cloud assembly into this folder instead (needs the extra 'cdk').")
+        Path | None,
+        typer.Option(help="Write a cloud assembly into this folder (needs the extra 'cdk'). Default: print."),
     ] = None,
 ) -> None:
-    """Print the CloudFormation template."""
+    """Print the CloudFormation template.
+
+    Examples:
+        ticketctl synth
+        ticketctl synth --stack orders
+        ticketctl synth --out cdk.out
+    """
     from ticketctl.aws.template import fresh, load
 
     if out is None:

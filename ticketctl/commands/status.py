@@ -26,10 +26,20 @@ def register(app: typer.Typer) -> None:
 
 def status(
     run: Run,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing them until Ctrl-C.")] = False,
-    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 2.0,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Keep showing the counters until Ctrl-C. Default: off.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.1, help="With --watch, wait so many seconds between two reads.")
+    ] = 2.0,
 ) -> None:
-    """Show the counters, or one with --partition. Never mints."""
+    """Show all counters, or one with --partition. Never mints.
+
+    Examples:
+        ticketctl status
+        ticketctl status --partition orders --json
+        ticketctl status --watch --interval 5
+    """
     if watch:
         run.output.watch(lambda: _found(run), title=run.place, every=interval, sleep=time.sleep)
         return
@@ -78,7 +88,12 @@ def _order(counter: Counter) -> tuple[str, str]:
 
 
 def url(run: Run) -> None:
-    """Print the Function URL, one a region."""
+    """Print the Function URL, one line per region.
+
+    Examples:
+        ticketctl url
+        ticketctl url --region eu-central-1 --json
+    """
     outcomes = run.regions.each(lambda stack: (stack.look_up(), stack.url()))
     for outputs, address in succeeded(outcomes).values():
         if run.output.as_json:

@@ -25,13 +25,25 @@ def register(app: typer.Typer) -> None:
 
 def verify(
     run: Run,
-    workers: Annotated[int, typer.Option(parser=integer(1, 256), metavar="N", help="How many mint at once.")] = 8,
+    workers: Annotated[
+        int, typer.Option(parser=integer(1, 256), metavar="N", help="Let so many workers mint at the same time.")
+    ] = 8,
     mints: Annotated[
-        int, typer.Option(parser=integer(1, 10_000_000), metavar="N", help="How often each of them mints.")
+        int, typer.Option(parser=integer(1, 10_000_000), metavar="N", help="Let each worker mint so many times.")
     ] = 100,
-    via: Annotated[str, typer.Option(help="Through the 'url', the table ('dynamodb') or 'both'.")] = "both",
+    via: Annotated[
+        str, typer.Option(help="Mint through the Function URL ('url'), from the table ('dynamodb') or 'both'.")
+    ] = "both",
 ) -> None:
-    """Prove on your own stack that no ticket comes twice, on a scratch counter that is made and removed."""
+    """Check on your own stack that no ticket is issued twice.
+
+    Mints from a temporary counter, which is removed at the end.
+
+    Examples:
+        ticketctl verify
+        ticketctl verify --local --workers 4 --mints 25
+        ticketctl verify --via dynamodb --json
+    """
     from ticketctl.counters import verify as proof
 
     if via not in SOURCES:
