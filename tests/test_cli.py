@@ -476,6 +476,26 @@ def test_verbose(ticketctl: Callable[..., Run]) -> None:
     ]
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=str)
+@pytest.mark.parametrize("option", ["--url", "--endpoint-url"])
+@pytest.mark.parametrize("via", ["url", "dynamodb"])
+def test_password_in_a_url(ticketctl: Callable[..., Run], option: str, via: str, form: list[str]) -> None:
+    """The user and password of a URL are never printed: not as a setting, not in an error, not in a traceback."""
+    url = "http://me:secret@127.0.0.1:1/"
+    keys = {
+        "AWS_ACCESS_KEY_ID": "AKIA0000000000000000",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "HTTP_PROXY": "",
+        "NO_PROXY": "*",
+    }
+    run = ticketctl(
+        "next", option, url, *form, "--verbose", "--region", "us-east-1", "--timeout", "1",
+        **keys, TICKETCTL_VIA=via, HTTPS_PROXY="http://proxied:hidden@127.0.0.1:1",
+    )  # fmt: skip
+    assert (run.returncode, "***@127.0.0.1:1" in run.stderr) == (7, True)
+    assert not re.search("me:|secret|proxied|hidden", run.stdout + run.stderr), run.stderr
+
+
 def test_debug(environ: dict[str, str], home: Path) -> None:
     """--debug shows the traceback, and the exit code stays."""
     run = python("import sys; from ticketctl.cli import main; sys.exit(main(['next', '--debug']))", environ, home)

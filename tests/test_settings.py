@@ -274,6 +274,15 @@ def test_refused_timeout_variable(home: dict[str, str], word: str) -> None:
     )
 
 
+@pytest.mark.parametrize("url", ["me:secret@tickets.example", "http://me:sec/ret@tickets.example", "ftp://a:sec ret@b"])
+@pytest.mark.parametrize("name", ["url", "endpoint_url"])
+def test_refused_url_without_its_password(home: dict[str, str], name: str, url: str) -> None:
+    """A URL that is refused is named without the user and password in it."""
+    with pytest.raises(UsageError, match=re.escape(f"'***@{url.rpartition('@')[2]}'")) as caught:
+        resolve({name: url}, home)
+    assert "sec" not in caught.value.message
+
+
 def test_url_excludes_dynamodb(home: dict[str, str]) -> None:
     """An address and minting past it cannot both be meant."""
     with pytest.raises(UsageError, match="--url and --via dynamodb exclude each other"):

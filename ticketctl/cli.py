@@ -152,7 +152,7 @@ def _report(error: TicketctlError, output: Output, *, debug: bool) -> int:
     if debug:
         import traceback
 
-        traceback.print_exc()
+        output.trace(traceback.format_exc())
     output.error(error)
     return error.exit_code
 

@@ -216,7 +216,8 @@ def _checked(name: str, value: Any, origin: str) -> Any:
         case "region" if value is not None and not re.fullmatch(REGION, str(value)):
             raise UsageError(f"the region {value!r} (from {origin}) is not one", hint="for example us-east-1")
         case "url" | "endpoint_url" if value is not None and not _is_http(str(value)):
-            raise UsageError(f"{value!r} (from {origin}) is not an http or https URL")
+            shown = str(value).rpartition("@")  # what is before it may be a password, wherever the URL is broken
+            raise UsageError(f"{'***@' * bool(shown[1]) + shown[2]!r} (from {origin}) is not an http or https URL")
         case "partition" if value is not None:
             return _name(str(value), origin)
     return value

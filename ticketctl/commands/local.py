@@ -8,6 +8,7 @@ import typer
 
 from ticketctl.commands.options import Group, Run, Yes, command, help_when_bare
 from ticketctl.errors import LocalEngineError
+from ticketctl.output import Result
 
 
 def register(app: typer.Typer) -> None:
@@ -32,10 +33,8 @@ def up(run: Run) -> None:
     """
     run.home.look_up()
     engine = run.home.local.ensure()
-    if run.output.as_json:
-        run.output.document({"endpoint_url": engine.endpoint_url, "pid": engine.pid, "port": engine.port})
-    else:
-        run.output.line(engine.endpoint_url)
+    document = {"endpoint_url": engine.endpoint_url, "pid": engine.pid, "port": engine.port}
+    run.output.show(Result(document, [[engine.endpoint_url]]))
 
 
 def down(run: Run) -> None:
@@ -50,8 +49,7 @@ def down(run: Run) -> None:
     if stopped and not local.state.exists():
         raise LocalEngineError(f"stopped, but {local.state} was removed while it ran: no counter is kept")
     run.output.note("stopped the embedded AWS; its state is kept" if stopped else "the embedded AWS was not running")
-    if run.output.as_json:
-        run.output.document({"stopped": stopped})
+    run.output.show(Result({"stopped": stopped}))
 
 
 def status(run: Run) -> None:
@@ -63,20 +61,15 @@ def status(run: Run) -> None:
     """
     local = run.home.local
     engine = local.running()
-    if run.output.as_json:
-        run.output.document(
-            {
-                "running": engine is not None,
-                "endpoint_url": engine.endpoint_url if engine else None,
-                "pid": engine.pid if engine else None,
-                "log": str(local.log),
-                "state": str(local.state),
-            }
-        )
-        return
-    run.output.line(f"running\t{engine.endpoint_url}\tpid {engine.pid}" if engine else "stopped")
-    run.output.line(f"log\t{local.log}")
-    run.output.line(f"state\t{local.state}")
+    document = {
+        "running": engine is not None,
+        "endpoint_url": engine.endpoint_url if engine else None,
+        "pid": engine.pid if engine else None,
+        "log": str(local.log),
+        "state": str(local.state),
+    }
+    state = ["running", engine.endpoint_url, f"pid {engine.pid}"] if engine else ["stopped"]
+    run.output.show(Result(document, [state, ["log", str(local.log)], ["state", str(local.state)]]))
 
 
 def env(run: Run) -> None:
@@ -88,11 +81,7 @@ def env(run: Run) -> None:
     """
     region = run.settings.require_region()
     variables = run.home.local.ensure().variables(region)
-    if run.output.as_json:
-        run.output.document(variables)
-        return
-    for name, value in variables.items():
-        run.output.line(f"export {name}={value}")
+    run.output.show(Result(variables, [[f"export {name}={value}"] for name, value in variables.items()]))
 
 
 def logs(
@@ -114,10 +103,7 @@ def logs(
         while True:
             for line in file:
                 text = line.rstrip("\n")
-                if run.output.as_json:
-                    run.output.document({"line": text})
-                else:
-                    run.output.line(text)
+                run.output.show(Result({"line": text}, [[text]]))
             if not follow:
                 return
             time.sleep(0.5)
@@ -136,5 +122,4 @@ def reset(run: Run, yes: Yes = False) -> None:
     run.home.local.reset()
     forget_embedded(os.environ)
     run.output.note("the embedded AWS is empty")
-    if run.output.as_json:
-        run.output.document({"reset": True})
+    run.output.show(Result({"reset": True}))

@@ -11,7 +11,6 @@ import typer
 from ticketctl.commands.options import KEY, Run, command, integer
 from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError, UsageError
 from ticketctl.models import Block
-from ticketctl.output import UndeliveredError, block_lines, stdout_error
 
 MAX_TICKETS = 2**53 - 1
 
@@ -32,7 +31,7 @@ def next_ticket(run: Run) -> None:
     """
     try:
         key, is_typed = _key(run)
-        deliver(run.regions.mint(1, key=key, pinned=is_typed), run, ranges=False)
+        run.output.block(run.regions.mint(1, key=key, pinned=is_typed), ranges=False)
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted; a ticket may have been spent") from None
 
@@ -80,7 +79,7 @@ def fetch(
                 try:
                     for minted in _blocks(run, count, size, key, at_once=concurrency, pinned=is_typed):
                         progress.written = minted.count
-                        deliver(minted, run, ranges=ranges)
+                        run.output.block(minted, ranges=ranges)
                         progress.printed += minted.count
                         progress.written = 0
                         advance(progress.printed)
@@ -150,14 +149,3 @@ def _key(run: Run) -> tuple[str, bool]:
     if not re.fullmatch(r"[ -~]{1,200}", typed):
         raise UsageError("--idempotency-key must be 1 to 200 visible ASCII characters")
     return typed, True
-
-
-def deliver(block: Block, run: Run, *, ranges: bool) -> None:
-    """Print a block; where stdout takes only a part of it, say which tickets are minted but not delivered."""
-    lines = block_lines(block, as_json=run.output.as_json, ranges=ranges)
-    try:
-        run.output.lines(lines)
-    except UndeliveredError as failure:
-        lost = block.tickets[failure.lines * block.count // len(lines) :]
-        span = f"{lost[0]} to {lost[-1]}, {len(lost)} tickets" if len(lost) > 1 else str(lost[0])
-        raise stdout_error(failure.cause, f"minted but not delivered: {span}") from failure

@@ -11,6 +11,7 @@ from ticketctl.commands.options import SOURCE, Run, command
 from ticketctl.deployments.outcomes import failures, raise_failures, succeeded
 from ticketctl.errors import TicketctlError
 from ticketctl.models import Counter
+from ticketctl.output import Result, counters, one_counter
 
 if TYPE_CHECKING:
     from ticketctl.counters.table import Counters
@@ -44,12 +45,12 @@ def status(
         run.output.watch(lambda: _found(run), title=run.place, every=interval, sleep=time.sleep)
         return
     if run.settings.partition is not None or run.settings.url:
-        counters = _found(run)
-        warn_where_little_is_left(run, counters)
-        if run.output.as_json and len(counters) == 1:
-            run.output.document(counters[0].as_dict())
+        found = _found(run)
+        warn_where_little_is_left(run, found)
+        if len(found) == 1:
+            run.output.show(one_counter(found[0], title=run.place))
         else:
-            run.output.counters([counters], title=run.place)
+            run.output.pages("counters", [counters(found, title=run.place)])
     elif not show_all(run):
         run.output.note("no counter yet; the first ticketctl next starts one")
 
@@ -69,7 +70,7 @@ def show_all(run: Run) -> bool:
         if len(failed) == len(tables):
             raise_failures(failed, "shown")
 
-    run.output.counters(pages(), title=run.place)
+    run.output.pages("counters", (counters(page, title=run.place) for page in pages()))
     raise_failures({**tables, **failed}, "shown")
     return shown
 
@@ -96,11 +97,8 @@ def url(run: Run) -> None:
     """
     outcomes = run.regions.each(lambda stack: (stack.look_up(), stack.url()))
     for outputs, address in succeeded(outcomes).values():
-        if run.output.as_json:
-            where = {"stack": outputs.stack, "region": outputs.region}
-            run.output.document({"url": address, "auth": outputs.auth, **where})
-        else:
-            run.output.line(address)
+        document = {"url": address, "auth": outputs.auth, "stack": outputs.stack, "region": outputs.region}
+        run.output.show(Result(document, [[address]]))
     raise_failures(outcomes, "shown")
 
 

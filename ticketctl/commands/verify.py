@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from ticketctl.counters.lanes import Lane
 from ticketctl.deployments.outcomes import all_of
 from ticketctl.errors import RefusedError, UsageError
 from ticketctl.models import Counter
+from ticketctl.output import Result
 
 SOURCES = {"url": ["url"], "dynamodb": ["dynamodb"], "both": ["url", "dynamodb"]}
 
@@ -64,10 +66,9 @@ def verify(
     finally:
         for table in tables.values():
             table.remove(name)
-    if run.output.as_json:
-        run.output.document({"workers": workers, "mints": mints, "via": via, **report.as_dict()})
-    else:
-        run.output.facts(report.as_dict())
+    found = report.as_dict()
+    document = {"workers": workers, "mints": mints, "via": via, **found}
+    run.output.show(Result(document, [[name, json.dumps(value)] for name, value in found.items()]))
     if not report.holds:
         raise RefusedError("the guarantee does not hold here: see the report")
 
