@@ -18,6 +18,7 @@ from typer.core import TyperGroup, TyperOption
 from typer.main import get_command
 
 from tests.conftest import Answer, Server
+from tests.support.interruptible import SIGNALS, interruptible
 from ticketctl import __version__, errors
 from ticketctl.aws import template
 from ticketctl.cli import whole_command_line
@@ -561,18 +562,16 @@ def test_nobody_to_ask(ticketctl: Callable[..., Run]) -> None:
     )
 
 
-def test_interrupted(environ: dict[str, str], home: Path) -> None:
-    """Ctrl-C ends any command with 130 and without a traceback."""
+@pytest.mark.parametrize("number", SIGNALS)
+def test_interrupted(environ: dict[str, str], home: Path, number: signal.Signals) -> None:
+    """Ctrl-C, SIGTERM and SIGHUP end any command with 130 and without a traceback."""
     (home / "local").mkdir()
     (home / "local" / "engine.log").write_text("it began\n", encoding="utf-8")
-    command = [sys.executable, "-m", "ticketctl", "local", "logs", "--follow"]
-    with subprocess.Popen(
-        command, env=environ, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as running:
+    with interruptible(environ, "local", "logs", "--follow", cwd=home) as running:
         assert running.stdout
         first = running.stdout.readline()
-        running.send_signal(signal.SIGINT)
-        _, stderr = running.communicate()
+        running.send_signal(number)
+        _, stderr = running.communicate(timeout=30)
     assert (first, running.returncode, "Traceback" in stderr) == ("it began\n", 130, False)
 
 

@@ -8,7 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.local_aws.conftest import REGION, Result, Ticketctl
+from tests.support.interruptible import SIGNALS, interruptible
 from ticketctl.embedded.engine import Engine
 
 LEFT = 2**53 - 1
@@ -145,54 +148,41 @@ def test_fetch_onto_a_full_disk(environ: dict[str, str], deployed: str) -> None:
     )
 
 
-def test_fetch_interrupted(environ: dict[str, str], tmp_path: Path, deployed: str) -> None:
-    """Ctrl-C exits 130 and says how many tickets were printed."""
+@pytest.mark.parametrize("number", SIGNALS)
+def test_fetch_interrupted(environ: dict[str, str], tmp_path: Path, deployed: str, number: signal.Signals) -> None:
+    """Ctrl-C, SIGTERM and SIGHUP exit 130 and say how many tickets were printed."""
     printed = tmp_path / "tickets"
     with printed.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ticketctl", "fetch", "100000", "--block", "10", *where(deployed)],
-            env=environ,
-            stdout=file,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = interruptible(environ, "fetch", "100000", "--block", "10", *where(deployed), stdout=file)
         while printed.stat().st_size == 0:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     count = len(printed.read_text().splitlines())
     assert stderr == f"error: interrupted; {count} of 100000 tickets were printed, up to 10 more may be spent\n"
 
 
-def test_fetch_interrupted_while_it_prints(environ: dict[str, str], ticketctl: Ticketctl, deployed: str) -> None:
-    """Ctrl-C before a full pipe is emptied names the tickets that were minted and not delivered."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ticketctl", "fetch", "30000", *where(deployed)],
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+@pytest.mark.parametrize("number", SIGNALS)
+def test_fetch_interrupted_while_it_prints(
+    environ: dict[str, str], ticketctl: Ticketctl, deployed: str, number: signal.Signals
+) -> None:
+    """A signal before a full pipe is emptied: the tickets that were minted and not delivered are named."""
+    process = interruptible(environ, "fetch", "30000", *where(deployed))
     while ticketctl("status", *where(deployed)).stdout.split("\t")[1:2] not in (["20000"], ["30000"]):
         time.sleep(0.1)  # the pipe holds less than two blocks: the second is being written
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     stdout, stderr = process.communicate(timeout=60)
-    whole = stdout[: stdout.rindex(b"\n")].count(b"\n") + 1
+    whole = stdout.count("\n")
     last = 20_000
     story = f"error: interrupted; minted but not delivered: {whole + 1} to {last}, {last - whole} tickets\n"
-    assert (process.returncode, stderr.decode()) == (130, story)
+    assert (process.returncode, stderr) == (130, story)
 
 
 def test_watch(environ: dict[str, str], ticketctl: Ticketctl, deployed: str) -> None:
     """In a pipe --watch prints a counter when it has changed, until it is stopped."""
     ticketctl("next", *where(deployed))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ticketctl", "status", "--watch", "--json", "--interval", "0.1", *where(deployed)],
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = interruptible(environ, "status", "--watch", "--json", "--interval", "0.1", *where(deployed))
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["last"] == 1
     ticketctl("next", *where(deployed))
