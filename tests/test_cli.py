@@ -27,6 +27,10 @@ REGION_MISSING = (
     "no region is set; looked at --region, TICKETCTL_REGIONS, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
     "ticketctl's configuration file and the AWS profile"
 )
+NO_HOME = (
+    "error: there is no home folder: HOME is not set, and the system does not know this user\n"
+    "hint: set HOME, or TICKETCTL_HOME, to a folder of yours\n"
+)
 CODES = {
     kind.code: kind.exit_code
     for kind in vars(errors).values()
@@ -501,6 +505,36 @@ def test_debug(environ: dict[str, str], home: Path) -> None:
     """--debug shows the traceback, and the exit code stays."""
     run = python("import sys; from ticketctl.cli import main; sys.exit(main(['next', '--debug']))", environ, home)
     assert (run.returncode, run.stderr.splitlines()[0]) == (3, "Traceback (most recent call last):")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "stdout", "said"),
+    [
+        (["synth", "--stack", "orders"], 0, "{", ""),
+        (["next", "--region", "us-east-1", "--url", "{server}"], 0, "42\n", ""),
+        (["next", "--region", "us-east-1"], 4, "", "error: no AWS credentials"),
+        (["next", "--region", "us-east-1", "--via", "dynamodb"], 4, "", "error: no AWS credentials"),
+        (["next", "--local"], 3, "", NO_HOME),
+        (["local", "status"], 3, "", NO_HOME),
+    ],
+    ids=str,
+)
+def test_no_home(
+    environ: dict[str, str], home: Path, server: Server, arguments: list[str], exit_code: int, stdout: str, said: str
+) -> None:
+    """A user without a home folder, as in a container: only what must keep a file fails, and says how to help."""
+    script = f"""if True:
+        import pwd, sys
+        def unknown(uid): raise KeyError(uid)
+        pwd.getpwuid = unknown  # as for a user that the system does not know
+        from ticketctl.cli import main
+        sys.exit(main({[argument.format(server=server.url) for argument in arguments]}))
+    """
+    block = {"partition": "us-east-1", "first": 42, "last": 42, "count": 1, "increment": 1}
+    server.answers = [Answer(200, "application/json", json.dumps(block).encode())]
+    bare = {name: value for name, value in environ.items() if name not in ("HOME", "TICKETCTL_HOME")}
+    run = python(script, bare, home)
+    assert (run.returncode, run.stdout[: len(stdout)], run.stderr[: len(said)]) == (exit_code, stdout, said), run.stderr
 
 
 # --- the embedded AWS, not started ------------------------------------------------------------------

@@ -125,6 +125,17 @@ def test_closed_pipe() -> None:
     assert (caught.value.message, caught.value.hint) == ("", "")
 
 
+def test_interrupted_answer() -> None:
+    """Ctrl-C while an answer is written is Ctrl-C: nothing is lost, so nothing is said."""
+
+    class Interrupted(io.BytesIO):
+        def write(self, data: Any) -> int:
+            raise KeyboardInterrupt(data)
+
+    with pytest.raises(KeyboardInterrupt):
+        Streams(stdout=Interrupted()).output.show(Result(None, [["1"]]))
+
+
 def test_full_disk() -> None:
     """A full disk is a failure that says so."""
     with pytest.raises(PartialError) as caught:

@@ -254,6 +254,8 @@ class Output:
         try:
             self._write(text)
         except UndeliveredError as failure:
+            if failure.cause is None:
+                raise KeyboardInterrupt from failure
             raise stdout_error(failure.cause) from failure
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ticketctl.errors import FileError, NoRegionError, UsageError
-from ticketctl.files import directory
+from ticketctl.files import find_directory
 
 LOCAL_REGION = "us-east-1"
 REGION = r"[a-z]{2,}(-[a-z]+)+-\d+"
@@ -160,7 +160,10 @@ def _setting(
 
 
 def _configuration(environ: Mapping[str, str]) -> tuple[Path, Mapping[str, Any]]:
-    file = directory("config", environ) / "config.toml"
+    folder = find_directory("config", environ)
+    if folder is None:
+        return Path("config.toml"), {}
+    file = folder / "config.toml"
     try:
         text = file.read_text("utf-8")
     except FileNotFoundError:
