@@ -24,7 +24,7 @@ from ticketctl.aws import template
 from ticketctl.cli import whole_command_line
 
 REGION_MISSING = (
-    "no region is set; looked at --region, TICKETCTL_REGIONS, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
+    "no region is set; searched --region, TICKETCTL_REGIONS, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
     "ticketctl's configuration file and the AWS profile"
 )
 NO_HOME = (
@@ -383,7 +383,7 @@ def test_every_command_without_a_region(ticketctl: Callable[..., Run], path: tup
             "error": {
                 "code": "no_region",
                 "message": REGION_MISSING,
-                "hint": "add --region REGION, or try it without AWS: ticketctl next --local",
+                "hint": "pass --region REGION, or try it without AWS: ticketctl next --local",
                 "exit_code": 3,
             }
         },
@@ -401,8 +401,8 @@ def test_every_local_command_in_a_wrong_region(ticketctl: Callable[..., Run], pa
         {
             "error": {
                 "code": "usage",
-                "message": "the region 'nowhere' (from --region) is not one",
-                "hint": "for example us-east-1",
+                "message": "invalid region 'nowhere' (from --region)",
+                "hint": "use a name like us-east-1",
                 "exit_code": 2,
             }
         },
@@ -435,7 +435,7 @@ def test_error_for_a_person(ticketctl: Callable[..., Run]) -> None:
     assert (run.returncode, run.stdout, run.stderr) == (
         3,
         "",
-        f"error: {REGION_MISSING}\nhint: add --region REGION, or try it without AWS: ticketctl next --local\n",
+        f"error: {REGION_MISSING}\nhint: pass --region REGION, or try it without AWS: ticketctl next --local\n",
     )
 
 
@@ -591,8 +591,9 @@ def test_nobody_to_ask(ticketctl: Callable[..., Run]) -> None:
     assert (run.returncode, run.stdout, run.stderr) == (
         2,
         "",
-        "error: nobody can be asked here: Delete every stack and counter of the embedded AWS?\n"
-        "hint: add --yes to say yes\n",
+        "error: confirmation required, but this is not a terminal: "
+        "Delete every stack and counter of the embedded AWS?\n"
+        "hint: pass --yes\n",
     )
 
 
@@ -645,7 +646,7 @@ def test_full_disk(ticketctl: Callable[..., Run], arguments: list[str]) -> None:
     run = ticketctl(*arguments, around='exec "$@" >/dev/full')
     assert (run.returncode, run.stderr) == (
         8,
-        f"error: the answer could not be written: {os.strerror(errno.ENOSPC)}\nhint: free some space\n",
+        f"error: the result could not be written: {os.strerror(errno.ENOSPC)}\nhint: free some space\n",
     )
 
 
@@ -666,7 +667,7 @@ def test_no_stdout(ticketctl: Callable[..., Run], arguments: list[str]) -> None:
     run = ticketctl(*arguments, around='exec "$@" >&-')
     assert (run.returncode, run.stderr.splitlines()[:1]) == (
         8,
-        [f"error: the answer could not be written: {os.strerror(errno.EBADF)}"],
+        [f"error: the result could not be written: {os.strerror(errno.EBADF)}"],
     )
 
 

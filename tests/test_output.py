@@ -141,7 +141,7 @@ def test_full_disk() -> None:
     with pytest.raises(PartialError) as caught:
         Streams(stdout=Narrow(3, errno.ENOSPC)).output.line("https://tickets.example")
     assert (caught.value.message, caught.value.hint) == (
-        f"the answer could not be written: {os.strerror(errno.ENOSPC)}",
+        f"the result could not be written: {os.strerror(errno.ENOSPC)}",
         "free some space",
     )
 

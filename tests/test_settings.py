@@ -189,8 +189,8 @@ def test_local_refuses_flags_of_a_real_aws(home: dict[str, str], name: str, flag
     with pytest.raises(UsageError) as caught:
         resolve({name: "https://aws.example"}, home | {"TICKETCTL_LOCAL": "1"})
     assert (caught.value.message, caught.value.hint) == (
-        f"{flag} has no meaning with the embedded AWS (local from TICKETCTL_LOCAL)",
-        f"leave {flag} out, or add --no-local",
+        f"{flag} cannot be used with the embedded AWS (local from TICKETCTL_LOCAL)",
+        f"remove {flag}, or pass --no-local",
     )
 
 
@@ -270,7 +270,7 @@ def test_refused_timeout_variable(home: dict[str, str], word: str) -> None:
     with pytest.raises(UsageError) as caught:
         resolve({}, home | {"TICKETCTL_TIMEOUT": word})
     assert caught.value.message == (
-        f"the timeout {word!r} (from TICKETCTL_TIMEOUT) is not a number of seconds from 0 to 3600"
+        f"invalid timeout {word!r} (from TICKETCTL_TIMEOUT): use a number of seconds above 0, up to 3600"
     )
 
 
@@ -285,7 +285,7 @@ def test_refused_url_without_its_password(home: dict[str, str], name: str, url: 
 
 def test_url_excludes_dynamodb(home: dict[str, str]) -> None:
     """An address and minting past it cannot both be meant."""
-    with pytest.raises(UsageError, match="--url and --via dynamodb exclude each other"):
+    with pytest.raises(UsageError, match="--url and --via dynamodb cannot be combined"):
         resolve({"url": "https://tickets.example", "via": "dynamodb"}, home)
 
 
@@ -295,12 +295,12 @@ def test_url_excludes_dynamodb(home: dict[str, str]) -> None:
         (
             'regoin = "eu-west-1"\nverbose = true\n',
             "{file} has unknown settings: regoin, verbose",
-            "known are: endpoint_url, local, partition, profile, region, regions, stack, timeout, url, via",
+            "known settings: endpoint_url, local, partition, profile, region, regions, stack, timeout, url, via",
         ),
         (
             "region =",
             "{file} cannot be read: Invalid value (at end of document)",
-            "mend or remove the file",
+            "fix or remove the file",
         ),
     ],
 )
@@ -331,15 +331,15 @@ def test_require_region(home: dict[str, str]) -> None:
     with pytest.raises(NoRegionError) as caught:
         resolve({}, home).require_region()
     assert (caught.value.message, caught.value.hint) == (
-        "no region is set; looked at --region, TICKETCTL_REGIONS, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
+        "no region is set; searched --region, TICKETCTL_REGIONS, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
         "ticketctl's configuration file and the AWS profile",
-        "add --region REGION, or try it without AWS: ticketctl next --local",
+        "pass --region REGION, or try it without AWS: ticketctl next --local",
     )
 
 
 BEFORE = ("eu-west-1", "us-east-1")
 TWO = "us-east-1 eu-west-1"
-KNOWN = "where the stack was deployed before"
+KNOWN = "the last deployment"
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ KNOWN = "where the stack was deployed before"
 def test_regions(
     home: dict[str, str], flags: dict[str, Any], variables: dict[str, str], text: str, regions: str, origin: str
 ) -> None:
-    """Regions that are named count, else those where the stack was deployed before, the one we are in first."""
+    """Regions that are named count, else those the last deployment, the one we are in first."""
     file = configure(home, text)
     settings = resolve(flags, home | variables, deployed=lambda values: BEFORE)
     assert settings.regions == tuple(regions.split())

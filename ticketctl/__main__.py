@@ -19,7 +19,7 @@ def run() -> None:
 
 
 def _end_like_ctrl_c() -> None:
-    """Let the other signals that ask a process to end do what Ctrl-C does: tickets that nobody got are named.
+    """Let SIGTERM and SIGHUP do what Ctrl-C does, so that tickets that were not delivered are named.
 
     A signal that the parent ignores stays ignored (``nohup``).
     """

@@ -97,11 +97,11 @@ def _root(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code."""
+    """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = _asks(arguments, "--debug")
     if sys.stderr is None:
-        sys.stderr = io.StringIO()  # nobody listens; the exit code still speaks
+        sys.stderr = io.StringIO()  # nobody reads it; the exit code still says what happened
     has_stdout = sys.stdout is not None
     output = Output(
         stdout=standard_output() if has_stdout else io.BytesIO(),
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         environ=os.environ,
         as_json=_asks(arguments, "--json"),
     )
-    if not has_stdout:  # the next file to be opened would get its number, and our answers
+    if not has_stdout:  # else the next file that is opened gets descriptor 1, and with it the results
         return _report(stdout_error(OSError(errno.EBADF, os.strerror(errno.EBADF))), output, debug=debug)
     try:
         with _prints_through(output):
@@ -125,14 +125,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         bug = TicketctlError(
             f"ticketctl has a bug: {type(error).__name__}: {error}",
-            hint="run it again with --debug and report what it prints",
+            hint="run it again with --debug and report the traceback",
         )
         return _report(bug, output, debug=debug)
 
 
 @contextlib.contextmanager
 def _prints_through(output: Output) -> Iterator[None]:
-    """In a pipe, let what Typer prints (help, version, completion) meet a closed or full stdout as answers do."""
+    """In a pipe, write what Typer prints (help, completion) through ``Output``: it handles a closed or full stdout."""
     if sys.stdout.isatty():
         yield
         return
@@ -140,7 +140,7 @@ def _prints_through(output: Output) -> Iterator[None]:
     with contextlib.redirect_stdout(io.StringIO()) as text:
         try:
             yield
-        except SystemExit as exit_code:  # as completion ends
+        except SystemExit as exit_code:  # completion ends with it
             ended = exit_code
     for line in text.getvalue().splitlines():
         output.line(line)
@@ -158,6 +158,6 @@ def _report(error: TicketctlError, output: Output, *, debug: bool) -> int:
 
 
 def _asks(arguments: Sequence[str], flag: str) -> bool:
-    """Whether a flag was typed; needed where the command line could not be parsed, too."""
+    """Whether a flag was given, even if the command line cannot be parsed."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     return flag in options

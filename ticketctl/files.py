@@ -16,10 +16,7 @@ _MACOS = {"config": "Application Support", "cache": "Caches", "state": "Applicat
 
 
 def directory(kind: Kind, environ: Mapping[str, str]) -> Path:
-    """The folder for one kind of file: ``TICKETCTL_HOME`` moves all of them, else the platform decides.
-
-    ``FileError`` if the user has no home folder.
-    """
+    """Return the folder for one kind of file: ``TICKETCTL_HOME``, else the platform's. ``FileError`` without a home."""
     if folder := find_directory(kind, environ):
         return folder
     raise FileError(
@@ -29,7 +26,7 @@ def directory(kind: Kind, environ: Mapping[str, str]) -> Path:
 
 
 def find_directory(kind: Kind, environ: Mapping[str, str]) -> Path | None:
-    """The same, or ``None`` if the user has no home folder, and so no file of this kind."""
+    """Return the folder, or ``None`` if the user has no home folder, and so no file of this kind."""
     if home := environ.get("TICKETCTL_HOME"):
         try:
             return Path(home).expanduser().absolute()
@@ -45,13 +42,13 @@ def find_directory(kind: Kind, environ: Mapping[str, str]) -> Path | None:
 
 
 def cache_file(name: str, environ: Mapping[str, str]) -> Path | None:
-    """A file of the cache; ``None`` if there is no folder for it, since everything works without a cache."""
+    """Return the path of a cache file; ``None`` if there is no folder for it: everything works without a cache."""
     folder = find_directory("cache", environ)
     return folder and folder / name
 
 
 def read_json(path: Path, *, hint: str) -> Any:
-    """The document in a file, ``None`` if there is no file; ``FileError`` if it cannot be read."""
+    """Return the document in a file, ``None`` if there is no file; ``FileError`` if it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -61,7 +58,7 @@ def read_json(path: Path, *, hint: str) -> Any:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Replace a file in one step, so that no reader ever sees half of it; mode 0600."""
+    """Replace a file in one step, so that a reader never sees half of it; mode 0600."""
     import tempfile
 
     temporary = ""

@@ -1,4 +1,4 @@
-"""What the sources and CloudFormation answer with."""
+"""The results of minting, of reading counters and of looking up a stack."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,8 +11,8 @@ T = TypeVar("T")
 class Block:
     """Tickets taken in one write: ``first, first + increment, …, last``, ``count`` of them.
 
-    ``replayed``: an earlier request with the same idempotency key took them. ``region`` is where they were taken;
-    ``possible_gaps`` are regions that were asked first and did not say whether they took as many.
+    ``replayed``: an earlier request with the same idempotency key took them. ``region`` is where they were minted.
+    ``possible_gaps`` are the regions tried before it whose outcome is unknown: each may have spent as many tickets.
     """
 
     partition: str
@@ -26,7 +26,7 @@ class Block:
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> "Block":
-        """Read what the Function URL and the atomic write give; ``ValueError`` where it is not that."""
+        """Read the answer of the Function URL or of the atomic write; ``ValueError`` if it is not one."""
         partition = _member(answer, "partition", str)
         numbers = {name: _member(answer, name, int) for name in ("first", "last", "count", "increment")}
         block = cls(partition, **numbers, replayed=answer.get("replayed") is True)  # type: ignore[arg-type]
@@ -40,15 +40,15 @@ class Block:
         return range(self.first, self.last + 1, self.increment)
 
     def as_dict(self) -> dict[str, Any]:
-        """The block as ``--json`` prints it, with the names of the HTTP contract."""
+        """The block as ``--json`` prints it, with the field names of the HTTP API."""
         return {**asdict(self), "possible_gaps": list(self.possible_gaps)}
 
 
 @dataclass(frozen=True)
 class Counter:
-    """Where a counter stands. ``minted_at`` is in epoch milliseconds, ``None`` before the first mint.
+    """The state of a counter. ``minted_at`` is in epoch milliseconds, ``None`` before the first mint.
 
-    ``region`` is ``None`` where the counter was asked for at a URL that names none.
+    ``region`` is ``None`` if the counter was read through a URL that does not name a region.
     """
 
     partition: str
@@ -62,12 +62,12 @@ class Counter:
 
     @property
     def offset(self) -> int:
-        """Its lane's residue as a number from 1 to ``increment``."""
+        """The residue of its lane, from 1 to ``increment``."""
         return (self.last - 1) % self.increment + 1
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> "Counter":
-        """Read what ``/status`` and the table give; ``ValueError`` where it is not that."""
+        """Read the answer of ``/status`` or of the table; ``ValueError`` if it is not one."""
         partition = _member(answer, "partition", str)
         minted_at = None if answer.get("minted_at", ...) is None else _member(answer, "minted_at", int)
         numbers = {name: _member(answer, name, int) for name in ("increment", "ceiling", "remaining")}
@@ -89,7 +89,7 @@ def _member(answer: Mapping[str, Any], name: str, kind: type[T]) -> T:
 
 @dataclass(frozen=True)
 class StackOutputs:
-    """A deployed stack: where it is, what to call, and the lane in which its default counter starts."""
+    """A deployed stack: its place, its URL and table, and the lane in which new counters start."""
 
     account: str
     region: str

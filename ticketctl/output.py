@@ -26,7 +26,7 @@ _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 
 
 class UndeliveredError(Exception):
-    """stdout took only the first ``lines`` lines of what it was given; without a ``cause`` it was Ctrl-C."""
+    """stdout accepted only the first ``lines`` lines. Without a ``cause`` it was Ctrl-C."""
 
     def __init__(self, lines: int, cause: OSError | None) -> None:
         super().__init__(str(cause))
@@ -192,7 +192,7 @@ def _json(document: Any) -> str:
 
 
 class Output:
-    """Where a command writes. ``stdout`` is unbuffered, so that what it took is known to the byte."""
+    """The streams of a command. ``stdout`` is unbuffered, so that every byte it accepted is known."""
 
     def __init__(
         self,
@@ -216,11 +216,11 @@ class Output:
 
     @property
     def on_terminal(self) -> bool:
-        """Whether a person reads the answers."""
+        """Whether stdout is a terminal."""
         return self._stdout.isatty()
 
     def block(self, block: Block, *, ranges: bool) -> None:
-        """Write a block. If stdout does not take all of it, the error names the tickets that are left."""
+        """Write a block. If stdout does not accept all of it, the error names the tickets that were not delivered."""
         lines = self._format.block(block, ranges=ranges)
         try:
             self._write("".join([f"{line}\n" for line in lines]))
@@ -242,12 +242,12 @@ class Output:
             raise UndeliveredError(taken, error if isinstance(error, OSError) else None) from error
 
     def _await_room(self) -> None:
-        """Wait where a signal loses nothing: a write that is cut short by one does not say how far it came."""
+        """Wait until stdout accepts data, since a write that a signal interrupts does not say how much it wrote."""
         if isinstance(self._stdout, io.FileIO):
             select.select([], [self._stdout], [])
 
     def line(self, text: str) -> None:
-        """Write one line of an answer that can be asked for again."""
+        """Write one line of text as it is."""
         self._answer(f"{text}\n")
 
     def _answer(self, text: str) -> None:
@@ -303,7 +303,7 @@ class Output:
         self._say(self._format.message(kind, printable(shown, keep="\t") if self._format.is_for_people else shown))
 
     def ask(self, question: str) -> None:
-        """Put a question on stderr and leave the cursor behind it."""
+        """Write a question to stderr, without a newline."""
         self._stderr.write(printable(question, keep="\n"))
         self._stderr.flush()
 
@@ -318,7 +318,7 @@ class Output:
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Advance]:
-        """A bar on stderr where it is a terminal; elsewhere a line now and then if it takes long."""
+        """Show a bar on stderr if it is a terminal, else a line every ten seconds."""
         if self._quiet or not self._format.is_for_people:
             yield lambda done: None
         elif self._moves:
@@ -329,7 +329,7 @@ class Output:
 
     @contextmanager
     def side_by_side(self, names: Sequence[str]) -> Iterator[Callable[[str, str], None]]:
-        """Tell of work that goes on in several places: ``(name, what)``. On a terminal each has a line that changes."""
+        """Show work in several regions, told with ``(region, text)``. On a terminal each has a line that changes."""
         if len(names) < 2:
             yield lambda name, what: self.note(what)
         elif self._moves:
@@ -360,7 +360,7 @@ class Output:
             self._stderr.write(f"{text}\n")
             self._stderr.flush()
         except (OSError, UnicodeEncodeError):
-            return  # nobody listens; the exit code still speaks
+            return  # nobody reads it; the exit code still says what happened
 
     @contextmanager
     def _shown_bar(self, what: str, total: int) -> Iterator[Advance]:
@@ -378,7 +378,7 @@ class Output:
 
     @contextmanager
     def _bar_aside(self) -> Iterator[None]:
-        """Take the bar away while answers are written to the same terminal."""
+        """Hide the bar while results are written to the same terminal."""
         if self._bar is None or not self.on_terminal:
             yield
             return
@@ -496,19 +496,19 @@ def _utc(epoch_ms: int | None) -> str:
 
 
 def stdout_error(cause: OSError | None, story: str = "") -> TicketctlError:
-    """What it means that stdout takes no more: Ctrl-C, a reader that has closed the pipe, else a failure.
+    """Return the error for a failed write to stdout: Ctrl-C (no ``cause``), a closed pipe, or any other failure.
 
-    ``story`` says what was lost; without one the answer can be asked for again.
+    ``story`` says what was lost; without it, running the command again gives the same result.
     """
     if cause is None:
         return InterruptedRunError(f"interrupted; {story}" if story else "interrupted")
     if cause.errno == errno.EPIPE:
         return ClosedPipeError(story)
-    hint = "free some space" if cause.errno == errno.ENOSPC else "give it a stdout that takes what is written"
-    message = f"{story} ({cause.strerror})" if story else f"the answer could not be written: {cause.strerror}"
+    hint = "free some space" if cause.errno == errno.ENOSPC else "redirect stdout to a file or pipe that can be written"
+    message = f"{story} ({cause.strerror})" if story else f"the result could not be written: {cause.strerror}"
     return PartialError(message, hint=hint)
 
 
 def standard_output() -> BinaryIO:
-    """This process's stdout without a buffer of Python's."""
+    """Open this process's stdout without Python's buffer."""
     return open(1, "wb", buffering=0, closefd=False)

@@ -71,7 +71,7 @@ def test_error_as_json(ticketctl: Ticketctl, deployed: str) -> None:
 def test_status(ticketctl: Ticketctl, deployed: str) -> None:
     """Status shows the counters in the order of their names, tab-separated in a pipe, and mints nothing."""
     assert ticketctl("status", *where(deployed)) == Result(
-        0, "", "no counter yet; the first ticketctl next starts one\n"
+        0, "", "no counter yet; the first `ticketctl next` creates one\n"
     )
     ticketctl("fetch", "3", *where(deployed))
     ticketctl("counter", "create", "orders", *where(deployed))

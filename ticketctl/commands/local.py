@@ -47,7 +47,7 @@ def down(run: Run) -> None:
     local = run.home.local
     stopped = local.stop()
     if stopped and not local.state.exists():
-        raise LocalEngineError(f"stopped, but {local.state} was removed while it ran: no counter is kept")
+        raise LocalEngineError(f"stopped, but {local.state} was removed while the engine ran: its counters are lost")
     run.output.note("stopped the embedded AWS; its state is kept" if stopped else "the embedded AWS was not running")
     run.output.show(Result({"stopped": stopped}))
 

@@ -87,7 +87,7 @@ def fetch(
                     run.regions.look_up()
                     if block or progress.printed or run.regions.max_block >= size:
                         raise
-                    size = run.regions.max_block  # somebody has made it smaller
+                    size = run.regions.max_block  # a deployment has reduced it
                 else:
                     return
     except KeyboardInterrupt:
@@ -106,7 +106,7 @@ def fetch(
 
 @dataclass
 class _Progress:
-    """How far a ``fetch`` has come. ``in_flight``: what may be under way; ``written``: what is being printed."""
+    """The progress of a ``fetch``. ``in_flight``: tickets that may be minted now; ``written``: those being printed."""
 
     count: int
     in_flight: int
@@ -115,17 +115,17 @@ class _Progress:
 
     @property
     def may_be_spent(self) -> int:
-        """How many tickets may have been minted that were not printed."""
+        """How many tickets may have been minted but not printed."""
         return min(self.in_flight, self.count - self.printed)
 
     @property
     def said(self) -> str:
-        """The same for a person."""
+        """What was printed, in words."""
         return f"{self.printed} of {self.count} tickets were printed"
 
 
 def _blocks(run: Run, count: int, size: int, key: str, *, at_once: int, pinned: bool) -> Iterator[Block]:
-    """The blocks in order of arrival; after a failure those that were in flight, then the error."""
+    """Yield the blocks in order of arrival; after a failure, those still in flight, then raise the error."""
     from ticketctl.minting.in_flight import as_they_arrive
 
     def mint(begin: int) -> Block:
@@ -142,7 +142,7 @@ def _blocks(run: Run, count: int, size: int, key: str, *, at_once: int, pinned: 
 
 
 def _key(run: Run) -> tuple[str, bool]:
-    """The idempotency key of a run, which makes its own retries safe, and whether it was typed; else nobody has it."""
+    """Return the key that makes this run's retries safe, and if the user gave it. Otherwise it is random."""
     typed: str | None = run.flags["idempotency_key"]
     if typed is None:
         return os.urandom(16).hex(), False

@@ -1,4 +1,4 @@
-"""The options that commands share, each with one name everywhere, and what a command gets for them."""
+"""The options that commands share, and what a command receives for them."""
 
 import functools
 import inspect
@@ -40,7 +40,7 @@ class Group(TyperGroup):
 
 
 def integer(least: int, most: int | None = None) -> Callable[[str], int]:
-    """A parser of whole numbers in ASCII digits; ``int`` alone also accepts digits of every script, and underscores."""
+    """Return a parser of whole numbers in ASCII digits; ``int`` also takes other digits, and underscores."""
     span = f"x>={least}" if most is None else f"{least}<=x<={most}"
 
     def number(text: str) -> int:
@@ -175,7 +175,7 @@ _NOT_FOR_LOCAL = {"local", "profile", "endpoint_url"}
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a command: what was asked, what it connects to, where it writes. ``flags`` is as typed."""
+    """One run of a command: its settings, connections and output. ``flags`` are the options as given."""
 
     flags: Mapping[str, Any]
     settings: "Settings"
@@ -185,29 +185,31 @@ class Run:
 
     @property
     def place(self) -> str:
-        """The stack and its regions, for a person."""
+        """The stack and its regions, in words."""
         return self.place_of(self.settings.regions or [self.settings.require_region()])
 
     def place_of(self, regions: Iterable[str]) -> str:
-        """The stack in some of its regions, for a person."""
-        where = "the embedded AWS, " if self.settings.local else ""
-        return f"{self.settings.stack} in {where}{', '.join(regions)}"
+        """The stack and some of its regions, in words."""
+        place = "the embedded AWS, " if self.settings.local else ""
+        return f"{self.settings.stack} in {place}{', '.join(regions)}"
 
     @property
     def named_regions(self) -> Sequence[str]:
-        """The regions that were typed; none where the command is for all of them."""
+        """The regions of --region; empty if the command is for all regions of the stack."""
         return self.settings.regions if self.flags.get("region") else ()
 
     def in_context(self, hint: str) -> str:
-        """A command that a hint names, for the same stack in the same place as this one."""
+        """Add this run's options to a command in a hint, so that it acts on the same stack."""
         return _in_context(hint, self.flags)
 
     def confirm(self, question: str, *, yes: bool) -> None:
-        """Ask on the terminal; ``ConfirmationNeededError`` where nobody can be asked, ``RefusedError`` on a no."""
+        """Ask on the terminal. ``ConfirmationNeededError`` if it is none, ``RefusedError`` if the answer is no."""
         if yes:
             return
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise ConfirmationNeededError(f"nobody can be asked here: {question}", hint="add --yes to say yes")
+            raise ConfirmationNeededError(
+                f"confirmation required, but this is not a terminal: {question}", hint="pass --yes"
+            )
         self.output.ask(f"{question} [y/N] ")
         try:
             answer = sys.stdin.readline()
@@ -224,8 +226,8 @@ def command(
 ) -> Callable[[Callable[..., None]], None]:
     """Register a function, whose first parameter is the ``Run``, as a command.
 
-    It gets the options that are everywhere and those of ``shared``, all of them in ``Run.flags``.
-    ``local``: it is about the embedded AWS, whatever the settings say.
+    The command has the common options and those of ``shared``; their values are in ``Run.flags``.
+    ``local``: the command is about the embedded AWS, whatever the settings say.
     """
     options = {**(shared or {}), **_EVERYWHERE}
     if local:
@@ -260,13 +262,13 @@ def command(
 
 
 def help_and_examples(function: Callable[..., None]) -> tuple[str, str | None]:
-    """A command's docstring in two parts: the help, and the examples that end it, whose lines Typer must not join."""
+    """Split a command's docstring into the help and its examples, whose lines Typer must not join."""
     text, _, examples = (inspect.getdoc(function) or "").partition("\n\nExamples:\n")
     return text, f"\b\nExamples:\n{examples}" if examples else None
 
 
 def help_when_bare(context: typer.Context) -> None:
-    """Without a command the help is the answer."""
+    """Print the help if no command was given."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -277,7 +279,7 @@ def _parameter(name: str, annotation: Any) -> inspect.Parameter:
 
 
 def _run(flags: Mapping[str, Any]) -> Run:
-    # Here, because help and completion need none of it.
+    # Imported here because help and completion do not need it.
     from ticketctl.deployments.regional_stack import RegionalStack
     from ticketctl.deployments.regions import Regions, connect_seconds, resolve_settings
 

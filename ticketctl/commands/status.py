@@ -1,4 +1,4 @@
-"""``status`` and ``url``: where the counters stand, where the server is."""
+"""``status`` and ``url``: the counters, and the URL of the server."""
 
 import itertools
 import time
@@ -16,7 +16,7 @@ from ticketctl.output import Result, counters, one_counter
 if TYPE_CHECKING:
     from ticketctl.counters.table import Counters
 
-PAGE = 1_000  # counters that are sorted together; more of them come in DynamoDB's order
+PAGE = 1_000  # counters are sorted within a page; the pages come in DynamoDB's order
 
 
 def register(app: typer.Typer) -> None:
@@ -52,11 +52,11 @@ def status(
         else:
             run.output.pages("counters", [counters(found, title=run.place)])
     elif not show_all(run):
-        run.output.note("no counter yet; the first ticketctl next starts one")
+        run.output.note("no counter yet; the first `ticketctl next` creates one")
 
 
 def show_all(run: Run) -> bool:
-    """Show every counter of every region while they are being read; whether there is any."""
+    """Show every counter of every region while reading them. Return False if there is none."""
     tables = run.regions.each(lambda stack: stack.counters())
     failed, shown = failures(tables), False
 
@@ -76,7 +76,7 @@ def show_all(run: Run) -> bool:
 
 
 def _read(run: Run, tables: Mapping[str, "Counters"], failed: dict[str, TicketctlError]) -> Iterator[Counter]:
-    """The counters of one region after the other; one that cannot be read goes into ``failed``."""
+    """Yield the counters, one region after the other; a region that cannot be read goes into ``failed``."""
     for region, table in tables.items():
         try:
             yield from table.all(run.output.warn)
@@ -103,14 +103,14 @@ def url(run: Run) -> None:
 
 
 def warn_where_little_is_left(run: Run, counters: Iterable[Counter]) -> None:
-    """Say which counters have issued more than nine tenths of what their ceiling allows."""
+    """Warn about counters that have less than a tenth of their tickets left."""
     for counter in counters:
         if counter.remaining * 10 < counter.ceiling // counter.increment:
             run.output.warn(f"the counter {counter.partition} has {counter.remaining} tickets left")
 
 
 def _found(run: Run) -> list[Counter]:
-    """The counter that was named, of each region, or all; at an address given by --url the default one."""
+    """Read the counter of --partition in each region, or all counters; with --url, the counter at that URL."""
     partition = run.settings.partition
     if run.settings.url:
         return [run.home.counter()]

@@ -1,4 +1,4 @@
-"""``verify``: the proof on a stack of one's own."""
+"""``verify``: check the guarantees on the user's own stack."""
 
 import dataclasses
 import itertools
@@ -49,7 +49,7 @@ def verify(
     from ticketctl.counters import verify as proof
 
     if via not in SOURCES:
-        raise UsageError(f"--via {via!r} is not one of: {', '.join(SOURCES)}")
+        raise UsageError(f"invalid value {via!r} for --via", hint=f"use one of: {', '.join(SOURCES)}")
     name = f"verify-{os.urandom(16).hex()}"
     tables = all_of(run.regions.each(lambda stack: stack.counters()))
     try:
@@ -70,11 +70,11 @@ def verify(
     document = {"workers": workers, "mints": mints, "via": via, **found}
     run.output.show(Result(document, [[name, json.dumps(value)] for name, value in found.items()]))
     if not report.holds:
-        raise RefusedError("the guarantee does not hold here: see the report")
+        raise RefusedError("a guarantee does not hold on this stack; see the report")
 
 
 def _create(run: Run, name: str) -> Sequence[Counter]:
-    """The scratch counter, in each of the regions."""
+    """Create the temporary counter in each region."""
     from ticketctl.counters.sequence import create
 
     if not run.regions.are_shared():
@@ -88,7 +88,7 @@ def _lane(counter: Counter) -> Lane:
 
 
 def _worker(run: Run, opened: ExitStack, name: str, region: str, via: str) -> Callable[[], int]:
-    """A worker with connections of its own."""
+    """Return a function that mints once, with its own connections."""
     from ticketctl.deployments.regional_stack import RegionalStack
 
     settings = dataclasses.replace(run.settings.in_region(region), partition=name, via=via, url=None)
