@@ -17,8 +17,8 @@ from ticketctl.models import Block, Counter
 from ticketctl.output import (
     Output,
     Result,
+    counter_list,
     counter_row,
-    counters,
     lanes,
     one_counter,
     printable,
@@ -156,7 +156,7 @@ def test_document() -> None:
 def test_counters_in_a_pipe() -> None:
     """In a pipe counters are tab-separated, one a line, without a heading."""
     streams = Streams()
-    streams.output.pages("counters", [counters([counter], title="Tickets") for counter in (ORDERS, NEW)])
+    streams.output.pages("counters", [counter_list([counter], title="Tickets") for counter in (ORDERS, NEW)])
     assert streams.written == (
         "größe 1\t17\t3\t27\t2023-11-14T22:13:20Z\tmints\t2\teu-west-1\nnew\t0\t1\t100\t-\tmints\t1\t-\n",
         "",
@@ -166,7 +166,7 @@ def test_counters_in_a_pipe() -> None:
 def test_counters_as_json() -> None:
     """As JSON counters are one document with every field."""
     streams = Streams(as_json=True)
-    streams.output.pages("counters", [counters(page, title="Tickets") for page in ([], [NEW], [ORDERS])])
+    streams.output.pages("counters", [counter_list(page, title="Tickets") for page in ([], [NEW], [ORDERS])])
     assert json.loads(streams.written[0]) == {
         "counters": [
             {
@@ -203,7 +203,7 @@ def test_table() -> None:
     """For a person counters are a table whose names are text, never markup."""
     console = Console(file=io.StringIO(), width=80)
     odd = replace(NEW, partition="[red]odd", increment=2, frozen=True, region="eu-west-1")
-    console.print(table(counters([ORDERS, odd], title="Tickets")))
+    console.print(table(counter_list([ORDERS, odd], title="Tickets")))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
     assert cells == [
@@ -215,7 +215,7 @@ def test_table() -> None:
 def test_table_of_regions() -> None:
     """Where counters are in several regions the table says which lane is where."""
     there = replace(ORDERS, region="us-east-1", last=18)
-    drawn = table(counters([ORDERS, there], title="Tickets"))
+    drawn = table(counter_list([ORDERS, there], title="Tickets"))
     cells = [[str(cell) for cell in column.cells] for column in drawn.columns]
     assert cells[6:] == [["2", "3"], ["eu-west-1", "us-east-1"]]
 
@@ -241,7 +241,7 @@ def test_controls_in_names(name: str, shown: str) -> None:
     odd, title = replace(NEW, partition=name), f"Tickets {name}"
     streams, terminal = Streams(), Streams(stdout=TerminalBytes())
     for written in (streams, terminal):
-        written.output.show(counters([odd], title=title))
+        written.output.show(counter_list([odd], title=title))
         written.output.note(name.replace("\t", ""))
         written.output.warn(name.replace("\t", ""))
         written.output.ask(name.replace("\n", ""))

@@ -15,9 +15,9 @@ if sys.stdout is None or not sys.stdout.isatty():
 import typer
 
 from ticketctl import __version__
-from ticketctl.commands.options import Group, help_when_bare
+from ticketctl.commands.options import Group, help_without_command
 from ticketctl.errors import TicketctlError, UsageError
-from ticketctl.output import Output, standard_output, stdout_error
+from ticketctl.output import Output, delivery_error, standard_output
 
 _PANELS = {
     "Mint": {"next": "mint", "fetch": "mint"},
@@ -93,7 +93,7 @@ def _root(
     if version:
         typer.echo(__version__)
     else:
-        help_when_bare(context)
+        help_without_command(context)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         as_json=_asks(arguments, "--json"),
     )
     if not has_stdout:  # else the next file that is opened gets descriptor 1, and with it the results
-        return _report(stdout_error(OSError(errno.EBADF, os.strerror(errno.EBADF))), output, debug=debug)
+        return _report(delivery_error(OSError(errno.EBADF, os.strerror(errno.EBADF))), output, debug=debug)
     try:
         with _prints_through(output):
             completes = "_TICKETCTL_COMPLETE" in os.environ

@@ -1,6 +1,5 @@
 """The only writer of results. stdout gets results (tickets, tables, JSON), stderr everything else."""
 
-import dataclasses
 import errno
 import io
 import json
@@ -25,7 +24,7 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066
 _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 
 
-class UndeliveredError(Exception):
+class ShortWriteError(Exception):
     """stdout accepted only the first ``lines`` lines. Without a ``cause`` it was Ctrl-C."""
 
     def __init__(self, lines: int, cause: OSError | None) -> None:
@@ -224,10 +223,10 @@ class Output:
         lines = self._format.block(block, ranges=ranges)
         try:
             self._write("".join([f"{line}\n" for line in lines]))
-        except UndeliveredError as failure:
+        except ShortWriteError as failure:
             left = block.tickets[failure.lines * block.count // len(lines) :]
             span = f"{left[0]} to {left[-1]}, {len(left)} tickets" if len(left) > 1 else str(left[0])
-            raise stdout_error(failure.cause, f"minted but not delivered: {span}") from failure
+            raise delivery_error(failure.cause, f"minted but not delivered: {span}") from failure
 
     def _write(self, text: str) -> None:
         rest = memoryview(text.encode("utf-8", errors="backslashreplace"))
@@ -239,7 +238,7 @@ class Output:
                     rest = rest[self._stdout.write(rest[:PORTION]) or 0 :]
         except (OSError, KeyboardInterrupt) as error:
             taken = bytes(whole[: len(whole) - len(rest)]).count(b"\n")
-            raise UndeliveredError(taken, error if isinstance(error, OSError) else None) from error
+            raise ShortWriteError(taken, error if isinstance(error, OSError) else None) from error
 
     def _await_room(self) -> None:
         """Wait until stdout accepts data, since a write that a signal interrupts does not say how much it wrote."""
@@ -253,27 +252,10 @@ class Output:
     def _answer(self, text: str) -> None:
         try:
             self._write(text)
-        except UndeliveredError as failure:
+        except ShortWriteError as failure:
             if failure.cause is None:
                 raise KeyboardInterrupt from failure
-            raise stdout_error(failure.cause) from failure
-
-    @property
-    def as_json(self) -> bool:
-        """Return True if results are JSON."""
-        return not self._format.is_for_people
-
-    def document(self, document: Any) -> None:
-        """Write one JSON document."""
-        self.show(Result(document))
-
-    def counters(self, pages: Iterable[Sequence[Counter]], *, title: str) -> None:
-        """Write counters."""
-        self.pages("counters", (counters(page, title=title) for page in pages))
-
-    def lanes(self, rows: Sequence[Sequence[str]], *, title: str) -> None:
-        """Write lanes."""
-        self.show(lanes(rows, title=title))
+            raise delivery_error(failure.cause) from failure
 
     def show(self, result: Result) -> None:
         """Write a result."""
@@ -427,7 +409,7 @@ class Output:
 
         with Live(console=Console(), auto_refresh=False) as live:
             while True:
-                live.update(table(counters(look(), title=title)), refresh=True)
+                live.update(table(counter_list(look(), title=title)), refresh=True)
                 sleep(every)
 
 
@@ -445,7 +427,7 @@ def table(result: Result) -> "Table":
     return drawn
 
 
-def counters(listed: Sequence[Counter], *, title: str) -> Result:
+def counter_list(counters: Sequence[Counter], *, title: str, document: Any = None) -> Result:
     """Counters as a list. On a terminal their lanes and regions are shown only if there are several regions."""
     columns = [
         Column("counter"),
@@ -455,15 +437,16 @@ def counters(listed: Sequence[Counter], *, title: str) -> Result:
         Column("last minted"),
         Column("state"),
     ]
-    if len({counter.region for counter in listed}) > 1:
+    if len({counter.region for counter in counters}) > 1:
         columns += [Column("offset", is_number=True), Column("region")]
-    rows = [counter_row(counter) for counter in listed]
-    return Result([counter.as_dict() for counter in listed], rows, columns, title)
+    rows = [counter_row(counter) for counter in counters]
+    listed = [counter.as_dict() for counter in counters]
+    return Result(listed if document is None else document, rows, columns, title)
 
 
 def one_counter(counter: Counter, *, title: str) -> Result:
     """A counter alone: as JSON it is the document itself."""
-    return dataclasses.replace(counters([counter], title=title), document=counter.as_dict())
+    return counter_list([counter], title=title, document=counter.as_dict())
 
 
 def counter_row(counter: Counter) -> Sequence[str]:
@@ -495,7 +478,7 @@ def _utc(epoch_ms: int | None) -> str:
         return str(epoch_ms)
 
 
-def stdout_error(cause: OSError | None, story: str = "") -> TicketctlError:
+def delivery_error(cause: OSError | None, story: str = "") -> TicketctlError:
     """Return the error for a failed write to stdout: Ctrl-C (no ``cause``), a closed pipe, or any other failure.
 
     ``story`` says what was lost; without it, running the command again gives the same result.

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ticketctl.commands.options import Group, Run, command, help_when_bare, integer
+from ticketctl.commands.options import Group, Run, command, help_without_command, integer_range
 from ticketctl.commands.status import show_all
 from ticketctl.errors import FileError, UsageError
 from ticketctl.models import Counter
+from ticketctl.output import counter_list
 
 if TYPE_CHECKING:
     from ticketctl.counters.sequence import Member
@@ -25,7 +26,7 @@ def register(app: typer.Typer) -> None:
         cls=Group,
         help="Make counters, move them forward, freeze them.",
         invoke_without_command=True,
-        callback=help_when_bare,
+        callback=help_without_command,
     )
     commands: dict[str, Callable[..., None]] = {
         "create": create,
@@ -44,18 +45,18 @@ def create(
     run: Run,
     name: Name,
     start: Annotated[
-        int | None, typer.Option(parser=integer(1), metavar="N", help="Start at this ticket. Default: 1.")
+        int | None, typer.Option(parser=integer_range(1), metavar="N", help="Start at this ticket. Default: 1.")
     ] = None,
     increment: Annotated[
-        int | None, typer.Option(parser=integer(1), metavar="N", help="Move in this step. Default: the stack's.")
+        int | None, typer.Option(parser=integer_range(1), metavar="N", help="Move in this step. Default: the stack's.")
     ] = None,
     offset: Annotated[
         int | None,
-        typer.Option(parser=integer(1), metavar="N", help="Use the lane of this number. Default: the stack's."),
+        typer.Option(parser=integer_range(1), metavar="N", help="Use the lane of this number. Default: the stack's."),
     ] = None,
     ceiling: Annotated[
         int | None,
-        typer.Option(parser=integer(1), metavar="N", help="Issue no ticket above this one. Default: 2^53 - 1."),
+        typer.Option(parser=integer_range(1), metavar="N", help="Issue no ticket above this one. Default: 2^53 - 1."),
     ] = None,
 ) -> None:
     """Create a counter, in every region of the stack. Where it exists as asked for, it stays as it is.
@@ -84,7 +85,7 @@ def advance(
     name: Name,
     to: Annotated[
         int,
-        typer.Option("--to", parser=integer(1), metavar="N", help="Set the last ticket to this number."),
+        typer.Option("--to", parser=integer_range(1), metavar="N", help="Set the last ticket to this number."),
     ],
 ) -> None:
     """Move a counter forward, past numbers that were taken elsewhere. Never back.
@@ -190,10 +191,8 @@ def _targets(run: Run, members: "Sequence[Member]") -> Sequence[str]:
 
 
 def _show(run: Run, counters: Sequence[Counter], what: str, **facts: bool) -> None:
-    place = run.place_of(counter.region or "" for counter in counters)
-    if run.output.as_json:
-        listed = [counter.as_dict() for counter in counters]
-        run.output.document({**(listed[0] if len(listed) == 1 else {"counters": listed}), **facts})
-        return
+    place = run.describe_regions(counter.region or "" for counter in counters)
+    listed = [counter.as_dict() for counter in counters]
+    document = {**(listed[0] if len(listed) == 1 else {"counters": listed}), **facts}
     run.output.note(f"{counters[0].partition} {what}, in {place}")
-    run.output.counters([counters], title=place)
+    run.output.show(counter_list(counters, title=place, document=document))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ticketctl.commands.options import Group, Run, Yes, command, help_when_bare
+from ticketctl.commands.options import Group, Run, Yes, command, help_without_command
 from ticketctl.errors import LocalEngineError
 from ticketctl.output import Result
 
@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
         cls=Group,
         help="Start, stop and inspect the embedded AWS that --local uses.",
         invoke_without_command=True,
-        callback=help_when_bare,
+        callback=help_without_command,
     )
     for name, function in {"up": up, "down": down, "status": status, "env": env, "logs": logs, "reset": reset}.items():
         command(local, name, local=True)(function)

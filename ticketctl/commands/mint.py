@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ticketctl.commands.options import KEY, Run, command, integer
+from ticketctl.commands.options import KEY, Run, command, integer_range
 from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError, UsageError
 from ticketctl.models import Block
 
@@ -39,13 +39,13 @@ def next_ticket(run: Run) -> None:
 def fetch(
     run: Run,
     count: Annotated[
-        int, typer.Argument(parser=integer(1, MAX_TICKETS), metavar="COUNT", help="Mint so many tickets.")
+        int, typer.Argument(parser=integer_range(1, MAX_TICKETS), metavar="COUNT", help="Mint so many tickets.")
     ],
     block: Annotated[
         int | None,
         typer.Option(
             "--block",
-            parser=integer(1, 10_000),
+            parser=integer_range(1, 10_000),
             metavar="N",
             help="Mint so many tickets per request. Default: as many as the server allows.",
         ),
@@ -53,7 +53,7 @@ def fetch(
     concurrency: Annotated[
         int,
         typer.Option(
-            parser=integer(1, 64), metavar="N", help="Keep so many blocks in flight; print them as they arrive."
+            parser=integer_range(1, 64), metavar="N", help="Keep so many blocks in flight; print them as they arrive."
         ),
     ] = 1,
     ranges: Annotated[

@@ -39,7 +39,7 @@ class Group(TyperGroup):
                 formatter.write_dl(rows)
 
 
-def integer(least: int, most: int | None = None) -> Callable[[str], int]:
+def integer_range(least: int, most: int | None = None) -> Callable[[str], int]:
     """Return a parser of whole numbers in ASCII digits; ``int`` also takes other digits, and underscores."""
     span = f"x>={least}" if most is None else f"{least}<=x<={most}"
 
@@ -139,7 +139,7 @@ PARAMETERS: dict[str, Any] = {
     "max_count": Annotated[
         int | None,
         typer.Option(
-            parser=integer(0),
+            parser=integer_range(0),
             metavar="N",
             help="Limit the tickets per request. Default: unchanged; 10000 for a new stack.",
         ),
@@ -147,17 +147,17 @@ PARAMETERS: dict[str, Any] = {
     "offset": Annotated[
         int | None,
         typer.Option(
-            parser=integer(0), metavar="N", help="Start new counters at this ticket. Default: unchanged, or 1."
+            parser=integer_range(0), metavar="N", help="Start new counters at this ticket. Default: unchanged, or 1."
         ),
     ],
     "increment": Annotated[
         int | None,
-        typer.Option(parser=integer(0), metavar="N", help="Set the step of new counters. Default: unchanged, or 1."),
+        typer.Option(parser=integer_range(0), metavar="N", help="Set the step of new counters. Default: unchanged, or 1."),
     ],
     "reserved_concurrency": Annotated[
         int | None,
         typer.Option(
-            parser=integer(-1),
+            parser=integer_range(-1),
             metavar="N",
             help="Reserve executions for the function; -1 reserves none. Default: unchanged, or -1.",
         ),
@@ -165,7 +165,7 @@ PARAMETERS: dict[str, Any] = {
     "log_retention": Annotated[
         int | None,
         typer.Option(
-            parser=integer(0), metavar="DAYS", help="Keep log lines for so many days. Default: unchanged, or 30."
+            parser=integer_range(0), metavar="DAYS", help="Keep log lines for so many days. Default: unchanged, or 30."
         ),
     ],
 }
@@ -186,9 +186,9 @@ class Run:
     @property
     def place(self) -> str:
         """The stack and its regions, in words."""
-        return self.place_of(self.settings.regions or [self.settings.require_region()])
+        return self.describe_regions(self.settings.regions or [self.settings.require_region()])
 
-    def place_of(self, regions: Iterable[str]) -> str:
+    def describe_regions(self, regions: Iterable[str]) -> str:
         """The stack and some of its regions, in words."""
         place = "the embedded AWS, " if self.settings.local else ""
         return f"{self.settings.stack} in {place}{', '.join(regions)}"
@@ -198,9 +198,9 @@ class Run:
         """The regions of --region; empty if the command is for all regions of the stack."""
         return self.settings.regions if self.flags.get("region") else ()
 
-    def in_context(self, hint: str) -> str:
+    def with_options(self, hint: str) -> str:
         """Add this run's options to a command in a hint, so that it acts on the same stack."""
-        return _in_context(hint, self.flags)
+        return _with_options(hint, self.flags)
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Ask on the terminal. ``ConfirmationNeededError`` if it is none, ``RefusedError`` if the answer is no."""
@@ -246,7 +246,7 @@ def command(
                 with run.home:
                     function(run, **arguments)
             except TicketctlError as error:
-                error.hint = _in_context(error.hint, flags)
+                error.hint = _with_options(error.hint, flags)
                 raise
 
         parameters = [
@@ -267,7 +267,7 @@ def help_and_examples(function: Callable[..., None]) -> tuple[str, str | None]:
     return text, f"\b\nExamples:\n{examples}" if examples else None
 
 
-def help_when_bare(context: typer.Context) -> None:
+def help_without_command(context: typer.Context) -> None:
     """Print the help if no command was given."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -302,7 +302,7 @@ def _run(flags: Mapping[str, Any]) -> Run:
     return Run(flags, settings, home, regions, output)
 
 
-def _in_context(hint: str, flags: Mapping[str, Any]) -> str:
+def _with_options(hint: str, flags: Mapping[str, Any]) -> str:
     if not hint.startswith("ticketctl ") or "--local" in hint:
         return hint
     for name in ("stack", "region", "profile", "endpoint_url"):

@@ -13,7 +13,7 @@ import typer
 from ticketctl.commands.options import PARAMETERS, Run, Yes, command
 from ticketctl.deployments.outcomes import Outcomes, all_of, failures, raise_failures, succeeded
 from ticketctl.errors import FileError, InterruptedRunError, NotMintedError, TicketctlError, UsageError
-from ticketctl.output import counter_row
+from ticketctl.output import Result, counter_row
 
 if TYPE_CHECKING:
     from ticketctl.aws.cloudformation import CloudFormation, Plan, Stack
@@ -113,7 +113,7 @@ def _show_deployed(run: Run, plans: Outcomes["Planned"]) -> None:
         opened = ", open to anyone" if outputs.auth == "NONE" else ""
         run.output.note(f"the ticket server is at {address}{opened}")
     if found:
-        run.output.note(f"mint a ticket: {run.in_context('ticketctl next')}")
+        run.output.note(f"mint a ticket: {run.with_options('ticketctl next')}")
     documents = [
         {
             "url": address,
@@ -124,11 +124,9 @@ def _show_deployed(run: Run, plans: Outcomes["Planned"]) -> None:
         }
         for name, (outputs, address) in found.items()
     ]
-    if run.output.as_json and documents:
-        run.output.document(documents[0] if len(plans) == 1 else {"regions": documents})
-    elif not run.output.as_json:
-        for _, address in found.values():
-            run.output.line(address)
+    if documents:
+        document = documents[0] if len(plans) == 1 else {"regions": documents}
+        run.output.show(Result(document, [[address] for _, address in found.values()]))
     raise_failures(plans, "deployed")
 
 
@@ -158,21 +156,16 @@ def diff(
 
     outcomes = run.regions.each(look)
     plans = succeeded(outcomes)
-    several = len(outcomes) > 1
     if plans and not any(plan.changes for plan in plans.values()):
         run.output.note("no changes")
-    if run.output.as_json and plans:
-        _show_changes(run, plans)
-    elif plans:
-        for region, plan in plans.items():
-            for change in plan.changes:
-                run.output.line(f"{region}: {change}" if several else str(change))
+    if plans:
+        _show_changes(run, plans, several=len(outcomes) > 1)
     raise_failures(outcomes, "compared")
     if exit_code and any(plan.changes for plan in plans.values()):
         raise typer.Exit(CHANGES_FOUND)
 
 
-def _show_changes(run: Run, plans: Mapping[str, "Plan"]) -> None:
+def _show_changes(run: Run, plans: Mapping[str, "Plan"], *, several: bool) -> None:
     documents = [
         {
             "changes": [
@@ -184,7 +177,9 @@ def _show_changes(run: Run, plans: Mapping[str, "Plan"]) -> None:
         }
         for region, plan in plans.items()
     ]
-    run.output.document(documents[0] if len(run.regions.names) == 1 else {"regions": documents})
+    changes = [(region, change) for region, plan in plans.items() for change in plan.changes]
+    rows = [[f"{region}: {change}" if several else str(change)] for region, change in changes]
+    run.output.show(Result({"regions": documents} if several else documents[0], rows))
 
 
 def destroy(
@@ -217,9 +212,9 @@ def destroy(
             _show_counters(run, run.regions.at(region))
     if to_delete:
         what = "; ".join(dict.fromkeys(there[region].what for region in to_delete))
-        run.confirm(f"Delete {what} of {run.place_of(to_delete)}, {_who(run)}?", yes=yes)
+        run.confirm(f"Delete {what} of {run.describe_regions(to_delete)}, {_who(run)}?", yes=yes)
         outcomes = {**outcomes, **_destroyed(run, {region: there[region] for region in to_delete})}
-    if run.output.as_json and succeeded(outcomes):
+    if succeeded(outcomes):
         documents = [
             {
                 "destroyed": standing.stack is not None,
@@ -229,7 +224,7 @@ def destroy(
             }
             for region, standing in succeeded(outcomes).items()
         ]
-        run.output.document(documents[0] if len(outcomes) == 1 else {"regions": documents})
+        run.output.show(Result(documents[0] if len(outcomes) == 1 else {"regions": documents}))
     raise_failures(outcomes, "destroyed")
 
 
@@ -280,7 +275,7 @@ def _destroyed(run: Run, to_delete: Mapping[str, _Removal]) -> Outcomes[_Removal
         run.regions.remember([region for region in run.regions.before() if region not in gone])
     for region, standing in gone.items():
         kept = "" if standing.deletes_table else f"; its table {name} pinned, and ticketctl deploy takes it back"
-        run.output.note(f"destroyed {standing.what} of {run.place_of([region])}{kept}")
+        run.output.note(f"destroyed {standing.what} of {run.describe_regions([region])}{kept}")
     return outcomes
 
 
@@ -314,10 +309,7 @@ def synth(
     except OSError as error:
         raise FileError(f"{out} cannot be written: {error.strerror}", hint="name another folder with --out") from None
     fresh(run.settings.stack, out)
-    if run.output.as_json:
-        run.output.document({"out": str(out)})
-    else:
-        run.output.line(str(out))
+    run.output.show(Result({"out": str(out)}, [[str(out)]]))
 
 
 @contextmanager
@@ -363,7 +355,7 @@ def _parameters(run: Run) -> dict[str, str]:
 
 
 def _show_counters(run: Run, stack: "RegionalStack") -> None:
-    run.output.note(f"the counters of {run.place_of([stack.region])}:")
+    run.output.note(f"the counters of {run.describe_regions([stack.region])}:")
     try:
         for counter in stack.counters_of(run.settings.stack).all(run.output.warn):
             run.output.note("  " + "\t".join(counter_row(counter)))

@@ -11,7 +11,7 @@ from ticketctl.commands.options import SOURCE, Run, command
 from ticketctl.deployments.outcomes import failures, raise_failures, succeeded
 from ticketctl.errors import TicketctlError
 from ticketctl.models import Counter
-from ticketctl.output import Result, counters, one_counter
+from ticketctl.output import Result, counter_list, one_counter
 
 if TYPE_CHECKING:
     from ticketctl.counters.table import Counters
@@ -50,7 +50,7 @@ def status(
         if len(found) == 1:
             run.output.show(one_counter(found[0], title=run.place))
         else:
-            run.output.pages("counters", [counters(found, title=run.place)])
+            run.output.pages("counters", [counter_list(found, title=run.place)])
     elif not show_all(run):
         run.output.note("no counter yet; the first `ticketctl next` creates one")
 
@@ -70,7 +70,7 @@ def show_all(run: Run) -> bool:
         if len(failed) == len(tables):
             raise_failures(failed, "shown")
 
-    run.output.pages("counters", (counters(page, title=run.place) for page in pages()))
+    run.output.pages("counters", (counter_list(page, title=run.place) for page in pages()))
     raise_failures({**tables, **failed}, "shown")
     return shown
 

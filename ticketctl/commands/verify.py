@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ticketctl.commands.options import Run, command, integer
+from ticketctl.commands.options import Run, command, integer_range
 from ticketctl.counters.lanes import Lane
 from ticketctl.deployments.outcomes import all_of
 from ticketctl.errors import RefusedError, UsageError
@@ -28,10 +28,10 @@ def register(app: typer.Typer) -> None:
 def verify(
     run: Run,
     workers: Annotated[
-        int, typer.Option(parser=integer(1, 256), metavar="N", help="Let so many workers mint at the same time.")
+        int, typer.Option(parser=integer_range(1, 256), metavar="N", help="Let so many workers mint at the same time.")
     ] = 8,
     mints: Annotated[
-        int, typer.Option(parser=integer(1, 10_000_000), metavar="N", help="Let each worker mint so many times.")
+        int, typer.Option(parser=integer_range(1, 10_000_000), metavar="N", help="Let each worker mint so many times.")
     ] = 100,
     via: Annotated[
         str, typer.Option(help="Mint through the Function URL ('url'), from the table ('dynamodb') or 'both'.")
