@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,9 +14,34 @@ import pytest
 
 from tests.local_aws.conftest import REGION, Result, Ticketctl
 from tests.support.interruptible import SIGNALS, interruptible
+from ticketctl.cli import whole_command_line
 from ticketctl.embedded.engine import Engine
 
 LEFT = 2**53 - 1
+
+
+BEGINNING = ("counter create", "next", "fetch", "status", "url", "diff", "regions", "counter")
+"""The commands whose examples run first, in this order: the others work on what these make."""
+NOT_RUN = re.compile(
+    "--watch|--follow|--out|--region|--delete-tickets|local (up|down|reset|env)|synth --stack|verify$|--via|1000000"
+)
+"""Examples that take long or never end, need another region, stack or extra, or stop the engine of all tests."""
+EXIT_CODES = {"diff --max-count 1000 --exit-code": 9, "destroy": 2}  # changes found; nobody to confirm
+
+
+def examples() -> list[str]:
+    """The arguments in the examples of every command's help."""
+    app = whole_command_line()
+    commands = [*app.registered_commands]
+    for group in app.registered_groups:
+        assert group.typer_instance
+        commands += group.typer_instance.registered_commands
+    lines = [line.strip() for command in commands for line in (command.epilog or "").splitlines()[2:]]
+    found = [line.removeprefix("ticketctl ") for line in lines if not NOT_RUN.search(line)]
+    rank = {name: place for place, name in enumerate(BEGINNING)}
+    return sorted(
+        found, key=lambda line: min((rank[name] for name in rank if line.startswith(name)), default=len(rank))
+    )
 
 
 def where(stack: str) -> tuple[str, ...]:
@@ -25,6 +52,18 @@ def test_next_prints_the_number_alone(ticketctl: Ticketctl, deployed: str) -> No
     """Stdout is the number and a newline; stderr is empty."""
     assert ticketctl("next", *where(deployed)) == Result(0, "1\n", "")
     assert ticketctl("next", "--via", "dynamodb", *where(deployed)) == Result(0, "2\n", "")
+
+
+def test_examples(ticketctl: Ticketctl, tmp_path: Path, deployed: str) -> None:
+    """The examples in the help do what they say, as they stand, in the embedded AWS."""
+    (tmp_path / "numbers.txt").write_text("7000\n", encoding="utf-8")
+    (tmp_path / "orders.csv").write_text("id,name\n8000,a\n", encoding="utf-8")
+    found = examples()
+    assert len(found) > 20
+    for line in found:
+        place = () if line.startswith("local ") else where(deployed)
+        run = ticketctl(*shlex.split(line), *place, cwd=tmp_path)
+        assert (line, run.returncode) == (line, EXIT_CODES.get(line, 0)), run.stderr
 
 
 def test_next_as_json(ticketctl: Ticketctl, deployed: str) -> None:
