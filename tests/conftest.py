@@ -1,6 +1,7 @@
 """What several test modules share: an environment without AWS, a scripted HTTP server, one fresh synthesis."""
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -10,6 +11,10 @@ from typing import NamedTuple
 import pytest
 
 from ticketctl.aws import template
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; the tests' children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Answer(NamedTuple):

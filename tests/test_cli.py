@@ -324,7 +324,7 @@ def test_wrong_usage(ticketctl: Callable[..., Run], arguments: list[str], messag
 
 
 def test_wrong_usage_as_json(ticketctl: Callable[..., Run]) -> None:
-    """With --json wrong usage is one object, even where the command line could not be parsed."""
+    """With --json wrong usage is one object, even if the command line cannot be parsed."""
     run = ticketctl("fetch", "many", "--json", "--zzz")
     assert (run.returncode, run.stdout, json.loads(run.stderr)) == (
         2,
@@ -364,7 +364,7 @@ def test_wrong_usage_as_json(ticketctl: Callable[..., Run]) -> None:
     ids=str,
 )
 def test_refused_settings(ticketctl: Callable[..., Run], arguments: list[str], variables: dict[str, str]) -> None:
-    """A setting that cannot be meant is refused before anything is done."""
+    """An invalid setting is refused before anything is done."""
     run = ticketctl(*arguments, "--json", **variables)
     error = json.loads(run.stderr)["error"]
     assert (run.returncode, run.stdout, error["code"], error["exit_code"]) == (2, "", "usage", 2)
@@ -586,7 +586,7 @@ def test_local_not_running_as_json(
 
 
 def test_nobody_to_ask(ticketctl: Callable[..., Run]) -> None:
-    """Where nobody can be asked a confirmation must be given as an option."""
+    """If stdin is not a terminal, a confirmation must be given as an option."""
     run = ticketctl("local", "reset")
     assert (run.returncode, run.stdout, run.stderr) == (
         2,
@@ -663,7 +663,7 @@ def test_reader_gone(environ: dict[str, str], home: Path, arguments: list[str]) 
 
 @pytest.mark.parametrize("arguments", WRITING, ids=words)
 def test_no_stdout(ticketctl: Callable[..., Run], arguments: list[str]) -> None:
-    """Where stdout is closed from the start, nothing was delivered: a failure that says so."""
+    """If stdout is closed from the start, nothing was delivered: a failure that says so."""
     run = ticketctl(*arguments, around='exec "$@" >&-')
     assert (run.returncode, run.stderr.splitlines()[:1]) == (
         8,
@@ -673,5 +673,5 @@ def test_no_stdout(ticketctl: Callable[..., Run], arguments: list[str]) -> None:
 
 @pytest.mark.parametrize(("arguments", "exit_code"), [(["synth"], 0), (["next"], 3), (["next", "--zzz"], 2)])
 def test_no_stderr(ticketctl: Callable[..., Run], arguments: list[str], exit_code: int) -> None:
-    """Where stderr is closed, the exit code still speaks."""
+    """If stderr is closed, the exit code still says what happened."""
     assert ticketctl(*arguments, around='exec "$@" 2>&-').returncode == exit_code

@@ -154,7 +154,7 @@ def test_document() -> None:
 
 
 def test_counters_in_a_pipe() -> None:
-    """In a pipe counters are tab-separated, one a line, without a heading."""
+    """In a pipe counters are tab-separated, one per line, without a heading."""
     streams = Streams()
     streams.output.pages("counters", [counter_list([counter], title="Tickets") for counter in (ORDERS, NEW)])
     assert streams.written == (
@@ -213,7 +213,7 @@ def test_table() -> None:
 
 
 def test_table_of_regions() -> None:
-    """Where counters are in several regions the table says which lane is where."""
+    """If counters are in several regions the table shows their lanes and regions."""
     there = replace(ORDERS, region="us-east-1", last=18)
     drawn = table(counter_list([ORDERS, there], title="Tickets"))
     cells = [[str(cell) for cell in column.cells] for column in drawn.columns]
@@ -221,7 +221,7 @@ def test_table_of_regions() -> None:
 
 
 def test_lanes_in_a_pipe() -> None:
-    """In a pipe lanes are tab-separated, one a line."""
+    """In a pipe lanes are tab-separated, one per line."""
     streams = Streams()
     streams.output.show(lanes([["orders", "eu-west-1", "2", "4", "1/4", "14", "mints"]], title="Tickets"))
     assert streams.written == ("orders\teu-west-1\t2\t4\t1/4\t14\tmints\n", "")
@@ -342,7 +342,7 @@ def test_talk_as_json() -> None:
     ],
 )
 def test_error(error: TicketctlError, said: str) -> None:
-    """An error is what happened and the line that helps, each only where there is one."""
+    """An error is what happened and the line that helps, each only if there is one."""
     streams = Streams()
     streams.output.error(error)
     assert streams.written == ("", said)
@@ -382,7 +382,7 @@ def test_narrow_encoding() -> None:
 
 
 def test_plain_progress_is_silent_at_first() -> None:
-    """Where stderr is no terminal, short work says nothing."""
+    """If stderr is not a terminal, short work says nothing."""
     streams = Streams()
     with streams.output.progress("minting", 3) as advance:
         for done in (1, 2, 3):
@@ -412,7 +412,7 @@ def test_quiet_progress(option: str) -> None:
 
 
 def test_no_movement_in_ci() -> None:
-    """In CI nothing moves, even where stderr is a terminal."""
+    """In CI nothing moves, even if stderr is a terminal."""
     streams = Streams(stderr=Terminal(), environ={"CI": "true"})
     with streams.output.progress("minting", 3) as advance:
         advance(3)

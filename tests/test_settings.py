@@ -129,7 +129,7 @@ def test_every_setting_from_the_environment(home: dict[str, str]) -> None:
 
 
 def test_aws_variables(home: dict[str, str]) -> None:
-    """The profile and the endpoint come from AWS's variables where ticketctl's say nothing."""
+    """The profile and the endpoint come from AWS's variables if ticketctl's are unset."""
     settings = resolve({}, home | {"AWS_PROFILE": "work", "AWS_ENDPOINT_URL": "http://127.0.0.1:4566"})
     assert settings == Settings(
         **DEFAULTS | {"profile": "work", "endpoint_url": "http://127.0.0.1:4566"},
@@ -259,7 +259,7 @@ def test_no_local(home: dict[str, str]) -> None:
     ],
 )
 def test_refused_values(home: dict[str, str], name: str, value: Any) -> None:
-    """A value that cannot be meant is refused, and the error says where it came from."""
+    """An invalid value is refused, and the error says where it came from."""
     with pytest.raises(UsageError, match=re.escape(f"(from --{name.replace('_', '-')})")):
         resolve({name: value}, home)
 
@@ -327,7 +327,7 @@ def test_configuration_not_text(home: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_require_region(home: dict[str, str]) -> None:
-    """Where a region is needed and there is none, the error says where it was looked for."""
+    """If a region is needed and there is none, the error lists the places that were searched."""
     with pytest.raises(NoRegionError) as caught:
         resolve({}, home).require_region()
     assert (caught.value.message, caught.value.hint) == (
@@ -383,7 +383,7 @@ def test_regions(
 
 
 def test_regions_of_an_address(home: dict[str, str]) -> None:
-    """Where the address is given, nothing that was deployed before matters."""
+    """If the URL is given, nothing that was deployed before matters."""
     assert resolve({"url": "https://tickets.example"}, home, deployed=lambda values: BEFORE).regions == ()
 
 

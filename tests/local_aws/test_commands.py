@@ -134,7 +134,7 @@ def test_status_of_an_unknown_counter(ticketctl: Ticketctl, deployed: str) -> No
 
 
 def test_fetch_many(ticketctl: Ticketctl, deployed: str) -> None:
-    """25,000 tickets come in blocks, one a line, each once; stderr is empty."""
+    """25,000 tickets come in blocks, one per line, each once; stderr is empty."""
     result = ticketctl("fetch", "25000", *where(deployed))
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [str(ticket) for ticket in range(1, 25_001)]

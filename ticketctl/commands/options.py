@@ -152,7 +152,7 @@ PARAMETERS: dict[str, Any] = {
     ],
     "increment": Annotated[
         int | None,
-        typer.Option(parser=integer_range(0), metavar="N", help="Set the step of new counters. Default: unchanged, or 1."),
+        typer.Option(parser=integer_range(0), metavar="N", help="Set new counters' step. Default: unchanged, or 1."),
     ],
     "reserved_concurrency": Annotated[
         int | None,
