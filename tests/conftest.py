@@ -12,7 +12,6 @@ import pytest
 
 from ticketctl.aws import template
 
-
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; the tests' children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
