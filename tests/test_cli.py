@@ -185,7 +185,7 @@ def test_examples(ticketctl: Callable[..., Run], path: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("path", COMMANDS, ids=words)
 def test_options_say_their_default(path: tuple[str, ...]) -> None:
-    """Each option's help begins with a verb's capital and says its default, or that the option is required."""
+    """Each option's help is a sentence that says the default, or that the option is required."""
     command = command_at(path)
     for option in command.params:
         if isinstance(option, TyperOption):
