@@ -1,6 +1,7 @@
 """What several test modules share: an environment without AWS, a scripted HTTP server, one fresh synthesis."""
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from typing import NamedTuple
 import pytest
 
 from ticketctl.aws import template
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; the tests' children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Answer(NamedTuple):

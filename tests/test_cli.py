@@ -3,24 +3,33 @@
 import errno
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+from typer.core import TyperGroup, TyperOption
 from typer.main import get_command
 
 from tests.conftest import Answer, Server
+from tests.support.interruptible import SIGNALS, interruptible
 from ticketctl import __version__, errors
 from ticketctl.aws import template
-from ticketctl.cli import command_line, whole_command_line
+from ticketctl.cli import whole_command_line
 
 REGION_MISSING = (
-    "no region is set; looked at --region, TICKETCTL_REGIONS, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
+    "no region is set; searched --region, TICKETCTL_REGIONS, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
     "ticketctl's configuration file and the AWS profile"
+)
+NO_HOME = (
+    "error: there is no home folder: HOME is not set, and the system does not know this user\n"
+    "hint: set HOME, or TICKETCTL_HOME, to a folder of yours\n"
 )
 CODES = {
     kind.code: kind.exit_code
@@ -52,6 +61,15 @@ APP = whole_command_line()
 COMMANDS = list(walk(APP))
 GROUPS = [(str(sub.name),) for sub in APP.registered_groups]
 IN_A_REGION = [path for path in COMMANDS if path[0] not in ("synth", "local")]
+
+
+def command_at(path: tuple[str, ...]) -> Any:
+    """A command as Typer runs it."""
+    command: Any = get_command(APP)
+    for name in path:
+        assert isinstance(command, TyperGroup)
+        command = command.commands[name]
+    return command
 
 
 def words(path: tuple[str, ...]) -> str:
@@ -131,10 +149,50 @@ def test_commands() -> None:
     ]
 
 
-def test_help_of_all_commands() -> None:
-    """What ticketctl's own help says of each command is what the command says of itself."""
-    overview, whole = (get_command(app) for app in (command_line(), whole_command_line()))
-    assert overview.get_help(typer.Context(overview)) == whole.get_help(typer.Context(whole))
+def test_panels(ticketctl: Callable[..., Run]) -> None:
+    """The help groups the commands, in a pipe, too."""
+    text = ticketctl("--help").stdout
+    headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings == ["Options:", "Mint:", "Look:", "Counters:", "Deploy:", "Local:"]
+    assert re.search(r"^Mint:\n  next .*\n  fetch .*\n\nLook:\n  status ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("columns", ["50", "80", "200"])
+@pytest.mark.parametrize("path", [(), *GROUPS], ids=words)
+def test_no_text_is_cut(ticketctl: Callable[..., Run], path: tuple[str, ...], columns: str) -> None:
+    """No text of a list of commands is cut, however narrow the terminal."""
+    assert "..." not in ticketctl(*path, "--help", COLUMNS=columns).stdout.partition("\n\n")[2]
+
+
+@pytest.mark.parametrize("path", [(path[0],) for path in COMMANDS if len(path) == 1], ids=words)
+def test_one_text(ticketctl: Callable[..., Run], path: tuple[str, ...]) -> None:
+    """What ticketctl's own help says of a command is the first paragraph of the command's help."""
+    paragraph = " ".join(ticketctl(*path, "--help").stdout.split("\n\n")[1].split())
+    assert f"{path[0]} {paragraph}" in " ".join(ticketctl("--help").stdout.split())
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=words)
+def test_examples(ticketctl: Callable[..., Run], path: tuple[str, ...]) -> None:
+    """The help of each command ends with two or three examples of that command that parse."""
+    text = ticketctl(*path, "--help").stdout
+    shown = re.findall(r"ticketctl [^|)\n]*", text.partition("\n  Examples:\n")[2])
+    assert len(shown) in (2, 3)
+    for line in shown:
+        arguments = shlex.split(line)[1:]
+        assert tuple(arguments[: len(path)]) == path
+        command_at(path).make_context(words(path), arguments[len(path) :])
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=words)
+def test_options_say_their_default(path: tuple[str, ...]) -> None:
+    """Each option's help is a sentence that says the default, or that the option is required."""
+    command = command_at(path)
+    for option in command.params:
+        if isinstance(option, TyperOption):
+            shown = option.get_help_record(typer.Context(command))
+            assert shown
+            assert re.match("[A-Z]", shown[1])
+            assert re.search(r"[Dd]efault: |\[required\]", shown[1]), shown
 
 
 def test_completion(ticketctl: Callable[..., Run]) -> None:
@@ -266,7 +324,7 @@ def test_wrong_usage(ticketctl: Callable[..., Run], arguments: list[str], messag
 
 
 def test_wrong_usage_as_json(ticketctl: Callable[..., Run]) -> None:
-    """With --json wrong usage is one object, even where the command line could not be parsed."""
+    """With --json wrong usage is one object, even if the command line cannot be parsed."""
     run = ticketctl("fetch", "many", "--json", "--zzz")
     assert (run.returncode, run.stdout, json.loads(run.stderr)) == (
         2,
@@ -306,7 +364,7 @@ def test_wrong_usage_as_json(ticketctl: Callable[..., Run]) -> None:
     ids=str,
 )
 def test_refused_settings(ticketctl: Callable[..., Run], arguments: list[str], variables: dict[str, str]) -> None:
-    """A setting that cannot be meant is refused before anything is done."""
+    """An invalid setting is refused before anything is done."""
     run = ticketctl(*arguments, "--json", **variables)
     error = json.loads(run.stderr)["error"]
     assert (run.returncode, run.stdout, error["code"], error["exit_code"]) == (2, "", "usage", 2)
@@ -325,7 +383,7 @@ def test_every_command_without_a_region(ticketctl: Callable[..., Run], path: tup
             "error": {
                 "code": "no_region",
                 "message": REGION_MISSING,
-                "hint": "add --region REGION, or try it without AWS: ticketctl next --local",
+                "hint": "pass --region REGION, or try it without AWS: ticketctl next --local",
                 "exit_code": 3,
             }
         },
@@ -343,8 +401,8 @@ def test_every_local_command_in_a_wrong_region(ticketctl: Callable[..., Run], pa
         {
             "error": {
                 "code": "usage",
-                "message": "the region 'nowhere' (from --region) is not one",
-                "hint": "for example us-east-1",
+                "message": "invalid region 'nowhere' (from --region)",
+                "hint": "use a name like us-east-1",
                 "exit_code": 2,
             }
         },
@@ -377,7 +435,7 @@ def test_error_for_a_person(ticketctl: Callable[..., Run]) -> None:
     assert (run.returncode, run.stdout, run.stderr) == (
         3,
         "",
-        f"error: {REGION_MISSING}\nhint: add --region REGION, or try it without AWS: ticketctl next --local\n",
+        f"error: {REGION_MISSING}\nhint: pass --region REGION, or try it without AWS: ticketctl next --local\n",
     )
 
 
@@ -423,10 +481,60 @@ def test_verbose(ticketctl: Callable[..., Run]) -> None:
     ]
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=str)
+@pytest.mark.parametrize("option", ["--url", "--endpoint-url"])
+@pytest.mark.parametrize("via", ["url", "dynamodb"])
+def test_password_in_a_url(ticketctl: Callable[..., Run], option: str, via: str, form: list[str]) -> None:
+    """The user and password of a URL are never printed: not as a setting, not in an error, not in a traceback."""
+    url = "http://me:secret@127.0.0.1:1/"
+    keys = {
+        "AWS_ACCESS_KEY_ID": "AKIA0000000000000000",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "HTTP_PROXY": "",
+        "NO_PROXY": "*",
+    }
+    run = ticketctl(
+        "next", option, url, *form, "--verbose", "--region", "us-east-1", "--timeout", "1",
+        **keys, TICKETCTL_VIA=via, HTTPS_PROXY="http://proxied:hidden@127.0.0.1:1",
+    )  # fmt: skip
+    assert (run.returncode, "***@127.0.0.1:1" in run.stderr) == (7, True)
+    assert not re.search("me:|secret|proxied|hidden", run.stdout + run.stderr), run.stderr
+
+
 def test_debug(environ: dict[str, str], home: Path) -> None:
     """--debug shows the traceback, and the exit code stays."""
     run = python("import sys; from ticketctl.cli import main; sys.exit(main(['next', '--debug']))", environ, home)
     assert (run.returncode, run.stderr.splitlines()[0]) == (3, "Traceback (most recent call last):")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "stdout", "said"),
+    [
+        (["synth", "--stack", "orders"], 0, "{", ""),
+        (["next", "--region", "us-east-1", "--url", "{server}"], 0, "42\n", ""),
+        (["next", "--region", "us-east-1"], 4, "", "error: no AWS credentials"),
+        (["next", "--region", "us-east-1", "--via", "dynamodb"], 4, "", "error: no AWS credentials"),
+        (["next", "--local"], 3, "", NO_HOME),
+        (["local", "status"], 3, "", NO_HOME),
+    ],
+    ids=str,
+)
+def test_no_home(
+    environ: dict[str, str], home: Path, server: Server, arguments: list[str], exit_code: int, stdout: str, said: str
+) -> None:
+    """A user without a home folder, as in a container: only what must keep a file fails, and says how to help."""
+    script = f"""if True:
+        import pwd, sys
+        def unknown(uid): raise KeyError(uid)
+        pwd.getpwuid = unknown  # as for a user that the system does not know
+        from ticketctl.cli import main
+        sys.exit(main({[argument.format(server=server.url) for argument in arguments]}))
+    """
+    block = {"partition": "us-east-1", "first": 42, "last": 42, "count": 1, "increment": 1}
+    server.answers = [Answer(200, "application/json", json.dumps(block).encode())]
+    bare = {name: value for name, value in environ.items() if name not in ("HOME", "TICKETCTL_HOME")}
+    run = python(script, bare, home)
+    assert (run.returncode, run.stdout[: len(stdout)], run.stderr[: len(said)]) == (exit_code, stdout, said), run.stderr
 
 
 # --- the embedded AWS, not started ------------------------------------------------------------------
@@ -435,10 +543,10 @@ def test_debug(environ: dict[str, str], home: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "stdout", "stderr"),
     [
-        (["down"], "", "it was not running\n"),
+        (["down"], "", "the embedded AWS was not running\n"),
         (["status"], "stopped\nlog\t{home}/local/engine.log\nstate\t{home}/local/state.db\n", ""),
         (["logs"], "", ""),
-        (["reset", "--yes"], "", "the embedded AWS is as new\n"),
+        (["reset", "--yes"], "", "the embedded AWS is empty\n"),
     ],
     ids=str,
 )
@@ -478,28 +586,27 @@ def test_local_not_running_as_json(
 
 
 def test_nobody_to_ask(ticketctl: Callable[..., Run]) -> None:
-    """Where nobody can be asked a confirmation must be given as an option."""
+    """If stdin is not a terminal, a confirmation must be given as an option."""
     run = ticketctl("local", "reset")
     assert (run.returncode, run.stdout, run.stderr) == (
         2,
         "",
-        "error: nobody can be asked here: Forget every stack and counter of the embedded AWS?\n"
-        "hint: add --yes to say yes\n",
+        "error: confirmation required, but this is not a terminal: "
+        "Delete every stack and counter of the embedded AWS?\n"
+        "hint: pass --yes\n",
     )
 
 
-def test_interrupted(environ: dict[str, str], home: Path) -> None:
-    """Ctrl-C ends any command with 130 and without a traceback."""
+@pytest.mark.parametrize("number", SIGNALS)
+def test_interrupted(environ: dict[str, str], home: Path, number: signal.Signals) -> None:
+    """Ctrl-C, SIGTERM and SIGHUP end any command with 130 and without a traceback."""
     (home / "local").mkdir()
     (home / "local" / "engine.log").write_text("it began\n", encoding="utf-8")
-    command = [sys.executable, "-m", "ticketctl", "local", "logs", "--follow"]
-    with subprocess.Popen(
-        command, env=environ, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as running:
+    with interruptible(environ, "local", "logs", "--follow", cwd=home) as running:
         assert running.stdout
         first = running.stdout.readline()
-        running.send_signal(signal.SIGINT)
-        _, stderr = running.communicate()
+        running.send_signal(number)
+        _, stderr = running.communicate(timeout=30)
     assert (first, running.returncode, "Traceback" in stderr) == ("it began\n", 130, False)
 
 
@@ -539,7 +646,7 @@ def test_full_disk(ticketctl: Callable[..., Run], arguments: list[str]) -> None:
     run = ticketctl(*arguments, around='exec "$@" >/dev/full')
     assert (run.returncode, run.stderr) == (
         8,
-        f"error: the answer could not be written: {os.strerror(errno.ENOSPC)}\nhint: free some space\n",
+        f"error: the result could not be written: {os.strerror(errno.ENOSPC)}\nhint: free some space\n",
     )
 
 
@@ -556,15 +663,15 @@ def test_reader_gone(environ: dict[str, str], home: Path, arguments: list[str]) 
 
 @pytest.mark.parametrize("arguments", WRITING, ids=words)
 def test_no_stdout(ticketctl: Callable[..., Run], arguments: list[str]) -> None:
-    """Where stdout is closed from the start, nothing was delivered: a failure that says so."""
+    """If stdout is closed from the start, nothing was delivered: a failure that says so."""
     run = ticketctl(*arguments, around='exec "$@" >&-')
     assert (run.returncode, run.stderr.splitlines()[:1]) == (
         8,
-        [f"error: the answer could not be written: {os.strerror(errno.EBADF)}"],
+        [f"error: the result could not be written: {os.strerror(errno.EBADF)}"],
     )
 
 
 @pytest.mark.parametrize(("arguments", "exit_code"), [(["synth"], 0), (["next"], 3), (["next", "--zzz"], 2)])
 def test_no_stderr(ticketctl: Callable[..., Run], arguments: list[str], exit_code: int) -> None:
-    """Where stderr is closed, the exit code still speaks."""
+    """If stderr is closed, the exit code still says what happened."""
     assert ticketctl(*arguments, around='exec "$@" 2>&-').returncode == exit_code

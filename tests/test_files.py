@@ -95,7 +95,7 @@ def test_replaced_in_one_step(tmp_path: Path) -> None:
 
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    """Where the folder cannot be made, the error names the file."""
+    """If the folder cannot be made, the error names the file."""
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "below" / "a.json"
     with pytest.raises(FileError) as caught:

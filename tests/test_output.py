@@ -1,9 +1,10 @@
-"""``render``: what goes to stdout and what to stderr, and what became of it."""
+"""``output``: what goes to stdout and what to stderr, and what became of it."""
 
 import errno
 import io
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,17 @@ from rich.console import Console
 
 from ticketctl.errors import ClosedPipeError, PartialError, TicketctlError
 from ticketctl.models import Block, Counter
-from ticketctl.output import Output, UndeliveredError, block_lines, counter_row, counter_table
+from ticketctl.output import (
+    Output,
+    Result,
+    counter_list,
+    counter_row,
+    lanes,
+    one_counter,
+    printable,
+    table,
+    without_userinfo,
+)
 
 ORDERS = Counter(
     partition="größe 1",
@@ -24,6 +35,7 @@ ORDERS = Counter(
     minted_at=1_700_000_000_000,
     region="eu-west-1",
 )
+TENS = Block(partition="orders", first=10, last=12, count=3, increment=1)
 NEW = Counter(partition="new", last=0, increment=1, ceiling=100, remaining=100, minted_at=None)
 
 
@@ -56,36 +68,41 @@ class Narrow(io.BytesIO):
         return taken
 
 
+class TerminalBytes(io.BytesIO):
+    def isatty(self) -> bool:
+        return True
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
 
 def test_lines() -> None:
-    """Lines go to stdout as UTF-8, and nothing to stderr."""
+    """Rows go to stdout as UTF-8, and nothing to stderr."""
     streams = Streams()
-    streams.output.lines(["1", "größe"])
-    assert streams.written == ("1\ngröße\n", "")
+    streams.output.show(Result(None, [["1"], ["größe", "2"]]))
+    assert streams.written == ("1\ngröße\t2\n", "")
 
 
 def test_no_lines() -> None:
-    """No lines are no bytes."""
+    """No rows are no bytes."""
     streams = Streams()
-    streams.output.lines([])
+    streams.output.show(Result({"stopped": True}))
     assert streams.written == ("", "")
 
 
 def test_lone_surrogate() -> None:
     """What cannot be UTF-8 is escaped and stops nothing."""
     streams = Streams()
-    streams.output.lines(["caf\udce9"])
+    streams.output.line("caf\udce9")
     assert streams.written == ("caf\\udce9\n", "")
 
 
 def test_writes_in_pieces() -> None:
     """A stream that takes a little at a time gets everything."""
     streams = Streams(stdout=Narrow(100, errno.EPIPE))
-    streams.output.lines(["10", "11", "12"])
+    streams.output.block(TENS, ranges=False)
     assert streams.written == ("10\n11\n12\n", "")
 
 
@@ -94,11 +111,11 @@ def test_writes_in_pieces() -> None:
     ("room", "delivered"), [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 1), (6, 2), (7, 2), (8, 2)]
 )
 def test_undelivered(room: int, delivered: int, failure: int) -> None:
-    """A line counts as delivered with its newline, not before."""
-    with pytest.raises(UndeliveredError) as caught:
-        Streams(stdout=Narrow(room, failure)).output.lines(["10", "11", "12"])
-    assert caught.value.cause is not None
-    assert (caught.value.lines, caught.value.cause.errno) == (delivered, failure)
+    """A ticket counts as delivered with its newline, not before; the error names those that are not."""
+    with pytest.raises(ClosedPipeError if failure == errno.EPIPE else PartialError) as caught:
+        Streams(stdout=Narrow(room, failure)).output.block(TENS, ranges=False)
+    lost = ["10 to 12, 3 tickets", "11 to 12, 2 tickets", "12"][delivered]
+    assert re.fullmatch(rf"minted but not delivered: {lost}( \(.*\))?", caught.value.message)
 
 
 def test_closed_pipe() -> None:
@@ -108,27 +125,38 @@ def test_closed_pipe() -> None:
     assert (caught.value.message, caught.value.hint) == ("", "")
 
 
+def test_interrupted_answer() -> None:
+    """Ctrl-C while an answer is written is Ctrl-C: nothing is lost, so nothing is said."""
+
+    class Interrupted(io.BytesIO):
+        def write(self, data: Any) -> int:
+            raise KeyboardInterrupt(data)
+
+    with pytest.raises(KeyboardInterrupt):
+        Streams(stdout=Interrupted()).output.show(Result(None, [["1"]]))
+
+
 def test_full_disk() -> None:
     """A full disk is a failure that says so."""
     with pytest.raises(PartialError) as caught:
         Streams(stdout=Narrow(3, errno.ENOSPC)).output.line("https://tickets.example")
     assert (caught.value.message, caught.value.hint) == (
-        f"the answer could not be written: {os.strerror(errno.ENOSPC)}",
+        f"the result could not be written: {os.strerror(errno.ENOSPC)}",
         "free some space",
     )
 
 
 def test_document() -> None:
     """A JSON document is one line."""
-    streams = Streams()
-    streams.output.document({"partition": "größe", "count": 1})
+    streams = Streams(as_json=True)
+    streams.output.show(Result({"partition": "größe", "count": 1}, [["größe"]]))
     assert streams.written == ('{"partition": "größe", "count": 1}\n', "")
 
 
 def test_counters_in_a_pipe() -> None:
-    """In a pipe counters are tab-separated, one a line, without a heading."""
+    """In a pipe counters are tab-separated, one per line, without a heading."""
     streams = Streams()
-    streams.output.counters([[ORDERS], [NEW]], title="Tickets in us-east-1")
+    streams.output.pages("counters", [counter_list([counter], title="Tickets") for counter in (ORDERS, NEW)])
     assert streams.written == (
         "größe 1\t17\t3\t27\t2023-11-14T22:13:20Z\tmints\t2\teu-west-1\nnew\t0\t1\t100\t-\tmints\t1\t-\n",
         "",
@@ -138,7 +166,7 @@ def test_counters_in_a_pipe() -> None:
 def test_counters_as_json() -> None:
     """As JSON counters are one document with every field."""
     streams = Streams(as_json=True)
-    streams.output.counters([[NEW]], title="Tickets in us-east-1")
+    streams.output.pages("counters", [counter_list(page, title="Tickets") for page in ([], [NEW], [ORDERS])])
     assert json.loads(streams.written[0]) == {
         "counters": [
             {
@@ -151,16 +179,31 @@ def test_counters_as_json() -> None:
                 "frozen": False,
                 "region": None,
                 "offset": 1,
-            }
+            },
+            ORDERS.as_dict(),
         ]
     }
+
+
+def test_no_counters_as_json() -> None:
+    """As JSON no counters are an empty list."""
+    streams = Streams(as_json=True)
+    streams.output.pages("counters", [])
+    assert streams.written == ('{"counters": []}\n', "")
+
+
+def test_one_counter() -> None:
+    """A counter alone is a document of its own."""
+    streams = Streams(as_json=True)
+    streams.output.show(one_counter(NEW, title="Tickets"))
+    assert json.loads(streams.written[0]) == NEW.as_dict()
 
 
 def test_table() -> None:
     """For a person counters are a table whose names are text, never markup."""
     console = Console(file=io.StringIO(), width=80)
     odd = replace(NEW, partition="[red]odd", increment=2, frozen=True, region="eu-west-1")
-    console.print(counter_table("Tickets in us-east-1", [ORDERS, odd]))
+    console.print(table(counter_list([ORDERS, odd], title="Tickets")))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
     assert cells == [
@@ -170,25 +213,69 @@ def test_table() -> None:
 
 
 def test_table_of_regions() -> None:
-    """Where counters are in several regions the table says which lane is where."""
+    """If counters are in several regions the table shows their lanes and regions."""
     there = replace(ORDERS, region="us-east-1", last=18)
-    table = counter_table("Tickets", [ORDERS, there])
-    cells = [[str(cell) for cell in column.cells] for column in table.columns]
+    drawn = table(counter_list([ORDERS, there], title="Tickets"))
+    cells = [[str(cell) for cell in column.cells] for column in drawn.columns]
     assert cells[6:] == [["2", "3"], ["eu-west-1", "us-east-1"]]
 
 
 def test_lanes_in_a_pipe() -> None:
-    """In a pipe lanes are tab-separated, one a line."""
+    """In a pipe lanes are tab-separated, one per line."""
     streams = Streams()
-    streams.output.lanes([["orders", "eu-west-1", "2", "4", "1/4", "14", "mints"]], title="Tickets")
+    streams.output.show(lanes([["orders", "eu-west-1", "2", "4", "1/4", "14", "mints"]], title="Tickets"))
     assert streams.written == ("orders\teu-west-1\t2\t4\t1/4\t14\tmints\n", "")
 
 
-def test_facts() -> None:
-    """Facts are a name and a JSON value, tab-separated, one a line."""
-    streams = Streams()
-    streams.output.facts({"minted": 3, "gap_tickets": [4, 5], "latency_ms": {"p50": None}})
-    assert streams.written == ('minted\t3\ngap_tickets\t[4, 5]\nlatency_ms\t{"p50": null}\n', "")
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\tb\nc", "a\\tb\\nc"),
+        ("\x1b]0;title\x07\x9b31m\x7f", "\\x1b]0;title\\x07\\x9b31m\\x7f"),
+        ("\u202egnp.exe\u2066\u2028", "\\u202egnp.exe\\u2066\\u2028"),
+        ("größe 1 日本", "größe 1 日本"),
+    ],
+)
+def test_controls_in_names(name: str, shown: str) -> None:
+    """No name steers the terminal or breaks a column: in a pipe, in a table, in a message."""
+    odd, title = replace(NEW, partition=name), f"Tickets {name}"
+    streams, terminal = Streams(), Streams(stdout=TerminalBytes())
+    for written in (streams, terminal):
+        written.output.show(counter_list([odd], title=title))
+        written.output.note(name.replace("\t", ""))
+        written.output.warn(name.replace("\t", ""))
+        written.output.ask(name.replace("\n", ""))
+        written.output.error(PartialError(name.replace("\t", ""), hint=name.replace("\t", "")))
+    assert streams.written[0] == f"{shown}\t0\t1\t100\t-\tmints\t1\t-\n"
+    assert printable(name) == shown
+    table_text = re.sub("\x1b\\[[0-9;]*m", "", terminal.written[0])
+    for text in (streams.written[1], terminal.written[1], table_text):
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e\u2066]", text)
+    assert streams.written[1].count("\n") == 4
+
+
+def test_controls_as_json() -> None:
+    """In JSON a name stays as it is: JSON escapes it, and who reads it gets it back."""
+    streams = Streams(as_json=True)
+    streams.output.show(one_counter(replace(NEW, partition="a\tb\x1b"), title="Tickets"))
+    streams.output.warn("a\x1b")
+    assert json.loads(streams.written[0])["partition"] == "a\tb\x1b"
+    assert json.loads(streams.written[1]) == {"warning": "a\x1b"}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_no_passwords(as_json: bool) -> None:
+    """Whatever is said on stderr, the user and password of a URL are not in it."""
+    streams = Streams(as_json=as_json, verbose=True)
+    text = "https://me:secret@tickets.example/path?q=a@b (proxies: http://me:sec@ret@proxy:8080)"
+    streams.output.note(text)
+    streams.output.warn(text)
+    streams.output.detail(text)
+    streams.output.trace(text)
+    streams.output.error(PartialError(text, hint=f"ticketctl next --url {text}"))
+    shown = "https://***@tickets.example/path?q=a@b (proxies: http://***@proxy:8080)"
+    assert without_userinfo(text) == shown
+    assert (streams.written[1].count(shown), "sec" in streams.written[1]) == (5 if as_json else 6, False)
 
 
 def test_impossible_time() -> None:
@@ -212,10 +299,11 @@ def test_impossible_time() -> None:
         ),
     ],
 )
-def test_block_lines(as_json: bool, ranges: bool, lines: list[str]) -> None:
-    """A block is one line a ticket, or one line in all."""
-    block = Block(partition="größe", first=8, last=17, count=4, increment=3)
-    assert block_lines(block, as_json=as_json, ranges=ranges) == lines
+def test_block(as_json: bool, ranges: bool, lines: list[str]) -> None:
+    """A block is one line per ticket, or one line in all."""
+    streams = Streams(as_json=as_json)
+    streams.output.block(Block(partition="größe", first=8, last=17, count=4, increment=3), ranges=ranges)
+    assert streams.written[0].splitlines() == lines
 
 
 @pytest.mark.parametrize(
@@ -254,7 +342,7 @@ def test_talk_as_json() -> None:
     ],
 )
 def test_error(error: TicketctlError, said: str) -> None:
-    """An error is what happened and the line that helps, each only where there is one."""
+    """An error is what happened and the line that helps, each only if there is one."""
     streams = Streams()
     streams.output.error(error)
     assert streams.written == ("", said)
@@ -294,7 +382,7 @@ def test_narrow_encoding() -> None:
 
 
 def test_plain_progress_is_silent_at_first() -> None:
-    """Where stderr is no terminal, short work says nothing."""
+    """If stderr is not a terminal, short work says nothing."""
     streams = Streams()
     with streams.output.progress("minting", 3) as advance:
         for done in (1, 2, 3):
@@ -324,7 +412,7 @@ def test_quiet_progress(option: str) -> None:
 
 
 def test_no_movement_in_ci() -> None:
-    """In CI nothing moves, even where stderr is a terminal."""
+    """In CI nothing moves, even if stderr is a terminal."""
     streams = Streams(stderr=Terminal(), environ={"CI": "true"})
     with streams.output.progress("minting", 3) as advance:
         advance(3)

@@ -129,7 +129,7 @@ def test_every_setting_from_the_environment(home: dict[str, str]) -> None:
 
 
 def test_aws_variables(home: dict[str, str]) -> None:
-    """The profile and the endpoint come from AWS's variables where ticketctl's say nothing."""
+    """The profile and the endpoint come from AWS's variables if ticketctl's are unset."""
     settings = resolve({}, home | {"AWS_PROFILE": "work", "AWS_ENDPOINT_URL": "http://127.0.0.1:4566"})
     assert settings == Settings(
         **DEFAULTS | {"profile": "work", "endpoint_url": "http://127.0.0.1:4566"},
@@ -189,8 +189,8 @@ def test_local_refuses_flags_of_a_real_aws(home: dict[str, str], name: str, flag
     with pytest.raises(UsageError) as caught:
         resolve({name: "https://aws.example"}, home | {"TICKETCTL_LOCAL": "1"})
     assert (caught.value.message, caught.value.hint) == (
-        f"{flag} has no meaning with the embedded AWS (local from TICKETCTL_LOCAL)",
-        f"leave {flag} out, or add --no-local",
+        f"{flag} cannot be used with the embedded AWS (local from TICKETCTL_LOCAL)",
+        f"remove {flag}, or pass --no-local",
     )
 
 
@@ -259,7 +259,7 @@ def test_no_local(home: dict[str, str]) -> None:
     ],
 )
 def test_refused_values(home: dict[str, str], name: str, value: Any) -> None:
-    """A value that cannot be meant is refused, and the error says where it came from."""
+    """An invalid value is refused, and the error says where it came from."""
     with pytest.raises(UsageError, match=re.escape(f"(from --{name.replace('_', '-')})")):
         resolve({name: value}, home)
 
@@ -270,13 +270,22 @@ def test_refused_timeout_variable(home: dict[str, str], word: str) -> None:
     with pytest.raises(UsageError) as caught:
         resolve({}, home | {"TICKETCTL_TIMEOUT": word})
     assert caught.value.message == (
-        f"the timeout {word!r} (from TICKETCTL_TIMEOUT) is not a number of seconds from 0 to 3600"
+        f"invalid timeout {word!r} (from TICKETCTL_TIMEOUT): use a number of seconds above 0, up to 3600"
     )
+
+
+@pytest.mark.parametrize("url", ["me:secret@tickets.example", "http://me:sec/ret@tickets.example", "ftp://a:sec ret@b"])
+@pytest.mark.parametrize("name", ["url", "endpoint_url"])
+def test_refused_url_without_its_password(home: dict[str, str], name: str, url: str) -> None:
+    """A URL that is refused is named without the user and password in it."""
+    with pytest.raises(UsageError, match=re.escape(f"'***@{url.rpartition('@')[2]}'")) as caught:
+        resolve({name: url}, home)
+    assert "sec" not in caught.value.message
 
 
 def test_url_excludes_dynamodb(home: dict[str, str]) -> None:
     """An address and minting past it cannot both be meant."""
-    with pytest.raises(UsageError, match="--url and --via dynamodb exclude each other"):
+    with pytest.raises(UsageError, match="--url and --via dynamodb cannot be combined"):
         resolve({"url": "https://tickets.example", "via": "dynamodb"}, home)
 
 
@@ -286,12 +295,12 @@ def test_url_excludes_dynamodb(home: dict[str, str]) -> None:
         (
             'regoin = "eu-west-1"\nverbose = true\n',
             "{file} has unknown settings: regoin, verbose",
-            "known are: endpoint_url, local, partition, profile, region, regions, stack, timeout, url, via",
+            "known settings: endpoint_url, local, partition, profile, region, regions, stack, timeout, url, via",
         ),
         (
             "region =",
             "{file} cannot be read: Invalid value (at end of document)",
-            "mend or remove the file",
+            "fix or remove the file",
         ),
     ],
 )
@@ -318,19 +327,19 @@ def test_configuration_not_text(home: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_require_region(home: dict[str, str]) -> None:
-    """Where a region is needed and there is none, the error says where it was looked for."""
+    """If a region is needed and there is none, the error lists the places that were searched."""
     with pytest.raises(NoRegionError) as caught:
         resolve({}, home).require_region()
     assert (caught.value.message, caught.value.hint) == (
-        "no region is set; looked at --region, TICKETCTL_REGIONS, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
+        "no region is set; searched --region, TICKETCTL_REGIONS, TICKETCTL_REGION, AWS_REGION, AWS_DEFAULT_REGION, "
         "ticketctl's configuration file and the AWS profile",
-        "add --region REGION, or try it without AWS: ticketctl next --local",
+        "pass --region REGION, or try it without AWS: ticketctl next --local",
     )
 
 
 BEFORE = ("eu-west-1", "us-east-1")
 TWO = "us-east-1 eu-west-1"
-KNOWN = "where the stack was deployed before"
+KNOWN = "the last deployment"
 
 
 @pytest.mark.parametrize(
@@ -366,7 +375,7 @@ KNOWN = "where the stack was deployed before"
 def test_regions(
     home: dict[str, str], flags: dict[str, Any], variables: dict[str, str], text: str, regions: str, origin: str
 ) -> None:
-    """Regions that are named count, else those where the stack was deployed before, the one we are in first."""
+    """Regions that are named count, else those the last deployment, the one we are in first."""
     file = configure(home, text)
     settings = resolve(flags, home | variables, deployed=lambda values: BEFORE)
     assert settings.regions == tuple(regions.split())
@@ -374,7 +383,7 @@ def test_regions(
 
 
 def test_regions_of_an_address(home: dict[str, str]) -> None:
-    """Where the address is given, nothing that was deployed before matters."""
+    """If the URL is given, nothing that was deployed before matters."""
     assert resolve({"url": "https://tickets.example"}, home, deployed=lambda values: BEFORE).regions == ()
 
 

@@ -1,14 +1,16 @@
 """``python -m ticketctl``, and the console script."""
 
 import os
+import signal
 import sys
 
 
 def run() -> None:
-    """Run the command line; Ctrl-C while it is still being loaded ends it like Ctrl-C later."""
+    """Run the command line. Ctrl-C while it is being loaded ends it like Ctrl-C later."""
     if sys.argv[1:] == ["--version"] and _print_version():
         return
     try:
+        _end_like_ctrl_c()
         from ticketctl.cli import main
 
         sys.exit(main())
@@ -16,8 +18,18 @@ def run() -> None:
         sys.exit(130)
 
 
+def _end_like_ctrl_c() -> None:
+    """Let SIGTERM and SIGHUP do what Ctrl-C does, so that tickets that were not delivered are named.
+
+    A signal that the parent ignores stays ignored (``nohup``).
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+
+
 def _print_version() -> bool:
-    """Answer without loading anything; whether stdout took it, else the command line says what is wrong."""
+    """Print the version without loading anything. If stdout fails, return False: the command line says why."""
     from ticketctl import __version__
 
     try:

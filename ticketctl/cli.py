@@ -1,4 +1,4 @@
-"""The Typer app: its wiring, and the single place where errors become messages and exit codes."""
+"""The Typer app: its wiring, and the single place that turns errors into messages and exit codes."""
 
 import contextlib
 import errno
@@ -10,64 +10,61 @@ from importlib import import_module
 from typing import Annotated
 
 if sys.stdout is None or not sys.stdout.isatty():
-    os.environ["TYPER_USE_RICH"] = "0"  # else GITHUB_ACTIONS and FORCE_COLOR put colours into pipes
+    os.environ["TYPER_USE_RICH"] = "0"  # else GITHUB_ACTIONS and FORCE_COLOR put colors into pipes
 
 import typer
 
 from ticketctl import __version__
-from ticketctl.commands.options import help_when_bare
+from ticketctl.commands.options import Group, help_without_command
 from ticketctl.errors import TicketctlError, UsageError
-from ticketctl.output import Output, standard_output, stdout_error
+from ticketctl.output import Output, delivery_error, standard_output
 
-_COMMANDS = {
-    "next": ("mint", "Mint one ticket and print it."),
-    "fetch": ("mint", "Mint many tickets and print them, one a line, while the rest is being minted."),
-    "status": ("status", "Show the counters, or one with --partition. Never mints."),
-    "url": ("status", "Print the Function URL, one a region."),
-    "regions": (
-        "regions",
-        "Show which lane each region has of each counter, and prove from their items that no two meet.",
-    ),
-    "deploy": (
-        "stack",
-        "Deploy the ticket server to its regions, or bring it up to date. What is not named keeps its value.",
-    ),
-    "diff": ("stack", "Show what deploy would change; nothing is changed."),
-    "destroy": (
-        "stack",
-        "Delete the stack in its regions. Its tables stay, and a later deploy carries their counters on.",
-    ),
-    "synth": ("stack", "Print the CloudFormation template."),
-    "verify": (
-        "verify",
-        "Prove on your own stack that no ticket comes twice, on a scratch counter that is made and removed.",
-    ),
-    "counter": ("counter", "Make counters, move them forward, freeze them."),
-    "local": ("local", "The embedded AWS that --local uses."),
+_PANELS = {
+    "Mint": {"next": "mint", "fetch": "mint"},
+    "Look": {"status": "status", "url": "status", "regions": "regions", "verify": "verify"},
+    "Counters": {"counter": "counter"},
+    "Deploy": {"deploy": "stack", "diff": "stack", "destroy": "stack", "synth": "stack"},
+    "Local": {"local": "local"},
 }
-"""The commands in the order of the help: the module of ``ticketctl.commands`` that has each, and what it does."""
+"""The panels of the help: the commands of each in order, with the module of ``ticketctl.commands`` that has them."""
+_EXAMPLES = """\b
+Examples:
+    ticketctl next --local
+    ticketctl deploy --region eu-central-1
+    ticketctl fetch --help"""
+_MODULES = {name: module for panel in _PANELS.values() for name, module in panel.items()}
 
 
 def command_line(first: str = "") -> typer.Typer:
     """The Typer app for a command line that begins with ``first``.
 
-    It has the commands of that one's module; where ``first`` is none, it has the names and the help of all, which is
-    what the help of ticketctl and the error for a mistyped name need. To load and build them all would take longer.
+    It has only the commands of the module that has ``first``. For any other word it has all commands, but not their
+    options: enough for ticketctl's own help and for the error about a mistyped name. To build all takes longer.
     """
+    if first not in _MODULES:
+        return _overview()
     app = _empty()
-    if first in _COMMANDS:
-        _register(app, _COMMANDS[first][0])
-        return app
-    for name, (_, text) in _COMMANDS.items():
-        app.command(name, help=text)(lambda: None)
+    _register(app, _MODULES[first])
     return app
 
 
 def whole_command_line() -> typer.Typer:
     """The Typer app with every command: for completion."""
     app = _empty()
-    for module in dict.fromkeys(module for module, _ in _COMMANDS.values()):
+    for module in dict.fromkeys(_MODULES.values()):
         _register(app, module)
+    return app
+
+
+def _overview() -> typer.Typer:
+    app, whole = _empty(), whole_command_line()
+    texts = {str(command.name): command.help for command in whole.registered_commands}
+    texts |= {
+        str(group.name): group.typer_instance.info.help for group in whole.registered_groups if group.typer_instance
+    }
+    for panel, names in _PANELS.items():
+        for name in names:
+            app.command(name, help=texts[name], rich_help_panel=panel)(lambda: None)
     return app
 
 
@@ -78,7 +75,9 @@ def _register(app: typer.Typer, module: str) -> None:
 def _empty() -> typer.Typer:
     app = typer.Typer(
         name="ticketctl",
-        help="Short unique integers from a serverless ticket server.",
+        cls=Group,
+        help="Mint short unique integers from a serverless ticket server.",
+        epilog=_EXAMPLES,
         context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
         add_completion=True,
@@ -94,15 +93,15 @@ def _root(
     if version:
         typer.echo(__version__)
     else:
-        help_when_bare(context)
+        help_without_command(context)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code."""
+    """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = _asks(arguments, "--debug")
     if sys.stderr is None:
-        sys.stderr = io.StringIO()  # nobody listens; the exit code still speaks
+        sys.stderr = io.StringIO()  # nobody reads it; the exit code still says what happened
     has_stdout = sys.stdout is not None
     output = Output(
         stdout=standard_output() if has_stdout else io.BytesIO(),
@@ -110,8 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         environ=os.environ,
         as_json=_asks(arguments, "--json"),
     )
-    if not has_stdout:  # the next file to be opened would get its number, and our answers
-        return _report(stdout_error(OSError(errno.EBADF, os.strerror(errno.EBADF))), output, debug=debug)
+    if not has_stdout:  # else the next file that is opened gets descriptor 1, and with it the results
+        return _report(delivery_error(OSError(errno.EBADF, os.strerror(errno.EBADF))), output, debug=debug)
     try:
         with _prints_through(output):
             completes = "_TICKETCTL_COMPLETE" in os.environ
@@ -126,14 +125,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         bug = TicketctlError(
             f"ticketctl has a bug: {type(error).__name__}: {error}",
-            hint="run it again with --debug and report what it prints",
+            hint="run it again with --debug and report the traceback",
         )
         return _report(bug, output, debug=debug)
 
 
 @contextlib.contextmanager
 def _prints_through(output: Output) -> Iterator[None]:
-    """In a pipe, let what Typer prints (help, version, completion) meet a closed or full stdout as answers do."""
+    """In a pipe, write what Typer prints (help, completion) through ``Output``: it handles a closed or full stdout."""
     if sys.stdout.isatty():
         yield
         return
@@ -141,7 +140,7 @@ def _prints_through(output: Output) -> Iterator[None]:
     with contextlib.redirect_stdout(io.StringIO()) as text:
         try:
             yield
-        except SystemExit as exit_code:  # as completion ends
+        except SystemExit as exit_code:  # completion ends with it
             ended = exit_code
     for line in text.getvalue().splitlines():
         output.line(line)
@@ -153,12 +152,12 @@ def _report(error: TicketctlError, output: Output, *, debug: bool) -> int:
     if debug:
         import traceback
 
-        traceback.print_exc()
+        output.trace(traceback.format_exc())
     output.error(error)
     return error.exit_code
 
 
 def _asks(arguments: Sequence[str], flag: str) -> bool:
-    """Whether a flag was typed; needed where the command line could not be parsed, too."""
+    """Whether a flag was given, even if the command line cannot be parsed."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     return flag in options

@@ -30,14 +30,14 @@
     ├── InterruptedRunError        130   interrupted
     └── ClosedPipeError            141   closed_pipe
 
-``diff --exit-code`` ends with 9 where it found changes; that is an answer, no error.
+``diff --exit-code`` exits with 9 if it found changes; that is a result, not an error.
 """
 
 from typing import Any
 
 
 class TicketctlError(Exception):
-    """What happened, in one line, and ``hint``: the command or the change that mends it."""
+    """What happened, in one line, and ``hint``: the command or the change that fixes it."""
 
     code = "bug"
     exit_code = 1
@@ -53,19 +53,19 @@ class TicketctlError(Exception):
 
 
 class UsageError(TicketctlError):
-    """The command line, a variable or a request says something that cannot be meant."""
+    """An invalid command line, variable or request."""
 
     code, exit_code = "usage", 2
 
 
 class ConfirmationNeededError(UsageError):
-    """A confirmation is needed where nobody can be asked."""
+    """Confirmation is required, but this is not a terminal."""
 
     code = "confirmation_needed"
 
 
 class SetupError(TicketctlError):
-    """Something on this machine is missing or cannot be used."""
+    """Something on this machine is missing or unusable."""
 
     code, exit_code = "environment", 3
 
@@ -83,79 +83,79 @@ class ProfileNotFoundError(SetupError):
 
 
 class FileError(SetupError):
-    """A file of ticketctl's cannot be read or written."""
+    """A file cannot be read or written."""
 
     code = "file"
 
 
 class MissingExtraError(SetupError):
-    """An optional part of ticketctl is not installed."""
+    """An optional dependency (extra) of ticketctl is not installed."""
 
     code = "missing_extra"
 
 
 class LocalEngineError(SetupError):
-    """The embedded AWS does not start or does not answer."""
+    """The embedded AWS does not start or does not respond."""
 
     code = "local_engine"
 
 
 class AccessError(TicketctlError):
-    """AWS refused the caller."""
+    """AWS denied access."""
 
     code, exit_code = "access_denied", 4
 
 
 class NoCredentialsError(AccessError):
-    """There are no AWS credentials."""
+    """No AWS credentials were found."""
 
     code = "no_credentials"
 
 
 class ExpiredCredentialsError(AccessError):
-    """The AWS credentials were valid once."""
+    """The AWS credentials have expired."""
 
     code = "expired_credentials"
 
 
 class NotDeployedError(TicketctlError):
-    """There is no such stack, table or URL."""
+    """The stack, table or URL does not exist."""
 
     code, exit_code = "not_deployed", 5
 
 
 class UnknownCounterError(TicketctlError):
-    """There is no such counter; a name that was mistyped never starts one."""
+    """The counter does not exist. A mistyped name never creates one."""
 
     code, exit_code = "unknown_counter", 5
 
 
 class RefusedError(TicketctlError):
-    """ticketctl or AWS refused to do this."""
+    """ticketctl or AWS refused the operation."""
 
     code, exit_code = "refused", 6
 
 
 class StackFailedError(RefusedError):
-    """CloudFormation could not do what was asked."""
+    """A CloudFormation operation failed."""
 
     code = "stack_failed"
 
 
 class CounterExhaustedError(RefusedError):
-    """The counter has no room below its ceiling."""
+    """The counter has too few tickets left below its ceiling."""
 
     code = "counter_exhausted"
 
 
 class CounterInvalidError(RefusedError):
-    """The counter's item is not one to mint from."""
+    """The counter's item in the table is invalid."""
 
     code = "counter_invalid"
 
 
 class CounterFrozenError(RefusedError):
-    """The counter is frozen; thaw it to mint again."""
+    """The counter is frozen."""
 
     code = "counter_frozen"
 
@@ -167,7 +167,7 @@ class IdempotencyConflictError(RefusedError):
 
 
 class NotMintedError(TicketctlError):
-    """Nothing was minted; it is safe to try again."""
+    """Nothing was minted; a retry is safe."""
 
     code, exit_code = "unavailable", 7
 
@@ -179,30 +179,30 @@ class UnreachableError(NotMintedError):
 
 
 class ThrottledError(NotMintedError):
-    """Too many requests at once."""
+    """Too many requests: AWS throttled this one."""
 
     code = "throttled"
 
 
 class OutcomeUnknownError(TicketctlError):
-    """A ticket may have been spent and lost."""
+    """It is unknown if a ticket was minted; it may be spent."""
 
     code, exit_code = "outcome_unknown", 8
 
 
 class PartialError(TicketctlError):
-    """Fewer tickets were delivered than were asked for or minted."""
+    """Fewer tickets were delivered than requested or minted, or only some regions succeeded."""
 
     code, exit_code = "partial", 8
 
 
 class InterruptedRunError(TicketctlError):
-    """Ctrl-C, with what is known of the work that it cut short."""
+    """Ctrl-C, SIGTERM or SIGHUP; the message says what is known about the interrupted work."""
 
     code, exit_code = "interrupted", 130
 
 
 class ClosedPipeError(TicketctlError):
-    """The reader of stdout closed it; the message, if any, says what it did not get."""
+    """The reader closed stdout; the message, if any, says what it did not receive."""
 
     code, exit_code = "closed_pipe", 141

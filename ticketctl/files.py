@@ -16,19 +16,39 @@ _MACOS = {"config": "Application Support", "cache": "Caches", "state": "Applicat
 
 
 def directory(kind: Kind, environ: Mapping[str, str]) -> Path:
-    """The folder for one kind of file: ``TICKETCTL_HOME`` moves all of them, else the platform decides."""
+    """Return the folder for one kind of file: ``TICKETCTL_HOME``, else the platform's. ``FileError`` without a home."""
+    if folder := find_directory(kind, environ):
+        return folder
+    raise FileError(
+        "there is no home folder: HOME is not set, and the system does not know this user",
+        hint="set HOME, or TICKETCTL_HOME, to a folder of yours",
+    )
+
+
+def find_directory(kind: Kind, environ: Mapping[str, str]) -> Path | None:
+    """Return the folder, or ``None`` if the user has no home folder, and so no file of this kind."""
     if home := environ.get("TICKETCTL_HOME"):
         try:
             return Path(home).expanduser().absolute()
         except RuntimeError as error:
             raise FileError(f"TICKETCTL_HOME is {home!r}: {error}", hint="set it to a folder of yours") from None
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / _MACOS[kind] / "ticketctl"
-    return Path(environ.get(f"XDG_{kind.upper()}_HOME") or Path.home() / _XDG[kind]) / "ticketctl"
+    if sys.platform != "darwin" and (moved := environ.get(f"XDG_{kind.upper()}_HOME")):
+        return Path(moved) / "ticketctl"
+    try:
+        user = Path.home()
+    except RuntimeError:
+        return None
+    return user / (f"Library/{_MACOS[kind]}" if sys.platform == "darwin" else _XDG[kind]) / "ticketctl"
+
+
+def cache_file(name: str, environ: Mapping[str, str]) -> Path | None:
+    """Return the path of a cache file; ``None`` if there is no folder for it: everything works without a cache."""
+    folder = find_directory("cache", environ)
+    return folder and folder / name
 
 
 def read_json(path: Path, *, hint: str) -> Any:
-    """The document in a file, ``None`` where there is no file; ``FileError`` where it cannot be read."""
+    """Return the document in a file, ``None`` if there is no file; ``FileError`` if it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -38,7 +58,7 @@ def read_json(path: Path, *, hint: str) -> Any:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Replace a file in one step, so that no reader ever sees half of it; mode 0600."""
+    """Replace a file in one step, so that a reader never sees half of it; mode 0600."""
     import tempfile
 
     temporary = ""

@@ -60,15 +60,15 @@ class Block:
         return range(self.first, self.last + 1, self.increment)
 
     def as_dict(self) -> dict[str, Any]:
-        """The block as ``--json`` prints it, with the names of the HTTP contract."""
+        """The block as ``--json`` prints it, with the field names of the HTTP API."""
         return {**asdict(self), "possible_gaps": list(self.possible_gaps)}
 
 
 @dataclass(frozen=True)
 class Counter:
-    """Where a counter stands. ``minted_at`` is in epoch milliseconds, ``None`` before the first mint.
+    """The state of a counter. ``minted_at`` is in epoch milliseconds, ``None`` before the first mint.
 
-    ``region`` is ``None`` where the counter was asked for at a URL that names none.
+    ``region`` is ``None`` if the counter was read through a URL that does not name a region.
     """
 
     partition: str
@@ -82,12 +82,12 @@ class Counter:
 
     @property
     def offset(self) -> int:
-        """Its lane's residue as a number from 1 to ``increment``."""
+        """The residue of its lane, from 1 to ``increment``."""
         return (self.last - 1) % self.increment + 1
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> "Counter":
-        """Read what ``/status`` and the table give; ``ValueError`` where it is not that."""
+        """Read the answer of ``/status`` or of the table; ``ValueError`` if it is not one."""
         partition = _member(answer, "partition", str)
         minted_at = None if answer.get("minted_at", ...) is None else _member(answer, "minted_at", int)
         numbers = {name: _member(answer, name, int) for name in ("increment", "ceiling", "remaining")}
@@ -109,7 +109,7 @@ def _member(answer: Mapping[str, Any], name: str, kind: type[T]) -> T:
 
 @dataclass(frozen=True)
 class StackOutputs:
-    """A deployed stack: where it is, what to call, and the lane in which its default counter starts."""
+    """A deployed stack: its place, its URL and table, and the lane in which new counters start."""
 
     account: str
     region: str

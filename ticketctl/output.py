@@ -1,13 +1,15 @@
-"""The only writer: answers to stdout (tickets, tables, JSON), everything else to stderr."""
+"""The only writer of results. stdout gets results (tickets, tables, JSON), stderr everything else."""
 
 import errno
 import io
 import json
+import re
 import select
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TextIO
 
 from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError
 from ticketctl.models import Block, Counter
@@ -18,10 +20,12 @@ if TYPE_CHECKING:
 
 PLAIN_PROGRESS_SECONDS = 10.0
 PORTION = 4096  # what a pipe that has room takes without blocking (PIPE_BUF)
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 
 
-class UndeliveredError(Exception):
-    """stdout took only the first ``lines`` lines of what it was given; without a ``cause`` it was Ctrl-C."""
+class ShortWriteError(Exception):
+    """stdout accepted only the first ``lines`` lines. Without a ``cause`` it was Ctrl-C."""
 
     def __init__(self, lines: int, cause: OSError | None) -> None:
         super().__init__(str(cause))
@@ -30,11 +34,164 @@ class UndeliveredError(Exception):
 
 
 Advance = Callable[[int], None]
-"""Told how much of a long work is done, in all."""
+"""Called with how much of a long task is done, in total."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its heading, and if its cells are numbers, which are aligned to the right."""
+
+    heading: str
+    is_number: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command prints, in every format: ``document`` as JSON, ``rows`` of cells for people and in pipes.
+
+    With ``columns`` the rows are a table on a terminal. A cell beyond the last column is shown only in a pipe.
+    """
+
+    document: Any
+    rows: Sequence[Sequence[str]] = ()
+    columns: Sequence[Column] = ()
+    title: str = ""
+
+
+class Format(Protocol):
+    """How results and messages are written. To add a format, add a class, and choose it in ``choose_format``."""
+
+    is_for_people: bool
+    """Whether a person reads stderr: then notes and progress are shown."""
+
+    def block(self, block: Block, *, ranges: bool) -> list[str]:
+        """Return a block's lines: one per ticket, or one for all of them."""
+        ...
+
+    def result(self, result: Result) -> str:
+        """Return a result as it is printed."""
+        ...
+
+    def pages(self, name: str, pages: Iterable[Result]) -> Iterator[str]:
+        """Yield one result of many pages, whose documents are lists of what ``name`` says."""
+        ...
+
+    def message(self, kind: str, text: str) -> str:
+        """Return a warning or a detail."""
+        ...
+
+    def error(self, error: TicketctlError) -> str:
+        """Return an error; empty if there is nothing to say."""
+        ...
+
+
+class PlainText:
+    """Cells separated by tabs, one line per row: for pipes."""
+
+    is_for_people = True
+
+    def block(self, block: Block, *, ranges: bool) -> list[str]:
+        """Return the tickets, or with ``ranges`` the first, the last and the step."""
+        if ranges:
+            return [f"{block.first}\t{block.last}\t{block.increment}"]
+        return [str(ticket) for ticket in block.tickets]
+
+    def result(self, result: Result) -> str:
+        """Return the rows."""
+        return "".join("\t".join(map(printable, row)) + "\n" for row in result.rows)
+
+    def pages(self, name: str, pages: Iterable[Result]) -> Iterator[str]:  # noqa: ARG002 - only JSON names them
+        """Yield the rows of each page."""
+        return map(self.result, pages)
+
+    def message(self, kind: str, text: str) -> str:
+        """Return the text; a warning says that it is one."""
+        return f"{kind}: {text}" if kind == "warning" else text
+
+    def error(self, error: TicketctlError) -> str:
+        """Return what happened, and the hint on the last line."""
+        lines = {"error": error.message, "hint": error.hint}
+        return "\n".join(f"{kind}: {_safe(text)}" for kind, text in lines.items() if text)
+
+
+class Tables(PlainText):
+    """Tables: for a terminal."""
+
+    def result(self, result: Result) -> str:
+        """Return the rows as a table, if they have columns."""
+        if not result.columns:
+            return super().result(result)
+        from rich.console import Console
+
+        drawn = Console(file=io.StringIO(), force_terminal=True)
+        with drawn.capture() as captured:
+            drawn.print(table(result))
+        return captured.get()
+
+
+class Json:
+    """JSON documents, one per line."""
+
+    is_for_people = False
+
+    def block(self, block: Block, *, ranges: bool) -> list[str]:  # noqa: ARG002 - a block is a range already
+        """Return the block's document."""
+        return [_json(block.as_dict())]
+
+    def result(self, result: Result) -> str:
+        """Return the document."""
+        return f"{_json(result.document)}\n"
+
+    def pages(self, name: str, pages: Iterable[Result]) -> Iterator[str]:
+        """Yield one document with the list of all pages."""
+        before = f'{{"{name}": ['
+        for page in pages:
+            if page.document:
+                yield before + ", ".join(map(_json, page.document))
+                before = ", "
+        yield f"{before if before != ', ' else ''}]}}\n"
+
+    def message(self, kind: str, text: str) -> str:
+        """Return an object with one member."""
+        return _json({kind: text})
+
+    def error(self, error: TicketctlError) -> str:
+        """Return the error's document."""
+        document = error.as_dict()
+        texts = {name: without_userinfo(document["error"][name]) for name in ("message", "hint")}
+        return _json({"error": {**document["error"], **texts}})
+
+
+def choose_format(*, as_json: bool, on_terminal: bool) -> Format:
+    """Choose how results are written."""
+    if as_json:
+        return Json()
+    return Tables() if on_terminal else PlainText()
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """Escape what can steer a terminal, break a column or reorder a line: controls, newlines, direction marks."""
+    if not _CONTROLS.search(text):
+        return text
+    return _CONTROLS.sub(lambda m: m[0] if m[0] in keep else m[0].encode("unicode_escape").decode(), text)
+
+
+def without_userinfo(text: str) -> str:
+    """Remove the names and passwords from the URLs in a text."""
+    return _USERINFO.sub("***@", text)
+
+
+def _safe(text: str) -> str:
+    """A text for stderr on one line. Tabs separate the cells of a row there, too."""
+    return printable(without_userinfo(text), keep="\t")
+
+
+def _json(document: Any) -> str:
+    return json.dumps(document, ensure_ascii=False)
 
 
 class Output:
-    """Where a command writes. ``stdout`` is unbuffered, so that what it took is known to the byte."""
+    """The streams of a command. ``stdout`` is unbuffered, so that every byte it accepted is known."""
 
     def __init__(
         self,
@@ -50,7 +207,7 @@ class Output:
         self._stdout = stdout
         self._stderr = stderr
         self._environ = environ
-        self.as_json = as_json
+        self._format = choose_format(as_json=as_json, on_terminal=stdout.isatty())
         self._quiet = quiet
         self._verbose = verbose
         self._clock = clock
@@ -58,12 +215,18 @@ class Output:
 
     @property
     def on_terminal(self) -> bool:
-        """Whether a person reads the answers."""
+        """Whether stdout is a terminal."""
         return self._stdout.isatty()
 
-    def lines(self, lines: Iterable[str]) -> None:
-        """Write lines to stdout; ``UndeliveredError`` says how many arrived where it takes no more."""
-        self._write("".join([f"{line}\n" for line in lines]))
+    def block(self, block: Block, *, ranges: bool) -> None:
+        """Write a block. If stdout does not accept all of it, the error names the tickets that were not delivered."""
+        lines = self._format.block(block, ranges=ranges)
+        try:
+            self._write("".join([f"{line}\n" for line in lines]))
+        except ShortWriteError as failure:
+            left = block.tickets[failure.lines * block.count // len(lines) :]
+            span = f"{left[0]} to {left[-1]}, {len(left)} tickets" if len(left) > 1 else str(left[0])
+            raise delivery_error(failure.cause, f"minted but not delivered: {span}") from failure
 
     def _write(self, text: str) -> None:
         rest = memoryview(text.encode("utf-8", errors="backslashreplace"))
@@ -75,99 +238,70 @@ class Output:
                     rest = rest[self._stdout.write(rest[:PORTION]) or 0 :]
         except (OSError, KeyboardInterrupt) as error:
             taken = bytes(whole[: len(whole) - len(rest)]).count(b"\n")
-            raise UndeliveredError(taken, error if isinstance(error, OSError) else None) from error
+            raise ShortWriteError(taken, error if isinstance(error, OSError) else None) from error
 
     def _await_room(self) -> None:
-        """Wait where a signal loses nothing: a write that is cut short by one does not say how far it came."""
+        """Wait until stdout accepts data, since a write that a signal interrupts does not say how much it wrote."""
         if isinstance(self._stdout, io.FileIO):
             select.select([], [self._stdout], [])
 
     def line(self, text: str) -> None:
-        """Write one line of an answer that can be asked for again."""
+        """Write one line of text as it is."""
         self._answer(f"{text}\n")
 
     def _answer(self, text: str) -> None:
         try:
             self._write(text)
-        except UndeliveredError as failure:
-            raise stdout_error(failure.cause) from failure
+        except ShortWriteError as failure:
+            if failure.cause is None:
+                raise KeyboardInterrupt from failure
+            raise delivery_error(failure.cause) from failure
 
-    def document(self, document: Any) -> None:
-        """Write one JSON document on one line."""
-        self.line(json.dumps(document, ensure_ascii=False))
+    def show(self, result: Result) -> None:
+        """Write a result."""
+        self._answer(self._format.result(result))
 
-    def counters(self, pages: Iterable[Sequence[Counter]], *, title: str) -> None:
-        """Write counters as their pages come: tables on a terminal, tab-separated in a pipe, JSON where asked."""
-        if self.as_json:
-            begin = '{"counters": ['
-            for page in pages:
-                documents = (json.dumps(counter.as_dict(), ensure_ascii=False) for counter in page)
-                self._answer(begin + ", ".join(documents))
-                begin = ", "
-            self._answer(f"{begin if begin != ', ' else ''}]}}\n")
-        elif self.on_terminal:
-            from rich.console import Console
-
-            for page in pages:
-                Console().print(counter_table(title, page))
-        else:
-            for page in pages:
-                self._answer("".join([_counter_line(counter) for counter in page]))
-
-    def lanes(self, rows: Sequence[Sequence[str]], *, title: str) -> None:
-        """Write who has which lane: counter, region, offset, increment, share, next ticket, state."""
-        if not self.on_terminal:
-            self._answer("".join("\t".join(row) + "\n" for row in rows))
-            return
-        from rich.console import Console
-        from rich.table import Table
-
-        names = ("counter", "region", "offset", "step", "share", "next ticket", "state")
-        table = Table(*names, title=title, title_justify="left")
-        for column in table.columns[2:6]:
-            column.justify, column.no_wrap = "right", True
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
-
-    def facts(self, facts: Mapping[str, Any]) -> None:
-        """Write names and values, tab-separated, one a line."""
-        for name, value in facts.items():
-            self.line(f"{name}\t{json.dumps(value)}")
+    def pages(self, name: str, pages: Iterable[Result]) -> None:
+        """Write one long result page by page; ``name`` says what its pages list."""
+        for text in self._format.pages(name, pages):
+            self._answer(text)
 
     def note(self, text: str) -> None:
         """Tell a person something on stderr, unless ``--quiet`` or ``--json``."""
-        if not self._quiet and not self.as_json:
-            self._say(text)
+        if not self._quiet and self._format.is_for_people:
+            self._say(_safe(text))
 
     def warn(self, text: str) -> None:
         """Say on stderr what the user must know, even with ``--quiet``."""
-        self._say(json.dumps({"warning": text}, ensure_ascii=False) if self.as_json else f"warning: {text}")
-
-    def ask(self, question: str) -> None:
-        """Put a question on stderr and leave the cursor behind it."""
-        self._stderr.write(question)
-        self._stderr.flush()
+        self._message("warning", text)
 
     def detail(self, text: str) -> None:
         """Say something on stderr with ``--verbose``."""
         if self._verbose:
-            self._say(json.dumps({"detail": text}, ensure_ascii=False) if self.as_json else text)
+            self._message("detail", text)
+
+    def _message(self, kind: str, text: str) -> None:
+        shown = without_userinfo(text)
+        self._say(self._format.message(kind, printable(shown, keep="\t") if self._format.is_for_people else shown))
+
+    def ask(self, question: str) -> None:
+        """Write a question to stderr, without a newline."""
+        self._stderr.write(printable(question, keep="\n"))
+        self._stderr.flush()
 
     def error(self, error: TicketctlError) -> None:
-        """Report an error: JSON where asked, else what happened and the line that helps last."""
-        if self.as_json:
-            self._say(json.dumps(error.as_dict(), ensure_ascii=False))
-            return
-        if error.message:
-            self._say(f"error: {error.message}")
-        if error.hint:
-            self._say(f"hint: {error.hint}")
+        """Report an error on stderr."""
+        if text := self._format.error(error):
+            self._say(text)
+
+    def trace(self, traceback: str) -> None:
+        """Write a traceback to stderr."""
+        self._say(printable(without_userinfo(traceback.rstrip()), keep="\n\t"))
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Advance]:
-        """A bar on stderr where it is a terminal; elsewhere a line now and then if it takes long."""
-        if self._quiet or self.as_json:
+        """Show a bar on stderr if it is a terminal, else a line every ten seconds."""
+        if self._quiet or not self._format.is_for_people:
             yield lambda done: None
         elif self._moves:
             with self._shown_bar(what, total) as advance:
@@ -177,7 +311,7 @@ class Output:
 
     @contextmanager
     def side_by_side(self, names: Sequence[str]) -> Iterator[Callable[[str, str], None]]:
-        """Tell of work that goes on in several places: ``(name, what)``. On a terminal each has a line that changes."""
+        """Show work in several regions, told with ``(region, text)``. On a terminal each has a line that changes."""
         if len(names) < 2:
             yield lambda name, what: self.note(what)
         elif self._moves:
@@ -194,13 +328,13 @@ class Output:
         columns = (SpinnerColumn(finished_text="-"), TextColumn("{task.description}", markup=False))
         with Progress(*columns, console=Console(file=self._stderr)) as lines:
             tasks = {name: lines.add_task(name, total=None) for name in names}
-            yield lambda name, what: lines.update(tasks[name], description=f"{name}: {what.strip()}")
+            yield lambda name, what: lines.update(tasks[name], description=_safe(f"{name}: {what.strip()}"))
             for task in tasks.values():
                 lines.update(task, total=1, completed=1)
 
     @property
     def _moves(self) -> bool:
-        silent = self._quiet or self.as_json or bool(self._environ.get("CI"))
+        silent = self._quiet or not self._format.is_for_people or bool(self._environ.get("CI"))
         return self._stderr.isatty() and not silent
 
     def _say(self, text: str) -> None:
@@ -208,7 +342,7 @@ class Output:
             self._stderr.write(f"{text}\n")
             self._stderr.flush()
         except (OSError, UnicodeEncodeError):
-            return  # nobody listens; the exit code still speaks
+            return  # nobody reads it; the exit code still says what happened
 
     @contextmanager
     def _shown_bar(self, what: str, total: int) -> Iterator[Advance]:
@@ -226,7 +360,7 @@ class Output:
 
     @contextmanager
     def _bar_aside(self) -> Iterator[None]:
-        """Take the bar away while answers are written to the same terminal."""
+        """Hide the bar while results are written to the same terminal."""
         if self._bar is None or not self.on_terminal:
             yield
             return
@@ -256,7 +390,7 @@ class Output:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Show counters again and again: a live table on a terminal, else each counter when it has changed."""
-        if self.on_terminal and not self.as_json:
+        if isinstance(self._format, Tables):
             self._watch_live(look, title, every, sleep)
         shown: dict[tuple[str | None, str], Counter] = {}
         while True:
@@ -264,14 +398,8 @@ class Output:
                 place = (counter.region, counter.partition)
                 if shown.get(place) != counter:
                     shown[place] = counter
-                    self._counter(counter)
+                    self.show(one_counter(counter, title=title))
             sleep(every)
-
-    def _counter(self, counter: Counter) -> None:
-        if self.as_json:
-            self.document(counter.as_dict())
-        else:
-            self._answer(_counter_line(counter))
 
     def _watch_live(
         self, look: Callable[[], Sequence[Counter]], title: str, every: float, sleep: Callable[[float], None]
@@ -281,37 +409,64 @@ class Output:
 
         with Live(console=Console(), auto_refresh=False) as live:
             while True:
-                live.update(counter_table(title, look()), refresh=True)
+                live.update(table(counter_list(look(), title=title)), refresh=True)
                 sleep(every)
 
 
-def counter_table(title: str, counters: Iterable[Counter]) -> "Table":
-    """Counters for a person's eyes; their lanes and regions where there is more than one."""
+def table(result: Result) -> "Table":
+    """A result as a table for a terminal. Its cells are text, never markup, and no number is cut."""
     from rich.table import Table
     from rich.text import Text
 
-    rows = [(counter, counter_row(counter)) for counter in counters]
-    shown = ["counter", "last ticket", "step", "left", "last minted", "state"]
-    if len({counter.region for counter, _ in rows}) > 1:
-        shown += ["offset", "region"]
-    table = Table(*shown, title=title, title_justify="left")
-    for column in [*table.columns[1:4], *table.columns[6:7]]:
-        column.justify, column.no_wrap = "right", True
-    for _, row in rows:
-        table.add_row(*(Text(cell, overflow="fold") for cell in row[: len(shown)]))
-    return table
+    drawn = Table(title=Text(printable(result.title)), title_justify="left")
+    for column in result.columns:
+        right = column.is_number
+        drawn.add_column(column.heading, justify="right" if right else "left", no_wrap=right)
+    for row in result.rows:
+        drawn.add_row(*(Text(printable(cell), overflow="fold") for cell in row[: len(result.columns)]))
+    return drawn
+
+
+def counter_list(counters: Sequence[Counter], *, title: str, document: Any = None) -> Result:
+    """Counters as a list. On a terminal their lanes and regions are shown only if there are several regions."""
+    columns = [
+        Column("counter"),
+        Column("last ticket", is_number=True),
+        Column("step", is_number=True),
+        Column("left", is_number=True),
+        Column("last minted"),
+        Column("state"),
+    ]
+    if len({counter.region for counter in counters}) > 1:
+        columns += [Column("offset", is_number=True), Column("region")]
+    rows = [counter_row(counter) for counter in counters]
+    listed = [counter.as_dict() for counter in counters]
+    return Result(listed if document is None else document, rows, columns, title)
+
+
+def one_counter(counter: Counter, *, title: str) -> Result:
+    """A counter alone: as JSON it is the document itself."""
+    return counter_list([counter], title=title, document=counter.as_dict())
 
 
 def counter_row(counter: Counter) -> Sequence[str]:
     """A counter's cells: name, last ticket, step, how many are left, last mint (UTC), state, offset, region."""
     numbers = (counter.last, counter.increment, counter.remaining)
     state = "frozen" if counter.frozen else "mints"
-    where = (str(counter.offset), counter.region or "-")
-    return [counter.partition, *map(str, numbers), _utc(counter.minted_at), state, *where]
+    return [
+        printable(counter.partition),
+        *map(str, numbers),
+        _utc(counter.minted_at),
+        state,
+        str(counter.offset),
+        counter.region or "-",
+    ]
 
 
-def _counter_line(counter: Counter) -> str:
-    return "\t".join(counter_row(counter)) + "\n"
+def lanes(rows: Sequence[Sequence[str]], *, title: str, document: Any = None) -> Result:
+    """Which region has which lane; the rows are: counter, region, offset, increment, share, next ticket, state."""
+    numbers = [Column(name, is_number=True) for name in ("offset", "step", "share", "next ticket")]
+    return Result(document, rows, [Column("counter"), Column("region"), *numbers, Column("state")], title)
 
 
 def _utc(epoch_ms: int | None) -> str:
@@ -323,29 +478,20 @@ def _utc(epoch_ms: int | None) -> str:
         return str(epoch_ms)
 
 
-def block_lines(block: Block, *, as_json: bool, ranges: bool) -> list[str]:
-    """A block's lines: one a ticket, or one in all (JSON; or first, last and step, tab-separated)."""
-    if as_json:
-        return [json.dumps(block.as_dict(), ensure_ascii=False)]
-    if ranges:
-        return [f"{block.first}\t{block.last}\t{block.increment}"]
-    return [str(ticket) for ticket in block.tickets]
+def delivery_error(cause: OSError | None, story: str = "") -> TicketctlError:
+    """Return the error for a failed write to stdout: Ctrl-C (no ``cause``), a closed pipe, or any other failure.
 
-
-def stdout_error(cause: OSError | None, story: str = "") -> TicketctlError:
-    """What it means that stdout takes no more: Ctrl-C, a reader that has closed the pipe, else a failure.
-
-    ``story`` says what was lost; without one the answer can be asked for again.
+    ``story`` says what was lost; without it, running the command again gives the same result.
     """
     if cause is None:
         return InterruptedRunError(f"interrupted; {story}" if story else "interrupted")
     if cause.errno == errno.EPIPE:
         return ClosedPipeError(story)
-    hint = "free some space" if cause.errno == errno.ENOSPC else "give it a stdout that takes what is written"
-    message = f"{story} ({cause.strerror})" if story else f"the answer could not be written: {cause.strerror}"
+    hint = "free some space" if cause.errno == errno.ENOSPC else "redirect stdout to a file or pipe that can be written"
+    message = f"{story} ({cause.strerror})" if story else f"the result could not be written: {cause.strerror}"
     return PartialError(message, hint=hint)
 
 
 def standard_output() -> BinaryIO:
-    """This process's stdout without a buffer of Python's."""
+    """Open this process's stdout without Python's buffer."""
     return open(1, "wb", buffering=0, closefd=False)

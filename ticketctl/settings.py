@@ -9,11 +9,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ticketctl.errors import FileError, NoRegionError, UsageError
-from ticketctl.files import directory
+from ticketctl.files import find_directory
 
 LOCAL_REGION = "us-east-1"
 REGION = r"[a-z]{2,}(-[a-z]+)+-\d+"
-"""What every region's name looks like."""
+"""A regular expression for the names of AWS regions."""
 
 _AWS_VARIABLES = {
     "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
@@ -36,9 +36,9 @@ _DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What a command works with. ``timeout`` is in seconds; ``origins`` names where each value came from.
+    """The settings of a command. ``timeout`` is in seconds; ``origins`` says where each value came from.
 
-    ``regions`` are those of the stack, in the order in which they are tried; ``region`` is the first of them.
+    ``regions`` are the stack's regions in the order in which they are tried; ``region`` is the first of them.
     """
 
     stack: str
@@ -54,16 +54,16 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def in_region(self, region: str) -> "Settings":
-        """The same for one region."""
+        """The same settings for one region."""
         return replace(self, region=region, regions=(region,))
 
     def require_region(self) -> str:
-        """The region, or an error that says where it was looked for."""
+        """Return the region, or raise an error that lists the places that were searched."""
         if self.region is None:
             raise NoRegionError(
-                "no region is set; looked at --region, TICKETCTL_REGIONS, TICKETCTL_REGION, AWS_REGION, "
+                "no region is set; searched --region, TICKETCTL_REGIONS, TICKETCTL_REGION, AWS_REGION, "
                 "AWS_DEFAULT_REGION, ticketctl's configuration file and the AWS profile",
-                hint="add --region REGION, or try it without AWS: ticketctl next --local",
+                hint="pass --region REGION, or try it without AWS: ticketctl next --local",
             )
         return self.region
 
@@ -75,10 +75,9 @@ def resolve(
     profile_region: Callable[[str | None], str | None] = lambda profile: None,
     deployed: Callable[[Mapping[str, Any]], Sequence[str]] = lambda values: (),
 ) -> Settings:
-    """Settle every setting. ``flags`` has those that were typed; their ``region`` may be several.
+    """Resolve every setting. ``flags`` has those of the command line; their ``region`` may be a list.
 
-    ``profile_region`` looks into the AWS profile, ``deployed`` tells in which regions the stack of the settings
-    was deployed before.
+    ``profile_region`` reads the region of an AWS profile, ``deployed`` the regions of the stack's last deployment.
     """
     typed = flags.get("region")
     flags = {**flags, "region": None, "regions": [typed] if isinstance(typed, str) else typed or None}
@@ -100,7 +99,7 @@ def resolve(
         elif origins["url"] == "--url" and origins["via"] != "--via":
             values["via"], origins["via"] = "url", f"--url, against {origins['via']}"
         else:
-            raise UsageError("--url and --via dynamodb exclude each other", hint="leave one of them out")
+            raise UsageError("--url and --via dynamodb cannot be combined", hint="remove one of them")
     return Settings(**values, origins=origins)
 
 
@@ -110,7 +109,7 @@ def _resolve_regions(
     profile_region: Callable[[str | None], str | None],
     deployed: Callable[[Mapping[str, Any]], Sequence[str]],
 ) -> None:
-    """The regions: those that were named, else where the stack was deployed before, the one we are in first."""
+    """Resolve the regions: as set, else those of the last deployment, with the current region first."""
     is_said = origins["regions"] in ("--region", "TICKETCTL_REGIONS")
     if values["regions"] is not None and (is_said or origins["region"] != "TICKETCTL_REGION"):
         values["regions"] = _region_names(values["regions"], origins["regions"])
@@ -123,7 +122,7 @@ def _resolve_regions(
     before = () if values["url"] or origins["region"] == "TICKETCTL_REGION" else tuple(deployed(values))
     if before and home in (None, *before):
         values["regions"] = tuple(dict.fromkeys([home or before[0], *before]))
-        origins["regions"] = "where the stack was deployed before"
+        origins["regions"] = "the last deployment"
         if home is None:
             values["region"], origins["region"] = before[0], origins["regions"]
         return
@@ -136,7 +135,7 @@ def _resolve_regions(
 def _region_names(value: Any, origin: str) -> tuple[str, ...]:
     names = re.split(r"[\s,]+", value.strip(" ,")) if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not names:
-        raise UsageError(f"regions is {value!r} (from {origin}), not a list of regions")
+        raise UsageError(f"invalid value {value!r} for regions (from {origin}): use a list of regions")
     return tuple(dict.fromkeys(str(_checked("region", name, origin)) for name in names))
 
 
@@ -160,7 +159,10 @@ def _setting(
 
 
 def _configuration(environ: Mapping[str, str]) -> tuple[Path, Mapping[str, Any]]:
-    file = directory("config", environ) / "config.toml"
+    folder = find_directory("config", environ)
+    if folder is None:
+        return Path("config.toml"), {}
+    file = folder / "config.toml"
     try:
         text = file.read_text("utf-8")
     except FileNotFoundError:
@@ -175,23 +177,23 @@ def _configuration(environ: Mapping[str, str]) -> tuple[Path, Mapping[str, Any]]
         raise _unreadable(file, error) from None
     if unknown := sorted(contents.keys() - _DEFAULTS.keys()):
         raise FileError(
-            f"{file} has unknown settings: {', '.join(unknown)}", hint=f"known are: {', '.join(sorted(_DEFAULTS))}"
+            f"{file} has unknown settings: {', '.join(unknown)}", hint=f"known settings: {', '.join(sorted(_DEFAULTS))}"
         )
     return file, contents
 
 
 def _unreadable(file: Path, error: Exception) -> FileError:
-    return FileError(f"{file} cannot be read: {error}", hint="mend or remove the file")
+    return FileError(f"{file} cannot be read: {error}", hint="fix or remove the file")
 
 
 def _make_local(values: dict[str, Any], origins: dict[str, str], flags: Mapping[str, Any]) -> None:
-    """The embedded AWS takes nothing from the settings of a real one: a region said to ticketctl, a typed --url."""
+    """Drop what is meant for real AWS. Only ticketctl's own region and a --url on the command line stay."""
     for name in ("profile", "endpoint_url"):
         if flags.get(name) is not None:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(
-                f"{flag} has no meaning with the embedded AWS (local from {origins['local']})",
-                hint=f"leave {flag} out, or add --no-local",
+                f"{flag} cannot be used with the embedded AWS (local from {origins['local']})",
+                hint=f"remove {flag}, or pass --no-local",
             )
         values[name], origins[name] = None, "default"
     if flags.get("url") is None:
@@ -202,21 +204,22 @@ def _make_local(values: dict[str, Any], origins: dict[str, str], flags: Mapping[
 
 def _checked(name: str, value: Any, origin: str) -> Any:
     if name not in ("local", "timeout") and not isinstance(value, str | None):
-        raise UsageError(f"{name.replace('_', '-')} is {value!r} (from {origin}), not text", hint="put it into quotes")
+        raise UsageError(f"{name.replace('_', '-')} is {value!r} (from {origin}), not text", hint="quote it")
     match name:
         case "timeout":
             return _seconds(value, origin)
         case "via" if value not in ("url", "dynamodb"):
-            raise UsageError(f"via is {value!r} (from {origin})", hint="use url or dynamodb")
+            raise UsageError(f"invalid value {value!r} for via (from {origin})", hint="use url or dynamodb")
         case "stack" if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{2,127}", str(value)):
             raise UsageError(
-                f"the stack name {value!r} (from {origin}) is not one",
-                hint="3 to 128 letters, digits and hyphens, a letter first",
+                f"invalid stack name {value!r} (from {origin})",
+                hint="use 3 to 128 letters, digits and hyphens, starting with a letter",
             )
         case "region" if value is not None and not re.fullmatch(REGION, str(value)):
-            raise UsageError(f"the region {value!r} (from {origin}) is not one", hint="for example us-east-1")
+            raise UsageError(f"invalid region {value!r} (from {origin})", hint="use a name like us-east-1")
         case "url" | "endpoint_url" if value is not None and not _is_http(str(value)):
-            raise UsageError(f"{value!r} (from {origin}) is not an http or https URL")
+            shown = str(value).rpartition("@")  # what precedes it may be a password
+            raise UsageError(f"{'***@' * bool(shown[1]) + shown[2]!r} (from {origin}) is not an http or https URL")
         case "partition" if value is not None:
             return _name(str(value), origin)
     return value
@@ -234,7 +237,7 @@ def _is_http(url: str) -> bool:
 
 def _name(value: str, origin: str) -> str:
     if not value or any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise UsageError(f"the counter's name {value!r} (from {origin}) is empty or not Unicode text")
+        raise UsageError(f"invalid counter name {value!r} (from {origin}): it is empty or not Unicode text")
     return value
 
 
@@ -243,7 +246,7 @@ def _boolean(value: Any, origin: str) -> bool:
     try:
         return words[str(value).lower()]
     except KeyError:
-        raise UsageError(f"local is {value!r} (from {origin})", hint="use 1 or 0") from None
+        raise UsageError(f"invalid value {value!r} for local (from {origin})", hint="use 1 or 0") from None
 
 
 def _seconds(value: Any, origin: str) -> float:
@@ -252,5 +255,5 @@ def _seconds(value: Any, origin: str) -> float:
     except (TypeError, ValueError):
         seconds = math.nan
     if not 0 < seconds <= 3600:
-        raise UsageError(f"the timeout {value!r} (from {origin}) is not a number of seconds from 0 to 3600")
+        raise UsageError(f"invalid timeout {value!r} (from {origin}): use a number of seconds above 0, up to 3600")
     return seconds

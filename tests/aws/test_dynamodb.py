@@ -33,7 +33,7 @@ from tests.support.dynamodb_server import (
     then_closes,
 )
 from ticketctl.aws.account import Aws
-from ticketctl.aws.dynamodb import plain_sender, timed_sdk_sender
+from ticketctl.aws.dynamodb import needs_sdk, plain_sender, timed_sdk_sender
 from ticketctl.deadline import Deadline
 from ticketctl.errors import (
     AccessError,
@@ -431,3 +431,14 @@ def test_a_key_that_cannot_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
         assert server.requests == []
     assert isinstance(error, NotMintedError)
     assert "s3cr3t-token" not in error.message
+
+
+def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without a home folder has no AWS configuration file, and so no reason for the SDK."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    assert needs_sdk("us-east-1", {}) is False

@@ -15,7 +15,7 @@ from tests.benchmarks.table import Row
 from tests.support.other_tools import cdk_environment, install_aws, install_cdk
 from ticketctl.deployments.cache import StackCache, key_of
 from ticketctl.embedded.engine import LocalAws
-from ticketctl.files import directory
+from ticketctl.files import cache_file
 from ticketctl.handler import bundle_root
 
 RUNS = 21
@@ -85,7 +85,7 @@ def _mints(environ: dict[str, str], aws: list[str]) -> Iterator[Row]:
 
 def remember(environ: dict[str, str], stack: str, url: str) -> None:
     """Put another address of a stack's function into the cache of the commands, which sign for it as before."""
-    cache = StackCache(directory("cache", environ) / "stacks.json")
+    cache = StackCache(cache_file("stacks.json", environ))
     key = key_of(
         stack=stack, region=environ["AWS_REGION"], endpoint=environ["AWS_ENDPOINT_URL"], profile=None, environ=environ
     )

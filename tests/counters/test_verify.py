@@ -1,7 +1,10 @@
 """``verify``: what the workers' records add up to."""
 
 import itertools
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -134,6 +137,31 @@ def test_lists_are_cut_at_a_hundred() -> None:
         list(range(-300, -200)),
         list(range(1, 101)),
     )
+
+
+def test_interrupted() -> None:
+    """Ctrl-C ends the proof at once, even while every worker waits for an answer."""
+    answers, asked = threading.Event(), threading.Barrier(3)
+
+    def mint() -> int:
+        asked.wait()
+        answers.wait(30)
+        return 1
+
+    def interrupt() -> None:
+        asked.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=interrupt, daemon=True).start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run([(mint, ALL), (mint, ALL)], 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        answers.set()
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def cache(tmp_path: Path) -> StackCache:
 
 def test_nothing_known(cache: StackCache) -> None:
     """Without a file nothing is known, and asking writes none."""
+    assert cache.path
     assert (cache.get("here"), cache.path.exists()) == (None, False)
 
 
@@ -52,6 +53,7 @@ def test_forget(cache: StackCache) -> None:
 def test_file(cache: StackCache) -> None:
     """The file says its version."""
     cache.put("here", TICKETS)
+    assert cache.path
     assert json.loads(cache.path.read_text(encoding="utf-8")) == {
         "version": 1,
         "stacks": {
@@ -86,6 +88,7 @@ def test_file(cache: StackCache) -> None:
 )
 def test_another_file(cache: StackCache, document: Any) -> None:
     """A file that is no cache of this version is an error that names it and says to remove it."""
+    assert cache.path
     cache.path.write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(FileError, match=re.escape(str(cache.path))) as caught:
         cache.get("here")
@@ -94,6 +97,7 @@ def test_another_file(cache: StackCache, document: Any) -> None:
 
 def test_broken_file(cache: StackCache) -> None:
     """A file that is not JSON is an error that names it and says to remove it."""
+    assert cache.path
     cache.path.write_text("{", encoding="utf-8")
     with pytest.raises(FileError, match=re.escape(f"{cache.path} cannot be read")) as caught:
         cache.put("here", TICKETS)
@@ -135,3 +139,10 @@ def test_keys_differ(other: dict[str, Any]) -> None:
         "environ": {},
     }
     assert key_of(**asked) != key_of(**asked | other)
+
+
+def test_no_home() -> None:
+    """Without a folder nothing is known, and what is to be remembered is not."""
+    cache = StackCache(None)
+    cache.put("here", TICKETS)
+    assert cache.get("here") is None

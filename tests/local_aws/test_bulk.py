@@ -207,7 +207,7 @@ def test_an_error_beside_blocks_in_flight_is_partial_in_json(ticketctl: Ticketct
 
 
 def test_an_error_before_anything_was_printed_is_itself(ticketctl: Ticketctl, counters: Counters) -> None:
-    """Where no block in flight was minted, the first refusal is the answer: exit 6, nothing on stdout."""
+    """If no block in flight was minted, the first refusal is the answer: exit 6, nothing on stdout."""
     name = next(_names)
     make_counter(counters, name, ceiling=5)
     refused = ticketctl("fetch", "60", "--block", "10", "--concurrency", "3", "-p", name, *WHERE)
@@ -402,7 +402,7 @@ def test_all_counters_are_one_document(ticketctl: Ticketctl, many: Sequence[str]
 def test_the_first_counters_are_shown_before_the_last_are_read(
     environ: dict[str, str], aws: Aws, many: Sequence[str], command: tuple[str, ...]
 ) -> None:
-    """A counter that moves after the first line came out is shown where it has moved to."""
+    """A counter that moves after the first line was printed is shown with its new ticket."""
     counters = Counters(aws.client("dynamodb"), MANY, region=REGION)
     to = last_of(counters, many[-1]) + 1
     with started(environ, *command, "--local", "--stack", MANY) as process:

@@ -2,16 +2,46 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.local_aws.conftest import REGION, Result, Ticketctl
+from tests.support.interruptible import SIGNALS, interruptible
+from ticketctl.cli import whole_command_line
 from ticketctl.embedded.engine import Engine
 
 LEFT = 2**53 - 1
+
+
+BEGINNING = ("counter create", "next", "fetch", "status", "url", "diff", "regions", "counter")
+"""The commands whose examples run first, in this order: the others work on what these make."""
+NOT_RUN = re.compile(
+    "--watch|--follow|--out|--region|--delete-tickets|local (up|down|reset|env)|synth --stack|verify$|--via|1000000"
+)
+"""Examples that take long or never end, need another region, stack or extra, or stop the engine of all tests."""
+EXIT_CODES = {"diff --max-count 1000 --exit-code": 9, "destroy": 2}  # changes found; nobody to confirm
+
+
+def examples() -> list[str]:
+    """The arguments in the examples of every command's help."""
+    app = whole_command_line()
+    commands = [*app.registered_commands]
+    for group in app.registered_groups:
+        assert group.typer_instance
+        commands += group.typer_instance.registered_commands
+    lines = [line.strip() for command in commands for line in (command.epilog or "").splitlines()[2:]]
+    found = [line.removeprefix("ticketctl ") for line in lines if not NOT_RUN.search(line)]
+    rank = {name: place for place, name in enumerate(BEGINNING)}
+    return sorted(
+        found, key=lambda line: min((rank[name] for name in rank if line.startswith(name)), default=len(rank))
+    )
 
 
 def where(stack: str) -> tuple[str, ...]:
@@ -22,6 +52,18 @@ def test_next_prints_the_number_alone(ticketctl: Ticketctl, deployed: str) -> No
     """Stdout is the number and a newline; stderr is empty."""
     assert ticketctl("next", *where(deployed)) == Result(0, "1\n", "")
     assert ticketctl("next", "--via", "dynamodb", *where(deployed)) == Result(0, "2\n", "")
+
+
+def test_examples(ticketctl: Ticketctl, tmp_path: Path, deployed: str) -> None:
+    """The examples in the help do what they say, as they stand, in the embedded AWS."""
+    (tmp_path / "numbers.txt").write_text("7000\n", encoding="utf-8")
+    (tmp_path / "orders.csv").write_text("id,name\n8000,a\n", encoding="utf-8")
+    found = examples()
+    assert len(found) > 20
+    for line in found:
+        place = () if line.startswith("local ") else where(deployed)
+        run = ticketctl(*shlex.split(line), *place, cwd=tmp_path)
+        assert (line, run.returncode) == (line, EXIT_CODES.get(line, 0)), run.stderr
 
 
 def test_next_as_json(ticketctl: Ticketctl, deployed: str) -> None:
@@ -68,7 +110,7 @@ def test_error_as_json(ticketctl: Ticketctl, deployed: str) -> None:
 def test_status(ticketctl: Ticketctl, deployed: str) -> None:
     """Status shows the counters in the order of their names, tab-separated in a pipe, and mints nothing."""
     assert ticketctl("status", *where(deployed)) == Result(
-        0, "", "no counter yet; the first ticketctl next starts one\n"
+        0, "", "no counter yet; the first `ticketctl next` creates one\n"
     )
     ticketctl("fetch", "3", *where(deployed))
     ticketctl("counter", "create", "orders", *where(deployed))
@@ -92,7 +134,7 @@ def test_status_of_an_unknown_counter(ticketctl: Ticketctl, deployed: str) -> No
 
 
 def test_fetch_many(ticketctl: Ticketctl, deployed: str) -> None:
-    """25,000 tickets come in blocks, one a line, each once; stderr is empty."""
+    """25,000 tickets come in blocks, one per line, each once; stderr is empty."""
     result = ticketctl("fetch", "25000", *where(deployed))
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [str(ticket) for ticket in range(1, 25_001)]
@@ -145,54 +187,41 @@ def test_fetch_onto_a_full_disk(environ: dict[str, str], deployed: str) -> None:
     )
 
 
-def test_fetch_interrupted(environ: dict[str, str], tmp_path: Path, deployed: str) -> None:
-    """Ctrl-C exits 130 and says how many tickets were printed."""
+@pytest.mark.parametrize("number", SIGNALS)
+def test_fetch_interrupted(environ: dict[str, str], tmp_path: Path, deployed: str, number: signal.Signals) -> None:
+    """Ctrl-C, SIGTERM and SIGHUP exit 130 and say how many tickets were printed."""
     printed = tmp_path / "tickets"
     with printed.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ticketctl", "fetch", "100000", "--block", "10", *where(deployed)],
-            env=environ,
-            stdout=file,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = interruptible(environ, "fetch", "100000", "--block", "10", *where(deployed), stdout=file)
         while printed.stat().st_size == 0:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     count = len(printed.read_text().splitlines())
     assert stderr == f"error: interrupted; {count} of 100000 tickets were printed, up to 10 more may be spent\n"
 
 
-def test_fetch_interrupted_while_it_prints(environ: dict[str, str], ticketctl: Ticketctl, deployed: str) -> None:
-    """Ctrl-C before a full pipe is emptied names the tickets that were minted and not delivered."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ticketctl", "fetch", "30000", *where(deployed)],
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+@pytest.mark.parametrize("number", SIGNALS)
+def test_fetch_interrupted_while_it_prints(
+    environ: dict[str, str], ticketctl: Ticketctl, deployed: str, number: signal.Signals
+) -> None:
+    """A signal before a full pipe is emptied: the tickets that were minted and not delivered are named."""
+    process = interruptible(environ, "fetch", "30000", *where(deployed))
     while ticketctl("status", *where(deployed)).stdout.split("\t")[1:2] not in (["20000"], ["30000"]):
         time.sleep(0.1)  # the pipe holds less than two blocks: the second is being written
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     stdout, stderr = process.communicate(timeout=60)
-    whole = stdout[: stdout.rindex(b"\n")].count(b"\n") + 1
+    whole = stdout.count("\n")
     last = 20_000
     story = f"error: interrupted; minted but not delivered: {whole + 1} to {last}, {last - whole} tickets\n"
-    assert (process.returncode, stderr.decode()) == (130, story)
+    assert (process.returncode, stderr) == (130, story)
 
 
 def test_watch(environ: dict[str, str], ticketctl: Ticketctl, deployed: str) -> None:
     """In a pipe --watch prints a counter when it has changed, until it is stopped."""
     ticketctl("next", *where(deployed))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ticketctl", "status", "--watch", "--json", "--interval", "0.1", *where(deployed)],
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = interruptible(environ, "status", "--watch", "--json", "--interval", "0.1", *where(deployed))
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["last"] == 1
     ticketctl("next", *where(deployed))

@@ -63,7 +63,7 @@ def test_destroy_without_an_answer_changes_nothing(ticketctl: Ticketctl, new_sta
     ticketctl("next", *where)
     refused = ticketctl("destroy", *where)
     assert refused.returncode == 2
-    assert refused.stderr.splitlines()[-1] == "hint: add --yes to say yes"
+    assert refused.stderr.splitlines()[-1] == "hint: pass --yes"
     assert ticketctl("next", *where).stdout == "2\n"
 
 
@@ -131,7 +131,7 @@ def test_public_url(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> N
     where = ("--local", "--stack", new_stack)
     asked = ticketctl("deploy", "--public", *where)
     assert asked.returncode == 2
-    assert asked.stderr.splitlines()[-1] == "hint: add --yes to say yes"
+    assert asked.stderr.splitlines()[-1] == "hint: pass --yes"
     opened = ticketctl("deploy", "--public", "--yes", *where)
     assert opened.returncode == 0
     assert httpx.get(opened.stdout.strip(), trust_env=False, timeout=60).json()["last"] == 1

@@ -34,8 +34,8 @@ def test_down_keeps_the_state(bare: dict[str, str]) -> None:
     """After down the counter goes on, at the same address."""
     run(bare, "fetch", "5", "--local")
     address = run(bare, "url", "--local").stdout
-    assert run(bare, "local", "down") == Result(0, "", "stopped; its state is kept\n")
-    assert run(bare, "local", "down") == Result(0, "", "it was not running\n")
+    assert run(bare, "local", "down") == Result(0, "", "stopped the embedded AWS; its state is kept\n")
+    assert run(bare, "local", "down") == Result(0, "", "the embedded AWS was not running\n")
     assert run(bare, "next", "--local") == Result(0, "6\n", "")
     assert run(bare, "url", "--local").stdout == address
 

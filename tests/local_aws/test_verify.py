@@ -1,11 +1,14 @@
 """``verify``: the proof on a stack of one's own, and what it leaves behind."""
 
 import json
+import signal
+import time
 from collections.abc import Callable
 
 import pytest
 
 from tests.local_aws.conftest import Ticketctl
+from tests.support.interruptible import interruptible
 from tests.support.make_counter import make_counter
 from ticketctl.deployments.regional_stack import RegionalStack
 
@@ -64,6 +67,21 @@ def test_through_one_source(ticketctl: Ticketctl, connect: Connect, deployed: st
     assert [name for name, _ in rows] == NAMES
     assert unmeasured({name: json.loads(value) for name, value in rows}) == unmeasured(clean(20))
     assert list(counters.all(pytest.fail)) == [there]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted(environ: dict[str, str], connect: Connect, deployed: str, number: signal.Signals) -> None:
+    """One signal ends it, with 130, and the temporary counter is removed."""
+    counters = connect(stack=deployed).counters()
+    arguments = ("verify", "--workers", "2", "--mints", "100000", "--local", "--stack", deployed)
+    with interruptible(environ, *arguments) as process:
+        while not any(counter.last > 5 for counter in counters.all(pytest.fail)):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stdout, stderr) == (130, "", "")
+    assert list(counters.all(pytest.fail)) == []
 
 
 def test_in_a_lane(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:

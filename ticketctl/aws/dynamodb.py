@@ -104,10 +104,10 @@ def needs_sdk(region: str, environ: Mapping[str, str]) -> bool:
         return True
     if re.match(r"eusc-|[a-z]+-iso", region):  # these partitions have other domains
         return True
-    file = Path(environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
     try:
+        file = Path(environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
         return re.search("endpoint|ca_bundle|services", file.read_text(errors="replace")) is not None
-    except FileNotFoundError:
+    except (FileNotFoundError, RuntimeError):  # a user without a home folder has no such file
         return False
     except OSError:
         return True

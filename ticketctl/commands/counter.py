@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ticketctl.commands.options import Run, command, help_when_bare, integer
+from ticketctl.commands.options import Group, Run, command, help_without_command, integer_range
 from ticketctl.commands.status import show_all
 from ticketctl.errors import FileError
 from ticketctl.models import Counter
+from ticketctl.output import counter_list
 
 if TYPE_CHECKING:
     from ticketctl.counters.sequence import Member
@@ -22,7 +23,10 @@ Name = Annotated[str, typer.Argument(help="The counter's name.")]
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     counter = typer.Typer(
-        help="Create counters, move them forward, freeze them.", invoke_without_command=True, callback=help_when_bare
+        cls=Group,
+        help="Create counters, move them forward, freeze them.",
+        invoke_without_command=True,
+        callback=help_without_command,
     )
     commands: dict[str, Callable[..., None]] = {
         "create": create,
@@ -41,20 +45,26 @@ def create(
     run: Run,
     name: Name,
     start: Annotated[
-        int | None, typer.Option(parser=integer(1), metavar="N", help="First ticket. Default: the first of its lane.")
+        int | None, typer.Option(parser=integer_range(1), metavar="N", help="Start at this ticket. Default: 1.")
     ] = None,
     increment: Annotated[
-        int | None, typer.Option(parser=integer(1), metavar="N", help="Increment of its lane. Default: the stack's.")
+        int | None, typer.Option(parser=integer_range(1), metavar="N", help="Move in this step. Default: the stack's.")
     ] = None,
     offset: Annotated[
-        int | None, typer.Option(parser=integer(1), metavar="N", help="Offset of its lane. Default: the stack's.")
+        int | None,
+        typer.Option(parser=integer_range(1), metavar="N", help="Use the lane of this number. Default: the stack's."),
     ] = None,
     ceiling: Annotated[
         int | None,
-        typer.Option(parser=integer(1), metavar="N", help="Last ticket it may issue. Default: 2^53 - 1."),
+        typer.Option(parser=integer_range(1), metavar="N", help="Issue no ticket above this one. Default: 2^53 - 1."),
     ] = None,
 ) -> None:
-    """Create a counter in every region of the stack. One that exists with these options is not changed."""
+    """Create a counter in every region of the stack. One that exists with these options is not changed.
+
+    Examples:
+        ticketctl counter create orders
+        ticketctl counter create invoices --start 5000 --ceiling 99999
+    """
     from ticketctl.counters import sequence
 
     members = _members_of_stack(run)
@@ -68,10 +78,16 @@ def advance(
     run: Run,
     name: Name,
     to: Annotated[
-        int, typer.Option("--to", parser=integer(1), metavar="N", help="Number that counts as its last ticket.")
+        int,
+        typer.Option("--to", parser=integer_range(1), metavar="N", help="Set the last ticket to this number."),
     ],
 ) -> None:
-    """Move a counter forward, past numbers that were issued elsewhere. Never back."""
+    """Move a counter forward, past numbers that were issued elsewhere. Never back.
+
+    Examples:
+        ticketctl counter advance orders --to 6000
+        ticketctl counter advance orders --to 6000 --json
+    """
     from ticketctl.counters import sequence
 
     _show(run, sequence.advance(_members(run), name, to), "is now past that number")
@@ -81,11 +97,19 @@ def adopt(
     run: Run,
     name: Name,
     from_max: Annotated[
-        str, typer.Option("--from-max", metavar="FILE|-", help="File with one number per line; - reads stdin.")
+        str,
+        typer.Option("--from-max", metavar="FILE|-", help="Read one number per line from this file; - reads stdin."),
     ],
-    column: Annotated[str | None, typer.Option(help="Read this column of a CSV file with a header.")] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Read this column of a CSV file with a header. Default: not CSV.")
+    ] = None,
 ) -> None:
-    """Start a counter above numbers that exist already: create it there, or move it forward."""
+    """Start a counter above numbers that exist already: create it there, or move it forward.
+
+    Examples:
+        ticketctl counter adopt orders --from-max numbers.txt
+        ticketctl counter adopt orders --from-max orders.csv --column id
+    """
     from ticketctl.counters import sequence
     from ticketctl.counters.table import largest_integer
 
@@ -110,21 +134,36 @@ def _opened(path: str) -> Iterator[Iterator[str]]:
 
 
 def freeze(run: Run, name: Name) -> None:
-    """Stop a counter from minting."""
+    """Stop a counter from minting.
+
+    Examples:
+        ticketctl counter freeze orders
+        ticketctl counter freeze orders --json
+    """
     from ticketctl.counters import sequence
 
     _show(run, sequence.freeze(_members(run), name), "is frozen")
 
 
 def thaw(run: Run, name: Name) -> None:
-    """Let a frozen counter mint again."""
+    """Let a frozen counter mint again.
+
+    Examples:
+        ticketctl counter thaw orders
+        ticketctl counter thaw orders --json
+    """
     from ticketctl.counters import sequence
 
     _show(run, sequence.thaw(_members(run), name), "mints again")
 
 
 def list_all(run: Run) -> None:
-    """List all counters."""
+    """List all counters.
+
+    Examples:
+        ticketctl counter list
+        ticketctl counter list --json
+    """
     show_all(run)
 
 
@@ -152,10 +191,8 @@ def _targets(run: Run, members: "Sequence[Member]") -> Sequence[str]:
 
 
 def _show(run: Run, counters: Sequence[Counter], what: str, **facts: bool) -> None:
-    place = run.place_of(counter.region or "" for counter in counters)
-    if run.output.as_json:
-        listed = [counter.as_dict() for counter in counters]
-        run.output.document({**(listed[0] if len(listed) == 1 else {"counters": listed}), **facts})
-        return
+    place = run.describe_regions(counter.region or "" for counter in counters)
+    listed = [counter.as_dict() for counter in counters]
+    document = {**(listed[0] if len(listed) == 1 else {"counters": listed}), **facts}
     run.output.note(f"{counters[0].partition} {what}, in {place}")
-    run.output.counters([counters], title=place)
+    run.output.show(counter_list(counters, title=place, document=document))

@@ -1,4 +1,4 @@
-"""``local``: the embedded AWS by hand."""
+"""``local``: start, stop and inspect the embedded AWS."""
 
 import os
 import time
@@ -6,14 +6,18 @@ from typing import Annotated
 
 import typer
 
-from ticketctl.commands.options import Run, Yes, command, help_when_bare
+from ticketctl.commands.options import Group, Run, Yes, command, help_without_command
 from ticketctl.errors import LocalEngineError
+from ticketctl.output import Result
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     local = typer.Typer(
-        help="The embedded AWS that --local uses.", invoke_without_command=True, callback=help_when_bare
+        cls=Group,
+        help="Start, stop and inspect the embedded AWS that --local uses.",
+        invoke_without_command=True,
+        callback=help_without_command,
     )
     for name, function in {"up": up, "down": down, "status": status, "env": env, "logs": logs, "reset": reset}.items():
         command(local, name, local=True)(function)
@@ -21,61 +25,77 @@ def register(app: typer.Typer) -> None:
 
 
 def up(run: Run) -> None:
-    """Start it and deploy the stack; print its endpoint."""
+    """Start the embedded AWS, deploy the stack and print the endpoint.
+
+    Examples:
+        ticketctl local up
+        ticketctl local up --stack orders --json
+    """
     run.home.look_up()
     engine = run.home.local.ensure()
-    if run.output.as_json:
-        run.output.document({"endpoint_url": engine.endpoint_url, "pid": engine.pid, "port": engine.port})
-    else:
-        run.output.line(engine.endpoint_url)
+    document = {"endpoint_url": engine.endpoint_url, "pid": engine.pid, "port": engine.port}
+    run.output.show(Result(document, [[engine.endpoint_url]]))
 
 
 def down(run: Run) -> None:
-    """Stop it; what it knows is kept."""
+    """Stop the embedded AWS. Its stacks and counters are kept.
+
+    Examples:
+        ticketctl local down
+        ticketctl local down --json
+    """
     local = run.home.local
     stopped = local.stop()
     if stopped and not local.state.exists():
-        raise LocalEngineError(f"stopped, but {local.state} was removed while it ran: no counter is kept")
-    run.output.note("stopped; its state is kept" if stopped else "it was not running")
-    if run.output.as_json:
-        run.output.document({"stopped": stopped})
+        raise LocalEngineError(f"stopped, but {local.state} was removed while the engine ran: its counters are lost")
+    run.output.note("stopped the embedded AWS; its state is kept" if stopped else "the embedded AWS was not running")
+    run.output.show(Result({"stopped": stopped}))
 
 
 def status(run: Run) -> None:
-    """Show whether it runs, and where."""
+    """Show if the embedded AWS runs, its log and its state file.
+
+    Examples:
+        ticketctl local status
+        ticketctl local status --json
+    """
     local = run.home.local
     engine = local.running()
-    if run.output.as_json:
-        run.output.document(
-            {
-                "running": engine is not None,
-                "endpoint_url": engine.endpoint_url if engine else None,
-                "pid": engine.pid if engine else None,
-                "log": str(local.log),
-                "state": str(local.state),
-            }
-        )
-        return
-    run.output.line(f"running\t{engine.endpoint_url}\tpid {engine.pid}" if engine else "stopped")
-    run.output.line(f"log\t{local.log}")
-    run.output.line(f"state\t{local.state}")
+    document = {
+        "running": engine is not None,
+        "endpoint_url": engine.endpoint_url if engine else None,
+        "pid": engine.pid if engine else None,
+        "log": str(local.log),
+        "state": str(local.state),
+    }
+    state = ["running", engine.endpoint_url, f"pid {engine.pid}"] if engine else ["stopped"]
+    run.output.show(Result(document, [state, ["log", str(local.log)], ["state", str(local.state)]]))
 
 
 def env(run: Run) -> None:
-    """Print the variables that point any AWS tool at it: eval "$(ticketctl local env)"."""
+    """Print the variables that connect any AWS tool to the embedded AWS.
+
+    Examples:
+        eval "$(ticketctl local env)"
+        ticketctl local env --region eu-central-1
+    """
     region = run.settings.require_region()
     variables = run.home.local.ensure().variables(region)
-    if run.output.as_json:
-        run.output.document(variables)
-        return
-    for name, value in variables.items():
-        run.output.line(f"export {name}={value}")
+    run.output.show(Result(variables, [[f"export {name}={value}"] for name, value in variables.items()]))
 
 
 def logs(
-    run: Run, follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until Ctrl-C.")] = False
+    run: Run,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Keep printing new lines until Ctrl-C. Default: off.")
+    ] = False,
 ) -> None:
-    """Print what it logged."""
+    """Print the log of the embedded AWS.
+
+    Examples:
+        ticketctl local logs
+        ticketctl local logs --follow
+    """
     run.home.local.prepare()
     path = run.home.local.log
     path.touch(mode=0o600)
@@ -83,22 +103,23 @@ def logs(
         while True:
             for line in file:
                 text = line.rstrip("\n")
-                if run.output.as_json:
-                    run.output.document({"line": text})
-                else:
-                    run.output.line(text)
+                run.output.show(Result({"line": text}, [[text]]))
             if not follow:
                 return
             time.sleep(0.5)
 
 
 def reset(run: Run, yes: Yes = False) -> None:
-    """Stop it and forget everything it knows, counters included."""
+    """Stop the embedded AWS and delete its stacks and counters.
+
+    Examples:
+        ticketctl local reset
+        ticketctl local reset --yes
+    """
     from ticketctl.deployments.regions import forget_embedded
 
-    run.confirm("Forget every stack and counter of the embedded AWS?", yes=yes)
+    run.confirm("Delete every stack and counter of the embedded AWS?", yes=yes)
     run.home.local.reset()
     forget_embedded(os.environ)
-    run.output.note("the embedded AWS is as new")
-    if run.output.as_json:
-        run.output.document({"reset": True})
+    run.output.note("the embedded AWS is empty")
+    run.output.show(Result({"reset": True}))

@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
-from ticketctl.commands.options import KEY, Run, command, integer
+from ticketctl.commands.options import KEY, Run, command, integer_range
 from ticketctl.deadline import Deadline
 from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError, UsageError
 from ticketctl.models import Block, MintRequest
-from ticketctl.output import UndeliveredError, block_lines, stdout_error
 
 MAX_TICKETS = 2**53 - 1
 
@@ -22,33 +21,56 @@ def register(app: typer.Typer) -> None:
 
 
 def next_ticket(run: Run) -> None:
-    """Mint one ticket and print it."""
+    """Mint one ticket and print it.
+
+    Examples:
+        ticketctl next
+        ticketctl next --local --partition orders
+        ticketctl next --idempotency-key "order 17"
+    """
     try:
         key, is_typed = _key(run)
         request = MintRequest(run.settings.partition, 1, key, is_typed)
-        deliver(run.regions.mint(request, Deadline(run.settings.timeout)), run, ranges=False)
+        run.output.block(run.regions.mint(request, Deadline(run.settings.timeout)), ranges=False)
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted; a ticket may have been spent") from None
 
 
 def fetch(
     run: Run,
-    count: Annotated[int, typer.Argument(parser=integer(1, MAX_TICKETS), metavar="COUNT", help="How many tickets.")],
+    count: Annotated[
+        int, typer.Argument(parser=integer_range(1, MAX_TICKETS), metavar="COUNT", help="Mint so many tickets.")
+    ],
     block: Annotated[
         int | None,
         typer.Option(
-            "--block", parser=integer(1, 10_000), metavar="N", help="Tickets a write. Default: as many as allowed."
+            "--block",
+            parser=integer_range(1, 10_000),
+            metavar="N",
+            help="Mint so many tickets per request. Default: as many as the server allows.",
         ),
     ] = None,
     concurrency: Annotated[
         int,
-        typer.Option(parser=integer(1, 64), metavar="N", help="Blocks in flight; they are printed as they arrive."),
+        typer.Option(
+            parser=integer_range(1, 64), metavar="N", help="Keep so many blocks in flight; print them as they arrive."
+        ),
     ] = 1,
     ranges: Annotated[
-        bool, typer.Option("--ranges", help="One block a line: first, last and step, tab-separated.")
+        bool,
+        typer.Option(
+            "--ranges",
+            help="Print one line per block: first, last and step, tab-separated. Default: one line per ticket.",
+        ),
     ] = False,
 ) -> None:
-    """Mint many tickets and print them, one a line, while the rest is being minted."""
+    """Mint many tickets and print each block as soon as it is minted.
+
+    Examples:
+        ticketctl fetch 1000
+        ticketctl fetch 1000000 --block 10000 --concurrency 4 --ranges
+        ticketctl fetch 5 --json
+    """
     key, is_typed = _key(run)
     size = block or _max_block(run)
     progress = _Progress(count, size * concurrency)
@@ -58,7 +80,7 @@ def fetch(
                 try:
                     for minted in _blocks(run, count, size, key, at_once=concurrency, is_typed=is_typed):
                         progress.written = minted.count
-                        deliver(minted, run, ranges=ranges)
+                        run.output.block(minted, ranges=ranges)
                         progress.printed += minted.count
                         progress.written = 0
                         advance(progress.printed)
@@ -66,7 +88,7 @@ def fetch(
                     run.regions.look_up()
                     if block or progress.printed or (smaller := _max_block(run)) >= size:
                         raise
-                    size = smaller
+                    size = smaller  # a deployment has reduced it
                 else:
                     return
     except KeyboardInterrupt:
@@ -85,7 +107,7 @@ def fetch(
 
 @dataclass
 class _Progress:
-    """How far a ``fetch`` has come. ``in_flight``: what may be under way; ``written``: what is being printed."""
+    """The progress of a ``fetch``. ``in_flight``: tickets that may be minted now; ``written``: those being printed."""
 
     count: int
     in_flight: int
@@ -94,17 +116,17 @@ class _Progress:
 
     @property
     def may_be_spent(self) -> int:
-        """How many tickets may have been minted that were not printed."""
+        """How many tickets may have been minted but not printed."""
         return min(self.in_flight, self.count - self.printed)
 
     @property
     def said(self) -> str:
-        """The same for a person."""
+        """What was printed, in words."""
         return f"{self.printed} of {self.count} tickets were printed"
 
 
 def _blocks(run: Run, count: int, size: int, key: str, *, at_once: int, is_typed: bool) -> Iterator[Block]:
-    """The blocks in order of arrival; after a failure those that were in flight, then the error."""
+    """Yield the blocks in order of arrival; after a failure, those still in flight, then raise the error."""
     from ticketctl.minting.in_flight import as_they_arrive
 
     def mint(begin: int) -> Block:
@@ -126,19 +148,8 @@ def _max_block(run: Run) -> int:
 
 
 def _key(run: Run) -> tuple[str, bool]:
-    """The key of a run, and whether the user typed it."""
+    """Return the key of this run, and whether the user typed it. If not, it is a random retry key."""
     from ticketctl.minting.source import check_typed_key, new_retry_key
 
     typed: str | None = run.flags["idempotency_key"]
     return (new_retry_key(), False) if typed is None else (check_typed_key(typed, "--idempotency-key"), True)
-
-
-def deliver(block: Block, run: Run, *, ranges: bool) -> None:
-    """Print a block; where stdout takes only a part of it, say which tickets are minted but not delivered."""
-    lines = block_lines(block, as_json=run.output.as_json, ranges=ranges)
-    try:
-        run.output.lines(lines)
-    except UndeliveredError as failure:
-        lost = block.tickets[failure.lines * block.count // len(lines) :]
-        span = f"{lost[0]} to {lost[-1]}, {len(lost)} tickets" if len(lost) > 1 else str(lost[0])
-        raise stdout_error(failure.cause, f"minted but not delivered: {span}") from failure

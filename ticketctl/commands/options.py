@@ -1,4 +1,4 @@
-"""The options that commands share, each with one name everywhere, and what a command gets for them."""
+"""The options that commands share, and what a command receives for them."""
 
 import functools
 import inspect
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ticketctl.errors import ConfirmationNeededError, RefusedError, TicketctlError
 from ticketctl.output import Output, standard_output
@@ -24,8 +25,22 @@ _WHERE = "Where"
 _HOW = "How"
 
 
-def integer(least: int, most: int | None = None) -> Callable[[str], int]:
-    """A parser of whole numbers in ASCII digits; ``int`` alone takes digits of every script, and underscores."""
+class Group(TyperGroup):
+    """Commands whose help in a pipe has the same panels as on a terminal, and wraps texts instead of cutting them."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - the signature is Typer's
+        """Write the first paragraph of each command's help, panel by panel."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name, listed in self.commands.items():
+            text = " ".join((listed.help or "").split("\n\n")[0].split())
+            panels.setdefault(getattr(listed, "rich_help_panel", None) or "Commands", []).append((name, text))
+        for panel, rows in panels.items():
+            with formatter.section(panel):
+                formatter.write_dl(rows)
+
+
+def integer_range(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return a parser of whole numbers in ASCII digits; ``int`` also takes other digits, and underscores."""
     span = f"x>={least}" if most is None else f"{least}<=x<={most}"
 
     def number(text: str) -> int:
@@ -38,73 +53,120 @@ def integer(least: int, most: int | None = None) -> Callable[[str], int]:
     return number
 
 
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation. Default: ask on the terminal.")]
 
 _EVERYWHERE: dict[str, Any] = {
     "stack": Annotated[
-        str | None, typer.Option(help="The stack, and its table. Default: Tickets.", rich_help_panel=_WHERE)
+        str | None, typer.Option(help="Use this stack and its table. Default: Tickets.", rich_help_panel=_WHERE)
     ],
     "region": Annotated[
         list[str] | None,
-        typer.Option(help="The AWS region; several in the order in which to try them.", rich_help_panel=_WHERE),
+        typer.Option(
+            help="Use this AWS region. Repeat for several; tried in this order. "
+            "Default: the regions of the last deployment, else the AWS profile's.",
+            rich_help_panel=_WHERE,
+        ),
     ],
-    "profile": Annotated[str | None, typer.Option(help="The AWS profile.", rich_help_panel=_WHERE)],
+    "profile": Annotated[
+        str | None, typer.Option(help="Use this AWS profile. Default: as the AWS CLI.", rich_help_panel=_WHERE)
+    ],
     "local": Annotated[
         bool | None,
-        typer.Option("--local/--no-local", help="Use the embedded AWS; no account needed.", rich_help_panel=_WHERE),
+        typer.Option(
+            "--local/--no-local",
+            help="Use the embedded AWS, which needs no account. Default: off.",
+            rich_help_panel=_WHERE,
+        ),
     ],
     "endpoint_url": Annotated[
-        str | None, typer.Option(help="Another endpoint for every AWS API.", rich_help_panel=_WHERE)
+        str | None,
+        typer.Option(help="Send every AWS API call to this endpoint. Default: AWS.", rich_help_panel=_WHERE),
     ],
     "timeout": Annotated[
-        float | None, typer.Option(help="Seconds for each request. Default: 10.", rich_help_panel=_HOW)
+        float | None,
+        typer.Option(
+            help="Give up a mint, with all its retries, after so many seconds; any other call per request. "
+            "Default: 10.",
+            rich_help_panel=_HOW,
+        ),
     ],
-    "as_json": Annotated[bool, typer.Option("--json", help="Results and errors as JSON.", rich_help_panel=_HOW)],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Only answers and errors.", rich_help_panel=_HOW)],
+    "as_json": Annotated[
+        bool, typer.Option("--json", help="Print results and errors as JSON. Default: off.", rich_help_panel=_HOW)
+    ],
+    "quiet": Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="Print only results, warnings and errors. Default: off.", rich_help_panel=_HOW
+        ),
+    ],
     "verbose": Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say where each setting came from.", rich_help_panel=_HOW)
+        bool,
+        typer.Option("--verbose", "-v", help="Say where each setting comes from. Default: off.", rich_help_panel=_HOW),
     ],
-    "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_HOW)],
+    "debug": Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error. Default: off.", rich_help_panel=_HOW)
+    ],
 }
 SOURCE: dict[str, Any] = {
     "partition": Annotated[
-        str | None, typer.Option("--partition", "-p", help="The counter. Default: the region's name.")
+        str | None,
+        typer.Option("--partition", "-p", help="Use this counter. Default: the one named after the region."),
     ],
-    "via": Annotated[str | None, typer.Option(help="Mint through the 'url' or straight from 'dynamodb'.")],
-    "url": Annotated[str | None, typer.Option(help="The Function URL, instead of the stack's.")],
+    "via": Annotated[
+        str | None,
+        typer.Option(help="Mint through the Function URL ('url') or from the table ('dynamodb'). Default: url."),
+    ],
+    "url": Annotated[str | None, typer.Option(help="Use this Function URL. Default: the stack's.")],
 }
 KEY: dict[str, Any] = {
     **SOURCE,
     "spread": Annotated[
-        bool, typer.Option("--spread", help="Begin with another region each time, instead of the first.")
+        bool, typer.Option("--spread", help="Start with a different region each time. Default: with the first.")
     ],
     "idempotency_key": Annotated[
         str | None,
-        typer.Option(
-            help="The same key gives the same tickets again, for a day. Default: one of its own for each run."
-        ),
+        typer.Option(help="Get the same tickets again for 24 hours with the same key. Default: a random key per run."),
     ],
 }
 PARAMETERS: dict[str, Any] = {
     "public": Annotated[
         bool | None,
-        typer.Option("--public/--no-public", help="Whether anyone who has the URL may mint. Default: as it is, or no."),
+        typer.Option(
+            "--public/--no-public",
+            help="Let anyone who has the URL mint. Default: unchanged; private for a new stack.",
+        ),
     ],
     "max_count": Annotated[
-        int | None, typer.Option(parser=integer(0), metavar="N", help="The most tickets that one call may take.")
+        int | None,
+        typer.Option(
+            parser=integer_range(0),
+            metavar="N",
+            help="Limit the tickets per request. Default: unchanged; 10000 for a new stack.",
+        ),
     ],
     "offset": Annotated[
         int | None,
-        typer.Option(parser=integer(0), metavar="N", help="The first ticket of counters that are made from now on."),
+        typer.Option(
+            parser=integer_range(0), metavar="N", help="Start new counters at this ticket. Default: unchanged, or 1."
+        ),
     ],
     "increment": Annotated[
-        int | None, typer.Option(parser=integer(0), metavar="N", help="The step of counters that are made from now on.")
+        int | None,
+        typer.Option(parser=integer_range(0), metavar="N", help="Set new counters' step. Default: unchanged, or 1."),
     ],
     "reserved_concurrency": Annotated[
-        int | None, typer.Option(parser=integer(-1), metavar="N", help="Executions reserved for it; -1 reserves none.")
+        int | None,
+        typer.Option(
+            parser=integer_range(-1),
+            metavar="N",
+            help="Reserve executions for the function; -1 reserves none. Default: unchanged, or -1.",
+        ),
     ],
     "log_retention": Annotated[
-        int | None, typer.Option(parser=integer(0), metavar="DAYS", help="Days that log lines are kept.")
+        int | None,
+        typer.Option(
+            parser=integer_range(0), metavar="DAYS", help="Keep log lines for so many days. Default: unchanged, or 30."
+        ),
     ],
 }
 _FLAGS = {"spread", "as_json", "quiet", "verbose", "debug"}
@@ -113,7 +175,7 @@ _NOT_FOR_LOCAL = {"local", "profile", "endpoint_url"}
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a command: what was asked, what it connects to, where it writes. ``flags`` is as typed."""
+    """One run of a command: its settings, connections and output. ``flags`` are the options as given."""
 
     flags: Mapping[str, Any]
     settings: "Settings"
@@ -123,29 +185,31 @@ class Run:
 
     @property
     def place(self) -> str:
-        """The stack and its regions, for a person."""
-        return self.place_of(self.settings.regions or [self.settings.require_region()])
+        """The stack and its regions, in words."""
+        return self.describe_regions(self.settings.regions or [self.settings.require_region()])
 
-    def place_of(self, regions: Iterable[str]) -> str:
-        """The stack in some of its regions, for a person."""
-        where = "the embedded AWS, " if self.settings.local else ""
-        return f"{self.settings.stack} in {where}{', '.join(regions)}"
+    def describe_regions(self, regions: Iterable[str]) -> str:
+        """The stack and some of its regions, in words."""
+        place = "the embedded AWS, " if self.settings.local else ""
+        return f"{self.settings.stack} in {place}{', '.join(regions)}"
 
     @property
     def named_regions(self) -> Sequence[str]:
-        """The regions that were typed; none where the command is for all of them."""
+        """The regions of --region; empty if the command is for all regions of the stack."""
         return self.settings.regions if self.flags.get("region") else ()
 
-    def in_context(self, hint: str) -> str:
-        """A command that a hint names, for the same stack in the same place as this one."""
-        return _in_context(hint, self.flags)
+    def with_options(self, hint: str) -> str:
+        """Add this run's options to a command in a hint, so that it acts on the same stack."""
+        return _with_options(hint, self.flags)
 
     def confirm(self, question: str, *, yes: bool) -> None:
-        """Ask on the terminal; ``ConfirmationNeededError`` where nobody can be asked, ``RefusedError`` on a no."""
+        """Ask on the terminal. ``ConfirmationNeededError`` if it is none, ``RefusedError`` if the answer is no."""
         if yes:
             return
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise ConfirmationNeededError(f"nobody can be asked here: {question}", hint="add --yes to say yes")
+            raise ConfirmationNeededError(
+                f"confirmation required, but this is not a terminal: {question}", hint="pass --yes"
+            )
         self.output.ask(f"{question} [y/N] ")
         try:
             answer = sys.stdin.readline()
@@ -162,8 +226,8 @@ def command(
 ) -> Callable[[Callable[..., None]], None]:
     """Register a function, whose first parameter is the ``Run``, as a command.
 
-    It gets the options that are everywhere and those of ``shared``, all of them in ``Run.flags``.
-    ``local``: it is about the embedded AWS, whatever the settings say.
+    The command has the common options and those of ``shared``; their values are in ``Run.flags``.
+    ``local``: the command is about the embedded AWS, whatever the settings say.
     """
     options = {**(shared or {}), **_EVERYWHERE}
     if local:
@@ -182,7 +246,7 @@ def command(
                 with run.home:
                     function(run, **arguments)
             except TicketctlError as error:
-                error.hint = _in_context(error.hint, flags)
+                error.hint = _with_options(error.hint, flags)
                 raise
 
         parameters = [
@@ -191,13 +255,20 @@ def command(
         ]
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name)(wrapper)
+        text, epilog = help_and_examples(function)
+        app.command(name, help=text, epilog=epilog)(wrapper)
 
     return register
 
 
-def help_when_bare(context: typer.Context) -> None:
-    """Without a command the help is the answer."""
+def help_and_examples(function: Callable[..., None]) -> tuple[str, str | None]:
+    """Split a command's docstring into the help and its examples, whose lines Typer must not join."""
+    text, _, examples = (inspect.getdoc(function) or "").partition("\n\nExamples:\n")
+    return text, f"\b\nExamples:\n{examples}" if examples else None
+
+
+def help_without_command(context: typer.Context) -> None:
+    """Print the help if no command was given."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -208,7 +279,7 @@ def _parameter(name: str, annotation: Any) -> inspect.Parameter:
 
 
 def _run(flags: Mapping[str, Any]) -> Run:
-    # Here, because help and completion need none of it.
+    # Imported here because help and completion do not need it.
     from ticketctl.deployments.regional_stack import RegionalStack
     from ticketctl.deployments.regions import Regions, connect_seconds, resolve_settings
 
@@ -231,7 +302,7 @@ def _run(flags: Mapping[str, Any]) -> Run:
     return Run(flags, settings, home, regions, output)
 
 
-def _in_context(hint: str, flags: Mapping[str, Any]) -> str:
+def _with_options(hint: str, flags: Mapping[str, Any]) -> str:
     if not hint.startswith("ticketctl ") or "--local" in hint:
         return hint
     for name in ("stack", "region", "profile", "endpoint_url"):

@@ -7,6 +7,7 @@ import typer
 
 from ticketctl.commands.options import Run, command
 from ticketctl.errors import PartialError
+from ticketctl.output import lanes
 
 if TYPE_CHECKING:
     from ticketctl.counters.sequence import Entry
@@ -18,7 +19,12 @@ def register(app: typer.Typer) -> None:
 
 
 def regions(run: Run) -> None:
-    """Show the lane that each region has of each counter, and prove from the tables that no two overlap."""
+    """Show which lane each region has of each counter, and prove from their items that no two overlap.
+
+    Examples:
+        ticketctl regions
+        ticketctl regions --json
+    """
     from ticketctl.counters.sequence import survey
 
     also = () if run.named_regions else run.regions.elsewhere()
@@ -31,16 +37,14 @@ def regions(run: Run) -> None:
     retired = {member.region for member in members if member.retired}
     shown = [(entry, "retired" if entry.region in retired else entry.state) for entry in entries]
     pairs = len(list(found.pairs))
-    if run.output.as_json:
-        document = {
-            "stack": run.settings.stack,
-            "lanes": [{**entry.as_dict(), "state": state} for entry, state in shown],
-            "pairs": pairs,
-            "conflicts": [[one.as_dict(), other.as_dict()] for one, other in found.conflicts],
-        }
-        run.output.document(document)
-    else:
-        run.output.lanes([_row(entry, state) for entry, state in shown], title=run.settings.stack)
+    document = {
+        "stack": run.settings.stack,
+        "lanes": [{**entry.as_dict(), "state": state} for entry, state in shown],
+        "pairs": pairs,
+        "conflicts": [[one.as_dict(), other.as_dict()] for one, other in found.conflicts],
+    }
+    rows = [_row(entry, state) for entry, state in shown]
+    run.output.show(lanes(rows, document=document, title=run.settings.stack))
     found.require_disjoint()
     run.output.note(f"{pairs} pairs of lanes, all disjoint" if pairs != 1 else "1 pair of lanes, disjoint")
     active = [member.region for member in members if not member.retired]

@@ -13,7 +13,7 @@ import typer
 from ticketctl.commands.options import PARAMETERS, Run, Yes, command
 from ticketctl.deployments.outcomes import Outcomes, all_of, failures, raise_failures, succeeded
 from ticketctl.errors import FileError, InterruptedRunError, NotMintedError, TicketctlError, UsageError
-from ticketctl.output import counter_row
+from ticketctl.output import Result, counter_row
 
 if TYPE_CHECKING:
     from ticketctl.aws.cloudformation import CloudFormation, Plan, Stack
@@ -40,7 +40,13 @@ def register(app: typer.Typer) -> None:
 
 
 def deploy(run: Run, yes: Yes = False) -> None:
-    """Deploy the ticket server to its regions, or bring it up to date. What is not named keeps its value."""
+    """Deploy the ticket server to its regions, or bring it up to date. What is not named keeps its value.
+
+    Examples:
+        ticketctl deploy --region eu-central-1
+        ticketctl deploy --region us-east-1 --region eu-west-1
+        ticketctl deploy --local --max-count 1000 --log-retention 7
+    """
     from ticketctl.deployments import deploy as deploying
 
     note, regions = run.output.note, run.regions
@@ -107,7 +113,7 @@ def _show_deployed(run: Run, plans: Outcomes["Planned"]) -> None:
         opened = ", open to anyone" if outputs.auth == "NONE" else ""
         run.output.note(f"the ticket server is at {address}{opened}")
     if found:
-        run.output.note(f"mint a ticket: {run.in_context('ticketctl next')}")
+        run.output.note(f"mint a ticket: {run.with_options('ticketctl next')}")
     documents = [
         {
             "url": address,
@@ -118,19 +124,24 @@ def _show_deployed(run: Run, plans: Outcomes["Planned"]) -> None:
         }
         for name, (outputs, address) in found.items()
     ]
-    if run.output.as_json and documents:
-        run.output.document(documents[0] if len(plans) == 1 else {"regions": documents})
-    elif not run.output.as_json:
-        for _, address in found.values():
-            run.output.line(address)
+    if documents:
+        document = documents[0] if len(plans) == 1 else {"regions": documents}
+        run.output.show(Result(document, [[address] for _, address in found.values()]))
     raise_failures(plans, "deployed")
 
 
 def diff(
     run: Run,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 9 where there are changes.")] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 9 if there are changes. Default: exit with 0.")
+    ] = False,
 ) -> None:
-    """Show what deploy would change; nothing is changed."""
+    """Show what deploy would change; nothing is changed.
+
+    Examples:
+        ticketctl diff
+        ticketctl diff --max-count 1000 --exit-code
+    """
     from ticketctl.deployments import deploy as deploying
 
     parameters = _parameters(run)
@@ -145,21 +156,16 @@ def diff(
 
     outcomes = run.regions.each(look)
     plans = succeeded(outcomes)
-    several = len(outcomes) > 1
     if plans and not any(plan.changes for plan in plans.values()):
         run.output.note("no changes")
-    if run.output.as_json and plans:
-        _show_changes(run, plans)
-    elif plans:
-        for region, plan in plans.items():
-            for change in plan.changes:
-                run.output.line(f"{region}: {change}" if several else str(change))
+    if plans:
+        _show_changes(run, plans, several=len(outcomes) > 1)
     raise_failures(outcomes, "compared")
     if exit_code and any(plan.changes for plan in plans.values()):
         raise typer.Exit(CHANGES_FOUND)
 
 
-def _show_changes(run: Run, plans: Mapping[str, "Plan"]) -> None:
+def _show_changes(run: Run, plans: Mapping[str, "Plan"], *, several: bool) -> None:
     documents = [
         {
             "changes": [
@@ -171,18 +177,28 @@ def _show_changes(run: Run, plans: Mapping[str, "Plan"]) -> None:
         }
         for region, plan in plans.items()
     ]
-    run.output.document(documents[0] if len(run.regions.names) == 1 else {"regions": documents})
+    changes = [(region, change) for region, plan in plans.items() for change in plan.changes]
+    rows = [[f"{region}: {change}" if several else str(change)] for region, change in changes]
+    run.output.show(Result({"regions": documents} if several else documents[0], rows))
 
 
 def destroy(
     run: Run,
     delete_tickets: Annotated[
         str | None,
-        typer.Option(metavar="STACK", help="Delete the table too, with every counter; repeat the stack's name."),
+        typer.Option(
+            metavar="STACK", help="Delete the table too, with every counter; repeat the stack's name. Default: keep it."
+        ),
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """Delete the stack in its regions. Its tables stay, and a later deploy carries their counters on."""
+    """Delete the stack in its regions. Its tables stay, and a later deploy carries their counters on.
+
+    Examples:
+        ticketctl destroy
+        ticketctl destroy --region eu-west-1 --yes
+        ticketctl destroy --delete-tickets Tickets
+    """
     if delete_tickets is not None and delete_tickets != run.settings.stack:
         raise UsageError(f"--delete-tickets {delete_tickets} does not name the stack {run.settings.stack}")
     outcomes = run.regions.each(lambda stack: _removal(stack, run, deletes=delete_tickets is not None))
@@ -196,9 +212,9 @@ def destroy(
             _show_counters(run, run.regions.at(region))
     if to_delete:
         what = "; ".join(dict.fromkeys(there[region].what for region in to_delete))
-        run.confirm(f"Delete {what} of {run.place_of(to_delete)}, {_who(run)}?", yes=yes)
+        run.confirm(f"Delete {what} of {run.describe_regions(to_delete)}, {_who(run)}?", yes=yes)
         outcomes = {**outcomes, **_destroyed(run, {region: there[region] for region in to_delete})}
-    if run.output.as_json and succeeded(outcomes):
+    if succeeded(outcomes):
         documents = [
             {
                 "destroyed": standing.stack is not None,
@@ -208,7 +224,7 @@ def destroy(
             }
             for region, standing in succeeded(outcomes).items()
         ]
-        run.output.document(documents[0] if len(outcomes) == 1 else {"regions": documents})
+        run.output.show(Result(documents[0] if len(outcomes) == 1 else {"regions": documents}))
     raise_failures(outcomes, "destroyed")
 
 
@@ -259,7 +275,7 @@ def _destroyed(run: Run, to_delete: Mapping[str, _Removal]) -> Outcomes[_Removal
         run.regions.remember([region for region in run.regions.before() if region not in gone])
     for region, standing in gone.items():
         kept = "" if standing.deletes_table else f"; its table {name} pinned, and ticketctl deploy takes it back"
-        run.output.note(f"destroyed {standing.what} of {run.place_of([region])}{kept}")
+        run.output.note(f"destroyed {standing.what} of {run.describe_regions([region])}{kept}")
     return outcomes
 
 
@@ -272,10 +288,17 @@ def _tables(stack: "RegionalStack") -> "Tables":
 def synth(
     run: Run,
     out: Annotated[
-        Path | None, typer.Option(help="Write a cloud assembly into this folder instead (needs the extra 'cdk').")
+        Path | None,
+        typer.Option(help="Write a cloud assembly into this folder (needs the extra 'cdk'). Default: print."),
     ] = None,
 ) -> None:
-    """Print the CloudFormation template."""
+    """Print the CloudFormation template.
+
+    Examples:
+        ticketctl synth
+        ticketctl synth --stack orders
+        ticketctl synth --out cdk.out
+    """
     from ticketctl.aws.template import fresh, load
 
     if out is None:
@@ -286,10 +309,7 @@ def synth(
     except OSError as error:
         raise FileError(f"{out} cannot be written: {error.strerror}", hint="name another folder with --out") from None
     fresh(run.settings.stack, out)
-    if run.output.as_json:
-        run.output.document({"out": str(out)})
-    else:
-        run.output.line(str(out))
+    run.output.show(Result({"out": str(out)}, [[str(out)]]))
 
 
 @contextmanager
@@ -335,7 +355,7 @@ def _parameters(run: Run) -> dict[str, str]:
 
 
 def _show_counters(run: Run, stack: "RegionalStack") -> None:
-    run.output.note(f"the counters of {run.place_of([stack.region])}:")
+    run.output.note(f"the counters of {run.describe_regions([stack.region])}:")
     try:
         for counter in stack.counters_of(run.settings.stack).all(run.output.warn):
             run.output.note("  " + "\t".join(counter_row(counter)))

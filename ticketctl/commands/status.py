@@ -1,4 +1,4 @@
-"""``status`` and ``url``: where the counters stand, where the server is."""
+"""``status`` and ``url``: the counters, and the URL of the server."""
 
 import itertools
 import time
@@ -12,11 +12,12 @@ from ticketctl.deadline import Deadline
 from ticketctl.deployments.outcomes import failures, raise_failures, succeeded
 from ticketctl.errors import TicketctlError
 from ticketctl.models import Counter
+from ticketctl.output import Result, counter_list, one_counter
 
 if TYPE_CHECKING:
     from ticketctl.counters.table import Counters
 
-PAGE = 1_000  # counters that are sorted together; more of them come in DynamoDB's order
+PAGE = 1_000  # counters are sorted within a page; the pages come in DynamoDB's order
 
 
 def register(app: typer.Typer) -> None:
@@ -27,26 +28,36 @@ def register(app: typer.Typer) -> None:
 
 def status(
     run: Run,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing them until Ctrl-C.")] = False,
-    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --watch.")] = 2.0,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Keep showing the counters until Ctrl-C. Default: off.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.1, help="With --watch, wait so many seconds between two reads.")
+    ] = 2.0,
 ) -> None:
-    """Show the counters, or one with --partition. Never mints."""
+    """Show all counters, or one with --partition. Never mints.
+
+    Examples:
+        ticketctl status
+        ticketctl status --partition orders --json
+        ticketctl status --watch --interval 5
+    """
     if watch:
         run.output.watch(lambda: _found(run), title=run.place, every=interval, sleep=time.sleep)
         return
     if run.settings.partition is not None or run.settings.url:
-        counters = _found(run)
-        warn_where_little_is_left(run, counters)
-        if run.output.as_json and len(counters) == 1:
-            run.output.document(counters[0].as_dict())
+        found = _found(run)
+        warn_where_little_is_left(run, found)
+        if len(found) == 1:
+            run.output.show(one_counter(found[0], title=run.place))
         else:
-            run.output.counters([counters], title=run.place)
+            run.output.pages("counters", [counter_list(found, title=run.place)])
     elif not show_all(run):
-        run.output.note("no counter yet; the first ticketctl next starts one")
+        run.output.note("no counter yet; the first `ticketctl next` creates one")
 
 
 def show_all(run: Run) -> bool:
-    """Show every counter of every region while they are being read; whether there is any."""
+    """Show every counter of every region while reading them. Return False if there is none."""
     tables = run.regions.each(lambda stack: stack.counters())
     failed, shown = failures(tables), False
 
@@ -60,13 +71,13 @@ def show_all(run: Run) -> bool:
         if len(failed) == len(tables):
             raise_failures(failed, "shown")
 
-    run.output.counters(pages(), title=run.place)
+    run.output.pages("counters", (counter_list(page, title=run.place) for page in pages()))
     raise_failures({**tables, **failed}, "shown")
     return shown
 
 
 def _read(run: Run, tables: Mapping[str, "Counters"], failed: dict[str, TicketctlError]) -> Iterator[Counter]:
-    """The counters of one region after the other; one that cannot be read goes into ``failed``."""
+    """Yield the counters, one region after the other; a region that cannot be read goes into ``failed``."""
     for region, table in tables.items():
         try:
             yield from table.all(run.output.warn)
@@ -79,26 +90,28 @@ def _order(counter: Counter) -> tuple[str, str]:
 
 
 def url(run: Run) -> None:
-    """Print the Function URL, one a region."""
+    """Print the Function URL, one line per region.
+
+    Examples:
+        ticketctl url
+        ticketctl url --region eu-central-1 --json
+    """
     outcomes = run.regions.each(lambda stack: (stack.look_up(), stack.url()))
     for outputs, address in succeeded(outcomes).values():
-        if run.output.as_json:
-            where = {"stack": outputs.stack, "region": outputs.region}
-            run.output.document({"url": address, "auth": outputs.auth, **where})
-        else:
-            run.output.line(address)
+        document = {"url": address, "auth": outputs.auth, "stack": outputs.stack, "region": outputs.region}
+        run.output.show(Result(document, [[address]]))
     raise_failures(outcomes, "shown")
 
 
 def warn_where_little_is_left(run: Run, counters: Iterable[Counter]) -> None:
-    """Say which counters have issued more than nine tenths of what their ceiling allows."""
+    """Warn about counters that have less than a tenth of their tickets left."""
     for counter in counters:
         if counter.remaining * 10 < counter.ceiling // counter.increment:
             run.output.warn(f"the counter {counter.partition} has {counter.remaining} tickets left")
 
 
 def _found(run: Run) -> list[Counter]:
-    """The counter that was named, of each region, or all; at an address given by --url the default one."""
+    """Read the counter of --partition in each region, or all counters; with --url, the counter at that URL."""
     partition, deadline = run.settings.partition, Deadline(run.settings.timeout)
     if run.settings.url:
         return [run.home.counter(partition, deadline)]

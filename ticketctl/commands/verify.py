@@ -1,7 +1,8 @@
-"""``verify``: the proof on a stack of one's own."""
+"""``verify``: check the guarantees on the user's own stack."""
 
 import dataclasses
 import itertools
+import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -9,12 +10,13 @@ from typing import Annotated
 
 import typer
 
-from ticketctl.commands.options import Run, command, integer
+from ticketctl.commands.options import Run, command, integer_range
 from ticketctl.counters.lanes import Lane
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.outcomes import all_of
 from ticketctl.errors import RefusedError, UsageError
 from ticketctl.models import Counter, MintRequest
+from ticketctl.output import Result
 
 SOURCES = {"url": ["url"], "dynamodb": ["dynamodb"], "both": ["url", "dynamodb"]}
 
@@ -26,17 +28,29 @@ def register(app: typer.Typer) -> None:
 
 def verify(
     run: Run,
-    workers: Annotated[int, typer.Option(parser=integer(1, 256), metavar="N", help="How many mint at once.")] = 8,
+    workers: Annotated[
+        int, typer.Option(parser=integer_range(1, 256), metavar="N", help="Let so many workers mint at the same time.")
+    ] = 8,
     mints: Annotated[
-        int, typer.Option(parser=integer(1, 10_000_000), metavar="N", help="How often each of them mints.")
+        int, typer.Option(parser=integer_range(1, 10_000_000), metavar="N", help="Let each worker mint so many times.")
     ] = 100,
-    via: Annotated[str, typer.Option(help="Through the 'url', the table ('dynamodb') or 'both'.")] = "both",
+    via: Annotated[
+        str, typer.Option(help="Mint through the Function URL ('url'), from the table ('dynamodb') or 'both'.")
+    ] = "both",
 ) -> None:
-    """Prove on your own stack that no ticket comes twice, on a scratch counter that is made and removed."""
+    """Check on your own stack that no ticket is issued twice.
+
+    Mints from a temporary counter, which is removed at the end.
+
+    Examples:
+        ticketctl verify
+        ticketctl verify --local --workers 4 --mints 25
+        ticketctl verify --via dynamodb --json
+    """
     from ticketctl.counters import verify as proof
 
     if via not in SOURCES:
-        raise UsageError(f"--via {via!r} is not one of: {', '.join(SOURCES)}")
+        raise UsageError(f"invalid value {via!r} for --via", hint=f"use one of: {', '.join(SOURCES)}")
     name = f"verify-{os.urandom(16).hex()}"
     tables = all_of(run.regions.each(lambda stack: stack.counters()))
     try:
@@ -53,16 +67,15 @@ def verify(
     finally:
         for table in tables.values():
             table.remove(name)
-    if run.output.as_json:
-        run.output.document({"workers": workers, "mints": mints, "via": via, **report.as_dict()})
-    else:
-        run.output.facts(report.as_dict())
+    found = report.as_dict()
+    document = {"workers": workers, "mints": mints, "via": via, **found}
+    run.output.show(Result(document, [[name, json.dumps(value)] for name, value in found.items()]))
     if not report.passed:
-        raise RefusedError("the guarantee does not hold here: see the report")
+        raise RefusedError("a guarantee does not hold on this stack; see the report")
 
 
 def _create(run: Run, name: str) -> Sequence[Counter]:
-    """The scratch counter, in each of the regions."""
+    """Create the temporary counter in each region."""
     from ticketctl.counters.sequence import create
 
     return create(run.regions.members(), run.regions.names, name)[0]
@@ -73,7 +86,7 @@ def _lane(counter: Counter) -> Lane:
 
 
 def _worker(run: Run, opened: ExitStack, name: str, region: str, via: str) -> Callable[[], int]:
-    """A worker with connections of its own."""
+    """Return a function that mints once, with its own connections."""
     from ticketctl.deployments.regional_stack import RegionalStack
     from ticketctl.deployments.regions import Regions
     from ticketctl.minting.source import new_retry_key

@@ -5,12 +5,12 @@ import math
 import time
 from collections import Counter as Multiset
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from ticketctl.counters.lanes import Lane
-from ticketctl.errors import NotMintedError, OutcomeUnknownError
+from ticketctl.errors import NotMintedError, OutcomeUnknownError, TicketctlError
+from ticketctl.minting.in_flight import as_they_arrive
 
 LISTED = 100  # numbers of each kind that the report lists
 
@@ -97,11 +97,20 @@ def run(
     on_attempt: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Report:
-    """Let each worker mint ``mints`` times. A worker is a function that mints one ticket, and its counter's lane."""
+    """Let each worker mint ``mints`` times; its lane begins with the first ticket of the counter it mints from.
+
+    Ctrl-C ends it at once: the workers' threads are daemons, so nobody waits for them.
+    """
     began = clock()
-    with ThreadPoolExecutor(len(workers)) as pool:
-        jobs = [pool.submit(work, mint, lane, mints, on_attempt=on_attempt, clock=clock) for mint, lane in workers]
-        records = [job.result() for job in jobs]
+    records = []
+    for record in as_they_arrive(
+        lambda worker: work(worker[0], worker[1], mints, on_attempt=on_attempt, clock=clock),
+        workers,
+        at_once=len(workers),
+    ):
+        if isinstance(record, TicketctlError):
+            raise record
+        records.append(record)
     return report(records, seconds=clock() - began)
 
 

@@ -38,9 +38,9 @@ def key_of(
 
 
 class StackCache:
-    """A file of ``StackOutputs``, each under what it was asked for with (see ``key_of``)."""
+    """A file of ``StackOutputs``, each under what it was asked for with (see ``key_of``). Without a path: empty."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path = path
 
     def get(self, key: str) -> StackOutputs | None:
@@ -57,9 +57,9 @@ class StackCache:
 
 
 class RegionsCache:
-    """A file of the regions in which stacks were deployed together, in their order."""
+    """A file of the regions in which stacks were deployed together, in their order. Without a path: empty."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path = path
 
     def get(self, key: str) -> tuple[str, ...]:
@@ -76,8 +76,8 @@ class RegionsCache:
             _write(self.path, "regions", key, None)
 
 
-def _read(path: Path, what: str) -> dict[str, Any]:
-    document = read_json(path, hint=_HINT)
+def _read(path: Path | None, what: str) -> dict[str, Any]:
+    document = read_json(path, hint=_HINT) if path else None
     if document is None:
         return {}
     entries = document.get(what) if isinstance(document, dict) else None
@@ -86,7 +86,9 @@ def _read(path: Path, what: str) -> dict[str, Any]:
     return entries
 
 
-def _write(path: Path, what: str, key: str, entry: Any) -> None:
+def _write(path: Path | None, what: str, key: str, entry: Any) -> None:
+    if path is None:
+        return
     entries = {name: other for name, other in _read(path, what).items() if name != key}
     if entry is not None:
         entries[key] = entry

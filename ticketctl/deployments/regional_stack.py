@@ -21,7 +21,7 @@ from ticketctl.errors import (
     UnknownCounterError,
     UnreachableError,
 )
-from ticketctl.files import directory
+from ticketctl.files import cache_file, directory
 from ticketctl.minting.source import CONNECT_SECONDS, Source, host_of
 from ticketctl.models import Block, Counter, MintRequest, StackOutputs
 from ticketctl.settings import Settings
@@ -59,7 +59,7 @@ class RegionalStack:
         self._environ = environ
         self._connect = connect
         self._report = report
-        self._cache = StackCache(directory("cache", environ) / "stacks.json")
+        self._cache = StackCache(cache_file("stacks.json", environ))
         self._known: StackOutputs | None = None
         self._known_for_sure = False
         self._source_now: Source | None = None

@@ -11,7 +11,7 @@ from ticketctl.deployments.cache import RegionsCache, key_of
 from ticketctl.deployments.outcomes import Outcomes, all_of, failures, side_by_side, succeeded
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import NotDeployedError, TicketctlError, UnreachableError
-from ticketctl.files import directory
+from ticketctl.files import cache_file
 from ticketctl.minting import failover
 from ticketctl.minting.failover import Failover
 from ticketctl.minting.retry import Tries, call_with_retries
@@ -172,7 +172,7 @@ def deployed_before(values: Mapping[str, Any], environ: Mapping[str, str]) -> tu
 
 def forget_embedded(environ: Mapping[str, str]) -> None:
     """Forget where stacks were deployed in the embedded AWS, which is as new."""
-    RegionsCache(directory("cache", environ) / "regions.json").forget_embedded()
+    RegionsCache(cache_file("regions.json", environ)).forget_embedded()
 
 
 def _remembered(values: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[RegionsCache, str]:
@@ -183,4 +183,4 @@ def _remembered(values: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[
         profile=values["profile"],
         environ=environ,
     )
-    return RegionsCache(directory("cache", environ) / "regions.json"), key
+    return RegionsCache(cache_file("regions.json", environ)), key
