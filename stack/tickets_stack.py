@@ -1,5 +1,6 @@
 """The stack: parameters, the table, the function with its role and log group, and the Function URL."""
 
+import ast
 from pathlib import Path
 from typing import Any, cast
 
@@ -108,7 +109,7 @@ class TicketsStack(Stack):
             description="Returns a new integer on every call.",
             runtime=lambda_.Runtime.PYTHON_3_14,
             architecture=lambda_.Architecture.ARM_64,
-            code=lambda_.Code.from_inline(HANDLER.read_text(encoding="utf-8")),
+            code=lambda_.Code.from_inline(without_comments(HANDLER.read_text(encoding="utf-8"))),
             handler="index.handler",
             memory_size=256,
             timeout=Duration.seconds(10),
@@ -177,3 +178,20 @@ class TicketsStack(Stack):
     def _outputs(self, table: dynamodb.Table, url: lambda_.CfnUrl) -> None:
         CfnOutput(self, "Url", description="Send GET or POST to get a ticket.", value=url.attr_function_url)
         CfnOutput(self, "TableName", description="The table of the counters.", value=table.table_name)
+
+
+def without_comments(source: str) -> str:
+    """The code of a module without its docstrings, comment lines and blank lines.
+
+    An inlined function counts against the 51,200 bytes of a template. What is left of a line stays as it is, so that
+    the result is the same with every version of Python.
+    """
+    lines = source.splitlines()
+    texts = {
+        number
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        for number in range(node.lineno - 1, node.end_lineno or node.lineno)
+    }
+    kept = (line for number, line in enumerate(lines) if number not in texts)
+    return "".join(f"{line}\n" for line in kept if line.strip() and not line.lstrip().startswith("#"))

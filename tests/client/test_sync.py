@@ -118,15 +118,15 @@ def test_keywords_take_the_place_of_flags(
     ("where", "message"),
     [
         ({"regoin": "us-east-1"}, "unknown settings: regoin"),
-        ({"via": "pigeon"}, "via is 'pigeon'"),
-        ({"timeout": 0}, "the timeout 0"),
+        ({"via": "pigeon"}, "invalid value 'pigeon' for via"),
+        ({"timeout": 0}, "invalid timeout 0"),
         ({"url": "ftp://tickets.example"}, "not an http or https URL"),
         ({"table": "a table"}, "the table's name 'a table' is not one"),
         ({"table": ""}, "the table's name '' is not one"),
         ({"table": 5}, "the table's name 5 is not one"),
         ({"table": "Tickets", "via": "url"}, "via dynamodb only"),
         ({"table": "Tickets", "url": "http://127.0.0.1:1"}, "via dynamodb only"),
-        ({"local": True, "profile": "p"}, "no meaning with the embedded AWS"),
+        ({"local": True, "profile": "p"}, "cannot be used with the embedded AWS"),
     ],
 )
 def test_settings_that_are_none(where: Where, message: str) -> None:

@@ -114,7 +114,12 @@ class World:
         return list(self.members.values())
 
     def items(self, region: str) -> list[Item]:
-        return list(self.tables[region].rows.values())
+        """The items without their registers of keys."""
+        register = handler.REGISTER_NAMES.values()
+        return [
+            {name: value for name, value in row.items() if name not in register}
+            for row in self.tables[region].rows.values()
+        ]
 
     def arrange(self, *names: str) -> list[str]:
         """Give regions their lanes; return the lines that were reported."""
