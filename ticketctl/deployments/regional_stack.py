@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from ticketctl.aws.account import Aws
 from ticketctl.aws.tables import tables_elsewhere
 from ticketctl.deadline import Deadline
-from ticketctl.deployments.cache import StackCache, key_of
+from ticketctl.deployments.cache import Note, StackCache, cache_path, key_of
 from ticketctl.embedded.engine import LocalAws, reachable_url
 from ticketctl.errors import (
     AccessError,
@@ -21,7 +21,7 @@ from ticketctl.errors import (
     UnknownCounterError,
     UnreachableError,
 )
-from ticketctl.files import cache_file, directory
+from ticketctl.files import directory
 from ticketctl.minting.source import CONNECT_SECONDS, Source, host_of
 from ticketctl.models import Block, Counter, MintRequest, StackOutputs
 from ticketctl.settings import Settings
@@ -40,9 +40,8 @@ _PERHAPS_STALE = (AccessError, NotDeployedError, UnreachableError)
 class RegionalStack:
     """One stack in one region, the first that the settings name. Threads may mint from it at once.
 
-    ``report`` is told of what takes a while. ``connect`` is how many seconds
-    it may take to reach something that mints or tells where that is. ``table``: mint from this table, whether or
-    not a stack owns it.
+    ``report`` is told of what takes a while, ``note`` of what only ``--verbose`` shows. ``connect`` is the seconds
+    that one connection may take. ``table``: mint from this table, whether or not a stack owns it.
     """
 
     def __init__(
@@ -53,13 +52,15 @@ class RegionalStack:
         connect: float = CONNECT_SECONDS,
         report: Callable[[str], None] = lambda line: None,
         table: str | None = None,
+        note: Note = lambda line: None,
     ) -> None:
         self.settings = settings
         self._table = table
         self._environ = environ
         self._connect = connect
         self._report = report
-        self._cache = StackCache(cache_file("stacks.json", environ))
+        self._note = note
+        self._cache = StackCache(cache_path("stacks.json", environ, note), note)
         self._known: StackOutputs | None = None
         self._known_for_sure = False
         self._source_now: Source | None = None
@@ -88,6 +89,7 @@ class RegionalStack:
             environ=self._environ,
             connect=self._connect,
             report=self._report,
+            note=self._note,
         )
         other._near = self
         return self._opened.enter_context(other)

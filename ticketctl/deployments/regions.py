@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ticketctl.aws.tables import tables_elsewhere
 from ticketctl.counters.lanes import Lane
 from ticketctl.deadline import Deadline
-from ticketctl.deployments.cache import RegionsCache, key_of
+from ticketctl.deployments.cache import Note, RegionsCache, cache_path, key_of
 from ticketctl.deployments.outcomes import Outcomes, all_of, failures, side_by_side, succeeded
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import NotDeployedError, TicketctlError, UnreachableError
-from ticketctl.files import cache_file
 from ticketctl.minting import failover
 from ticketctl.minting.failover import Failover
 from ticketctl.minting.retry import Tries, call_with_retries
@@ -43,6 +42,7 @@ class Regions:
         self.home = home
         self.names = home.settings.regions
         self._environ = environ
+        self._note = note
         self._warn = warn
         self._lock = threading.RLock()
         self._stacks = dict.fromkeys(self.names[:1], home)
@@ -141,13 +141,13 @@ class Regions:
         return deployed_before(vars(self.home.settings), self._environ)
 
     def remember(self, regions: Sequence[str]) -> None:
-        """Keep in mind in which regions the stack is deployed, where it is, or was, more than one."""
-        cache, key = _remembered(vars(self.home.settings), self._environ)
-        cache.put(key, regions if len(regions) > 1 or self.before() else ())
+        """Remember the regions of the stack if there are, or were, several."""
+        key = _regions_key(vars(self.home.settings), self._environ)
+        _regions_cache(self._environ, self._note).put(key, regions if len(regions) > 1 or self.before() else ())
 
 
-def resolve_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
-    """The settings that flags, the environment, files, and what was deployed before come to."""
+def resolve_settings(flags: Mapping[str, Any], environ: Mapping[str, str], note: Note = lambda line: None) -> Settings:
+    """The settings from flags, the environment, files, and the regions of the last deployment."""
 
     def profile_region(profile: str | None) -> str | None:
         from ticketctl.aws.account import profile_region
@@ -155,7 +155,7 @@ def resolve_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Se
         return profile_region(profile)
 
     return resolve(
-        flags, environ, profile_region=profile_region, deployed=lambda values: deployed_before(values, environ)
+        flags, environ, profile_region=profile_region, deployed=lambda values: deployed_before(values, environ, note)
     )
 
 
@@ -164,23 +164,27 @@ def connect_seconds(settings: Settings) -> float:
     return failover.CONNECT_SECONDS if len(settings.regions) > 1 else CONNECT_SECONDS
 
 
-def deployed_before(values: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, ...]:
-    """In which regions the stack of these settings was deployed together; see ``settings.resolve``."""
-    cache, key = _remembered(values, environ)
-    return cache.get(key)
+def deployed_before(
+    values: Mapping[str, Any], environ: Mapping[str, str], note: Note = lambda line: None
+) -> tuple[str, ...]:
+    """The regions of the last deployment of the stack in ``values``; see ``settings.resolve``."""
+    return _regions_cache(environ, note).get(_regions_key(values, environ))
 
 
 def forget_embedded(environ: Mapping[str, str]) -> None:
-    """Forget where stacks were deployed in the embedded AWS, which is as new."""
-    RegionsCache(cache_file("regions.json", environ)).forget_embedded()
+    """Forget where stacks were deployed in the embedded AWS, after it was reset."""
+    _regions_cache(environ).forget_embedded()
 
 
-def _remembered(values: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[RegionsCache, str]:
-    key = key_of(
+def _regions_cache(environ: Mapping[str, str], note: Note = lambda line: None) -> RegionsCache:
+    return RegionsCache(cache_path("regions.json", environ, note), note)
+
+
+def _regions_key(values: Mapping[str, Any], environ: Mapping[str, str]) -> str:
+    return key_of(
         stack=values["stack"],
         local=values["local"],
         endpoint=values["endpoint_url"],
         profile=values["profile"],
         environ=environ,
     )
-    return RegionsCache(cache_file("regions.json", environ)), key
