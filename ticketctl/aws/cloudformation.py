@@ -136,8 +136,8 @@ class CloudFormation:
             )
         return found
 
-    def make_ready(self, stack: str) -> Stack | None:
-        """Wait for a deployment that is under way and clear away a stack that is dead; then the stack."""
+    def prepare(self, stack: str) -> Stack | None:
+        """Wait for a deployment in progress and delete a stack that failed to be created; return the stack."""
         found = self.find_ours(stack)
         if found is not None and found.in_progress:
             self._report(f"{stack} is {found.status}: somebody else is deploying it; following")
@@ -156,8 +156,11 @@ class CloudFormation:
         return found
 
     def plan(self, stack: str, template_body: str, parameters: Mapping[str, str]) -> Plan:
-        """Make a change set. Parameters that are not given keep their values, or take their defaults."""
-        current = self.find_ours(stack)
+        """Create a change set for the stack as it is now; see ``plan_from``."""
+        return self.plan_from(self.find_ours(stack), stack, template_body, parameters)
+
+    def plan_from(self, current: Stack | None, stack: str, template_body: str, parameters: Mapping[str, str]) -> Plan:
+        """Create a change set. Parameters that are not given keep their ``current`` values, or get their defaults."""
         is_new = current is None or current.is_empty
         known = json.loads(template_body).get("Parameters", {})
         old = [] if current is None or is_new else current.parameters
@@ -196,7 +199,7 @@ class CloudFormation:
             cause = first_cause(events) or "CloudFormation gave no reason"
             raise StackFailedError(
                 f"the deployment failed and was rolled back ({status}): {cause}",
-                hint="mend the cause and run ticketctl deploy again",
+                hint="fix the cause and run ticketctl deploy again",
             )
 
     def delete(self, stack: Stack) -> None:
@@ -213,7 +216,7 @@ class CloudFormation:
         if status != "DELETE_COMPLETE":
             raise StackFailedError(
                 f"the stack {stack.name} could not be deleted ({status}): {first_cause(events)}",
-                hint="mend the cause and run ticketctl destroy again",
+                hint="fix the cause and run ticketctl destroy again",
             )
 
     def _planned(self, change_set_id: str, stack_id: str, *, is_new: bool) -> Plan:

@@ -178,6 +178,13 @@ class RegionalStack:
                 )
             return self._known
 
+    def remember(self, outputs: StackOutputs) -> None:
+        """Use a stack that CloudFormation has just described, without another look-up."""
+        with self._finding:
+            self._known, self._known_for_sure, self._source_now = outputs, True, None
+            self.looks += 1
+            self._cache.put(self._key, outputs)
+
     def forget(self) -> None:
         """Drop what is remembered of the stack."""
         self._known, self._source_now = None, None
@@ -374,7 +381,7 @@ class RegionalStack:
                 return None
             self._report(f"deploying {self.settings.stack} into the embedded AWS ({self.aws.region})")
             stacks = self.cloudformation()
-            stacks.make_ready(self.settings.stack)
+            stacks.prepare(self.settings.stack)
             stacks.execute(stacks.plan(self.settings.stack, self.template(), {}))
             return self.describe()
 

@@ -2,20 +2,22 @@
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ticketctl.aws.tables import tables_elsewhere
 from ticketctl.counters.lanes import Lane
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.cache import Note, RegionsCache, cache_path, key_of
-from ticketctl.deployments.outcomes import Outcomes, all_of, failures, side_by_side, succeeded
+from ticketctl.deployments.outcomes import Outcomes, failures, raise_first_failure, side_by_side, succeeded
 from ticketctl.deployments.regional_stack import RegionalStack
-from ticketctl.errors import NotDeployedError, TicketctlError, UnreachableError
+from ticketctl.errors import NotDeployedError, NotMintedError, TicketctlError, UnreachableError
 from ticketctl.minting import failover
 from ticketctl.minting.failover import Failover
 from ticketctl.minting.retry import Tries, call_with_retries
 from ticketctl.minting.source import CONNECT_SECONDS
-from ticketctl.models import Block, MintRequest
+from ticketctl.models import Block, MintRequest, StackOutputs
 from ticketctl.settings import Settings, resolve
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ class Regions:
             return self.home.max_block(deadline)
         known = self.each(lambda stack: stack.max_block(deadline))
         sizes = [size for size in known.values() if isinstance(size, int)]
-        return min(sizes) if sizes else all_of(known)[self.names[0]]
+        return min(sizes) if sizes else raise_first_failure(known)[self.names[0]]
 
     def each(self, call: Callable[[RegionalStack], Answer], regions: Iterable[str] | None = None) -> Outcomes[Answer]:
         """Ask each region, side by side; what each of them answered or failed with, in their order."""
@@ -95,15 +97,18 @@ class Regions:
             self.home.aws.regions()  # what all of them share is made before they start
         return side_by_side(connections, call)
 
-    def members(self, *, also: Iterable[str] = (), tolerant: bool = False) -> "Sequence[Member]":
+    def members(
+        self, *, also: Iterable[str] = (), tolerant: bool = False, known: Mapping[str, StackOutputs] | None = None
+    ) -> "Sequence[Member]":
         """Every region with a table of this sequence: those named or remembered, and those that their counters name.
 
         ``also`` are more to look into. ``tolerant``: warn of those that cannot be read, while others can.
+        ``known`` are stacks that need no look-up, by region.
         """
         names = [*self.names, *self.before(), *also]
         found: dict[str, tuple[Member, frozenset[str]] | None] = {}
         while new := [name for name in dict.fromkeys(names) if name not in found]:
-            outcomes = self.each(self._member, new)
+            outcomes = self.each(partial(self._member, known=known or {}), new)
             failed = failures(outcomes)
             for name, error in failed.items():
                 if not tolerant or not (found or succeeded(outcomes)):
@@ -114,8 +119,10 @@ class Regions:
             names += sorted(other for there in found.values() if there for other in there[1])
         return [there[0] for name in dict.fromkeys(names) if (there := found[name])]
 
-    def _member(self, stack: RegionalStack) -> "tuple[Member, frozenset[str]] | None":
-        """A region, and those that its default counter names; ``None`` where it has no table."""
+    def _member(
+        self, stack: RegionalStack, known: Mapping[str, StackOutputs]
+    ) -> "tuple[Member, frozenset[str]] | None":
+        """A region, and those that its default counter names; ``None`` if it has no table."""
         from ticketctl.counters.handover import read_holding
         from ticketctl.counters.sequence import Member
 
@@ -124,11 +131,18 @@ class Regions:
             default = read_holding(table, stack.region)
         except NotDeployedError:
             return None
-        outputs = stack.describe()
+        outputs = known.get(stack.region) or stack.describe()
         if outputs is None:
             return Member(table, retired=True), default.regions if default else frozenset()
         start = Lane(outputs.offset, outputs.increment) if outputs.offset else None
         return Member(table, start), default.regions if default else frozenset()
+
+    def account(self) -> str:
+        """The account, from the first region that can be reached."""
+        for name in self.names[:-1]:
+            with suppress(NotMintedError):  # the next region knows the account as well
+                return self.at(name).aws.account()
+        return self.at(self.names[-1]).aws.account()
 
     def elsewhere(self) -> Sequence[str]:
         """The other regions of the account, whichever they are, that have a table of the stack's name."""
