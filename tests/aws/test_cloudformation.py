@@ -520,7 +520,7 @@ def test_failed_deployment(script: CloudFormationScript) -> None:
     assert (caught.value.message, caught.value.hint) == (
         "the deployment failed and was rolled back (UPDATE_ROLLBACK_COMPLETE): CreateTicket (AWS::Lambda::Function): "
         "ReservedConcurrentExecutions is too high",
-        "mend the cause and run ticketctl deploy again",
+        "fix the cause and run ticketctl deploy again",
     )
 
 
@@ -547,7 +547,7 @@ def test_failed_deletion(script: CloudFormationScript) -> None:
         script.stacks.delete(stack)
     assert (caught.value.message, caught.value.hint) == (
         "the stack Tickets could not be deleted (DELETE_FAILED): CreateTicket (AWS::Lambda::Function): access denied",
-        "mend the cause and run ticketctl destroy again",
+        "fix the cause and run ticketctl destroy again",
     )
 
 
