@@ -1,4 +1,4 @@
-"""Deploying a stack to its regions: what would change in each, carrying it out, and the lanes that they get."""
+"""Deploying a stack to its regions: plan, execute, and give each region its lane."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -173,9 +173,9 @@ def _deployed(
 
 @dataclass(frozen=True)
 class Sharing:
-    """The regions that would share the sequence after a deployment; none where there is only one.
+    """The regions that would share the sequence after a deployment; empty if there is only one.
 
-    ``begins``: none of them that could be read has any lane of it yet. ``found``: their lanes before the deployment.
+    ``begins``: no region that could be read has a lane of the sequence yet. ``found``: the lanes before the deployment.
     """
 
     names: Sequence[str]
@@ -184,10 +184,10 @@ class Sharing:
 
 
 def sharing(regions: Regions, parameters: Mapping[str, str]) -> Sharing:
-    """Who would share the sequence if it were deployed to ``regions``.
+    """The regions that would share the sequence after a deployment to ``regions``.
 
-    Where none of them has it, every region of the account is looked into; ``regions.unread`` tells where that failed.
-    ``UsageError`` where a lane is asked for that is nobody's to choose then, ``RefusedError`` where lanes meet.
+    If none of them has it, every region of the account is read; ``regions.unread`` has those that failed.
+    ``UsageError`` if ``parameters`` set a lane although regions share the lanes, ``RefusedError`` if lanes overlap.
     """
     members = regions.members(tolerant=True)
     if not any(_has_lane(member) for member in members):
@@ -197,7 +197,7 @@ def sharing(regions: Regions, parameters: Mapping[str, str]) -> Sharing:
     if len(names) < 2:
         return Sharing((), begins)
     if parameters.keys() & {"Offset", "Increment"}:
-        raise UsageError("--offset and --increment cannot be set where several regions share the lanes")
+        raise UsageError("--offset and --increment cannot be set if several regions share the lanes")
     found = survey(members)
     found.require_disjoint()
     require_names_free(found, regions.names)
@@ -207,9 +207,10 @@ def sharing(regions: Regions, parameters: Mapping[str, str]) -> Sharing:
 def give_lanes(
     regions: Regions, shared: Sharing, report: Callable[[str], None], known: Mapping[str, StackOutputs]
 ) -> None:
-    """Give the regions their lanes of every counter, and remember them.
+    """Give the regions their lanes of every counter, and remember the regions.
 
-    ``RefusedError`` where another deployment has begun the sequence elsewhere meanwhile.
+    ``RefusedError`` if another deployment has started the sequence in another region in the meantime.
+    ``known`` are stacks that need no look-up.
     """
     alone = not shared.begins or regions.home.settings.local  # in the embedded AWS a lock keeps deployments apart
     if not alone and (others := [n for n in regions.elsewhere() if n not in (*regions.names, *shared.names)]):

@@ -1,4 +1,4 @@
-"""A stack in all its regions: asking them side by side, minting from whichever answers, and who belongs to them."""
+"""A stack in all its regions: calling them at the same time, minting with failover, and finding the regions."""
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,7 +50,7 @@ class Regions:
         self._stacks = dict.fromkeys(self.names[:1], home)
         self._failover = Failover(spread=spread, note=note)
         self.unread: dict[str, TicketctlError] = {}
-        """The regions that ``members`` and ``elsewhere`` could not look into, and why."""
+        """The regions that ``members`` and ``elsewhere`` could not read, and why."""
 
     def close(self) -> None:
         """Close the connections to all regions."""
@@ -89,12 +89,12 @@ class Regions:
         return min(sizes) if sizes else raise_first_failure(known)[self.names[0]]
 
     def each(self, call: Callable[[RegionalStack], Answer], regions: Iterable[str] | None = None) -> Outcomes[Answer]:
-        """Ask each region, side by side; what each of them answered or failed with, in their order."""
+        """Call for each region at the same time; the answer or the error of each, in their order."""
         self.home.settings.require_region()
         names = self.names if regions is None else regions
         connections = {name: self.at(name) for name in names}
         if len(connections) > 1:
-            self.home.aws.regions()  # what all of them share is made before they start
+            self.home.aws.regions()  # create what the threads share before they start
         return side_by_side(connections, call)
 
     def members(
@@ -102,7 +102,7 @@ class Regions:
     ) -> "Sequence[Member]":
         """Every region with a table of this sequence: those named or remembered, and those that their counters name.
 
-        ``also`` are more to look into. ``tolerant``: warn of those that cannot be read, while others can.
+        ``also`` are more regions to read. ``tolerant``: warn of those that cannot be read if others can.
         ``known`` are stacks that need no look-up, by region.
         """
         names = [*self.names, *self.before(), *also]
@@ -145,13 +145,13 @@ class Regions:
         return self.at(self.names[-1]).aws.account()
 
     def elsewhere(self) -> Sequence[str]:
-        """The other regions of the account, whichever they are, that have a table of the stack's name."""
+        """All other regions of the account that have a table with the stack's name."""
         there, unknown = tables_elsewhere(self.home.aws, self.home.settings.stack)
         self.unread |= {name: UnreachableError(f"DynamoDB in {name} cannot be asked") for name in unknown}
         return there
 
     def before(self) -> tuple[str, ...]:
-        """Where the stack was deployed before, as far as it is remembered."""
+        """The regions of the last deployment, from the cache."""
         return deployed_before(vars(self.home.settings), self._environ)
 
     def remember(self, regions: Sequence[str]) -> None:
@@ -174,7 +174,7 @@ def resolve_settings(flags: Mapping[str, Any], environ: Mapping[str, str], note:
 
 
 def connect_seconds(settings: Settings) -> float:
-    """How long a connection may take to be made: less where there is another region to go to."""
+    """The seconds that one connection may take: fewer if there is another region to try."""
     return failover.CONNECT_SECONDS if len(settings.regions) > 1 else CONNECT_SECONDS
 
 
