@@ -623,3 +623,13 @@ def test_outputs_of_a_foreign_stack() -> None:
         "the stack Shop in us-east-1 (CREATE_COMPLETE) is not a ticket server: it has no 'Url'",
         "deploy under another name: ticketctl deploy --stack NAME",
     )
+
+
+def test_plan_from_a_stack_that_is_known(script: CloudFormationScript) -> None:
+    """A stack that was just described is not described again; its parameters are kept."""
+    script.describe("CREATE_COMPLETE")
+    known = script.stacks.find_ours("Tickets")
+    script.created("UPDATE", KEPT)
+    script.change_set("CREATE_COMPLETE")
+    plan = script.stacks.plan_from(known, "Tickets", TEMPLATE, {})
+    assert (plan.is_new, plan.changes) == (False, ())
