@@ -51,7 +51,7 @@ def calls(caplog: pytest.LogCaptureFixture, operation: str) -> int:
 def test_requests_of_a_deployment_without_changes(
     ticketctl: Ticketctl, connect: Connect, environ: dict[str, str], new_stack: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """If nothing changes, each region's stack is described twice, and the URLs are known all the same."""
+    """If nothing changes, each stack is described twice and each table scanned once."""
     names = ("us-east-1", "eu-west-1")
     where = ("--local", "--stack", new_stack, "--region", names[0], "--region", names[1])
     urls = ticketctl("deploy", *where).stdout.split()
@@ -62,7 +62,7 @@ def test_requests_of_a_deployment_without_changes(
         deployed = succeeded(deploy(regions, {}, dialog, opens_to_anyone=False))
     assert said == ["no changes", "no changes"]
     assert [(region.url, region.changed) for region in deployed.values()] == [(url, False) for url in urls]
-    assert calls(caplog, "DescribeStacks") == 4
+    assert (calls(caplog, "DescribeStacks"), calls(caplog, "Scan")) == (4, 2)
     assert calls(caplog, "ExecuteChangeSet") == 0
 
 
