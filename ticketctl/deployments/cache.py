@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ticketctl.errors import FileError
-from ticketctl.files import directory, read_json, write_json
+from ticketctl.files import cache_file, read_json, write_json
 from ticketctl.models import StackOutputs
 
 VERSION = 1
@@ -47,10 +47,13 @@ def key_of(
 def cache_path(name: str, environ: Mapping[str, str], note: Note) -> Path | None:
     """The path of a cache file; ``None`` if there is no folder for it, such as without a home folder."""
     try:
-        return directory("cache", environ) / name
-    except (FileError, RuntimeError) as error:
+        path = cache_file(name, environ)
+    except FileError as error:
         note(f"no cache: {error}")
         return None
+    if path is None:
+        note("no cache: there is no home folder")
+    return path
 
 
 class StackCache:
