@@ -179,21 +179,21 @@ def test_in_progress(status: str, in_progress: bool) -> None:
     assert stack.in_progress is in_progress
 
 
-# --- make_ready -------------------------------------------------------------------------------------
+# --- prepare -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"])
 def test_ready(script: CloudFormationScript, status: str) -> None:
     """A stack that lives is ready as it is."""
     script.describe(status)
-    stack = script.stacks.make_ready("Tickets")
+    stack = script.stacks.prepare("Tickets")
     assert (stack and stack.status, script.said, script.slept) == (status, [], [])
 
 
 def test_ready_where_there_is_none(script: CloudFormationScript) -> None:
     """Where there is no stack there is nothing to clear away."""
     script.describe()
-    assert (script.stacks.make_ready("Tickets"), script.said) == (None, [])
+    assert (script.stacks.prepare("Tickets"), script.said) == (None, [])
 
 
 @pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"])
@@ -211,7 +211,7 @@ def test_never_lived(script: CloudFormationScript, status: str) -> None:
     script.describe(status, by=ID)
     script.delete()
     script.events(*history, event(5, "DELETE_IN_PROGRESS"), event(6, "DELETE_COMPLETE"))
-    assert script.stacks.make_ready("Tickets") is None
+    assert script.stacks.prepare("Tickets") is None
     assert script.said == [
         f"Tickets is {status} (CreateTicket (AWS::Lambda::Function): no such runtime); deleting it, its table stays",
         "  DELETE_IN_PROGRESS AWS::CloudFormation::Stack Tickets",
@@ -222,7 +222,7 @@ def test_never_lived(script: CloudFormationScript, status: str) -> None:
 def test_never_executed(script: CloudFormationScript) -> None:
     """A stack that only waits for a change set is left to whoever made it; another change set can be made on it."""
     script.describe("REVIEW_IN_PROGRESS")
-    stack = script.stacks.make_ready("Tickets")
+    stack = script.stacks.prepare("Tickets")
     assert stack is not None
     assert (stack.is_empty, script.said) == (True, [])
     script.describe("REVIEW_IN_PROGRESS")
@@ -234,7 +234,7 @@ def test_never_executed(script: CloudFormationScript) -> None:
 def test_somebody_elses_stack(script: CloudFormationScript) -> None:
     """A stack that is no ticket server is refused before anything is changed, dead or alive."""
     for call in (
-        script.stacks.make_ready,
+        script.stacks.prepare,
         lambda name: script.stacks.plan(name, TEMPLATE, {}),
         script.stacks.find_ours,
     ):
@@ -272,7 +272,7 @@ def test_stuck(script: CloudFormationScript) -> None:
         event(3, "UPDATE_ROLLBACK_FAILED"),
     )
     with pytest.raises(StackFailedError) as caught:
-        script.stacks.make_ready("Tickets")
+        script.stacks.prepare("Tickets")
     assert (caught.value.message, caught.value.hint) == (
         "the stack Tickets is UPDATE_ROLLBACK_FAILED: CreateTicket (AWS::Lambda::Function): no such runtime",
         "aws cloudformation continue-update-rollback --stack-name Tickets --region us-east-1",
@@ -293,7 +293,7 @@ def test_cause_of_the_last_deployment(script: CloudFormationScript) -> None:
         event(8, "UPDATE_ROLLBACK_FAILED"),
     )
     with pytest.raises(StackFailedError, match="just now"):
-        script.stacks.make_ready("Tickets")
+        script.stacks.prepare("Tickets")
 
 
 def test_somebody_else_deploys(script: CloudFormationScript) -> None:
@@ -307,7 +307,7 @@ def test_somebody_else_deploys(script: CloudFormationScript) -> None:
         event(1, "UPDATE_IN_PROGRESS"), event(2, "UPDATE_COMPLETE", "CreateTicket"), event(3, "UPDATE_COMPLETE")
     )
     script.describe("UPDATE_COMPLETE")
-    stack = script.stacks.make_ready("Tickets")
+    stack = script.stacks.prepare("Tickets")
     assert (stack and stack.status, script.slept) == ("UPDATE_COMPLETE", [0.1])
     assert script.said == [
         "Tickets is UPDATE_IN_PROGRESS: somebody else is deploying it; following",
@@ -323,7 +323,7 @@ def test_somebody_else_deletes(script: CloudFormationScript) -> None:
     script.describe("DELETE_COMPLETE", by=ID)
     script.events(event(1, "DELETE_IN_PROGRESS"), event(2, "DELETE_COMPLETE"))
     script.describe()
-    assert script.stacks.make_ready("Tickets") is None
+    assert script.stacks.prepare("Tickets") is None
 
 
 # --- plan -------------------------------------------------------------------------------------------
@@ -520,7 +520,7 @@ def test_failed_deployment(script: CloudFormationScript) -> None:
     assert (caught.value.message, caught.value.hint) == (
         "the deployment failed and was rolled back (UPDATE_ROLLBACK_COMPLETE): CreateTicket (AWS::Lambda::Function): "
         "ReservedConcurrentExecutions is too high",
-        "mend the cause and run ticketctl deploy again",
+        "fix the cause and run ticketctl deploy again",
     )
 
 
@@ -547,7 +547,7 @@ def test_failed_deletion(script: CloudFormationScript) -> None:
         script.stacks.delete(stack)
     assert (caught.value.message, caught.value.hint) == (
         "the stack Tickets could not be deleted (DELETE_FAILED): CreateTicket (AWS::Lambda::Function): access denied",
-        "mend the cause and run ticketctl destroy again",
+        "fix the cause and run ticketctl destroy again",
     )
 
 
@@ -623,3 +623,13 @@ def test_outputs_of_a_foreign_stack() -> None:
         "the stack Shop in us-east-1 (CREATE_COMPLETE) is not a ticket server: it has no 'Url'",
         "deploy under another name: ticketctl deploy --stack NAME",
     )
+
+
+def test_plan_from_a_stack_that_is_known(script: CloudFormationScript) -> None:
+    """A stack that was just described is not described again; its parameters are kept."""
+    script.describe("CREATE_COMPLETE")
+    known = script.stacks.find_ours("Tickets")
+    script.created("UPDATE", KEPT)
+    script.change_set("CREATE_COMPLETE")
+    plan = script.stacks.plan_from(known, "Tickets", TEMPLATE, {})
+    assert (plan.is_new, plan.changes) == (False, ())

@@ -1,14 +1,16 @@
-"""``cache``: what is known of deployed stacks."""
+"""``cache``: it never raises an error, and processes do not lose each other's entries."""
 
+import fcntl
 import json
-import re
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ticketctl.deployments.cache import StackCache, key_of
-from ticketctl.errors import FileError
+from ticketctl.deployments.cache import RegionsCache, StackCache, cache_path, key_of
 from ticketctl.models import StackOutputs
 
 TICKETS = StackOutputs(
@@ -22,23 +24,34 @@ TICKETS = StackOutputs(
     increment=1,
     max_count=10_000,
 )
+ENTRY = asdict(TICKETS)
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> StackCache:
-    return StackCache(tmp_path / "stacks.json")
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "stacks.json"
 
 
-def test_nothing_known(cache: StackCache) -> None:
-    """Without a file nothing is known, and asking writes none."""
-    assert cache.path
-    assert (cache.get("here"), cache.path.exists()) == (None, False)
+@pytest.fixture
+def said() -> list[str]:
+    return []
 
 
-def test_put_and_get(cache: StackCache) -> None:
+@pytest.fixture
+def cache(path: Path, said: list[str]) -> StackCache:
+    return StackCache(path, said.append)
+
+
+def test_nothing_known(cache: StackCache, path: Path, said: list[str]) -> None:
+    """Without a file nothing is known, and a read or a needless write creates none."""
+    cache.put("here", None)
+    assert (cache.get("here"), path.exists(), said) == (None, False, [])
+
+
+def test_put_and_get(cache: StackCache, path: Path) -> None:
     """What was put is there for the next process, under its own key alone."""
     cache.put("here", TICKETS)
-    later = StackCache(cache.path)
+    later = StackCache(path)
     assert (later.get("here"), later.get("there")) == (TICKETS, None)
 
 
@@ -50,62 +63,145 @@ def test_forget(cache: StackCache) -> None:
     assert (cache.get("here"), cache.get("there")) == (None, TICKETS)
 
 
-def test_file(cache: StackCache) -> None:
-    """The file says its version."""
+def test_file(cache: StackCache, path: Path) -> None:
+    """The file says its version, and only its owner may read it."""
     cache.put("here", TICKETS)
-    assert cache.path
-    assert json.loads(cache.path.read_text(encoding="utf-8")) == {
-        "version": 1,
-        "stacks": {
-            "here": {
-                "account": "123456789012",
-                "region": "us-east-1",
-                "stack": "Tickets",
-                "url": "https://abc.lambda-url.us-east-1.on.aws/",
-                "auth": "AWS_IAM",
-                "table": "Tickets",
-                "offset": 1,
-                "increment": 1,
-                "max_count": 10_000,
-            }
-        },
-    }
+    assert json.loads(path.read_text(encoding="utf-8")) == {"version": 1, "stacks": {"here": ENTRY}}
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(
-    "document",
+    "content",
     [
-        [],
-        "stacks",
-        {},
-        {"version": 2, "stacks": {}},
-        {"version": 1},
-        {"version": 1, "stacks": ["here"]},
-        {"version": 1, "stacks": {"here": []}},
-        {"version": 1, "stacks": {"here": {"url": "https://tickets.example"}}},
-        {"version": 1, "stacks": {"here": {"colour": "red"}}},
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"[]",
+        b'"stacks"',
+        b"{}",
+        b'{"version": 2, "stacks": {}}',
+        b'{"version": 1}',
+        b'{"version": 1, "stacks": ["here"]}',
     ],
 )
-def test_another_file(cache: StackCache, document: Any) -> None:
-    """A file that is no cache of this version is an error that names it and says to remove it."""
-    assert cache.path
-    cache.path.write_text(json.dumps(document), encoding="utf-8")
-    with pytest.raises(FileError, match=re.escape(str(cache.path))) as caught:
-        cache.get("here")
-    assert caught.value.hint == "remove the file: it is a cache"
+def test_damaged_file(cache: StackCache, path: Path, said: list[str], content: bytes) -> None:
+    """A damaged file, or one of another version, counts as empty, is noted, and is replaced by the next write."""
+    path.write_bytes(content)
+    assert cache.get("here") is None
+    assert len(said) == 1
+    assert str(path) in said[0]
+    cache.put("here", TICKETS)
+    assert cache.get("here") == TICKETS
 
 
-def test_broken_file(cache: StackCache) -> None:
-    """A file that is not JSON is an error that names it and says to remove it."""
-    assert cache.path
-    cache.path.write_text("{", encoding="utf-8")
-    with pytest.raises(FileError, match=re.escape(f"{cache.path} cannot be read")) as caught:
+@pytest.mark.parametrize(
+    "entry",
+    [
+        [],
+        5,
+        {"url": "https://tickets.example"},
+        {"colour": "red"},
+        {**ENTRY, "url": 5},
+        {**ENTRY, "max_count": "5"},
+        {**ENTRY, "offset": None},
+    ],
+)
+def test_damaged_entry(cache: StackCache, path: Path, said: list[str], entry: Any) -> None:
+    """An entry that lacks a field or has a wrong one is unknown and noted; the others stay."""
+    path.write_text(json.dumps({"version": 1, "stacks": {"here": entry, "there": ENTRY}}), encoding="utf-8")
+    assert (cache.get("here"), cache.get("there")) == (None, TICKETS)
+    assert said == [f"ignored the entry here of {path}: it is not of this version"]
+
+
+def test_field_of_a_later_version(cache: StackCache, path: Path, said: list[str]) -> None:
+    """A field that a later version added is ignored."""
+    path.write_text(json.dumps({"version": 1, "stacks": {"here": {**ENTRY, "colour": "red"}}}), encoding="utf-8")
+    assert (cache.get("here"), said) == (TICKETS, [])
+
+
+def test_unwritable_folder(tmp_path: Path, said: list[str]) -> None:
+    """If nothing can be written, nothing is kept; it is noted and no error. Root may write anywhere, but not here."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    cache = StackCache(tmp_path / "file" / "stacks.json", said.append)
+    cache.put("here", TICKETS)
+    assert cache.get("here") is None
+    assert said[0].startswith("the cache was not updated: ")
+
+
+def test_unreadable_file(path: Path, said: list[str]) -> None:
+    """A folder in place of the file cannot be read or replaced; it is noted and no error."""
+    path.mkdir()
+    cache = StackCache(path, said.append)
+    cache.put("here", TICKETS)
+    assert cache.get("here") is None
+    assert [line.startswith(f"ignored the cache {path}: ") for line in said] == [True, False, True]
+    assert said[1].startswith("the cache was not updated: ")
+
+
+def test_no_folder(said: list[str]) -> None:
+    """Without a folder for the cache nothing is kept."""
+    path = cache_path("stacks.json", {"TICKETCTL_HOME": "~nobody-of-this-name/x"}, said.append)
+    cache = StackCache(path, said.append)
+    cache.put("here", TICKETS)
+    assert (path, cache.get("here"), len(said)) == (None, None, 1)
+    assert said[0].startswith("no cache: TICKETCTL_HOME")
+
+
+def test_lock_held_by_a_process_that_hangs(cache: StackCache, path: Path, said: list[str]) -> None:
+    """A process that never releases the lock costs a second, not the mint."""
+    with path.with_name("stacks.json.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         cache.put("here", TICKETS)
-    assert caught.value.hint == "remove the file: it is a cache"
+    assert (cache.get("here"), path.exists()) == (None, False)
+    assert said[0].startswith("the cache was not updated: ")
+
+
+def test_processes_keep_each_others_entries(path: Path) -> None:
+    """Four processes write 25 entries each at the same time; all 100 are there."""
+    script = (
+        "import json, sys\n"
+        "from pathlib import Path\n"
+        "from ticketctl.deployments.cache import StackCache\n"
+        "from ticketctl.models import StackOutputs\n"
+        "tickets = StackOutputs(**json.loads(sys.argv[3]))\n"
+        "cache = StackCache(Path(sys.argv[1]), sys.exit)\n"
+        "sys.stdin.readline()\n"
+        "for number in range(25):\n"
+        "    cache.put(f'{sys.argv[2]}-{number}', tickets)\n"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", script, str(path), name, json.dumps(ENTRY)], stdin=subprocess.PIPE)
+        for name in "abcd"
+    ]
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write(b"\n")
+        writer.stdin.close()
+    assert [writer.wait(60) for writer in writers] == [0] * 4
+    stacks = json.loads(path.read_text(encoding="utf-8"))["stacks"]
+    assert stacks.keys() == {f"{name}-{number}" for name in "abcd" for number in range(25)}
+
+
+def test_regions(path: Path) -> None:
+    """Regions are kept in their order; a reset of the embedded AWS forgets its stacks alone."""
+    cache = RegionsCache(path)
+    cache.put("embedded|Tickets", ["b", "a"])
+    cache.put("aws|Tickets", ["d", "c"])
+    assert cache.get("embedded|Tickets") == ("b", "a")
+    cache.forget_embedded()
+    assert (cache.get("embedded|Tickets"), cache.get("aws|Tickets")) == ((), ("d", "c"))
+
+
+@pytest.mark.parametrize("regions", ["us-east-1", 5, ["us-east-1", 5], {"us-east-1": 1}])
+def test_damaged_regions(path: Path, regions: Any) -> None:
+    """Regions that are not a list of names are unknown."""
+    path.write_text(json.dumps({"version": 1, "regions": {"here": regions}}), encoding="utf-8")
+    assert RegionsCache(path).get("here") == ()
 
 
 def test_key() -> None:
-    """A key says who asks for what and where, with the access key as a hash."""
+    """A key has the profile, region and stack, and a hash of the access key."""
     key = key_of(
         stack="Tickets",
         region="us-east-1",
@@ -139,10 +235,3 @@ def test_keys_differ(other: dict[str, Any]) -> None:
         "environ": {},
     }
     assert key_of(**asked) != key_of(**asked | other)
-
-
-def test_no_home() -> None:
-    """Without a folder nothing is known, and what is to be remembered is not."""
-    cache = StackCache(None)
-    cache.put("here", TICKETS)
-    assert cache.get("here") is None

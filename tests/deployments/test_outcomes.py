@@ -6,7 +6,14 @@ import threading
 
 import pytest
 
-from ticketctl.deployments.outcomes import Outcomes, all_of, failures, raise_failures, side_by_side, succeeded
+from ticketctl.deployments.outcomes import (
+    Outcomes,
+    failures,
+    raise_failures,
+    raise_first_failure,
+    side_by_side,
+    succeeded,
+)
 from ticketctl.errors import AccessError, PartialError, UnreachableError
 
 SECONDS = 30.0  # what should come is waited for this long, so that a mistake fails instead of hanging
@@ -126,11 +133,11 @@ def test_answers_and_failures_share_out_the_outcomes() -> None:
     assert (succeeded({}), failures({}), failures({"a": None})) == ({}, {}, {})
 
 
-def test_all_of_gives_the_answers_or_raises_the_first_error() -> None:
+def test_raise_first_failure_gives_the_answers_or_raises_the_first_error() -> None:
     """One error is enough to have no answers; the first in the order of the names is raised itself."""
-    assert all_of({"a": 1, "c": 3}) == {"a": 1, "c": 3}
+    assert raise_first_failure({"a": 1, "c": 3}) == {"a": 1, "c": 3}
     with pytest.raises(UnreachableError) as caught:
-        all_of(MIXED)
+        raise_first_failure(MIXED)
     assert caught.value is DOWN
 
 

@@ -1,9 +1,11 @@
 """Deploying, changing and destroying a stack through CloudFormation."""
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import httpx
@@ -14,7 +16,11 @@ from tests.support.minting import take
 from ticketctl.aws import template
 from ticketctl.aws.account import Aws
 from ticketctl.aws.cloudformation import CloudFormation
+from ticketctl.deployments.deploy import deploy
+from ticketctl.deployments.dialog import Dialog
+from ticketctl.deployments.outcomes import succeeded
 from ticketctl.deployments.regional_stack import RegionalStack
+from ticketctl.deployments.regions import Regions
 from ticketctl.errors import StackFailedError
 
 Connect = Callable[..., RegionalStack]
@@ -35,6 +41,29 @@ def test_deploy_from_nothing_then_no_changes(ticketctl: Ticketctl, new_stack: st
     second = ticketctl("deploy", "--local", "--stack", new_stack)
     assert (second.returncode, second.stdout) == (0, first.stdout)
     assert second.stderr.splitlines() == [story[0], "no changes", *story[-2:]]
+
+
+def calls(caplog: pytest.LogCaptureFixture, operation: str) -> int:
+    """How many requests botocore sent for one operation."""
+    return sum(f"OperationModel(name={operation})" in record.getMessage() for record in caplog.records)
+
+
+def test_requests_of_a_deployment_without_changes(
+    ticketctl: Ticketctl, connect: Connect, environ: dict[str, str], new_stack: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If nothing changes, each stack is described twice and each table scanned once."""
+    names = ("us-east-1", "eu-west-1")
+    where = ("--local", "--stack", new_stack, "--region", names[0], "--region", names[1])
+    urls = ticketctl("deploy", *where).stdout.split()
+    said: list[str] = []
+    dialog = Dialog(said.append, pytest.fail, lambda names: nullcontext(lambda name, line: said.append(line)))
+    regions = Regions(connect(stack=new_stack, region=names), environ=environ)
+    with caplog.at_level(logging.DEBUG, "botocore.endpoint"):
+        deployed = succeeded(deploy(regions, {}, dialog, opens_to_anyone=False))
+    assert said == ["no changes", "no changes"]
+    assert [(region.url, region.changed) for region in deployed.values()] == [(url, False) for url in urls]
+    assert (calls(caplog, "DescribeStacks"), calls(caplog, "Scan")) == (4, 2)
+    assert calls(caplog, "ExecuteChangeSet") == 0
 
 
 def test_destroy_keeps_the_counters(ticketctl: Ticketctl, new_stack: str) -> None:

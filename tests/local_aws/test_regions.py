@@ -424,7 +424,7 @@ def test_a_destroyed_region_is_retired_and_comes_back(ticketctl: Ticketctl, conn
     assert (destroyed.returncode, destroyed.stdout) == (0, "")
     assert destroyed.stderr.splitlines()[-1] == (
         f"destroyed the stack of {new_stack} in the embedded AWS, {EU}; "
-        f"its table {new_stack} pinned, and ticketctl deploy takes it back"
+        f"the table {new_stack} is kept, and ticketctl deploy uses it again"
     )
     assert lanes(ticketctl("regions", "--json", *where)) == {
         (None, US): (1, 2, 3, "mints"),
@@ -485,7 +485,7 @@ def test_destroy_of_all_regions(ticketctl: Ticketctl, connect: Connect, new_stac
     told = {"regions": [document | {"region": region} for region in (US, EU)]}
     assert (gone.returncode, json.loads(gone.stdout), gone.stderr) == (0, told, "")
     nothing = ticketctl("destroy", *named(US, EU), *where)
-    kept = f"the table {new_stack} is there and stays"
+    kept = f"the table {new_stack} is kept"
     lines = [f"nothing to destroy in {ACCOUNT}/{region}; {kept}\n" for region in (US, EU)]
     assert nothing == Result(0, "", "".join(lines))
     assert ticketctl("deploy", "-q", *named(EU, US), *where).returncode == 0

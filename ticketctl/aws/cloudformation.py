@@ -32,12 +32,12 @@ class Stack:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it has only a change set that was never executed: somebody's who is about to, or has given up."""
+        """Whether it has only a change set that was never executed: another user's, who may still execute it."""
         return self.status == "REVIEW_IN_PROGRESS"
 
     @property
     def in_progress(self) -> bool:
-        """Whether somebody is deploying or deleting it now."""
+        """Whether it is being deployed or deleted now."""
         return self.status.endswith("_IN_PROGRESS") and not self.is_empty
 
 
@@ -72,7 +72,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Plan:
-    """A change set that waits to be executed; without ``changes`` the stack is up to date."""
+    """A change set that was not executed yet; without ``changes`` the stack is up to date."""
 
     change_set_id: str
     stack_id: str
@@ -91,7 +91,7 @@ class Plan:
 
 
 class CloudFormation:
-    """The stacks of one account and region. ``report`` is told of events and decisions, a line each."""
+    """The stacks of one account and region. ``report`` gets one line per event and decision."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class CloudFormation:
         self._target = f"CloudFormation in {self._region}"
 
     def describe(self, stack: str) -> Stack | None:
-        """The stack of that name or id; ``None`` where there is none (or there was, and it is deleted)."""
+        """The stack of that name or id; ``None`` if there is none or it was deleted."""
         try:
             with self._errors():
                 (description,) = self._client.describe_stacks(StackName=stack)["Stacks"]
@@ -127,7 +127,7 @@ class CloudFormation:
         )
 
     def find_ours(self, stack: str) -> Stack | None:
-        """The same, but ``RefusedError`` where the stack of that name is something else than a ticket server."""
+        """As ``describe``, but ``RefusedError`` if the stack of that name is not a ticket server."""
         found = self.describe(stack)
         if found is not None and not found.is_empty and not found.parameters.keys() >= _OUR_PARAMETERS:
             raise RefusedError(
@@ -136,8 +136,8 @@ class CloudFormation:
             )
         return found
 
-    def make_ready(self, stack: str) -> Stack | None:
-        """Wait for a deployment that is under way and clear away a stack that is dead; then the stack."""
+    def prepare(self, stack: str) -> Stack | None:
+        """Wait for a deployment in progress and delete a stack that failed to be created; return the stack."""
         found = self.find_ours(stack)
         if found is not None and found.in_progress:
             self._report(f"{stack} is {found.status}: somebody else is deploying it; following")
@@ -156,8 +156,11 @@ class CloudFormation:
         return found
 
     def plan(self, stack: str, template_body: str, parameters: Mapping[str, str]) -> Plan:
-        """Make a change set. Parameters that are not given keep their values, or take their defaults."""
-        current = self.find_ours(stack)
+        """Create a change set for the stack as it is now; see ``plan_from``."""
+        return self.plan_from(self.find_ours(stack), stack, template_body, parameters)
+
+    def plan_from(self, current: Stack | None, stack: str, template_body: str, parameters: Mapping[str, str]) -> Plan:
+        """Create a change set. Parameters that are not given keep their ``current`` values, or get their defaults."""
         is_new = current is None or current.is_empty
         known = json.loads(template_body).get("Parameters", {})
         old = [] if current is None or is_new else current.parameters
@@ -182,12 +185,12 @@ class CloudFormation:
         with self._errors():
             self._client.delete_change_set(ChangeSetName=plan.change_set_id)
         left = self.describe(plan.stack_id) if plan.is_new else None
-        if left is not None and left.is_empty:  # else somebody else has brought it to life meanwhile
+        if left is not None and left.is_empty:  # otherwise another user has deployed it in the meantime
             with self._errors():
                 self._client.delete_stack(StackName=plan.stack_id)
 
     def execute(self, plan: Plan) -> None:
-        """Carry a plan out and follow it to its end; ``StackFailedError`` names the first real cause."""
+        """Execute a plan and follow it to its end; ``StackFailedError`` names the first resource that failed."""
         seen = {event.id for event in self._events(plan.stack_id)}
         with self._errors():
             self._client.execute_change_set(ChangeSetName=plan.change_set_id)
@@ -196,7 +199,7 @@ class CloudFormation:
             cause = first_cause(events) or "CloudFormation gave no reason"
             raise StackFailedError(
                 f"the deployment failed and was rolled back ({status}): {cause}",
-                hint="mend the cause and run ticketctl deploy again",
+                hint="fix the cause and run ticketctl deploy again",
             )
 
     def delete(self, stack: Stack) -> None:
@@ -213,7 +216,7 @@ class CloudFormation:
         if status != "DELETE_COMPLETE":
             raise StackFailedError(
                 f"the stack {stack.name} could not be deleted ({status}): {first_cause(events)}",
-                hint="mend the cause and run ticketctl destroy again",
+                hint="fix the cause and run ticketctl destroy again",
             )
 
     def _planned(self, change_set_id: str, stack_id: str, *, is_new: bool) -> Plan:
@@ -248,7 +251,7 @@ class CloudFormation:
                 description = self._client.describe_change_set(ChangeSetName=change_set_id, NextToken=token)
 
     def _follow(self, stack_id: str, seen: set[str]) -> tuple[str, list[Event]]:
-        """Report events until the stack itself has come to rest; its last status, and all that was reported."""
+        """Report events until the stack is complete or has failed; return its last status and the events."""
         events: list[Event] = []
         for pause in _pauses():
             for event in reversed(self._events(stack_id, until=seen)):
@@ -261,7 +264,7 @@ class CloudFormation:
         raise AssertionError("the pauses never end")
 
     def _await_others(self, stack: Stack) -> None:
-        """Report the events of a deployment that somebody else started, until it is over."""
+        """Report the events of another user's deployment until it ends."""
         seen = {event.id for event in self._events(stack.id)}
         for pause in _pauses():
             current = self.describe(stack.id)
@@ -300,7 +303,7 @@ class CloudFormation:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """AWS says "does not exist" with the code ValidationError, as it says everything else that is wrong."""
+        """Translate errors; a missing stack has the code ValidationError, as every other invalid request."""
         from botocore.exceptions import ClientError
 
         with translated_errors(self._target, profile=self._profile):
@@ -330,7 +333,7 @@ def first_cause(events: list[Event]) -> str:
 
 
 def outputs_of(stack: Stack, region: str) -> StackOutputs:
-    """What ticketctl needs to know of a deployed stack; ``NotDeployedError`` where it is no ticket server."""
+    """The outputs and parameters of a deployed stack; ``NotDeployedError`` if it is not a ticket server."""
     try:
         return StackOutputs(
             account=stack.id.split(":")[4],
@@ -351,7 +354,7 @@ def outputs_of(stack: Stack, region: str) -> StackOutputs:
 
 
 def _pauses() -> Iterator[float]:
-    """Seconds between two looks: short at first, never more than three."""
+    """Seconds between two polls: 0.1 at first, at most 3."""
     pause = 0.1
     while True:
         yield pause

@@ -1,4 +1,4 @@
-"""The table as a whole: whether it is there, in which regions, and deleting it with every counter."""
+"""The table as a whole: whether it exists, in which regions, and how to delete it with every counter."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from ticketctl.aws.account import NOT_ENABLED, Aws, translated_errors
 from ticketctl.errors import NotDeployedError, StackFailedError, TicketctlError
 
-LOOKERS = 16  # regions that are looked at side by side
+PARALLEL_REGIONS = 16
 
 
 class Tables:
@@ -27,7 +27,7 @@ class Tables:
         return True
 
     def delete(self, name: str) -> None:
-        """Take the deletion protection off and delete the table; returns when it is gone."""
+        """Turn off deletion protection and delete the table; return when it is deleted."""
         from botocore.exceptions import WaiterError
 
         with translated_errors(self._target, profile=self._profile):
@@ -41,7 +41,7 @@ class Tables:
 
 
 def tables_elsewhere(aws: Aws, name: str) -> tuple[Sequence[str], Sequence[str]]:
-    """The other regions of the account that have a table of that name, and those where nobody can tell."""
+    """The other regions of the account that have a table of that name, and those that could not be asked."""
     from concurrent.futures import ThreadPoolExecutor
 
     def look(region: str) -> bool | None:
@@ -53,6 +53,6 @@ def tables_elsewhere(aws: Aws, name: str) -> tuple[Sequence[str], Sequence[str]]
             return False if code in NOT_ENABLED else None
 
     others = [region for region in aws.regions() if region != aws.region]
-    with ThreadPoolExecutor(LOOKERS) as pool:
+    with ThreadPoolExecutor(PARALLEL_REGIONS) as pool:
         found = dict(zip(others, pool.map(look, others), strict=True))
     return [region for region, there in found.items() if there], [r for r, there in found.items() if there is None]

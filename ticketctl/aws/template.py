@@ -1,4 +1,4 @@
-"""The CloudFormation template: the shipped one, or a fresh one where ``stack/`` or ``lambda/`` was edited.
+"""The CloudFormation template: the shipped one, or a new one if ``stack/`` or ``lambda/`` was edited.
 
 ``python -m ticketctl.aws.template`` synthesises it from the sources and replaces the shipped one.
 """
@@ -34,7 +34,7 @@ def code_hash(root: Path) -> str:
 
 
 def load(stack: str) -> dict[str, Any]:
-    """The template for a stack, synthesised again only where the sources are not the shipped template's."""
+    """The template for a stack, synthesized again only if the sources are not the shipped template's."""
     try:
         shipped: dict[str, Any] = json.loads(SHIPPED.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -291,12 +291,12 @@ def _run(flags: Mapping[str, Any]) -> Run:
         quiet=flags["quiet"],
         verbose=flags["verbose"],
     )
-    settings = resolve_settings(flags, os.environ)
+    settings = resolve_settings(flags, os.environ, output.detail)
     for name, origin in settings.origins.items():
         value = getattr(settings, name)
         output.detail(f"{name.replace('_', '-')}: {' '.join(value) if name == 'regions' else value} (from {origin})")
     connect = connect_seconds(settings)
-    home = RegionalStack(settings, environ=os.environ, connect=connect, report=output.note)
+    home = RegionalStack(settings, environ=os.environ, connect=connect, report=output.note, note=output.detail)
     spread = bool(flags.get("spread"))
     regions = Regions(home, environ=os.environ, spread=spread, note=output.detail, warn=output.warn)
     return Run(flags, settings, home, regions, output)

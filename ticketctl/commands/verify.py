@@ -13,7 +13,7 @@ import typer
 from ticketctl.commands.options import Run, command, integer_range
 from ticketctl.counters.lanes import Lane
 from ticketctl.deadline import Deadline
-from ticketctl.deployments.outcomes import all_of
+from ticketctl.deployments.outcomes import raise_first_failure
 from ticketctl.errors import RefusedError, UsageError
 from ticketctl.models import Counter, MintRequest
 from ticketctl.output import Result
@@ -52,7 +52,7 @@ def verify(
     if via not in SOURCES:
         raise UsageError(f"invalid value {via!r} for --via", hint=f"use one of: {', '.join(SOURCES)}")
     name = f"verify-{os.urandom(16).hex()}"
-    tables = all_of(run.regions.each(lambda stack: stack.counters()))
+    tables = raise_first_failure(run.regions.each(lambda stack: stack.counters()))
     try:
         lanes = {counter.region: _lane(counter) for counter in _create(run, name)}
         with ExitStack() as opened, run.output.progress("minting", workers * mints) as advance:

@@ -1,17 +1,24 @@
-"""What is known of deployed stacks, so that ``next`` needs no look-up. CloudFormation stays the truth."""
+"""A cache of deployed stacks, so that ``next`` needs no look-up. CloudFormation stays the truth.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+Nothing here raises an error: a file that cannot be read counts as empty, and one that cannot be written is skipped.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from ticketctl.errors import FileError
-from ticketctl.files import read_json, write_json
+from ticketctl.files import cache_file, read_json, write_json
 from ticketctl.models import StackOutputs
 
 VERSION = 1
+LOCK_SECONDS = 1.0  # a process that was stopped while it held the lock must not stop a mint
 _IDENTITY = ("AWS_ACCESS_KEY_ID", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_ROLE_ARN")
-_HINT = "remove the file: it is a cache"
+
+Note = Callable[[str], None]
 
 
 def key_of(
@@ -23,9 +30,9 @@ def key_of(
     profile: str | None,
     environ: Mapping[str, str],
 ) -> str:
-    """Who asks for what and where. Another profile, key, file or role may mean another account.
+    """The key of a stack: its name and region, and the profile, access key, files and role that lead to its account.
 
-    What it cannot see: the same profile that has come to mean another account. A private stack then answers
+    If the same profile now belongs to another account, the key does not change. A private stack then answers
     403 and is looked up again.
     """
     if local:
@@ -37,59 +44,122 @@ def key_of(
     return "|".join([endpoint or "aws", profile or "", who, region, stack])
 
 
-class StackCache:
-    """A file of ``StackOutputs``, each under what it was asked for with (see ``key_of``). Without a path: empty."""
+def cache_path(name: str, environ: Mapping[str, str], note: Note) -> Path | None:
+    """The path of a cache file; ``None`` if there is no folder for it, such as without a home folder."""
+    try:
+        path = cache_file(name, environ)
+    except FileError as error:
+        note(f"no cache: {error}")
+        return None
+    if path is None:
+        note("no cache: there is no home folder")
+    return path
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+
+class StackCache:
+    """A file of ``StackOutputs`` by ``key_of``. Without a ``path`` nothing is kept; ``note`` is told of errors."""
+
+    def __init__(self, path: Path | None, note: Note = lambda line: None) -> None:
+        self._file = _CacheFile(path, "stacks", note)
 
     def get(self, key: str) -> StackOutputs | None:
-        """The stack under that key, ``None`` where it is not known."""
-        entry = _read(self.path, "stacks").get(key)
-        try:
-            return StackOutputs(**entry) if entry is not None else None
-        except TypeError as error:
-            raise FileError(f"{self.path} is not a cache of this version: {error}", hint=_HINT) from None
+        """The stack under that key, ``None`` if it is not known."""
+        entry = self._file.read().get(key)
+        outputs = _outputs(entry)
+        if entry is not None and outputs is None:
+            self._file.note(f"ignored the entry {key} of {self._file.path}: it is not of this version")
+        return outputs
 
     def put(self, key: str, outputs: StackOutputs | None) -> None:
         """Remember a stack, or with ``None`` forget it."""
-        _write(self.path, "stacks", key, None if outputs is None else asdict(outputs))
+        self._file.change({key: None if outputs is None else asdict(outputs)})
 
 
 class RegionsCache:
-    """A file of the regions in which stacks were deployed together, in their order. Without a path: empty."""
+    """A file of the regions in which a stack was deployed, in their order, by ``key_of`` without a region."""
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+    def __init__(self, path: Path | None, note: Note = lambda line: None) -> None:
+        self._file = _CacheFile(path, "regions", note)
 
     def get(self, key: str) -> tuple[str, ...]:
-        """The regions under that key (without a region); none where there is only one, or none is known."""
-        return tuple(map(str, _read(self.path, "regions").get(key) or ()))
+        """The regions under that key; empty if there is only one, or none is known."""
+        regions = self._file.read().get(key)
+        if not isinstance(regions, list) or not all(isinstance(region, str) for region in regions):
+            return ()
+        return tuple(regions)
 
     def put(self, key: str, regions: Sequence[str]) -> None:
         """Remember the regions of a stack."""
-        _write(self.path, "regions", key, list(regions) or None)
+        self._file.change({key: list(regions) or None})
 
     def forget_embedded(self) -> None:
-        """Forget the stacks of the embedded AWS, which is as new."""
-        for key in [key for key in _read(self.path, "regions") if key.startswith("embedded|")]:
-            _write(self.path, "regions", key, None)
+        """Forget the stacks of the embedded AWS, after it was reset."""
+        self._file.change({key: None for key in self._file.read() if key.startswith("embedded|")})
 
 
-def _read(path: Path | None, what: str) -> dict[str, Any]:
-    document = read_json(path, hint=_HINT) if path else None
-    if document is None:
-        return {}
-    entries = document.get(what) if isinstance(document, dict) else None
-    if not isinstance(entries, dict) or document.get("version") != VERSION:
-        raise FileError(f"{path} is not a cache of this version", hint=_HINT)
-    return entries
+def _outputs(entry: Any) -> StackOutputs | None:
+    """An entry as a stack; fields of a later version are ignored, a missing or damaged field makes it ``None``."""
+    if not isinstance(entry, dict):
+        return None
+    values: dict[str, Any] = {field.name: entry.get(field.name) for field in fields(StackOutputs)}
+    if any(type(values[field.name]) is not field.type for field in fields(StackOutputs)):
+        return None
+    return StackOutputs(**values)
 
 
-def _write(path: Path | None, what: str, key: str, entry: Any) -> None:
-    if path is None:
-        return
-    entries = {name: other for name, other in _read(path, what).items() if name != key}
-    if entry is not None:
-        entries[key] = entry
-    write_json(path, {"version": VERSION, what: entries})
+class _CacheFile:
+    """One JSON file of entries, which several processes may change at once."""
+
+    def __init__(self, path: Path | None, what: str, note: Note) -> None:
+        self.path = path
+        self.note = note
+        self._what = what
+
+    def read(self) -> dict[str, Any]:
+        """The entries; none if the file is missing, damaged or of another version."""
+        if self.path is None:
+            return {}
+        try:
+            document = read_json(self.path, hint="")
+        except (FileError, RecursionError) as error:
+            self.note(f"ignored the cache {self.path}: {error}")
+            return {}
+        if document is None:
+            return {}
+        entries = document.get(self._what) if isinstance(document, dict) else None
+        if not isinstance(entries, dict) or document.get("version") != VERSION:
+            self.note(f"ignored the cache {self.path}: it is not of this version")
+            return {}
+        return entries
+
+    def change(self, entries: Mapping[str, Any]) -> None:
+        """Replace entries, or with ``None`` remove them, and keep the others."""
+        if self.path is None:
+            return
+        try:
+            with _locked(self.path):
+                before = self.read()
+                after = {key: entry for key, entry in {**before, **entries}.items() if entry is not None}
+                if after != before:
+                    write_json(self.path, {"version": VERSION, self._what: after})
+        except (FileError, OSError) as error:
+            self.note(f"the cache was not updated: {error}")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, so that no process overwrites what another has just written."""
+    import fcntl
+
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("a", encoding="utf-8") as lock:
+        ends = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(0.01)
+        yield

@@ -1,18 +1,32 @@
-"""Deploying a stack to its regions: what would change in each, carrying it out, and the lanes that they get."""
+"""Deploying a stack to its regions: plan, execute, and give each region its lane."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
-from ticketctl.aws.cloudformation import CloudFormation, Plan, Stack
+from ticketctl.aws.cloudformation import CloudFormation, Plan, Stack, outputs_of
 from ticketctl.counters.sequence import DEFAULT, Member, Survey, arrange, require_names_free, survey
+from ticketctl.deployments.dialog import Dialog, Tell, interruptible
+from ticketctl.deployments.outcomes import Outcomes, failures, raise_first_failure, succeeded
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
 from ticketctl.errors import RefusedError, UsageError
+from ticketctl.models import StackOutputs
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A region whose stack is up to date."""
+
+    outputs: StackOutputs
+    url: str
+    changed: bool
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What a deployment would do in one region. ``existing`` is the stack as it is."""
+    """What a deployment would do in one region. ``existing`` is the stack before it."""
 
     stacks: CloudFormation
     existing: Stack | None
@@ -20,20 +34,84 @@ class Planned:
 
     @property
     def is_public(self) -> bool:
-        """Whether anyone who has the URL may mint there now."""
+        """Whether anyone who has the URL can mint before the deployment."""
         return self.existing is not None and self.existing.parameters.get("AuthType") == "NONE"
 
 
-def plan(stack: RegionalStack, stacks: CloudFormation, parameters: Mapping[str, str], *, shared: bool) -> Planned:
-    """What a deployment would change; ``RefusedError`` where that would cost the table.
+def deploy(
+    regions: Regions, parameters: Mapping[str, str], dialog: Dialog, *, opens_to_anyone: bool
+) -> Outcomes[Deployed]:
+    """Deploy to every region. If one fails, the others continue.
 
-    Where the sequence is ``shared``, a new stack does not begin the default counter by itself.
+    With ``--local`` no lock is held while the user is asked whether to let anyone mint.
     """
-    name = stack.settings.stack
-    existing = stacks.find_ours(name)
+    with ExitStack() as held:
+        held.enter_context(regions.home.exclusively())
+        shared = sharing(regions, parameters)
+        if shared.begins and regions.unread:
+            name, unread = regions.home.settings.stack, ", ".join(regions.unread)
+            dialog.confirm(f"Not read: {unread}. Continue as if {name} had no tickets there?")
+        plans = _plan_all(regions, parameters, dialog, shared=bool(shared.names))
+        if opens_to_anyone and not all(planned.is_public for planned in succeeded(plans).values()):
+            held.close()
+            _confirm_public(dialog, succeeded(plans).values())
+            held.enter_context(regions.home.exclusively())
+        with dialog.progress(regions.names) as tell, interruptible("deployment", "ticketctl deploy"):
+            plans = _execute_all(regions, plans, tell)
+    if not (executed := succeeded(plans)):
+        return dict(failures(plans))
+    known = _unchanged(executed)
+    with interruptible("deployment", "ticketctl deploy"):
+        give_lanes(regions, shared, dialog.note, known)
+    outcomes: Outcomes[Deployed] = {**failures(plans), **_deployed(regions, executed, known)}
+    return {name: outcomes[name] for name in plans}
+
+
+def preview(regions: Regions, parameters: Mapping[str, str], report: Callable[[str], None]) -> Outcomes[Plan]:
+    """What a deployment would change in each region; nothing is changed."""
+    shared = sharing(regions, parameters)
+
+    def look(stack: RegionalStack) -> Plan:
+        stacks = stack.cloudformation(report=report)
+        existing = stacks.find_ours(stack.settings.stack)
+        plan = _plan(stack, stacks, existing, parameters, shared=bool(shared.names)).plan
+        if plan.changes:
+            stacks.discard(plan)
+        return plan
+
+    return regions.each(look)
+
+
+def _plan_all(regions: Regions, parameters: Mapping[str, str], dialog: Dialog, *, shared: bool) -> Outcomes[Planned]:
+    """Plan in each region and show the changes."""
+    with dialog.progress(regions.names) as tell:
+
+        def plan(stack: RegionalStack) -> Planned:
+            stacks = stack.cloudformation(report=partial(tell, stack.region))
+            existing = stacks.prepare(stack.settings.stack)
+            planned = _plan(stack, stacks, existing, parameters, shared=shared)
+            for change in planned.plan.changes:
+                tell(stack.region, f"  {change}")
+            return planned
+
+        return regions.each(plan)
+
+
+def _plan(
+    stack: RegionalStack,
+    stacks: CloudFormation,
+    existing: Stack | None,
+    parameters: Mapping[str, str],
+    *,
+    shared: bool,
+) -> Planned:
+    """What a deployment would change; ``RefusedError`` if that would replace or delete the table.
+
+    If the sequence is ``shared``, a new stack does not start the default counter by itself.
+    """
     is_new = existing is None or existing.is_empty
     offset = {"Offset": "0"} if shared and is_new else {}
-    plan = stacks.plan(name, stack.template(), {**parameters, **offset})
+    plan = stacks.plan_from(existing, stack.settings.stack, stack.template(), {**parameters, **offset})
     if plan.endangers_table:
         stacks.discard(plan)
         dangers = "; ".join(map(str, plan.endangers_table))
@@ -41,11 +119,63 @@ def plan(stack: RegionalStack, stacks: CloudFormation, parameters: Mapping[str, 
     return Planned(stacks, existing, plan)
 
 
+def _confirm_public(dialog: Dialog, plans: Collection[Planned]) -> None:
+    """Ask once for all regions; discard the plans if the user does not agree."""
+    try:
+        dialog.confirm("Anyone who has the URL will be able to mint. Deploy it?")
+    except BaseException:
+        for planned in plans:
+            if planned.plan.changes:
+                planned.stacks.discard(planned.plan)
+        raise
+
+
+def _execute_all(regions: Regions, plans: Outcomes[Planned], tell: Tell) -> Outcomes[Planned]:
+    """Execute the plans; a region whose plan failed stays as it is."""
+
+    def execute(stack: RegionalStack) -> Planned:
+        planned = succeeded(plans)[stack.region]
+        if planned.plan.changes:
+            planned.stacks.execute(planned.plan)
+        else:
+            tell(stack.region, "no changes")
+        return planned
+
+    done = {**failures(plans), **regions.each(execute, succeeded(plans))}
+    if len(plans) > 1:
+        for name, error in failures(done).items():
+            tell(name, f"failed: {error.message}")
+    return {name: done[name] for name in plans}
+
+
+def _unchanged(plans: Mapping[str, Planned]) -> Mapping[str, StackOutputs]:
+    """The stacks as they were planned, if no region changed; otherwise minutes may have passed, and none is known."""
+    if any(planned.plan.changes for planned in plans.values()):
+        return {}
+    existing = {name: planned.existing for name, planned in plans.items()}
+    return {name: outputs_of(stack, name) for name, stack in existing.items() if stack is not None}
+
+
+def _deployed(
+    regions: Regions, plans: Mapping[str, Planned], known: Mapping[str, StackOutputs]
+) -> Mapping[str, Deployed]:
+    """The stacks after the deployment; those that are not ``known`` are looked up."""
+
+    def look(stack: RegionalStack) -> Deployed:
+        if outputs := known.get(stack.region):
+            stack.remember(outputs)
+        else:
+            outputs = stack.look_up()
+        return Deployed(outputs, stack.url(), changed=bool(plans[stack.region].plan.changes))
+
+    return raise_first_failure(regions.each(look, plans))
+
+
 @dataclass(frozen=True)
 class Sharing:
-    """The regions that would share the sequence after a deployment; none where there is only one.
+    """The regions that would share the sequence after a deployment; empty if there is only one.
 
-    ``begins``: none of them that could be read has any lane of it yet. ``found``: their lanes before the deployment.
+    ``begins``: no region that could be read has a lane of the sequence yet. ``found``: the lanes before the deployment.
     """
 
     names: Sequence[str]
@@ -54,10 +184,10 @@ class Sharing:
 
 
 def sharing(regions: Regions, parameters: Mapping[str, str]) -> Sharing:
-    """Who would share the sequence if it were deployed to ``regions``.
+    """The regions that would share the sequence after a deployment to ``regions``.
 
-    Where none of them has it, every region of the account is looked into; ``regions.unread`` tells where that failed.
-    ``UsageError`` where a lane is asked for that is nobody's to choose then, ``RefusedError`` where lanes meet.
+    If none of them has it, every region of the account is read; ``regions.unread`` has those that failed.
+    ``UsageError`` if ``parameters`` set a lane although regions share the lanes, ``RefusedError`` if lanes overlap.
     """
     members = regions.members(tolerant=True)
     if not any(_has_lane(member) for member in members):
@@ -67,17 +197,20 @@ def sharing(regions: Regions, parameters: Mapping[str, str]) -> Sharing:
     if len(names) < 2:
         return Sharing((), begins)
     if parameters.keys() & {"Offset", "Increment"}:
-        raise UsageError("--offset and --increment cannot be set where several regions share the lanes")
+        raise UsageError("--offset and --increment cannot be set if several regions share the lanes")
     found = survey(members)
     found.require_disjoint()
     require_names_free(found, regions.names)
     return Sharing(names, begins, found)
 
 
-def give_lanes(regions: Regions, shared: Sharing, report: Callable[[str], None]) -> None:
-    """Give the regions their lanes of every counter, and remember them.
+def give_lanes(
+    regions: Regions, shared: Sharing, report: Callable[[str], None], known: Mapping[str, StackOutputs]
+) -> None:
+    """Give the regions their lanes of every counter, and remember the regions.
 
-    ``RefusedError`` where another deployment has begun the sequence elsewhere meanwhile.
+    ``RefusedError`` if another deployment has started the sequence in another region in the meantime.
+    ``known`` are stacks that need no look-up.
     """
     alone = not shared.begins or regions.home.settings.local  # in the embedded AWS a lock keeps deployments apart
     if not alone and (others := [n for n in regions.elsewhere() if n not in (*regions.names, *shared.names)]):
@@ -87,7 +220,7 @@ def give_lanes(regions: Regions, shared: Sharing, report: Callable[[str], None])
         )
     if not shared.names:
         return
-    members = regions.members(also=shared.names, tolerant=True)
+    members = regions.members(also=shared.names, tolerant=True, known=known)
     arrange(members, regions.names, report, may_begin=shared.begins, known=shared.found)
     others = [name for name in (*regions.before(), *shared.names) if name not in regions.names]
     order = [*regions.names, *others] if len(regions.names) > 1 else [*others, *regions.names]

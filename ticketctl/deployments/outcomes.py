@@ -1,4 +1,4 @@
-"""Asking several regions side by side, and what it means where some of them fail."""
+"""Calling several regions at the same time, and what it means if some of them fail."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -9,11 +9,11 @@ from ticketctl.errors import PartialError, TicketctlError
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 Outcomes = Mapping[str, Answer | TicketctlError]
-"""What each region answered or failed with, by its name."""
+"""The answer or the error of each region, by its name."""
 
 
 def side_by_side(each: Mapping[str, Asked], call: Callable[[Asked], Answer]) -> Outcomes[Answer]:
-    """Call with each connection at the same time; the answers or errors by their names."""
+    """Call for each region at the same time; the answers or errors by region."""
 
     def attempt(asked: Asked) -> Answer | TicketctlError:
         try:
@@ -52,15 +52,15 @@ def failures(outcomes: Outcomes[Answer]) -> dict[str, TicketctlError]:
     return {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, TicketctlError)}
 
 
-def all_of(outcomes: Outcomes[Answer]) -> dict[str, Answer]:
-    """The answers; where there are errors, the first of them."""
+def raise_first_failure(outcomes: Outcomes[Answer]) -> dict[str, Answer]:
+    """The answers; raises the first error if there is any."""
     for error in failures(outcomes).values():
         raise error
     return succeeded(outcomes)
 
 
 def raise_failures(outcomes: Outcomes[Answer], what: str) -> None:
-    """``PartialError`` where some regions failed, the first error where all did."""
+    """Raise ``PartialError`` if some regions failed, or the first error if all did."""
     failed = failures(outcomes)
     if not failed:
         return

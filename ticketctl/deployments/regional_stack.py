@@ -1,4 +1,4 @@
-"""From settings to something that answers in one region: the account, the deployed stack, a source of tickets."""
+"""One stack in one region: its account, what CloudFormation says of it, and its source of tickets."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from ticketctl.aws.account import Aws
 from ticketctl.aws.tables import tables_elsewhere
 from ticketctl.deadline import Deadline
-from ticketctl.deployments.cache import StackCache, key_of
+from ticketctl.deployments.cache import Note, StackCache, cache_path, key_of
 from ticketctl.embedded.engine import LocalAws, reachable_url
 from ticketctl.errors import (
     AccessError,
@@ -21,7 +21,7 @@ from ticketctl.errors import (
     UnknownCounterError,
     UnreachableError,
 )
-from ticketctl.files import cache_file, directory
+from ticketctl.files import directory
 from ticketctl.minting.source import CONNECT_SECONDS, Source, host_of
 from ticketctl.models import Block, Counter, MintRequest, StackOutputs
 from ticketctl.settings import Settings
@@ -40,9 +40,8 @@ _PERHAPS_STALE = (AccessError, NotDeployedError, UnreachableError)
 class RegionalStack:
     """One stack in one region, the first that the settings name. Threads may mint from it at once.
 
-    ``report`` is told of what takes a while. ``connect`` is how many seconds
-    it may take to reach something that mints or tells where that is. ``table``: mint from this table, whether or
-    not a stack owns it.
+    ``report`` is told of what takes a while, ``note`` of what only ``--verbose`` shows. ``connect`` is the seconds
+    that one connection may take. ``table``: mint from this table, whether or not a stack owns it.
     """
 
     def __init__(
@@ -53,21 +52,23 @@ class RegionalStack:
         connect: float = CONNECT_SECONDS,
         report: Callable[[str], None] = lambda line: None,
         table: str | None = None,
+        note: Note = lambda line: None,
     ) -> None:
         self.settings = settings
         self._table = table
         self._environ = environ
         self._connect = connect
         self._report = report
-        self._cache = StackCache(cache_file("stacks.json", environ))
+        self._note = note
+        self._cache = StackCache(cache_path("stacks.json", environ, note), note)
         self._known: StackOutputs | None = None
         self._known_for_sure = False
         self._source_now: Source | None = None
-        self._near: RegionalStack | None = None
+        self._parent: RegionalStack | None = None
         self._opened = ExitStack()
-        self._finding = threading.RLock()  # of several threads one finds the stack, and all go on with it
+        self._finding = threading.RLock()  # one thread finds the stack for all
         self.looks = 0
-        """How often CloudFormation was asked for the stack: what was opened before the last time may be stale."""
+        """How often the stack was looked up; a source that was opened before the last look-up may be stale."""
         self.answered = -1
         """After how many looks a source answered last: what answered once may have been replaced since."""
 
@@ -78,7 +79,7 @@ class RegionalStack:
         self.close()
 
     def close(self) -> None:
-        """Close what was opened on the way."""
+        """Close all connections."""
         self._opened.close()
 
     def in_region(self, region: str) -> "RegionalStack":
@@ -88,8 +89,9 @@ class RegionalStack:
             environ=self._environ,
             connect=self._connect,
             report=self._report,
+            note=self._note,
         )
-        other._near = self
+        other._parent = self
         return self._opened.enter_context(other)
 
     @property
@@ -104,10 +106,10 @@ class RegionalStack:
 
     @cached_property
     def aws(self) -> Aws:
-        """AWS, or with ``--local`` the embedded one, which is started if need be."""
+        """AWS, or with ``--local`` the embedded AWS, which is started if it is not running."""
         region = self.settings.require_region()
-        if self._near is not None:
-            return self._near.aws.in_region(region)
+        if self._parent is not None:
+            return self._parent.aws.in_region(region)
         if self.settings.local:
             engine = self.local.ensure()
             aws = Aws(region, endpoint_url=engine.endpoint_url, embedded=engine.credentials)
@@ -117,14 +119,14 @@ class RegionalStack:
         return aws
 
     def _follow_engine(self) -> bool:
-        """Whether another engine runs than before; it has another key, and what was made for the old one is dropped."""
+        """Connect to the engine again if it was restarted, since its key changed; return True if it was."""
         engine = self.local.ensure()
         known = self.__dict__.get("aws")
         if known is None or (known.endpoint_url, known.embedded) == (engine.endpoint_url, engine.credentials):
             return False
         del self.__dict__["aws"]
-        if self._near is not None:
-            self._near._follow_engine()
+        if self._parent is not None:
+            self._parent._follow_engine()
         return True
 
     @contextmanager
@@ -154,14 +156,14 @@ class RegionalStack:
         return CloudFormation(client, profile=self.settings.profile, report=report)
 
     def outputs(self, deadline: Deadline | None = None) -> StackOutputs:
-        """The deployed stack: as remembered, else as CloudFormation says."""
+        """The deployed stack, from the cache or else from CloudFormation."""
         if self._known is None:
             self.settings.require_region()
             self._known = self._cache.get(self._key)
         return self._known or self.look_up(deadline)
 
     def look_up(self, deadline: Deadline | None = None) -> StackOutputs:
-        """The deployed stack as CloudFormation says; with ``--local`` it is deployed where it is not."""
+        """The deployed stack as CloudFormation says; with ``--local`` it is deployed if it is not."""
         with self._finding:
             if self.settings.local:
                 self._follow_engine()
@@ -176,13 +178,20 @@ class RegionalStack:
                 )
             return self._known
 
+    def remember(self, outputs: StackOutputs) -> None:
+        """Use a stack that CloudFormation has just described, without another look-up."""
+        with self._finding:
+            self._known, self._known_for_sure, self._source_now = outputs, True, None
+            self.looks += 1
+            self._cache.put(self._key, outputs)
+
     def forget(self) -> None:
-        """Drop what is remembered of the stack."""
+        """Forget the stack, here and in the cache."""
         self._known, self._source_now = None, None
         self._cache.put(self._key, None)
 
     def url(self) -> str:
-        """The Function URL at the address where it can be reached from here."""
+        """The Function URL; with ``--local`` on the engine's current port."""
         return reachable_url(self.outputs().url, self.aws.endpoint_url)
 
     def attempt(self, request: MintRequest, deadline: Deadline, *, looks_up: bool) -> Block:
@@ -363,16 +372,16 @@ class RegionalStack:
         return None if stack is None or not stack.outputs else outputs_of(stack, self.aws.region)
 
     def _deploy_locally(self) -> StackOutputs | None:
-        """Deploy it as it is on a bare machine; not where another region has its sequence, which it would repeat."""
+        """Deploy the stack with its defaults, unless another region has its sequence: its tickets would be repeated."""
         with self.local.exclusively():
             if found := self.describe():
                 return found
-            is_one = self._near is None and len(self.settings.regions) == 1
+            is_one = self._parent is None and len(self.settings.regions) == 1
             if not is_one or any(tables_elsewhere(self.aws, self.settings.stack)):
                 return None
             self._report(f"deploying {self.settings.stack} into the embedded AWS ({self.aws.region})")
             stacks = self.cloudformation()
-            stacks.make_ready(self.settings.stack)
+            stacks.prepare(self.settings.stack)
             stacks.execute(stacks.plan(self.settings.stack, self.template(), {}))
             return self.describe()
 

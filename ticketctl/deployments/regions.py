@@ -1,22 +1,23 @@
-"""A stack in all its regions: asking them side by side, minting from whichever answers, and who belongs to them."""
+"""A stack in all its regions: calling them at the same time, minting with failover, and finding the regions."""
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ticketctl.aws.tables import tables_elsewhere
 from ticketctl.counters.lanes import Lane
 from ticketctl.deadline import Deadline
-from ticketctl.deployments.cache import RegionsCache, key_of
-from ticketctl.deployments.outcomes import Outcomes, all_of, failures, side_by_side, succeeded
+from ticketctl.deployments.cache import Note, RegionsCache, cache_path, key_of
+from ticketctl.deployments.outcomes import Outcomes, failures, raise_first_failure, side_by_side, succeeded
 from ticketctl.deployments.regional_stack import RegionalStack
-from ticketctl.errors import NotDeployedError, TicketctlError, UnreachableError
-from ticketctl.files import cache_file
+from ticketctl.errors import NotDeployedError, NotMintedError, TicketctlError, UnreachableError
 from ticketctl.minting import failover
 from ticketctl.minting.failover import Failover
 from ticketctl.minting.retry import Tries, call_with_retries
 from ticketctl.minting.source import CONNECT_SECONDS
-from ticketctl.models import Block, MintRequest
+from ticketctl.models import Block, MintRequest, StackOutputs
 from ticketctl.settings import Settings, resolve
 
 if TYPE_CHECKING:
@@ -43,12 +44,13 @@ class Regions:
         self.home = home
         self.names = home.settings.regions
         self._environ = environ
+        self._note = note
         self._warn = warn
         self._lock = threading.RLock()
         self._stacks = dict.fromkeys(self.names[:1], home)
         self._failover = Failover(spread=spread, note=note)
         self.unread: dict[str, TicketctlError] = {}
-        """The regions that ``members`` and ``elsewhere`` could not look into, and why."""
+        """The regions that ``members`` and ``elsewhere`` could not read, and why."""
 
     def close(self) -> None:
         """Close the connections to all regions."""
@@ -84,26 +86,29 @@ class Regions:
             return self.home.max_block(deadline)
         known = self.each(lambda stack: stack.max_block(deadline))
         sizes = [size for size in known.values() if isinstance(size, int)]
-        return min(sizes) if sizes else all_of(known)[self.names[0]]
+        return min(sizes) if sizes else raise_first_failure(known)[self.names[0]]
 
     def each(self, call: Callable[[RegionalStack], Answer], regions: Iterable[str] | None = None) -> Outcomes[Answer]:
-        """Ask each region, side by side; what each of them answered or failed with, in their order."""
+        """Call for each region at the same time; the answer or the error of each, in their order."""
         self.home.settings.require_region()
         names = self.names if regions is None else regions
         connections = {name: self.at(name) for name in names}
         if len(connections) > 1:
-            self.home.aws.regions()  # what all of them share is made before they start
+            self.home.aws.regions()  # create what the threads share before they start
         return side_by_side(connections, call)
 
-    def members(self, *, also: Iterable[str] = (), tolerant: bool = False) -> "Sequence[Member]":
+    def members(
+        self, *, also: Iterable[str] = (), tolerant: bool = False, known: Mapping[str, StackOutputs] | None = None
+    ) -> "Sequence[Member]":
         """Every region with a table of this sequence: those named or remembered, and those that their counters name.
 
-        ``also`` are more to look into. ``tolerant``: warn of those that cannot be read, while others can.
+        ``also`` are more regions to read. ``tolerant``: warn of those that cannot be read if others can.
+        ``known`` are stacks that need no look-up, by region.
         """
         names = [*self.names, *self.before(), *also]
         found: dict[str, tuple[Member, frozenset[str]] | None] = {}
         while new := [name for name in dict.fromkeys(names) if name not in found]:
-            outcomes = self.each(self._member, new)
+            outcomes = self.each(partial(self._member, known=known or {}), new)
             failed = failures(outcomes)
             for name, error in failed.items():
                 if not tolerant or not (found or succeeded(outcomes)):
@@ -114,8 +119,10 @@ class Regions:
             names += sorted(other for there in found.values() if there for other in there[1])
         return [there[0] for name in dict.fromkeys(names) if (there := found[name])]
 
-    def _member(self, stack: RegionalStack) -> "tuple[Member, frozenset[str]] | None":
-        """A region, and those that its default counter names; ``None`` where it has no table."""
+    def _member(
+        self, stack: RegionalStack, known: Mapping[str, StackOutputs]
+    ) -> "tuple[Member, frozenset[str]] | None":
+        """A region, and those that its default counter names; ``None`` if it has no table."""
         from ticketctl.counters.handover import read_holding
         from ticketctl.counters.sequence import Member
 
@@ -124,30 +131,37 @@ class Regions:
             default = read_holding(table, stack.region)
         except NotDeployedError:
             return None
-        outputs = stack.describe()
+        outputs = known.get(stack.region) or stack.describe()
         if outputs is None:
             return Member(table, retired=True), default.regions if default else frozenset()
         start = Lane(outputs.offset, outputs.increment) if outputs.offset else None
         return Member(table, start), default.regions if default else frozenset()
 
+    def account(self) -> str:
+        """The account, from the first region that can be reached."""
+        for name in self.names[:-1]:
+            with suppress(NotMintedError):  # the next region knows the account as well
+                return self.at(name).aws.account()
+        return self.at(self.names[-1]).aws.account()
+
     def elsewhere(self) -> Sequence[str]:
-        """The other regions of the account, whichever they are, that have a table of the stack's name."""
+        """All other regions of the account that have a table with the stack's name."""
         there, unknown = tables_elsewhere(self.home.aws, self.home.settings.stack)
         self.unread |= {name: UnreachableError(f"DynamoDB in {name} cannot be asked") for name in unknown}
         return there
 
     def before(self) -> tuple[str, ...]:
-        """Where the stack was deployed before, as far as it is remembered."""
+        """The regions of the last deployment, from the cache."""
         return deployed_before(vars(self.home.settings), self._environ)
 
     def remember(self, regions: Sequence[str]) -> None:
-        """Keep in mind in which regions the stack is deployed, where it is, or was, more than one."""
-        cache, key = _remembered(vars(self.home.settings), self._environ)
-        cache.put(key, regions if len(regions) > 1 or self.before() else ())
+        """Remember the regions of the stack if there are, or were, several."""
+        key = _regions_key(vars(self.home.settings), self._environ)
+        _regions_cache(self._environ, self._note).put(key, regions if len(regions) > 1 or self.before() else ())
 
 
-def resolve_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
-    """The settings that flags, the environment, files, and what was deployed before come to."""
+def resolve_settings(flags: Mapping[str, Any], environ: Mapping[str, str], note: Note = lambda line: None) -> Settings:
+    """The settings from flags, the environment, files, and the regions of the last deployment."""
 
     def profile_region(profile: str | None) -> str | None:
         from ticketctl.aws.account import profile_region
@@ -155,32 +169,36 @@ def resolve_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Se
         return profile_region(profile)
 
     return resolve(
-        flags, environ, profile_region=profile_region, deployed=lambda values: deployed_before(values, environ)
+        flags, environ, profile_region=profile_region, deployed=lambda values: deployed_before(values, environ, note)
     )
 
 
 def connect_seconds(settings: Settings) -> float:
-    """How long a connection may take to be made: less where there is another region to go to."""
+    """The seconds that one connection may take: fewer if there is another region to try."""
     return failover.CONNECT_SECONDS if len(settings.regions) > 1 else CONNECT_SECONDS
 
 
-def deployed_before(values: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, ...]:
-    """In which regions the stack of these settings was deployed together; see ``settings.resolve``."""
-    cache, key = _remembered(values, environ)
-    return cache.get(key)
+def deployed_before(
+    values: Mapping[str, Any], environ: Mapping[str, str], note: Note = lambda line: None
+) -> tuple[str, ...]:
+    """The regions of the last deployment of the stack in ``values``; see ``settings.resolve``."""
+    return _regions_cache(environ, note).get(_regions_key(values, environ))
 
 
 def forget_embedded(environ: Mapping[str, str]) -> None:
-    """Forget where stacks were deployed in the embedded AWS, which is as new."""
-    RegionsCache(cache_file("regions.json", environ)).forget_embedded()
+    """Forget where stacks were deployed in the embedded AWS, after it was reset."""
+    _regions_cache(environ).forget_embedded()
 
 
-def _remembered(values: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[RegionsCache, str]:
-    key = key_of(
+def _regions_cache(environ: Mapping[str, str], note: Note = lambda line: None) -> RegionsCache:
+    return RegionsCache(cache_path("regions.json", environ, note), note)
+
+
+def _regions_key(values: Mapping[str, Any], environ: Mapping[str, str]) -> str:
+    return key_of(
         stack=values["stack"],
         local=values["local"],
         endpoint=values["endpoint_url"],
         profile=values["profile"],
         environ=environ,
     )
-    return RegionsCache(cache_file("regions.json", environ)), key

@@ -1,0 +1,71 @@
+"""Destroying a stack in its regions: what there is to delete in each, and deleting it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ticketctl.counters.sequence import withdraw_offers
+from ticketctl.deployments.dialog import Dialog, interruptible
+from ticketctl.deployments.outcomes import Outcomes, succeeded
+from ticketctl.deployments.regional_stack import RegionalStack
+from ticketctl.deployments.regions import Regions
+
+if TYPE_CHECKING:
+    from ticketctl.aws.cloudformation import Stack
+    from ticketctl.aws.tables import Tables
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What there is to delete in one region."""
+
+    stack: "Stack | None"
+    has_table: bool
+    deletes_table: bool
+
+    @property
+    def what(self) -> str:
+        """What is deleted, for a person; empty if nothing is."""
+        parts = ["the stack"] * (self.stack is not None) + ["the table with every counter"] * self.deletes_table
+        return " and ".join(parts)
+
+
+def plan(regions: Regions, *, delete_tickets: bool) -> Outcomes[Removal]:
+    """What there is to delete in each region; nothing is changed."""
+
+    def look(region: RegionalStack) -> Removal:
+        name = region.settings.stack
+        stack, has_table = region.cloudformation().find_ours(name), _tables(region).exists(name)
+        return Removal(stack, has_table, deletes_table=has_table and delete_tickets)
+
+    return regions.each(look)
+
+
+def destroy(regions: Regions, removals: Mapping[str, Removal], dialog: Dialog) -> Outcomes[Removal]:
+    """Delete what was planned, side by side, and take tickets from the other regions only."""
+    members = regions.members() if any(removal.deletes_table for removal in removals.values()) else ()
+
+    with dialog.progress(list(removals)) as tell:
+
+        def delete(region: RegionalStack) -> Removal:
+            removal = removals[region.region]
+            if removal.stack is not None:
+                region.cloudformation(report=partial(tell, region.region)).delete(removal.stack)
+                region.forget()
+            if removal.deletes_table:
+                withdraw_offers(members, region.region)
+                _tables(region).delete(region.settings.stack)
+            return removal
+
+        with regions.home.exclusively(), interruptible("deletion", "ticketctl destroy"):
+            outcomes = regions.each(delete, removals)
+    if gone := succeeded(outcomes):
+        regions.remember([region for region in regions.before() if region not in gone])
+    return outcomes
+
+
+def _tables(region: RegionalStack) -> "Tables":
+    from ticketctl.aws.tables import Tables
+
+    return Tables(region.aws.client("dynamodb"), profile=region.settings.profile)
