@@ -1,69 +1,14 @@
-"""What several test modules share: an environment without AWS, a scripted HTTP server, one fresh synthesis."""
+"""Fixtures for every test module: a scripted HTTP server, an environment without AWS, one fresh synthesis."""
 
 import os
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
+from tests.support.http_server import Server
+from tests.support.synthesis import Assembly
 from ticketctl.aws import template
-
-
-class Answer(NamedTuple):
-    status: int
-    content_type: str
-    body: bytes
-
-
-class Request(NamedTuple):
-    method: str
-    path: str
-    body: bytes
-
-
-class Server:
-    """An HTTP server on loopback: it keeps the ``requests`` and gives ``answers`` in turn; on ``None`` it hangs up."""
-
-    def __init__(self) -> None:
-        self.answers: list[Answer | None] = []
-        self.requests: list[Request] = []
-        self._server = HTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> "Server":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length", 0)))
-                server.requests.append(Request(self.command, self.path, body))
-                if (answer := server.answers.pop(0)) is None:
-                    return
-                self.send_response(answer.status)
-                self.send_header("content-type", answer.content_type)
-                self.send_header("content-length", str(len(answer.body)))
-                self.end_headers()
-                self.wfile.write(answer.body)
-
-            do_POST = do_PUT = do_GET  # noqa: N815 - the names that http.server calls
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        return Handler
 
 
 @pytest.fixture
@@ -82,13 +27,6 @@ def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "aws_credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     return tmp_path
-
-
-class Assembly(NamedTuple):
-    """A fresh synthesis: the template, and the folder with the whole cloud assembly."""
-
-    template: dict[str, object]
-    folder: Path
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.main import get_command
 
-from tests.conftest import Answer, Server
+from tests.support.http_server import Answer, Server
 from ticketctl import __version__, errors
 from ticketctl.aws import template
 from ticketctl.cli import command_line, whole_command_line

@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.local_aws.conftest import REGION, Result, Ticketctl
+from tests.support.command_line import Result, Ticketctl
+from tests.support.embedded_aws import REGION
 from ticketctl.embedded.engine import Engine
 
 LEFT = 2**53 - 1

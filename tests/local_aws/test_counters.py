@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.local_aws.conftest import REGION, Result, Ticketctl
+from tests.support.command_line import Result, Ticketctl
+from tests.support.embedded_aws import REGION, Connect
 from ticketctl.aws.account import Aws
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.table import Counters
@@ -26,7 +27,6 @@ from ticketctl.errors import (
 )
 from ticketctl.models import Counter
 
-Connect = Callable[..., RegionalStack]
 BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
 MOST = 2**53 - 1
 STACK = "counters"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.local_aws.conftest import Result, run, start
+from tests.support.command_line import Result, run, start
 from tests.support.faulty_proxy import SEED
 from ticketctl.embedded.engine import LocalAws, is_alive, is_engine
 from ticketctl.embedded.store import Change, Store, StoreError

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.local_aws.conftest import Ticketctl, physical_id
+from tests.support.command_line import Ticketctl
+from tests.support.embedded_aws import Connect, route_dynamodb
 from tests.support.faulty_proxy import SEED, Fault, FaultyProxy, first, proxy_to, sometimes
 from ticketctl.aws.account import Aws
 from ticketctl.deployments.regional_stack import RegionalStack
@@ -27,7 +28,6 @@ from ticketctl.minting.retry import call_with_retries
 from ticketctl.minting.source import Source
 from ticketctl.models import Block
 
-Connect = Callable[..., RegionalStack]
 MINTS = int(os.environ.get("TICKETCTL_FAULT_MINTS") or 1000)
 """Without keys, and the same again with keys."""
 UNTIL_SENT: list[Fault] = ["lost request", "lost reply", "reset", "delay", "half"]
@@ -45,14 +45,6 @@ def url_source(connection: RegionalStack, port: int | None = None) -> Iterator[S
         yield source
     finally:
         source.close()
-
-
-def route_dynamodb(aws: Aws, stack: str, port: int) -> None:
-    """Let the function of a stack reach DynamoDB through another port."""
-    function, lambda_ = physical_id(aws, stack, "AWS::Lambda::Function"), aws.client("lambda")
-    variables = lambda_.get_function_configuration(FunctionName=function)["Environment"]["Variables"]
-    variables["AWS_ENDPOINT_URL_DYNAMODB"] = f"http://127.0.0.1:{port}"
-    lambda_.update_function_configuration(FunctionName=function, Environment={"Variables": variables})
 
 
 @pytest.mark.parametrize("fault", UNTIL_SENT)

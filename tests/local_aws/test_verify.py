@@ -1,14 +1,12 @@
 """``verify``: the proof on a stack of one's own, and what it leaves behind."""
 
 import json
-from collections.abc import Callable
 
 import pytest
 
-from tests.local_aws.conftest import Ticketctl
-from ticketctl.deployments.regional_stack import RegionalStack
+from tests.support.command_line import Ticketctl
+from tests.support.embedded_aws import Connect
 
-Connect = Callable[..., RegionalStack]
 NAMES = [
     "minted",
     "not_minted",
