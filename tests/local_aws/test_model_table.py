@@ -1,7 +1,6 @@
 """The table in memory answers what DynamoDB answers: the same requests against it and against the embedded AWS."""
 
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.effort import DERANDOMIZED, times
 from tests.support.model_table import Client, ModelTable
 from ticketctl.aws.account import Aws
 from ticketctl.aws.dynamodb import sdk_sender
@@ -19,7 +19,6 @@ from ticketctl.counters.table import Counters, NotSoError
 from ticketctl.errors import TicketctlError
 from ticketctl.handler import handler
 
-EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "0"))
 TABLE = "model"
 REGIONS = ("east", "north", "west")
 HOUR = 60 * 60 * 1000
@@ -190,7 +189,7 @@ def test_the_model_answers_as_dynamodb_does(client: Any) -> None:
     """Any sequence of the requests that ticketctl sends has the same answers and leaves the same items."""
     outcomes: set[object] = set()
 
-    @settings(max_examples=EXAMPLES or 30, derandomize=not EXAMPLES, deadline=None, database=None)
+    @settings(max_examples=times(20), derandomize=DERANDOMIZED, deadline=None, database=None)
     @given(st.lists(STEPS, min_size=15, max_size=30))
     def compare(steps: list[Step]) -> None:
         for item in client.scan(TableName=TABLE, ConsistentRead=True)["Items"]:
