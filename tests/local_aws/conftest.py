@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.command_line import Result, Ticketctl, command
+from tests.support.command_line import Result, Ticketctl
+from tests.support.command_server import CommandServer
 from tests.support.embedded_aws import REGION
 from ticketctl.aws.account import Aws
 from ticketctl.aws.cloudformation import CloudFormation
@@ -75,22 +75,19 @@ def deployed(connect: Callable[..., RegionalStack], new_stack: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def ticketctl(environ: dict[str, str], engine: Engine) -> Ticketctl:
+def commands(environ: dict[str, str]) -> Iterator[CommandServer]:
+    server = CommandServer(environ)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def ticketctl(environ: dict[str, str], engine: Engine, commands: CommandServer) -> Ticketctl:
     """Run the command line as a process of its own."""
     assert engine.port
 
     def run(*arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> Result:
-        process = subprocess.run(
-            command(*arguments),
-            env={**environ, **(env or {})},
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        return Result(process.returncode, process.stdout, process.stderr)
+        return commands.run(arguments, {**environ, **(env or {})}, cwd)
 
     return run
 
