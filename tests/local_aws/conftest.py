@@ -12,6 +12,7 @@ import pytest
 from tests.support.command_line import Result, Ticketctl
 from tests.support.command_server import CommandServer
 from tests.support.embedded_aws import REGION
+from tests.support.regional_stacks import deploy_alone
 from ticketctl.aws.account import Aws
 from ticketctl.aws.cloudformation import CloudFormation
 from ticketctl.deployments.regional_stack import RegionalStack
@@ -70,7 +71,9 @@ def connect(environ: dict[str, str], engine: Engine) -> Iterator[Callable[..., R
 @pytest.fixture
 def deployed(connect: Callable[..., RegionalStack], new_stack: str) -> str:
     """The name of a stack that is deployed with the template's defaults and has minted nothing."""
-    connect(stack=new_stack).look_up()
+    connection = connect(stack=new_stack)
+    deploy_alone(connection)
+    connection.look_up()  # remembered, as after a deployment by the command line
     return new_stack
 
 
