@@ -1,5 +1,7 @@
 """Fixtures for every test module: a scripted HTTP server, an environment without AWS, one fresh synthesis."""
 
+import fcntl
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,5 +33,12 @@ def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def assembly(tmp_path_factory: pytest.TempPathFactory) -> Assembly:
-    folder = tmp_path_factory.mktemp("assembly")
-    return Assembly(template.fresh("Tickets", folder), folder)
+    """Synthesised once for all processes of a run: the first makes it, the others wait for it."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder, made = shared / "assembly", shared / "assembly.json"
+    with (shared / "assembly.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            made.write_text(json.dumps(template.fresh("Tickets", folder)), encoding="utf-8")
+    return Assembly(json.loads(made.read_text(encoding="utf-8")), folder)
