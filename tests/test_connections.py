@@ -83,7 +83,7 @@ class GeneralClient:
 
     def ask(self, url: str, name: str = "orders") -> Told:
         try:
-            answer = ask(self._http, url, headers={"x-amz-security-token": self.token}, body=name.encode(), answer=2.0)
+            answer = ask(self._http, url, headers={"x-amz-security-token": self.token}, body=name.encode(), seconds=2.0)
         except TransportError as error:
             return "unknown" if error.sent else "not sent"
         if answer.status >= 400:

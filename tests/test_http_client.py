@@ -469,7 +469,7 @@ def test_an_answer_that_never_ends(http: HttpClient, begins: bytes) -> None:
         talk.peer.stopped.wait(PATIENCE)
 
     with Peer(falls_silent) as peer:
-        error = failure(http, peer.url, answer=0.3)
+        error = failure(http, peer.url, seconds=0.3)
     assert error.sent
     assert isinstance(error.__cause__, TimeoutError)
 
@@ -484,7 +484,7 @@ def test_the_seconds_of_each_request(http: HttpClient) -> None:
 
     with Peer(is_quick_once) as peer:
         ask(http, peer.url)
-        assert failure(http, peer.url, answer=0.3).sent
+        assert failure(http, peer.url, seconds=0.3).sent
 
 
 # --- nothing stays open ------------------------------------------------------------------------------
@@ -668,7 +668,7 @@ def test_a_proxy_of_another_kind(http: HttpClient, monkeypatch: pytest.MonkeyPat
     """A proxy that is not spoken to over plain HTTP gets no password in the clear, and no request."""
     with Peer(never_answers) as peer:
         monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"{proxy}://user:pw@127.0.0.1:{peer.port}")
-        error = failure(http, f"{scheme}://tickets.invalid/", connect=0.3, answer=0.3)
+        error = failure(http, f"{scheme}://tickets.invalid/", connect=0.3, seconds=0.3)
     assert not error.sent
     assert not any(received.all_of("proxy-authorization") for received in peer.received)
 
@@ -727,4 +727,4 @@ def test_an_answer_that_drips(http: HttpClient) -> None:
                 talk.sends(bytes([byte]))
 
     with Peer(drips) as peer:
-        assert failure(http, peer.url, answer=0.3).sent is True
+        assert failure(http, peer.url, seconds=0.3).sent is True

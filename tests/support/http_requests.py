@@ -14,6 +14,6 @@ def ask(
     headers: Mapping[str, str] | None = None,
     body: bytes = b"{}",
     connect: float = PATIENCE,
-    answer: float = PATIENCE,
+    seconds: float = PATIENCE,
 ) -> Response:
-    return http.request(method, url, headers or {}, body, connect=connect, answer=answer)
+    return http.request(method, url, headers or {}, body, connect=connect, answer=seconds)
