@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup, TyperOption
 from typer.main import get_command
 
-from tests.conftest import Answer, Server
+from tests.support.http_server import Answer, Server
 from tests.support.interruptible import SIGNALS, interruptible
 from ticketctl import __version__, errors
 from ticketctl.aws import template

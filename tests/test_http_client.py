@@ -4,7 +4,6 @@ import base64
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -13,11 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import cycle
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 
 from tests.support.dynamodb_server import CERTIFICATE
+from tests.support.http_requests import ask
 from tests.support.peer import (
     PATIENCE,
     Peer,
@@ -31,7 +30,6 @@ from tests.support.peer import (
     says,
     tunnels,
 )
-from ticketctl.deadline import Deadline
 from ticketctl.http_client import MAX_IDLE, HttpClient, Response, TransportError, UnsendableError
 
 pytestmark = pytest.mark.usefixtures("no_aws")
@@ -70,19 +68,6 @@ def opened(*, direct: bool = False) -> Iterator[HttpClient]:
         yield http
     finally:
         http.close()
-
-
-def ask(
-    http: HttpClient,
-    url: str,
-    *,
-    method: str = "POST",
-    headers: dict[str, str] | None = None,
-    body: bytes = b"{}",
-    connect: float = PATIENCE,
-    seconds: float = PATIENCE,
-) -> Response:
-    return http.request(method, url, headers or {}, body, deadline=Deadline(seconds), connect=connect)
 
 
 def failure(http: HttpClient, url: str, **more: Any) -> TransportError:
@@ -208,29 +193,6 @@ def test_no_redirect_is_followed(http: HttpClient, status: int) -> None:
 # --- kept connections --------------------------------------------------------------------------------
 
 
-@trusting
-@pytest.mark.parametrize("tls", [False, True])
-def test_one_connection_serves_many_requests(http: HttpClient, *, tls: bool) -> None:
-    """Whatever is answered, the next request goes over the same connection."""
-    refusal = b"HTTP/1.1 503 No\r\nContent-Length: 1\r\n\r\nx"
-    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"
-    answers = [OK, refusal, chunked, b"HTTP/1.1 204 No Content\r\n\r\n", OK]
-    with Peer(keeps(*answers), tls=tls) as peer:
-        assert [ask(http, peer.url).status for _ in answers] == [200, 503, 200, 204, 200]
-    assert (peer.connections, len(peer.received)) == (1, 5)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", b"HTTP/1.0 200 OK\r\n\r\nok"],
-)
-def test_a_connection_that_is_announced_to_end(http: HttpClient, answer: bytes) -> None:
-    """Where the answer says that the connection ends, the next request opens another one."""
-    with Peer(says(answer)) as peer:
-        assert [ask(http, peer.url).body for _ in range(2)] == [b"ok", b"ok"]
-    assert [received.connection for received in peer.received] == [0, 1]
-
-
 def in_threads(work: Callable[[int], object], count: int) -> None:
     threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
     for thread in threads:
@@ -322,63 +284,6 @@ def test_closing(http: HttpClient) -> None:
         peer.await_end()
         assert ask(http, peer.url).body == b"ok"
     assert peer.connections == 2
-
-
-@trusting
-@pytest.mark.parametrize("tls", [False, True])
-@pytest.mark.parametrize("abrupt", [False, True])
-def test_a_connection_that_was_closed_while_idle(http: HttpClient, *, abrupt: bool, tls: bool) -> None:
-    """A request goes once, over a new connection, where the peer has closed the old one without a word."""
-
-    def answers_and_ends(talk: Talk) -> None:
-        talk.receives()
-        talk.sends(OK)
-        assert answered.acquire(timeout=PATIENCE)
-        if abrupt:
-            resets_at_the_end(talk)
-
-    answered = threading.Semaphore(0)
-    with Peer(answers_and_ends, tls=tls) as peer:
-        for body in (b"1", b"2", b"3"):
-            assert ask(http, peer.url, body=body).body == b"ok"
-            answered.release()
-            peer.await_end()
-    assert [(received.connection, received.body) for received in peer.received] == [(0, b"1"), (1, b"2"), (2, b"3")]
-
-
-def test_an_answer_to_nothing(http: HttpClient) -> None:
-    """A connection on which something came that nobody asked for is not used again."""
-    came = threading.Event()
-
-    def answers_twice(talk: Talk) -> None:
-        talk.receives()
-        talk.sends(OK)
-        assert asked.wait(PATIENCE)
-        talk.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray")
-        came.set()
-        talk.receives()
-
-    asked = threading.Event()
-    with Peer(answers_twice, keeps(OK)) as peer:
-        ask(http, peer.url)
-        asked.set()
-        assert came.wait(PATIENCE)
-        assert ask(http, peer.url).body == b"ok"
-    assert [received.connection for received in peer.received] == [0, 1]
-
-
-@trusting
-@pytest.mark.parametrize("tls", [False, True])
-@pytest.mark.parametrize("size", [100, 8192, 9000])
-def test_an_answer_to_nothing_behind_another(http: HttpClient, size: int, *, tls: bool) -> None:
-    """What comes together with an answer, wherever a buffer ends, is never taken for the next answer."""
-    head = b"HTTP/1.1 200 OK\r\nContent-Length: %04d\r\n\r\n"
-    body = size - len(head % 0)
-    stray = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray"
-    with Peer(keeps(head % body + b"x" * body + stray, OK), keeps(OK), tls=tls) as peer:
-        assert ask(http, peer.url).body == b"x" * body
-        assert ask(http, peer.url).body == b"ok"
-    assert len(peer.received) == 2
 
 
 def test_many_open_files() -> None:
@@ -537,15 +442,6 @@ def test_no_time_is_left(http: HttpClient) -> None:
     assert len(peer.received) == 1
 
 
-def test_a_server_that_is_gone(http: HttpClient) -> None:
-    """Where the kept connection was closed and no other can be opened nothing is sent."""
-    with Peer(says(OK)) as peer:
-        ask(http, peer.url)
-        peer.await_end()
-    assert not failure(http, peer.url).sent
-    assert len(peer.received) == 1
-
-
 def test_a_certificate_that_nobody_trusts(http: HttpClient) -> None:
     """A server whose certificate cannot be checked gets nothing."""
     with Peer(keeps(OK), tls=True) as peer:
@@ -578,17 +474,6 @@ def test_a_handshake_without_end(http: HttpClient) -> None:
     """The seconds for a connection bound TLS, too."""
     with Peer(lambda talk: talk.peer.stopped.wait(PATIENCE)) as peer:
         assert not failure(http, f"https://127.0.0.1:{peer.port}", connect=0.3).sent
-
-
-@pytest.mark.parametrize("headers", [{"x-token": "a\r\nx-more: b"}, {"x-token": "a\n"}, {"x-token": "\u1234"}])
-def test_a_header_that_cannot_be_sent(http: HttpClient, headers: dict[str, str]) -> None:
-    """A header that HTTP does not allow sends nothing, and the next request carries nothing of it."""
-    with Peer(keeps(OK)) as peer:
-        ask(http, peer.url)
-        assert not failure(http, peer.url, headers=headers).sent
-        assert ask(http, peer.url).body == b"ok"
-    assert len(peer.received) == 2
-    assert not any(received.all_of("x-token") for received in peer.received)
 
 
 @pytest.mark.parametrize("value", ["s3cr3t\r", "s3cr3t\nmore"])
@@ -709,32 +594,6 @@ def test_the_seconds_of_each_request(http: HttpClient) -> None:
     with Peer(is_quick_once) as peer:
         ask(http, peer.url)
         assert failure(http, peer.url, seconds=0.3).sent
-
-
-@pytest.mark.parametrize("script", [resets, Talk.receives], ids=["reset", "end"])
-def test_a_kept_connection_that_fails(http: HttpClient, script: Script) -> None:
-    """A request that has left over a kept connection is not sent again; the next one gets a new connection."""
-
-    def answers_once(talk: Talk) -> None:
-        talk.receives()
-        talk.sends(OK)
-        script(talk)
-
-    with Peer(answers_once, keeps(OK)) as peer:
-        ask(http, peer.url)
-        assert failure(http, peer.url).sent
-        assert ask(http, peer.url).body == b"ok"
-    assert [received.connection for received in peer.received] == [0, 0, 1]
-
-
-def test_a_request_that_left_in_part(http: HttpClient) -> None:
-    """From the first byte on a request may have arrived, even where sending it breaks off."""
-
-    def takes_a_little(talk: Talk) -> None:
-        talk.connection.recv(100)  # the rest stays unread, so that the sender gets a reset
-
-    with Peer(takes_a_little) as peer:
-        assert failure(http, peer.url, body=b"x" * 50_000_000).sent
 
 
 # --- nothing stays open ------------------------------------------------------------------------------
@@ -965,18 +824,6 @@ def test_a_certificate_file_that_is_not_there(http: HttpClient, monkeypatch: pyt
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
     with Peer(keeps(OK), tls=True) as peer:
         assert not failure(http, peer.url).sent
-
-
-@trusting
-def test_certificates_are_read_once_and_where_needed() -> None:
-    """Without TLS no certificate is read; with it they are read once, however many connections are made."""
-    ends = says(b"HTTP/1.0 200 OK\r\n\r\n")
-    with patch("ssl.create_default_context", wraps=ssl.create_default_context) as load, opened() as http:
-        for tls, loaded in ((False, 0), (True, 1)):
-            with Peer(ends, tls=tls) as peer:
-                for _ in range(2):
-                    ask(http, peer.url)
-            assert (peer.connections, load.call_count) == (2, loaded)
 
 
 def test_a_plain_request_loads_little() -> None:

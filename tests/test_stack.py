@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Assembly
+from tests.support.synthesis import Assembly
 from ticketctl.handler import bundle_root
 
 # Two stacks in one app: ours, and one with faults that the checks must find.

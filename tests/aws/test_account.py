@@ -15,7 +15,7 @@ import pytest
 from botocore import exceptions
 from botocore.parsers import ResponseParserError
 
-from tests.conftest import Answer, Server
+from tests.support.http_server import Answer, Server
 from tests.support.peer import Peer, never_answers
 from ticketctl.aws.account import Aws, profile_region, proxies_in_force, translated_errors
 from ticketctl.deadline import Deadline

@@ -2,25 +2,19 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import repeat
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from tests.support.dynamodb_server import CERTIFICATE, dynamodb, mints, then_closes
 from tests.support.peer import Peer, says
+from tests.support.sigv4 import check, signed_names
 from ticketctl.aws.account import Aws
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
@@ -32,14 +26,6 @@ pytestmark = pytest.mark.usefixtures("no_aws", "_keys")
 URL = "https://tickets.example/"
 TARGET = {"content-type": "application/x-amz-json-1.0", "x-amz-target": "DynamoDB_20120810.UpdateItem"}
 MINT = {"content-type": "application/json", "idempotency-key": '"a  b"'}
-UNRESERVED = "ABCXYZabcxyz0189-._~"
-SEGMENTS = st.lists(
-    st.lists(st.sampled_from(UNRESERVED) | st.sampled_from(["%20", "%2F", "%C3%A9", "%25", "%e1"]), min_size=1).map(
-        "".join
-    ),
-    min_size=1,
-    max_size=4,
-).filter(lambda segments: not {".", ".."} & set(segments))
 
 
 @pytest.fixture
@@ -50,80 +36,7 @@ def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t/+")
 
 
-def signed_names(headers: Mapping[str, str]) -> list[str]:
-    """The names of the headers that a request says it has signed."""
-    return headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
-
-
-def check(
-    headers: Mapping[str, str],
-    request: tuple[str, str, bytes],
-    scope: tuple[str, str],
-    keys: tuple[str, str] = ("AKID", "s3cr3t/+"),
-) -> dict[str, str]:
-    """The headers with their names in lower case, once their signature is the one that botocore calculates.
-
-    ``request`` is the method, the address and the body, ``scope`` the service and the region.
-    """
-    method, url, body = request
-    lower = {name.lower(): value for name, value in headers.items()}
-    assert len(lower) == len(headers)
-    names = signed_names(lower)
-    on_the_wire = {"host": urlsplit(url).netloc, **lower}
-    asked = AWSRequest(method=method, url=url, data=body, headers={name: on_the_wire[name] for name in names})
-    asked.context["timestamp"] = lower["x-amz-date"]
-    auth = SigV4Auth(Credentials(*keys), *scope)
-    assert set(auth.headers_to_sign(asked).keys()) == set(names)
-    signature = auth.signature(auth.string_to_sign(asked, auth.canonical_request(asked)), asked)
-    assert lower["authorization"] == (
-        f"AWS4-HMAC-SHA256 Credential={auth.scope(asked)}, SignedHeaders={';'.join(sorted(names))}, "
-        f"Signature={signature}"
-    )
-    assert re.fullmatch(r"\d{8}T\d{6}Z", lower["x-amz-date"])
-    return lower
-
-
 # --- the signature -----------------------------------------------------------------------------------
-
-
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(
-    method=st.sampled_from(["GET", "POST"]),
-    host=st.sampled_from(["tickets.example", "127.0.0.1:8000"]),
-    segments=SEGMENTS,
-    slash=st.sampled_from(["", "/"]),
-    headers=st.sampled_from([{}, TARGET, MINT]),
-    body=st.binary(max_size=200) | st.text(max_size=50).map(str.encode),
-    service=st.sampled_from(["lambda", "dynamodb"]),
-    region=st.sampled_from(["eu-west-1", "cn-north-1", "us-gov-west-1"]),
-)
-@example(
-    method="GET",
-    host="tickets.example",
-    segments=["status"],
-    slash="",
-    headers={},
-    body=b"",
-    service="lambda",
-    region="eu-west-1",
-)
-def test_any_request_is_signed_as_botocore_signs_it(
-    method: str,
-    host: str,
-    segments: list[str],
-    slash: str,
-    headers: dict[str, str],
-    body: bytes,
-    service: str,
-    region: str,
-) -> None:
-    """Whatever the path and the body, the signature of the headers that are signed is botocore's."""
-    url = f"https://{host}/{'/'.join(segments)}{slash}"
-    with closing(Aws(region)) as aws:
-        signed = aws.signed_headers(method, url, headers, body, Deadline(10), service=service)
-    lower = check(signed, (method, url, body), (service, region))
-    assert lower.get("host", host) == host
-    assert headers.items() <= signed.items()
 
 
 @pytest.mark.parametrize("url", ["https://tickets.example", URL])
@@ -139,17 +52,6 @@ def test_a_path_that_is_normalised(path: str) -> None:
     with closing(Aws("eu-west-1")) as aws:
         url = URL + path
         check(aws.signed_headers("POST", url, {}, b"{}", Deadline(10)), ("POST", url, b"{}"), ("lambda", "eu-west-1"))
-
-
-@pytest.mark.parametrize("token", ["", "token/+=="])
-def test_all_that_is_amazons_is_signed(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
-    """``host`` and every ``x-amz-…`` header are signed, as Signature Version 4 demands."""
-    if token:
-        monkeypatch.setenv("AWS_SESSION_TOKEN", token)
-    with closing(Aws("eu-west-1")) as aws:
-        headers = aws.signed_headers("POST", URL, TARGET, b"{}", Deadline(10), service="dynamodb")
-    lower = check(headers, ("POST", URL, b"{}"), ("dynamodb", "eu-west-1"))
-    assert {name for name in lower if name == "host" or name.startswith("x-amz-")} <= set(signed_names(lower))
 
 
 def test_with_a_query() -> None:

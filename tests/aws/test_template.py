@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Assembly
+from tests.support.synthesis import Assembly
 from ticketctl.aws import template
 from ticketctl.handler import bundle_root
 

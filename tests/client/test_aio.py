@@ -14,34 +14,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import Answer, Server
-from tests.minting.test_function_url import AFTER_SENDING, BEFORE_SENDING, REFUSALS, Function
-from tests.support.memory_counter import NOT_MINTED, UNKNOWN, Clock, Mint
-from tests.support.scripted_transport import ScriptedTransport
+from tests.support.async_lease import AsyncMint, leased, take
+from tests.support.http_server import Answer, Server
+from tests.support.memory_counter import NOT_MINTED, UNKNOWN, Clock
+from tests.support.scripted_transport import AFTER_SENDING, BEFORE_SENDING, Function, ScriptedTransport, problem
 from ticketctl import AsyncLease, AsyncTicketClient
 from ticketctl.client.aio import ThreadMinter, UrlMinter, async_minter
 from ticketctl.client.sync import Where, client_settings
 from ticketctl.deadline import Deadline
 from ticketctl.errors import AccessError, NotMintedError, OutcomeUnknownError, TicketctlError, UsageError
+from ticketctl.handler import handler
 from ticketctl.minting.async_function_url import AsyncUrlSource
 from ticketctl.minting.function_url import FunctionUrl, UrlSource
 from ticketctl.minting.retry import Tries, call_with_retries, call_with_retries_async
 from ticketctl.models import Block, MintRequest
 
 BLOCK = {"partition": "orders", "first": 8, "last": 17, "count": 4, "increment": 3}
-
-
-class AsyncMint(Mint):
-    """A counter whose answers take a turn of the event loop, or wait for ``go_on``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.go_on: asyncio.Event | None = None
-        self.aclosed = False
-
-    async def later(self, count: int, key: str) -> Block:
-        await (asyncio.sleep(0) if self.go_on is None else self.go_on.wait())
-        return self(count, key)
 
 
 class AsyncMintMinter:
@@ -53,14 +41,6 @@ class AsyncMintMinter:
 
     async def close(self) -> None:
         self._mint.aclosed = True
-
-
-def leased(mint: AsyncMint, block_size: int = 16) -> AsyncLease:
-    return AsyncLease(mint.later, block_size=block_size, clock=Clock())
-
-
-async def take(lease: AsyncLease, count: int) -> list[int]:
-    return [await anext(lease) for _ in range(count)]
 
 
 # --- the lease ----------------------------------------------------------------------------------------
@@ -215,7 +195,7 @@ def test_a_loop_ends_with_a_block_under_way() -> None:
     """``asyncio.run`` neither waits for a mint ahead that hangs nor complains about it."""
     script = """if True:
         import asyncio
-        from tests.client.test_aio import AsyncMint, leased, take
+        from tests.support.async_lease import AsyncMint, leased, take
 
         async def main():
             mint = AsyncMint()
@@ -234,7 +214,7 @@ def test_a_forked_child_never_gets_its_parents_numbers() -> None:
     """In a child the lease mints for the child."""
     script = """if True:
         import asyncio, os
-        from tests.client.test_aio import AsyncMint, leased, take
+        from tests.support.async_lease import AsyncMint, leased, take
 
         class Own(AsyncMint):
             async def later(self, count, key):
@@ -418,7 +398,9 @@ def outcome(error: TicketctlError) -> tuple[object, ...]:
     "answers",
     [
         *([answer] for answer in (*BEFORE_SENDING, *AFTER_SENDING)),
-        *([refusal[0]] for refusal in REFUSALS),
+        *([problem(status, code)] for code, status in handler.STATUS.items()),
+        [httpx.Response(404, text="Not Found")],
+        [httpx.Response(429, json={"Reason": "ReservedFunctionConcurrentInvocationLimitExceeded"})],
         [httpx.Response(200, json=BLOCK)],
         [httpx.Response(200, json=BLOCK | {"count": 5})],
         [httpx.Response(403, json={"Message": "Forbidden"}), httpx.Response(200, json=BLOCK)],

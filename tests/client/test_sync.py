@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import ticketctl
-from tests.conftest import Answer, Server
+from tests.support.http_server import Answer, Server
 from tests.support.memory_counter import Mint
 from ticketctl import TicketClient
 from ticketctl.client.sync import Where, client_settings, open_regions

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.effort import DERANDOMIZED, times
 from ticketctl.counters.lanes import Lane
 
 LAST = 400  # counted lanes end here
@@ -16,7 +17,7 @@ SMALL = [Lane(offset, increment) for offset in range(-5, 13) for increment in ra
 NUMBERS = st.integers(-(2**60), 2**60)
 LANES = st.builds(Lane, NUMBERS, st.integers(1, 2**60))
 NARROW = st.builds(Lane, NUMBERS, st.integers(1, 60))  # narrow enough that two of them often meet
-LARGE = settings(max_examples=300, derandomize=True, deadline=None)
+LARGE = settings(max_examples=times(100), derandomize=DERANDOMIZED, deadline=None)
 
 
 def counted(lane: Lane) -> list[int]:

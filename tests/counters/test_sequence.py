@@ -1,11 +1,9 @@
 """``sequence``: which region gets which lane, what an interrupted run leaves, and random histories of all events.
 
-The orders are the same in every run. To explore further, with new ones each time:
-``PROPERTY_EXAMPLES=2000 pytest tests/counters/test_sequence.py``, which prints how to repeat a failure.
+The orders are the same in every run; ``TICKETCTL_TEST_EFFORT=30`` tries more, and others each time.
 """
 
 import itertools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -26,6 +24,7 @@ from hypothesis.stateful import (
 )
 
 from tests.support.counter_items import item, number, offered, regions
+from tests.support.effort import DERANDOMIZED, times
 from tests.support.minting import requested
 from tests.support.model_table import Fate, Item, ModelTable
 from ticketctl.aws.dynamodb import sdk_sender
@@ -57,7 +56,6 @@ from ticketctl.handler import handler
 from ticketctl.minting.dynamodb import DynamoDBSource
 from ticketctl.models import Block, Counter
 
-EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "0"))
 MAX = 2**53 - 1
 TABLE = "Tickets"
 
@@ -1012,9 +1010,9 @@ def test_no_sequence_of_events_issues_a_number_twice() -> None:
     run_state_machine_as_test(
         Everything,
         settings=settings(
-            max_examples=EXAMPLES or 60,
+            max_examples=times(60),
             stateful_step_count=40,
-            derandomize=not EXAMPLES,
+            derandomize=DERANDOMIZED,
             print_blob=True,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],

@@ -1,24 +1,22 @@
 """Arbitrary events against the handler: whatever is asked, the answer is well-formed and the failure the caller's.
 
-The examples are the same in every run. To explore further, with new ones each time:
-``FUZZ_EXAMPLES=20000 pytest tests/handler/test_fuzz.py``, which prints how to repeat a failure.
+The examples are the same in every run; ``TICKETCTL_TEST_EFFORT=60`` tries more, and others each time.
 """
 
 import base64
 import json
-import os
 from typing import Any
 from urllib.parse import quote_plus
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.effort import DERANDOMIZED, times
 from tests.support.function_url import SETTINGS
 from tests.support.model_table import ModelTable
 from ticketctl.aws.dynamodb import sdk_sender
 from ticketctl.handler import handler
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 OWN_CODES = {code for code, status in handler.STATUS.items() if status < 500}
 
 
@@ -117,8 +115,8 @@ def check_meaning(answer: dict[str, Any]) -> None:
 
 
 @settings(
-    max_examples=EXAMPLES or 300,
-    derandomize=not EXAMPLES,
+    max_examples=times(300),
+    derandomize=DERANDOMIZED,
     print_blob=True,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

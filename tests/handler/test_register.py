@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.effort import DERANDOMIZED, times
 from tests.support.model_table import Item, ModelTable, Request, item_size
 from ticketctl.aws.dynamodb import sdk_sender
 from ticketctl.handler import handler
@@ -240,7 +241,7 @@ def test_a_mint_without_a_key_is_never_sent_twice() -> None:
     assert len(table.calls) == 1
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=times(100), deadline=None, derandomize=DERANDOMIZED, database=None)
 @given(
     mints=st.lists(
         st.tuples(

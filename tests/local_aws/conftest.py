@@ -2,36 +2,24 @@
 
 import itertools
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.command_line import Result, Ticketctl
+from tests.support.command_server import CommandServer
+from tests.support.embedded_aws import REGION
+from tests.support.regional_stacks import deploy_alone
 from ticketctl.aws.account import Aws
 from ticketctl.aws.cloudformation import CloudFormation
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine, LocalAws
 from ticketctl.settings import resolve
 
-REGION = "us-east-1"
 _names = (f"stack-{number}" for number in itertools.count(1))
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a process left behind."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Ticketctl = Callable[..., Result]
 
 
 @pytest.fixture(scope="session")
@@ -83,27 +71,26 @@ def connect(environ: dict[str, str], engine: Engine) -> Iterator[Callable[..., R
 @pytest.fixture
 def deployed(connect: Callable[..., RegionalStack], new_stack: str) -> str:
     """The name of a stack that is deployed with the template's defaults and has minted nothing."""
-    connect(stack=new_stack).look_up()
+    connection = connect(stack=new_stack)
+    deploy_alone(connection)
+    connection.look_up()  # remembered, as after a deployment by the command line
     return new_stack
 
 
 @pytest.fixture(scope="session")
-def ticketctl(environ: dict[str, str], engine: Engine) -> Ticketctl:
+def commands(environ: dict[str, str]) -> Iterator[CommandServer]:
+    server = CommandServer(environ)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def ticketctl(environ: dict[str, str], engine: Engine, commands: CommandServer) -> Ticketctl:
     """Run the command line as a process of its own."""
     assert engine.port
 
     def run(*arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> Result:
-        process = subprocess.run(
-            [sys.executable, "-m", "ticketctl", *arguments],
-            env={**environ, **(env or {})},
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        return Result(process.returncode, process.stdout, process.stderr)
+        return commands.run(arguments, {**environ, **(env or {})}, cwd)
 
     return run
 
@@ -114,29 +101,3 @@ def bare(tmp_path: Path) -> Iterator[dict[str, str]]:
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TICKETCTL_HOME": str(tmp_path)}
     yield environ
     LocalAws(tmp_path / "local", environ=environ).stop()
-
-
-def start(environ: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    """Start the command line as a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "ticketctl", *arguments],
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(environ: dict[str, str], *arguments: str) -> Result:
-    """Run the command line to its end."""
-    process = start(environ, *arguments)
-    stdout, stderr = process.communicate(timeout=120)
-    return Result(process.returncode, stdout, stderr)
-
-
-def physical_id(aws: Aws, stack: str, resource_type: str) -> str:
-    """The name of the one resource of a type that a stack has."""
-    resources = aws.client("cloudformation").describe_stack_resources(StackName=stack)["StackResources"]
-    (found,) = [r["PhysicalResourceId"] for r in resources if r["ResourceType"] == resource_type]
-    return str(found)

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -20,13 +19,25 @@ from typing import Any
 
 import pytest
 
-from tests.local_aws.conftest import Result, Ticketctl
-from tests.local_aws.test_deploy import table_resource
-from tests.local_aws.test_failover import send_to
-from tests.local_aws.test_regions import AP, EU, SA, US, deploy_alone, first_numbers, items, lanes, named, own_home, row
+from tests.support.command_line import Result, Ticketctl, command
+from tests.support.embedded_aws import Connect, table_resource
 from tests.support.faulty_proxy import Fault, FaultyProxy, proxy_to
 from tests.support.make_counter import make_counter
 from tests.support.minting import take
+from tests.support.regional_stacks import (
+    AP,
+    EU,
+    SA,
+    US,
+    deploy_alone,
+    first_numbers,
+    items,
+    lanes,
+    named,
+    own_home,
+    row,
+    send_to,
+)
 from ticketctl.aws.account import Aws
 from ticketctl.counters.handover import create_counter, offer
 from ticketctl.counters.lanes import Lane
@@ -38,7 +49,6 @@ from ticketctl.minting.failover import CONNECT_SECONDS
 from ticketctl.models import Block
 from ticketctl.settings import resolve
 
-Connect = Callable[..., RegionalStack]
 RECEIPT = ["count", "counter", "expires_at", "first", "increment", "last", "partition"]
 PATIENCE = 60.0  # seconds that something which must come may take
 
@@ -49,10 +59,6 @@ def until(what: Callable[[], bool]) -> None:
     while not what():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "ticketctl", *arguments]
 
 
 # --- under load --------------------------------------------------------------------------------------

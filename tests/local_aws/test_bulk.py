@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.local_aws.conftest import REGION, Result, Ticketctl
+from tests.support.command_line import Result, Ticketctl
+from tests.support.embedded_aws import REGION
 from tests.support.faulty_proxy import Fault, proxy_to
 from tests.support.make_counter import make_counter
 from ticketctl.aws.account import Aws

@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.minting import take
-from tests.support.other_tools import cdk_environment, install_cdk
+from tests.support.other_tools import CDK_CLI, cdk_environment, install_cdk
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine
 from ticketctl.handler import bundle_root
 
 
 @pytest.fixture(scope="module")
-def cdk(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The CDK CLI from npm."""
-    return install_cdk(tmp_path_factory.mktemp("cdk-cli"))
+def cdk(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The CDK CLI from npm, kept for the next run of the suite."""
+    cache = pytestconfig.cache
+    return install_cdk(cache.mkdir(CDK_CLI) if cache else tmp_path_factory.mktemp("cdk-cli"))
 
 
 def test_cdk_deploys_the_stack(

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.local_aws.conftest import REGION, Ticketctl
-from tests.local_aws.test_mint import put
+from tests.support.command_line import Ticketctl
+from tests.support.embedded_aws import REGION, Connect, put
 from tests.support.faulty_proxy import Fault, FaultyProxy, proxy_to
 from tests.support.memory_counter import Background
 from tests.support.minting import look, take
@@ -23,11 +23,9 @@ from ticketctl.aws.account import Aws
 from ticketctl.client.aio import async_minter
 from ticketctl.client.lease import Lease, Mint
 from ticketctl.client.sync import Where, client_settings, open_regions
-from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine
 from ticketctl.errors import CounterExhaustedError, NotMintedError, OutcomeUnknownError, UnknownCounterError
 
-Connect = Callable[..., RegionalStack]
 BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
 
 

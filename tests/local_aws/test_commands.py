@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.local_aws.conftest import REGION, Result, Ticketctl
+from tests.support.command_line import Result, Ticketctl
+from tests.support.embedded_aws import REGION
 from tests.support.interruptible import SIGNALS, interruptible
 from ticketctl.cli import whole_command_line
 from ticketctl.embedded.engine import Engine

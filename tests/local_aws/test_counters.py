@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.local_aws.conftest import REGION, Result, Ticketctl
+from tests.support.command_line import Result, Ticketctl
+from tests.support.embedded_aws import REGION, Connect
 from tests.support.make_counter import alone, make_counter
 from tests.support.minting import look, take
 from ticketctl.aws.account import Aws
@@ -29,7 +30,6 @@ from ticketctl.errors import (
 )
 from ticketctl.models import Counter
 
-Connect = Callable[..., RegionalStack]
 BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
 MOST = 2**53 - 1
 STACK = "counters"

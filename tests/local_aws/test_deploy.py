@@ -4,14 +4,13 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
 
 import httpx
 import pytest
 
-from tests.local_aws.conftest import REGION, Ticketctl
+from tests.support.command_line import Ticketctl
+from tests.support.embedded_aws import REGION, Connect, table_resource
 from tests.support.minting import take
 from ticketctl.aws import template
 from ticketctl.aws.account import Aws
@@ -19,11 +18,8 @@ from ticketctl.aws.cloudformation import CloudFormation
 from ticketctl.deployments.deploy import deploy
 from ticketctl.deployments.dialog import Dialog
 from ticketctl.deployments.outcomes import succeeded
-from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
 from ticketctl.errors import StackFailedError
-
-Connect = Callable[..., RegionalStack]
 
 
 def test_deploy_from_nothing_then_no_changes(ticketctl: Ticketctl, new_stack: str) -> None:
@@ -264,19 +260,6 @@ def test_article_table_is_adopted(aws: Aws, ticketctl: Ticketctl, new_stack: str
     dynamodb.put_item(TableName=new_stack, Item={"partition": {"S": REGION}, "hand_crafted_int": {"N": "99"}})
     assert ticketctl("deploy", "--local", "--stack", new_stack).returncode == 0
     assert ticketctl("next", "--local", "--stack", new_stack).stdout == "100\n"
-
-
-def table_resource(name: str) -> dict[str, Any]:
-    """A table as the article's stack has it, on demand."""
-    return {
-        "Type": "AWS::DynamoDB::Table",
-        "Properties": {
-            "TableName": name,
-            "BillingMode": "PAY_PER_REQUEST",
-            "AttributeDefinitions": [{"AttributeName": "partition", "AttributeType": "S"}],
-            "KeySchema": [{"AttributeName": "partition", "KeyType": "HASH"}],
-        },
-    }
 
 
 def test_another_stack_is_left_alone(aws: Aws, stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str) -> None:

@@ -1,6 +1,6 @@
 """What the embedded AWS has answered stays true: after a kill, on a full disk, after an interrupted start.
 
-``TICKETCTL_KILLS`` and ``TICKETCTL_INTERRUPTS`` run more rounds than the suite has time for.
+``TICKETCTL_TEST_EFFORT=10`` runs ten times the rounds.
 """
 
 import json
@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.local_aws.conftest import Result, run, start
+from tests.support.command_line import Result, run, start
+from tests.support.effort import times
 from tests.support.faulty_proxy import SEED
 from ticketctl.embedded.engine import LocalAws, is_alive, is_engine
 from ticketctl.embedded.store import Change, Store, StoreError
 
-KILLS = int(os.environ.get("TICKETCTL_KILLS", "6"))
-INTERRUPTS = int(os.environ.get("TICKETCTL_INTERRUPTS", "8"))
+KILLS, INTERRUPTS = times(3), times(4)
 MINTERS = 8
 TABLE = "arn:aws:dynamodb:us-east-1:000000000000:table/Tickets"
 
@@ -101,7 +101,7 @@ def test_kill_at_any_moment(bare: dict[str, str]) -> None:
 def test_kill_while_deploying(bare: dict[str, str]) -> None:
     """A deployment that the engine's end cut off is finished by the same command, and the counter goes on."""
     chance = random.Random(SEED)  # noqa: S311 - it chooses moments
-    for ticket in range(1, 1 + max(4, KILLS // 4)):
+    for ticket in range(1, 1 + times(2)):
         arguments = ("deploy", "--local", "--yes", "--public" if ticket % 2 else "--no-public")
         with start(bare, *arguments) as deploying:
             time.sleep(chance.uniform(0.5, 2.0))

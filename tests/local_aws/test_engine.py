@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.local_aws.conftest import Result, run, start
+from tests.support.command_line import Result, run, start
 from ticketctl.embedded.engine import is_engine
 
 

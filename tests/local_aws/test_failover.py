@@ -4,28 +4,25 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.local_aws.conftest import Result, Ticketctl
-from tests.local_aws.test_faults import route_dynamodb
-from tests.local_aws.test_regions import AP, EU, SA, US, deploy_alone, named, own_home
+from tests.support.command_line import Result, Ticketctl
+from tests.support.embedded_aws import Connect, route_dynamodb
 from tests.support.faulty_proxy import Fault, first, proxy_to
 from tests.support.minting import look, take
+from tests.support.regional_stacks import AP, EU, SA, US, deploy_alone, named, own_home, send_to
 from ticketctl.aws.account import Aws
-from ticketctl.deployments.cache import StackCache, key_of
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
-from ticketctl.embedded.engine import HOST, Engine, reachable_url
+from ticketctl.embedded.engine import HOST, Engine
 from ticketctl.errors import NotMintedError
 from ticketctl.minting.failover import CONNECT_SECONDS
 from ticketctl.models import Block
 from ticketctl.settings import resolve
 
-Connect = Callable[..., RegionalStack]
 Open = Callable[..., Regions]
 STACK = "failover"
 ALL = (US, EU, AP)
@@ -55,15 +52,6 @@ def regions(own: dict[str, str]) -> Iterator[Open]:
             return Regions(opened.enter_context(home), environ=own, spread=spread, note=told.append)
 
         yield connect
-
-
-def send_to(environ: dict[str, str], region: str, port: int) -> None:
-    """Remember another port as the address of a region's function."""
-    with RegionalStack(resolve({"region": region}, environ), environ=environ) as connection:
-        known = connection.look_up()
-    key = key_of(stack=known.stack, region=region, local=True, endpoint=None, profile=None, environ=environ)
-    address = reachable_url(known.url, f"http://{HOST}:{port}")
-    StackCache(Path(environ["TICKETCTL_HOME"]) / "stacks.json").put(key, replace(known, url=address))
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from tests.local_aws.conftest import REGION, Ticketctl, physical_id
+from tests.support.command_line import Ticketctl
+from tests.support.embedded_aws import REGION, physical_id
 from ticketctl.aws.account import Aws
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine, reachable_url

@@ -11,7 +11,8 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from tests.local_aws.conftest import REGION, Ticketctl
+from tests.support.command_line import Ticketctl
+from tests.support.embedded_aws import REGION
 from ticketctl.aws.account import Aws
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack

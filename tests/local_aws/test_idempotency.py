@@ -2,14 +2,14 @@
 
 import json
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.local_aws.conftest import REGION, Result, Ticketctl
+from tests.support.command_line import Result, Ticketctl
+from tests.support.embedded_aws import REGION, Connect
 from tests.support.make_counter import make_counter
 from tests.support.minting import look, take
 from ticketctl.aws.account import Aws
@@ -18,7 +18,6 @@ from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import CounterFrozenError, IdempotencyConflictError, UsageError
 from ticketctl.models import Block
 
-Connect = Callable[..., RegionalStack]
 BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
 DAY = 24 * 60 * 60
 

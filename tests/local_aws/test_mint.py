@@ -1,12 +1,11 @@
 """Minting through the Function URL and straight from the table: the same counters, the same rules."""
 
 import json
-from collections.abc import Callable
 
 import httpx
 import pytest
 
-from tests.local_aws.conftest import REGION, physical_id
+from tests.support.embedded_aws import REGION, Connect, physical_id, put
 from tests.support.make_counter import make_counter
 from tests.support.minting import look, take
 from ticketctl.aws.account import Aws
@@ -15,14 +14,7 @@ from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import CounterExhaustedError, CounterInvalidError, UnknownCounterError, UsageError
 from ticketctl.models import Block
 
-Connect = Callable[..., RegionalStack]
 BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
-
-
-def put(aws: Aws, table: str, partition: str, **numbers: int | str) -> None:
-    """Write an item by hand, as a user might."""
-    item = {name: {"N": str(value)} for name, value in numbers.items()}
-    aws.client("dynamodb").put_item(TableName=table, Item={"partition": {"S": partition}, **item})
 
 
 @BOTH

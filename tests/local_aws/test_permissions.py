@@ -1,18 +1,16 @@
 """Who may do what: checked by the embedded AWS, which verifies signatures and IAM policies."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import httpx
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local_aws.conftest import REGION, Ticketctl, physical_id
+from tests.support.command_line import Ticketctl
+from tests.support.embedded_aws import REGION, Connect, physical_id
 from tests.support.minting import look, take
 from ticketctl.aws.account import Aws
-from ticketctl.deployments.regional_stack import RegionalStack
-
-Connect = Callable[..., RegionalStack]
 
 PROBE = """
 import boto3, os

@@ -1,11 +1,9 @@
 """Any sequence of operations against a plain model: no number twice, no counter back, no refusal that changes a thing.
 
-The sequences are the same in every run. To explore further: ``PROPERTY_EXAMPLES=2000 pytest
-tests/local_aws/test_properties.py``, which draws new ones each time and prints how to repeat a failure.
+The sequences are the same in every run; ``TICKETCTL_TEST_EFFORT=60`` tries more, and others each time.
 """
 
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from tests.support.effort import DERANDOMIZED, times
 from tests.support.make_counter import make_counter
 from tests.support.minting import requested
 from ticketctl.aws.dynamodb import sdk_sender
@@ -39,7 +38,6 @@ from ticketctl.minting.dynamodb import DynamoDBSource
 from ticketctl.models import Block, Counter
 from ticketctl.settings import resolve
 
-EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "0"))
 MAX = 2**53 - 1
 OFFSET, STEP = 2, 2  # the lane in which the default counter comes to life
 DAY = 24 * 60 * 60
@@ -443,9 +441,9 @@ def test_no_sequence_of_operations_issues_a_number_twice_or_moves_a_counter_back
     run_state_machine_as_test(
         lambda: Tickets(deployed),  # type: ignore[arg-type] # what makes a machine will do
         settings=settings(
-            max_examples=EXAMPLES or 30,
+            max_examples=times(15),
             stateful_step_count=50,
-            derandomize=not EXAMPLES,
+            derandomize=DERANDOMIZED,
             print_blob=True,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],

@@ -2,22 +2,32 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.local_aws.conftest import Result, Ticketctl
+from tests.support.command_line import Result, Ticketctl
+from tests.support.embedded_aws import Connect
 from tests.support.minting import take
+from tests.support.regional_stacks import (
+    AP,
+    EU,
+    MOST,
+    SA,
+    US,
+    deploy_alone,
+    first_numbers,
+    items,
+    lanes,
+    named,
+    own_home,
+    row,
+)
 from ticketctl.aws.account import Aws
-from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import CounterFrozenError
 
-Connect = Callable[..., RegionalStack]
-US, EU, AP, SA = "us-east-1", "eu-west-1", "ap-southeast-2", "sa-east-1"
 ACCOUNT = "account 000000000000"
-MOST = 2**53 - 1
 STACK = "three-regions"
 WHERE = ("--local", "--stack", STACK)
 _names = (f"counter-{number}" for number in itertools.count(1))
@@ -36,35 +46,6 @@ def name() -> str:
     return next(_names)
 
 
-def named(*regions: str) -> list[str]:
-    """The options that name regions."""
-    return [word for region in regions for word in ("--region", region)]
-
-
-def own_home(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """An environment with a home of its own, which remembers nothing, and the same embedded AWS."""
-    folder.mkdir()
-    (folder / "local").symlink_to(Path(environ["TICKETCTL_HOME"]) / "local")
-    return {**environ, "TICKETCTL_HOME": str(folder)}
-
-
-def deploy_alone(connection: RegionalStack, parameters: Mapping[str, str] | None = None) -> None:
-    """Deploy the stack in one region, as it is, by CloudFormation alone: without a look at other regions."""
-    stacks, name = connection.cloudformation(), connection.settings.stack
-    stacks.execute(stacks.plan(name, connection.template(), parameters or {}))
-
-
-def items(aws: Aws, stack: str, region: str) -> list[dict[str, Any]]:
-    """What a region's table has, receipts too."""
-    found = aws.in_region(region).client("dynamodb").scan(TableName=stack, ConsistentRead=True)["Items"]
-    return sorted(found, key=lambda item: str(item["partition"]["S"]))
-
-
-def row(name: str, region: str, last: int, *, offset: int, increment: int, state: str = "mints") -> str:
-    """A line of ``status`` for a counter that has not minted."""
-    return f"{name}\t{last}\t{increment}\t{(MOST - last) // increment}\t-\t{state}\t{offset}\t{region}\n"
-
-
 def counter(name: str, region: str, last: int, *, offset: int, increment: int, **others: Any) -> dict[str, Any]:
     """A counter that has not minted, as ``--json`` shows it."""
     return {
@@ -81,24 +62,10 @@ def counter(name: str, region: str, last: int, *, offset: int, increment: int, *
     }
 
 
-def lanes(run: Result) -> dict[tuple[str | None, str], tuple[int, int, int, str]]:
-    """Of ``regions --json``: offset, increment, next ticket and state by counter and region."""
-    assert (run.returncode, run.stderr) == (0, "")
-    return {
-        (lane["counter"], lane["region"]): (lane["offset"], lane["increment"], lane["next"], lane["state"])
-        for lane in json.loads(run.stdout)["lanes"]
-    }
-
-
 def standing(rows: str) -> list[tuple[str, str, str, str, str]]:
     """Of ``status``: name, last ticket, step, offset and region of each counter."""
     cells = (line.split("\t") for line in rows.splitlines())
     return [(name, last, step, offset, region) for name, last, step, _, _, _, offset, region in cells]
-
-
-def first_numbers(connect: Connect, stack: str, regions: Iterable[str], **flags: Any) -> list[int]:
-    """The next ticket of each region."""
-    return [take(connect(stack=stack, region=region, **flags), 1).last for region in regions]
 
 
 # --- deploying ---------------------------------------------------------------------------------------

@@ -3,16 +3,14 @@
 import json
 import signal
 import time
-from collections.abc import Callable
 
 import pytest
 
-from tests.local_aws.conftest import Ticketctl
+from tests.support.command_line import Ticketctl
+from tests.support.embedded_aws import Connect
 from tests.support.interruptible import interruptible
 from tests.support.make_counter import make_counter
-from ticketctl.deployments.regional_stack import RegionalStack
 
-Connect = Callable[..., RegionalStack]
 NAMES = [
     "minted",
     "not_minted",

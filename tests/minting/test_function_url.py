@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.minting import requested
 from tests.support.peer import Peer, Talk
-from tests.support.scripted_transport import ScriptedTransport
+from tests.support.scripted_transport import AFTER_SENDING, BEFORE_SENDING, Function, ScriptedTransport, problem
 from ticketctl.deadline import Deadline
 from ticketctl.errors import (
     AccessError,
@@ -48,21 +48,6 @@ LOOK = "ticketctl status"
 PERMISSIONS = "the caller needs both lambda:InvokeFunctionUrl and lambda:InvokeFunction on the function"
 
 
-class Function:
-    """Stands at the other end of the wire: it gives its answers in turn and keeps the requests."""
-
-    def __init__(self, *answers: httpx.Response | Exception) -> None:
-        self.answers = list(answers)
-        self.requests: list[httpx.Request] = []
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
 Open = Callable[..., tuple[UrlSource, Function]]
 
 
@@ -91,13 +76,6 @@ def opened() -> Iterator[Open]:
 
 def sign(method: str, url: str, headers: Mapping[str, str], body: bytes, _: Deadline) -> Mapping[str, str]:
     return {**headers, "authorization": f"signed {method} {url} {body.decode()}"}
-
-
-def problem(status: int, code: str, detail: str = "why") -> httpx.Response:
-    document = {"type": "about:blank", "title": code, "status": status, "code": code, "detail": detail}
-    return httpx.Response(
-        status, headers={"content-type": "application/problem+json"}, content=json.dumps(document).encode()
-    )
 
 
 def plain(status: int) -> httpx.Response:
@@ -420,21 +398,6 @@ def test_redirect(opened: Open) -> None:
     source, function = opened(httpx.Response(301, headers={"location": "https://elsewhere.example/"}))
     assert failure(lambda: mint(source, "orders", 4))[:2] == (OutcomeUnknownError, UNKNOWN.format("status 301"))
     assert len(function.requests) == 1
-
-
-BEFORE_SENDING = [
-    httpx.ConnectError("refused"),
-    httpx.ConnectTimeout("too slow"),
-    httpx.PoolTimeout("busy"),
-    httpx.ProxyError("no way"),
-]
-AFTER_SENDING = [
-    httpx.ReadTimeout("too slow"),
-    httpx.ReadError("reset"),
-    httpx.WriteError("reset"),
-    httpx.WriteTimeout("too slow"),
-    httpx.RemoteProtocolError("hung up"),
-]
 
 
 @pytest.mark.parametrize("error", BEFORE_SENDING, ids=repr)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ticketctl
-from tests.conftest import Answer, Server
+from tests.support.http_server import Answer, Server
 from ticketctl import TicketClient, cli
 from ticketctl.errors import NotMintedError, OutcomeUnknownError, TicketctlError, UsageError
 from ticketctl.http_client import HttpClient, Response

@@ -14,14 +14,20 @@ NODE = NODE_HOME / "bin" / "node"
 
 
 def install_cdk(folder: Path) -> list[str]:
-    """Install the CDK CLI, which the Node of the extra ``cdk`` runs; the command that starts it."""
+    """Install the CDK CLI, which the Node of the extra ``cdk`` runs; the command that starts it.
+
+    A folder that has it already is left as it is.
+    """
     npm = NODE_HOME / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    subprocess.run(
-        [str(NODE), str(npm), "install", "--no-audit", "--no-fund", "--prefix", str(folder), CDK_CLI],
-        env={**os.environ, "PATH": f"{NODE.parent}:{os.environ['PATH']}"},
-        check=True,
-        capture_output=True,
-    )
+    installed = folder / "installed"
+    if not installed.exists():
+        subprocess.run(
+            [str(NODE), str(npm), "install", "--no-audit", "--no-fund", "--prefix", str(folder), CDK_CLI],
+            env={**os.environ, "PATH": f"{NODE.parent}:{os.environ['PATH']}"},
+            check=True,
+            capture_output=True,
+        )
+        installed.touch()
     return [str(NODE), str(folder / "node_modules" / "aws-cdk" / "bin" / "cdk")]
 
 

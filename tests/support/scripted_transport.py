@@ -1,5 +1,6 @@
 """A transport whose other end is a function: it gets httpx's requests, and answers or fails as httpx does."""
 
+import json
 from collections.abc import Callable, Mapping
 
 import httpx
@@ -28,3 +29,40 @@ class ScriptedTransport:
 
     def close(self) -> None:
         pass
+
+
+class Function:
+    """Stands at the other end of the wire: gives its answers in turn and keeps the requests."""
+
+    def __init__(self, *answers: httpx.Response | Exception) -> None:
+        self.answers = list(answers)
+        self.requests: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def problem(status: int, code: str, detail: str = "why") -> httpx.Response:
+    document = {"type": "about:blank", "title": code, "status": status, "code": code, "detail": detail}
+    return httpx.Response(
+        status, headers={"content-type": "application/problem+json"}, content=json.dumps(document).encode()
+    )
+
+
+BEFORE_SENDING = [
+    httpx.ConnectError("refused"),
+    httpx.ConnectTimeout("too slow"),
+    httpx.PoolTimeout("busy"),
+    httpx.ProxyError("no way"),
+]
+AFTER_SENDING = [
+    httpx.ReadTimeout("too slow"),
+    httpx.ReadError("reset"),
+    httpx.WriteError("reset"),
+    httpx.WriteTimeout("too slow"),
+    httpx.RemoteProtocolError("hung up"),
+]

@@ -1,0 +1,11 @@
+"""What a synthesis of the stack makes."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Assembly(NamedTuple):
+    """A fresh synthesis: the template, and the folder with the whole cloud assembly."""
+
+    template: dict[str, object]
+    folder: Path
