@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.support.async_lease import AsyncMint, leased, take
 from tests.support.http_server import Answer, Server
 from tests.support.memory_counter import NOT_MINTED, UNKNOWN, Clock
-from tests.support.scripted_transport import AFTER_SENDING, BEFORE_SENDING, Function, ScriptedTransport, problem
+from tests.support.scripted_transport import AFTER_SENDING, BEFORE_SENDING, BY_AWS, Function, ScriptedTransport, problem
 from ticketctl import AsyncLease, AsyncTicketClient
 from ticketctl.client.aio import ThreadMinter, UrlMinter, async_minter
 from ticketctl.client.sync import Where, client_settings
@@ -360,7 +360,7 @@ def test_closing_a_client_during_a_mint() -> None:
 
 def test_a_refusal_is_told_at_once(connect: Connect, server: Server) -> None:
     """What is refused is not tried again."""
-    server.answers = [Answer(404, "text/plain", b"")]
+    server.answers = [Answer(404, "application/problem+json", b'{"code": "not_found", "detail": "why"}')]
 
     async def main() -> None:
         async with connect() as tickets:
@@ -404,7 +404,10 @@ def outcome(error: TicketctlError) -> tuple[object, ...]:
         [httpx.Response(200, json=BLOCK)],
         [httpx.Response(200, json=BLOCK | {"count": 5})],
         [httpx.Response(403, json={"Message": "Forbidden"}), httpx.Response(200, json=BLOCK)],
-        [httpx.Response(403, json={"Message": "Forbidden"}), httpx.Response(403)],
+        [
+            httpx.Response(403, json={"Message": "Forbidden"}),
+            httpx.Response(403, headers=BY_AWS),
+        ],
         [httpx.Response(301, headers={"location": "https://elsewhere.example/"})],
     ],
     ids=repr,

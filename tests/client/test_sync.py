@@ -270,7 +270,7 @@ def test_what_minted_nothing_is_tried_again(at_server: Callable[..., TicketClien
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (Answer(404, "text/plain", b""), NotDeployedError),
+        (Answer(404, "application/problem+json", b'{"code": "not_found", "detail": "why"}'), NotDeployedError),
         (Answer(403, "text/plain", b""), NoCredentialsError),
         (Answer(400, "application/problem+json", b'{"code": "bad_request", "detail": "why"}'), UsageError),
     ],

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.minting import requested
 from tests.support.peer import Peer, Talk
-from tests.support.scripted_transport import AFTER_SENDING, BEFORE_SENDING, Function, ScriptedTransport, problem
+from tests.support.scripted_transport import AFTER_SENDING, BEFORE_SENDING, BY_AWS, Function, ScriptedTransport, problem
 from ticketctl.deadline import Deadline
 from ticketctl.errors import (
     AccessError,
@@ -22,6 +22,7 @@ from ticketctl.errors import (
     NotDeployedError,
     NotMintedError,
     OutcomeUnknownError,
+    RefusedError,
     ThrottledError,
     TicketctlError,
     UnknownCounterError,
@@ -250,7 +251,7 @@ def test_media_type_in_capitals(opened: Open) -> None:
 
 def test_signs_after_a_refusal(opened: Open) -> None:
     """Where it is not known that the URL wants signatures, the first 403 tells, and it is remembered."""
-    forbidden = httpx.Response(403, json={"Message": "Forbidden"})
+    forbidden = httpx.Response(403, json={"Message": "Forbidden"}, headers=BY_AWS)
     source, function = opened(
         forbidden, httpx.Response(200, json=BLOCK), httpx.Response(200, json=BLOCK), signs_at_once=False
     )
@@ -273,7 +274,7 @@ def test_open_url_is_not_signed(opened: Open) -> None:
 @pytest.mark.parametrize(("signs_at_once", "sent"), [(True, 1), (False, 2)])
 def test_refused_signature(opened: Open, signs_at_once: bool, sent: int) -> None:
     """A signed request that is refused names both permissions, and is not sent again."""
-    forbidden = [httpx.Response(403, json={"Message": "Forbidden"}) for _ in range(sent)]
+    forbidden = [httpx.Response(403, json={"Message": "Forbidden"}, headers=BY_AWS) for _ in range(sent)]
     source, function = opened(*forbidden, signs_at_once=signs_at_once)
     assert failure(lambda: mint(source, "orders", 4)) == (
         AccessError,
@@ -286,8 +287,8 @@ def test_refused_signature(opened: Open, signs_at_once: bool, sent: int) -> None
 
 
 def test_refused_without_a_reason(opened: Open) -> None:
-    """A 403 without a body is a refusal all the same."""
-    source, _ = opened(httpx.Response(403))
+    """A 403 without a body is a refusal all the same, if AWS says that it is one."""
+    source, _ = opened(httpx.Response(403, headers=BY_AWS))
     assert failure(lambda: mint(source, "orders", 4))[:2] == (
         AccessError,
         "tickets.example refused the request (403): no reason given",
@@ -310,6 +311,14 @@ REFUSALS = [
     (problem(429, "throttled"), ThrottledError, "why", "try again", "throttled", 7),
     (problem(503, "unavailable"), NotMintedError, "why", "try again", "unavailable", 7),
     (
+        httpx.Response(400, json={"message": "no"}, headers={"x-amzn-errortype": "InvalidRequest"}),
+        RefusedError,
+        "tickets.example refused the request (400, InvalidRequest): no",
+        "",
+        "refused",
+        6,
+    ),
+    (
         problem(404, "not_found"),
         NotDeployedError,
         "there is no ticket server at tickets.example (404)",
@@ -318,7 +327,7 @@ REFUSALS = [
         5,
     ),
     (
-        httpx.Response(404, text="Not Found"),
+        httpx.Response(404, text="Not Found", headers=BY_AWS),
         NotDeployedError,
         "there is no ticket server at tickets.example (404)",
         "ticketctl deploy",
@@ -326,7 +335,7 @@ REFUSALS = [
         5,
     ),
     (
-        httpx.Response(429, json={"Reason": "ReservedFunctionConcurrentInvocationLimitExceeded"}),
+        httpx.Response(429, json={"Reason": "ReservedFunctionConcurrentInvocationLimitExceeded"}, headers=BY_AWS),
         ThrottledError,
         "tickets.example is throttling (429); nothing was minted",
         "try again",
@@ -374,7 +383,7 @@ def test_default_counter_that_never_minted(opened: Open) -> None:
     )
 
 
-@pytest.mark.parametrize("status", [400, 405, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 405, 407, 408, 429, 499, 500, 502, 503, 504])
 def test_answer_of_somebody_else(opened: Open, status: int) -> None:
     """A failure that the function did not write says nothing of the ticket."""
     source, _ = opened(plain(status))

@@ -46,6 +46,9 @@ class Function:
         return answer
 
 
+BY_AWS = {"x-amzn-errortype": "AccessDeniedException", "x-amzn-requestid": "1"}
+
+
 def problem(status: int, code: str, detail: str = "why") -> httpx.Response:
     document = {"type": "about:blank", "title": code, "status": status, "code": code, "detail": detail}
     return httpx.Response(

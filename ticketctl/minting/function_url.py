@@ -11,6 +11,7 @@ from ticketctl.errors import (
     AccessError,
     NotDeployedError,
     OutcomeUnknownError,
+    RefusedError,
     ThrottledError,
     TicketctlError,
     UnreachableError,
@@ -110,7 +111,12 @@ class FunctionUrl:
         raise self._refused(request, response, document)
 
     def _refused(self, request: Request, response: Response, document: Mapping[str, Any]) -> TicketctlError:
-        status = response.status
+        """The error for an answer that the function did not write: AWS's own, or that of a proxy in between."""
+        from ticketctl.handler import handler  # a mint that succeeds does not load it
+
+        status, named = response.status, _error_name(response, document)
+        if handler.may_have_written(status, named):
+            return self._not_ours(f"status {status}", request)
         detail = document.get("Message") or document.get("message")
         if status in (401, 403):
             return AccessError(
@@ -121,7 +127,7 @@ class FunctionUrl:
             return NotDeployedError(f"there is no ticket server at {self._host} (404)", hint="ticketctl deploy")
         if status == 429:
             return ThrottledError(f"{self._host} is throttling (429); nothing was minted", hint="try again")
-        return self._not_ours(f"status {status}", request)
+        return RefusedError(f"{self._host} refused the request ({status}, {named}): {detail or 'no reason given'}")
 
     def _not_ours(self, what: str, request: Request) -> TicketctlError:
         """An answer that the function did not write, or none: the request may have reached it."""
@@ -182,6 +188,17 @@ class UrlSource:
             if not self._url.wants_signature(response, signed=signed):
                 return response
             signed = True
+
+
+def _error_name(response: Response, document: Mapping[str, Any]) -> str:
+    """The name of an error of our function or of the Function URL service; empty for an answer of anything else.
+
+    The service names it in ``x-amzn-ErrorType``. An answer with its request id and a JSON body is its word as well.
+    """
+    if response.headers.get("content-type", "").startswith("application/problem+json"):
+        return str(document.get("code") or "")
+    named = response.headers.get("x-amzn-errortype", "")
+    return named or ("unnamed" if document and "x-amzn-requestid" in response.headers else "")
 
 
 def _document(response: Response) -> Mapping[str, Any]:
