@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from ticketctl.aws.account import Aws
 from ticketctl.aws.tables import tables_elsewhere
-from ticketctl.deadline import Deadline
+from ticketctl.deadline import Deadline, call_within
 from ticketctl.deployments.cache import Note, StackCache, cache_path, key_of
 from ticketctl.embedded.engine import LocalAws, reachable_url
 from ticketctl.errors import (
@@ -360,15 +360,18 @@ class RegionalStack:
 
         Without a ``deadline`` each request has the setting ``timeout``.
         """
+        if deadline is None or self.settings.local:
+            return self._described(self.settings.timeout, retries=1)
+        left = deadline.left()
+        try:
+            return call_within(deadline, lambda: self._described(left, retries=0))
+        except TimeoutError as error:
+            raise UnreachableError(f"CloudFormation did not answer: {error}", hint="try again") from error
+
+    def _described(self, timeout: float, *, retries: int) -> StackOutputs | None:
         from ticketctl.aws.cloudformation import outputs_of
 
-        if deadline is None or self.settings.local:
-            stacks = self.cloudformation(timeout=self.settings.timeout)
-        elif left := deadline.left():
-            stacks = self.cloudformation(timeout=left, retries=0, deadline=deadline)
-        else:
-            raise UnreachableError("CloudFormation was not asked: no time is left", hint="try again")
-        stack = stacks.find_ours(self.settings.stack)
+        stack = self.cloudformation(timeout=timeout, retries=retries).find_ours(self.settings.stack)
         return None if stack is None or not stack.outputs else outputs_of(stack, self.aws.region)
 
     def _deploy_locally(self) -> StackOutputs | None:
