@@ -209,7 +209,7 @@ def test_removed_state(bare: dict[str, str]) -> None:
     assert "cannot save its state" in refused.stderr
     down = run(bare, "local", "down")
     assert (down.returncode, engines_of(bare)) == (3, set())
-    assert down.stderr.endswith("was removed while it ran: no counter is kept\n")
+    assert down.stderr.endswith("was removed while the engine ran: its counters are lost\n")
 
 
 def test_removed_journal(bare: dict[str, str]) -> None:

@@ -317,7 +317,7 @@ def test_a_replay_changes_nothing_and_the_next_number_follows(server: Server) ->
     before = server.items()
     replay = server.ask("POST", "/", [("Idempotency-Key", "used")], b"", signed=True)
     block = {"partition": REGION, "hand_crafted_int": 7, "first": 7, "last": 7, "count": 1, "increment": 1}
-    assert (replay[0], json.loads(replay[2])) == (200, block | {"replayed": True})
+    assert (replay[0], json.loads(replay[2])) == (200, block | {"replayed": True, "receipt": True})
     assert server.items() == before
     nearly = server.ask("POST", "/?partition=nearly&count=2", [], b"", signed=True)
     assert json.loads(nearly[2])["first"] == 8

@@ -67,7 +67,7 @@ def test_caller_without_permission_is_refused(
     user = make_user(aws, f"nobody-{deployed}-{via}", look_up)
     result = ticketctl("next", "--stack", deployed, "--via", via, env=user)
     assert (result.returncode, result.stdout) == (4, "")
-    assert ("lambda:InvokeFunction" if via == "url" else "dynamodb:GetItem") in result.stderr
+    assert ("lambda:InvokeFunction" if via == "url" else "dynamodb:UpdateItem") in result.stderr
     assert list(connect(stack=deployed).counters().all(pytest.fail)) == []
 
 
@@ -85,18 +85,23 @@ def test_readme_permissions_suffice_to_mint(aws: Aws, ticketctl: Ticketctl, depl
 
 
 def test_readme_permissions_suffice_to_mint_from_the_table(aws: Aws, ticketctl: Ticketctl, deployed: str) -> None:
-    """A caller that may read and update items of the table can mint from it."""
+    """A caller that may update items of the table, and nothing else of it, can mint from it."""
     user = make_user(
         aws,
         f"table-minter-{deployed}",
         {"Effect": "Allow", "Action": "cloudformation:DescribeStacks", "Resource": "*"},
         {
             "Effect": "Allow",
-            "Action": ["dynamodb:GetItem", "dynamodb:UpdateItem"],
+            "Action": "dynamodb:UpdateItem",
             "Resource": f"arn:aws:dynamodb:{REGION}:*:table/{deployed}",
         },
     )
-    assert ticketctl("next", "--stack", deployed, "--via", "dynamodb", env=user).stdout == "1\n"
+    where = ("--stack", deployed, "--via", "dynamodb")
+    assert ticketctl("next", *where, env=user).stdout == "1\n"
+    assert ticketctl("fetch", "20000", "--ranges", *where, env=user).stdout == "2\t10001\t1\n10002\t20001\t1\n"
+    typed = ticketctl("next", "--idempotency-key", "a", *where, env=user)
+    assert (typed.returncode, typed.stdout, "dynamodb:GetItem" in typed.stderr) == (4, "", True)
+    assert ticketctl("next", *where, env=user).stdout == "20002\n"
 
 
 def test_wrong_secret_is_refused(aws: Aws, ticketctl: Ticketctl, deployed: str) -> None:
