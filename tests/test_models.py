@@ -29,11 +29,15 @@ def test_block() -> None:
 
 def test_block_as_dict() -> None:
     """A block prints the names of the answer, and always says whether it was replayed and from where."""
-    nowhere: dict[str, Any] = {"region": None, "possible_gaps": []}
+    nowhere: dict[str, Any] = {"region": None, "possible_gaps": [], "receipt_missing": False}
     assert Block.from_answer(BLOCK, "here").as_dict() == PRINTED | {"replayed": False} | nowhere
     assert Block.from_answer(REPLAYED, "here").as_dict() == PRINTED | {"replayed": True} | nowhere
     there = replace(Block.from_answer(REPLAYED, "here"), region="eu-west-1", possible_gaps=("us-east-1",))
-    assert there.as_dict() == PRINTED | {"replayed": True, "region": "eu-west-1", "possible_gaps": ["us-east-1"]}
+    assert there.as_dict() == PRINTED | nowhere | {
+        "replayed": True,
+        "region": "eu-west-1",
+        "possible_gaps": ["us-east-1"],
+    }
 
 
 @pytest.mark.parametrize("word", [1, "true", None, [True]], ids=repr)
@@ -127,3 +131,11 @@ def test_incomplete_counter(missing: str) -> None:
     """An answer that lacks a field is no counter."""
     with pytest.raises(ValueError, match=f"{missing} is None"):
         Counter.from_answer({name: value for name, value in COUNTER.items() if name != missing})
+
+
+def test_a_missing_receipt() -> None:
+    """Only an answer that says so has no receipt: a retry key never has one."""
+    told = [
+        Block.from_answer(BLOCK | more, "here").receipt_missing for more in ({}, {"receipt": True}, {"receipt": False})
+    ]
+    assert told == [False, False, True]

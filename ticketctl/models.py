@@ -27,7 +27,8 @@ class Block:
 
     ``replayed``: an earlier request with the same idempotency key took them. ``region`` is where they were taken.
     ``possible_gaps`` names each region (or host of a typed URL) that may have spent as many tickets more: it gave no
-    answer, and no replay of the request.
+    answer, and no replay of the request. ``receipt_missing``: the receipt of a typed key could not be written, so the
+    same key may mint other tickets.
     """
 
     partition: str
@@ -38,6 +39,7 @@ class Block:
     replayed: bool = False
     region: str | None = None
     possible_gaps: tuple[str, ...] = ()
+    receipt_missing: bool = False
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any], place: str) -> "Block":
@@ -49,7 +51,8 @@ class Block:
         numbers = {name: _member(answer, name, int) for name in ("first", "last", "count", "increment")}
         gaps = (place,) if answer.get("possible_gap") is True else ()
         replayed = answer.get("replayed") is True
-        block = cls(partition, **numbers, replayed=replayed, possible_gaps=gaps)  # type: ignore[arg-type]
+        missing = answer.get("receipt") is False
+        block = cls(partition, **numbers, replayed=replayed, possible_gaps=gaps, receipt_missing=missing)  # type: ignore[arg-type]
         if block.increment < 1 or block.count < 1 or block.last != block.first + (block.count - 1) * block.increment:
             raise ValueError("not a block: its numbers contradict each other")
         return block

@@ -68,6 +68,10 @@ class Format(Protocol):
         """Return a block's lines: one per ticket, or one for all of them."""
         ...
 
+    def warnings(self, block: Block) -> list[str]:
+        """Return what its lines do not say of a block: tickets that may be lost, a receipt that is missing."""
+        ...
+
     def result(self, result: Result) -> str:
         """Return a result as it is printed."""
         ...
@@ -95,6 +99,15 @@ class PlainText:
         if ranges:
             return [f"{block.first}\t{block.last}\t{block.increment}"]
         return [str(ticket) for ticket in block.tickets]
+
+    def warnings(self, block: Block) -> list[str]:
+        """Return a warning per region that may have spent tickets, and one for a missing receipt."""
+        tickets = f"{block.count} tickets" if block.count > 1 else "a ticket"
+        lost = [
+            f"{place} did not answer; {tickets} may have been spent there and lost" for place in block.possible_gaps
+        ]
+        missing = f"the receipt of {block.first} to {block.last} is missing: the same key may mint other tickets"
+        return lost + [missing] * block.receipt_missing
 
     def result(self, result: Result) -> str:
         """Return the rows."""
@@ -137,6 +150,10 @@ class Json:
     def block(self, block: Block, *, ranges: bool) -> list[str]:  # noqa: ARG002 - a block is a range already
         """Return the block's document."""
         return [_json(block.as_dict())]
+
+    def warnings(self, block: Block) -> list[str]:  # noqa: ARG002 - its document says all
+        """Return nothing."""
+        return []
 
     def result(self, result: Result) -> str:
         """Return the document."""
@@ -227,6 +244,8 @@ class Output:
             left = block.tickets[failure.lines * block.count // len(lines) :]
             span = f"{left[0]} to {left[-1]}, {len(left)} tickets" if len(left) > 1 else str(left[0])
             raise delivery_error(failure.cause, f"minted but not delivered: {span}") from failure
+        for text in self._format.warnings(block):
+            self.warn(text)
 
     def _write(self, text: str) -> None:
         rest = memoryview(text.encode("utf-8", errors="backslashreplace"))

@@ -80,6 +80,7 @@ def test_next_as_json(ticketctl: Ticketctl, deployed: str) -> None:
         "replayed": False,
         "region": REGION,
         "possible_gaps": [],
+        "receipt_missing": False,
     }
 
 

@@ -130,6 +130,7 @@ def test_the_document_names_the_region(ticketctl: Ticketctl, connect: Connect, o
         "replayed": False,
         "region": AP,
         "possible_gaps": [],
+        "receipt_missing": False,
     }
 
 

@@ -44,6 +44,7 @@ def test_next_twice(ticketctl: Ticketctl, deployed: str) -> None:
         "replayed": True,
         "region": REGION,
         "possible_gaps": [],
+        "receipt_missing": False,
     }
 
 
