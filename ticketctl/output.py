@@ -69,7 +69,7 @@ class Format(Protocol):
         ...
 
     def warnings(self, block: Block) -> list[str]:
-        """Return what its lines do not say of a block: tickets that may be lost, a receipt that is missing."""
+        """Return what the user must know of a block and its lines do not say."""
         ...
 
     def result(self, result: Result) -> str:
@@ -101,13 +101,9 @@ class PlainText:
         return [str(ticket) for ticket in block.tickets]
 
     def warnings(self, block: Block) -> list[str]:
-        """Return a warning per region that may have spent tickets, and one for a missing receipt."""
-        tickets = f"{block.count} tickets" if block.count > 1 else "a ticket"
-        lost = [
-            f"{place} did not answer; {tickets} may have been spent there and lost" for place in block.possible_gaps
-        ]
+        """Return a warning if the receipt is missing."""
         missing = f"the receipt of {block.first} to {block.last} is missing: the same key may mint other tickets"
-        return lost + [missing] * block.receipt_missing
+        return [missing] * block.receipt_missing
 
     def result(self, result: Result) -> str:
         """Return the rows."""
