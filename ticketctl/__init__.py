@@ -4,7 +4,7 @@
 
     from ticketctl import TicketClient
 
-    with TicketClient.connect() as tickets:  # settings as on the command line
+    with TicketClient.connect() as tickets:  # the settings of the command line
         ticket = tickets.next()
         block = tickets.fetch(100)  # one write
         for ticket in tickets.lease():  # endless, minted ahead
@@ -13,7 +13,7 @@
 ``AsyncTicketClient`` is the same with ``await``. The errors are in ``ticketctl.errors``.
 """
 
-TYPE_CHECKING = False  # type checkers take it for true; so the package loads nothing, not even typing
+TYPE_CHECKING = False  # type checkers assume that it is true; the package loads nothing, not even ``typing``
 if TYPE_CHECKING:
     from ticketctl.client.aio import AsyncLease, AsyncTicketClient
     from ticketctl.client.lease import Lease
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["AsyncLease", "AsyncTicketClient", "Block", "Lease", "TicketClient", "TicketctlError", "__version__"]
 
-_HOMES = {
+_MODULES = {
     "AsyncLease": "ticketctl.client.aio",
     "AsyncTicketClient": "ticketctl.client.aio",
     "Block": "ticketctl.models",
@@ -35,9 +35,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load what is asked for only then: ``ticketctl --version`` imports this module, too."""
-    if name not in _HOMES:
+    """Load a name at its first use: ``ticketctl --version`` also imports this module, and needs none of them."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""Where ticketctl keeps its own files, and how it reads and writes them."""
+"""The folders of ticketctl's files, and how it reads and writes them."""
 
 import json
 import os

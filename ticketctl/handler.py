@@ -1,4 +1,4 @@
-"""The files beside the package that travel with it: ``stack/`` and ``lambda/``."""
+"""The files that ship with the package, ``stack/`` and ``lambda/``, and the handler's functions, loaded once."""
 
 import importlib.util
 import sys
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def bundle_root() -> Path:
-    """The folder that has ``stack/`` and ``lambda/``: inside the installed package, else the checkout."""
+    """Return the folder with ``stack/`` and ``lambda/``: inside the installed package, or else the checkout."""
     bundled = Path(__file__).parent / "bundled"
     return bundled if bundled.is_dir() else Path(__file__).parent.parent
 
@@ -22,7 +22,7 @@ else:
     _loading = threading.Lock()
 
     def _load():
-        """``lambda/create_ticket.py``, which no import statement can name: ``lambda`` is a keyword."""
+        """Load ``lambda/create_ticket.py``. An import statement cannot name it: ``lambda`` is a keyword."""
         path = bundle_root() / "lambda" / "create_ticket.py"
         spec = importlib.util.spec_from_file_location("create_ticket", path)
         module = importlib.util.module_from_spec(spec)
@@ -32,7 +32,7 @@ else:
 
     def __getattr__(name):
         if name == "handler":
-            with _loading:  # loaded twice, its errors would be of two kinds
+            with _loading:  # loaded twice, its exceptions would be two different classes
                 if name not in globals():
                     globals()[name] = _load()
                 return globals()[name]

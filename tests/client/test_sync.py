@@ -1,4 +1,4 @@
-"""``client``: what programs import, how settings are client_settings, threads and forks over one client."""
+"""``client``: what programs import, how settings are resolved, threads and forks over one client."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ import ticketctl
 from tests.support.http_server import Answer, Server
 from tests.support.memory_counter import Mint
 from ticketctl import TicketClient
-from ticketctl.client.sync import Where, client_settings, open_regions
+from ticketctl.client.sync import ClientSettings, open_regions, resolve_client_settings
 from ticketctl.errors import (
     FileError,
     NoCredentialsError,
@@ -107,10 +107,10 @@ def test_the_package_says_that_it_is_typed() -> None:
     ],
 )
 def test_keywords_take_the_place_of_flags(
-    where: Where, variables: dict[str, str], expected: dict[str, object], environ: dict[str, str]
+    where: ClientSettings, variables: dict[str, str], expected: dict[str, object], environ: dict[str, str]
 ) -> None:
     """A keyword comes before the variables, and they before the defaults, as on the command line."""
-    _, settings = client_settings(where, {**environ, "AWS_REGION": "eu-west-1", **variables})
+    _, settings = resolve_client_settings(where, {**environ, "AWS_REGION": "eu-west-1", **variables})
     assert {name: getattr(settings, name) for name in expected} == expected
 
 
@@ -121,15 +121,15 @@ def test_keywords_take_the_place_of_flags(
         ({"via": "pigeon"}, "invalid value 'pigeon' for via"),
         ({"timeout": 0}, "invalid timeout 0"),
         ({"url": "ftp://tickets.example"}, "not an http or https URL"),
-        ({"table": "a table"}, "the table's name 'a table' is not one"),
-        ({"table": ""}, "the table's name '' is not one"),
-        ({"table": 5}, "the table's name 5 is not one"),
+        ({"table": "a table"}, "invalid table name 'a table'"),
+        ({"table": ""}, "invalid table name ''"),
+        ({"table": 5}, "invalid table name 5"),
         ({"table": "Tickets", "via": "url"}, "via dynamodb only"),
         ({"table": "Tickets", "url": "http://127.0.0.1:1"}, "via dynamodb only"),
         ({"local": True, "profile": "p"}, "cannot be used with the embedded AWS"),
     ],
 )
-def test_settings_that_are_none(where: Where, message: str) -> None:
+def test_settings_that_are_none(where: ClientSettings, message: str) -> None:
     """What cannot be meant is refused when the client is made, not at its first mint."""
     with pytest.raises(UsageError, match=message):
         TicketClient.connect(**where)
@@ -137,7 +137,7 @@ def test_settings_that_are_none(where: Where, message: str) -> None:
 
 def test_a_table_is_minted_from_directly(environ: dict[str, str]) -> None:
     """A table is in the first region alone: those of the same name elsewhere may be of other sequences."""
-    table, settings = client_settings({"table": "Old", "region": ["us-east-1", "eu-west-1"]}, environ)
+    table, settings = resolve_client_settings({"table": "Old", "region": ["us-east-1", "eu-west-1"]}, environ)
     assert table == "Old"
     assert open_regions(settings, environ, table).names == ("us-east-1",)
     assert open_regions(settings, environ).names == ("us-east-1", "eu-west-1")

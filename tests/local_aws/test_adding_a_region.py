@@ -45,7 +45,7 @@ from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
 from ticketctl.embedded.engine import Engine
 from ticketctl.errors import CounterFrozenError, RefusedError, TicketctlError, UnknownCounterError
-from ticketctl.minting.failover import CONNECT_SECONDS
+from ticketctl.minting.failover import FAILOVER_CONNECT_SECONDS
 from ticketctl.models import Block
 from ticketctl.settings import resolve
 
@@ -141,7 +141,7 @@ def test_a_region_is_added_while_another_is_cut_off(
 
         def regions(names: list[str], **flags: Any) -> Regions:
             settings = resolve({"region": names, "timeout": 60.0, **flags}, own)
-            home = opened.enter_context(RegionalStack(settings, environ=own, connect=CONNECT_SECONDS))
+            home = opened.enter_context(RegionalStack(settings, environ=own, connect=FAILOVER_CONNECT_SECONDS))
             return Regions(home, environ=own, spread=len(names) < 3, note=notes.append)
 
         orders = [[US, EU, AP], [EU, AP, US], [AP, US, EU], [US, EU], [EU, AP], [AP, EU], [EU, US, AP], [US, AP, EU]]

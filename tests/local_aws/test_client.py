@@ -22,7 +22,7 @@ from ticketctl import AsyncLease, AsyncTicketClient, TicketClient
 from ticketctl.aws.account import Aws
 from ticketctl.client.aio import async_minter
 from ticketctl.client.lease import Lease, Mint
-from ticketctl.client.sync import Where, client_settings, open_regions
+from ticketctl.client.sync import ClientSettings, open_regions, resolve_client_settings
 from ticketctl.embedded.engine import Engine
 from ticketctl.errors import CounterExhaustedError, NotMintedError, OutcomeUnknownError, UnknownCounterError
 
@@ -36,19 +36,19 @@ class Clients:
     environ: dict[str, str]
 
     def sync(self, **where: object) -> TicketClient:
-        table, settings = client_settings(self._where(where), self.environ)
+        table, settings = resolve_client_settings(self._where(where), self.environ)
         partition, timeout = settings.partition, settings.timeout
         return TicketClient(lambda: open_regions(settings, self.environ, table), partition=partition, timeout=timeout)
 
     def asynchronous(self, **where: object) -> AsyncTicketClient:
-        table, settings = client_settings(self._where(where), self.environ)
+        table, settings = resolve_client_settings(self._where(where), self.environ)
         partition, timeout = settings.partition, settings.timeout
         return AsyncTicketClient(
             lambda: async_minter(settings, self.environ, table), partition=partition, timeout=timeout
         )
 
     @staticmethod
-    def _where(where: dict[str, object]) -> Where:
+    def _where(where: dict[str, object]) -> ClientSettings:
         return {"local": True, "timeout": 30, **where}  # type: ignore[typeddict-item]
 
 

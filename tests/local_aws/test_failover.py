@@ -19,7 +19,7 @@ from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
 from ticketctl.embedded.engine import HOST, Engine
 from ticketctl.errors import NotMintedError
-from ticketctl.minting.failover import CONNECT_SECONDS
+from ticketctl.minting.failover import FAILOVER_CONNECT_SECONDS
 from ticketctl.models import Block
 from ticketctl.settings import resolve
 
@@ -47,7 +47,7 @@ def regions(own: dict[str, str]) -> Iterator[Open]:
     with ExitStack() as opened:
 
         def connect(*, spread: bool = False, notes: list[str] | None = None, **flags: Any) -> Regions:
-            home = RegionalStack(resolve(flags, own), environ=own, connect=CONNECT_SECONDS)
+            home = RegionalStack(resolve(flags, own), environ=own, connect=FAILOVER_CONNECT_SECONDS)
             told: list[str] = [] if notes is None else notes
             return Regions(opened.enter_context(home), environ=own, spread=spread, note=told.append)
 

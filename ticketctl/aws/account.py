@@ -31,7 +31,7 @@ from ticketctl.errors import (
 THROTTLES = {"ThrottlingException", "Throttling", "ProvisionedThroughputExceededException", "RequestLimitExceeded"}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
 NOT_ENABLED = {"UnrecognizedClientException", "InvalidClientTokenId", "OptInRequired"}
-"""AWS's errors in a region that the account has not enabled: the credentials are unknown there."""
+"""AWS's errors in a region that the account has not enabled, which does not know the credentials."""
 _DENIED = NOT_ENABLED | {
     "AccessDenied",
     "AccessDeniedException",
@@ -173,7 +173,7 @@ class Aws:
                 return credentials.get_frozen_credentials()
 
     def slow_credentials(self) -> NotMintedError:
-        """The error if the deadline passed before there were credentials; nothing was sent."""
+        """The error if the deadline passed before credentials were found; nothing was sent."""
         hint = "try again with a longer --timeout"
         if self._session.source is None:
             return NotMintedError("no time was left to send the request; nothing was minted", hint=hint)
@@ -250,7 +250,7 @@ class _Session:
 
 
 class _WatchedProvider:
-    """A credential provider of botocore's that reports its name while it is asked."""
+    """Wraps a credential provider of botocore and reports its name while it is asked."""
 
     def __init__(self, provider: Any, asking: Asking) -> None:
         self.METHOD = provider.METHOD
@@ -259,7 +259,7 @@ class _WatchedProvider:
         self._asking = asking
 
     def load(self) -> Any:
-        """The provider's credentials, ``None`` if it has none."""
+        """The provider's credentials; ``None`` if it has none."""
         with self._asking(self.METHOD):
             return self._provider.load()
 
@@ -272,9 +272,9 @@ def profile_region(profile: str | None) -> str | None:
 
 
 class _QuickMetadata:
-    """botocore's provider of instance roles, asked only if the instance metadata service accepts a connection.
+    """Wraps botocore's provider of instance roles: asks it only if the instance metadata service is reachable.
 
-    Outside EC2 it does not, and botocore would wait one second for each of two requests.
+    Outside EC2 it is not, and botocore would wait one second for each of two requests.
     """
 
     METHOD = "iam-role"
@@ -284,7 +284,7 @@ class _QuickMetadata:
         self._provider = provider
 
     def load(self) -> Any:
-        """The instance's credentials, ``None`` if this is not an instance."""
+        """The instance's credentials; ``None`` if this is not an EC2 instance."""
         if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
             return None
         moved = ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE")
@@ -329,7 +329,7 @@ def _embedded_session(key: str, secret: str) -> Any:
 
 @contextmanager
 def _broken_setup() -> Iterator[None]:
-    """Turn errors of files, variables and programs that botocore does not translate into ``SetupError``."""
+    """Turn errors that botocore does not translate into ``SetupError``: those of files, variables and programs."""
     try:
         yield
     except (OSError, ValueError, ImportError) as error:
@@ -350,7 +350,7 @@ def translated_errors(target: str, *, profile: str | None = None, spends: bool =
     except exceptions.ClientError as error:
         details = error.response.get("Error", {})
         code, message = details.get("Code", ""), details.get("Message", "") or str(error)
-        code = "" if code.isdigit() else code  # botocore's replacement if AWS named no error: the status
+        code = "" if code.isdigit() else code  # if AWS gave no error code, botocore uses the status
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         raise refused(code, message, status, target=target, profile=profile, spends=spends) from error
     except exceptions.ProfileNotFound as error:
@@ -373,7 +373,7 @@ def translated_errors(target: str, *, profile: str | None = None, spends: bool =
         exceptions.ChecksumError,
         ResponseParserError,
     ) as error:
-        if spends and "CERTIFICATE_VERIFY_FAILED" not in str(error):  # which happens before anything is sent
+        if spends and "CERTIFICATE_VERIFY_FAILED" not in str(error):  # that error comes before anything is sent
             raise OutcomeUnknownError(
                 f"{target} did not answer: {_reason(error)}; a ticket may have been spent",
                 hint="ticketctl status",
@@ -385,12 +385,12 @@ def translated_errors(target: str, *, profile: str | None = None, spends: bool =
         raise FileError(str(error), hint="correct the file, or set AWS_CONFIG_FILE to another") from error
     except (exceptions.InvalidRegionError, exceptions.InvalidEndpointConfigurationError) as error:
         raise UsageError(str(error)) from error
-    except exceptions.BotoCoreError as error:  # none of the others is about an answer
+    except exceptions.BotoCoreError as error:  # the remaining errors occur before a request is sent
         raise SetupError(str(error), hint="check the AWS configuration: aws configure list") from error
 
 
 def _reason(error: Exception) -> str:
-    """The text of an error about a connection; not if it can quote a part of an invalid proxy URL."""
+    """The text of a connection error, unless it could contain a part of an invalid proxy URL."""
     from urllib.request import getproxies
 
     hidden = [scheme for scheme, url in sorted(getproxies().items()) if scheme != "no" and _host_of(url) == _HIDDEN]
@@ -398,7 +398,7 @@ def _reason(error: Exception) -> str:
 
 
 def refused(code: str, message: str, status: int, *, target: str, profile: str | None, spends: bool) -> TicketctlError:
-    """The error for an answer with an error. ``code``: AWS's name of it, or ""; ``spends``: it may have minted."""
+    """The error for an error response. ``code``: AWS's error code, or ""; ``spends``: the request may have minted."""
     from ticketctl.handler import handler
 
     if code in _EXPIRED:
@@ -434,7 +434,7 @@ def _expired(message: str, profile: str | None) -> ExpiredCredentialsError:
 
 
 def proxies_in_force() -> str:
-    """The proxies that the environment sets, for an error about a connection; without their passwords."""
+    """The proxies that the environment sets, without passwords, for a message about a connection error."""
     from urllib.request import getproxies
 
     known = sorted(getproxies().items())

@@ -1,4 +1,4 @@
-"""CloudFormation stacks: change sets, live events, outcomes. The only module that talks to CloudFormation."""
+"""CloudFormation stacks: change sets, live events, outcomes. The only module that calls CloudFormation."""
 
 import json
 import time
@@ -32,7 +32,7 @@ class Stack:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it has only a change set that was never executed: another user's, who may still execute it."""
+        """Whether it has only a change set that was never executed; another user may still execute it."""
         return self.status == "REVIEW_IN_PROGRESS"
 
     @property
@@ -140,7 +140,7 @@ class CloudFormation:
         """Wait for a deployment in progress and delete a stack that failed to be created; return the stack."""
         found = self.find_ours(stack)
         if found is not None and found.in_progress:
-            self._report(f"{stack} is {found.status}: somebody else is deploying it; following")
+            self._report(f"{stack} is {found.status}: waiting for another deployment to finish")
             self._await_others(found)
             found = self.find_ours(stack)
         if found is not None and found.status == "UPDATE_ROLLBACK_FAILED":
@@ -150,7 +150,7 @@ class CloudFormation:
             )
         if found is not None and found.status in _DEAD:
             why = self._first_cause(found.id) or found.reason or "without a reason"
-            self._report(f"{stack} is {found.status} ({why}); deleting it, its table stays")
+            self._report(f"{stack} is {found.status} ({why}); deleting it; its table is kept")
             self.delete(found)
             return None
         return found
@@ -181,7 +181,7 @@ class CloudFormation:
         return self._planned(made["Id"], made["StackId"], is_new=is_new)
 
     def discard(self, plan: Plan) -> None:
-        """Delete a change set, and the empty stack that came with it."""
+        """Delete a change set, and the empty stack that was created with it."""
         with self._errors():
             self._client.delete_change_set(ChangeSetName=plan.change_set_id)
         left = self.describe(plan.stack_id) if plan.is_new else None
@@ -209,7 +209,7 @@ class CloudFormation:
         if now is None:
             return
         if now.status != stack.status:
-            raise RefusedError(f"the stack {stack.name} has become {now.status} meanwhile", hint="run it again")
+            raise RefusedError(f"the stack {stack.name} is now {now.status}", hint="run the command again")
         with self._errors():
             self._client.delete_stack(StackName=stack.id)
         status, events = self._follow(stack.id, seen)
@@ -296,14 +296,14 @@ class CloudFormation:
         return events
 
     def _first_cause(self, stack_id: str) -> str:
-        """Why the last deployment failed: what happened since it began."""
+        """Why the last deployment failed, from the events since it began."""
         events = self._events(stack_id)
         begins = (n for n, event in enumerate(events) if event.is_stack and event.status in _BEGINS)
         return first_cause(list(reversed(events[: next(begins, len(events))])))
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Translate errors; a missing stack has the code ValidationError, as every other invalid request."""
+        """Translate errors. A missing stack has the code ValidationError, like any other invalid request."""
         from botocore.exceptions import ClientError
 
         with translated_errors(self._target, profile=self._profile):
@@ -324,7 +324,7 @@ class CloudFormation:
 
 
 def first_cause(events: list[Event]) -> str:
-    """The first resource that failed and why, from events in their order; not the cancellations after it."""
+    """The first resource that failed and why, without the cancellations after it; ``events`` are oldest first."""
     failures = [event for event in events if event.status.endswith("_FAILED")]
     for event in failures:
         if not event.is_stack and not event.reason.startswith(_CANCELLED):

@@ -1,4 +1,4 @@
-"""Senders of DynamoDB's operations for the handler's functions: with the AWS SDK, and without it."""
+"""Sends DynamoDB operations for the handler's functions, with the AWS SDK or without it."""
 
 import json
 import re
@@ -16,9 +16,9 @@ from ticketctl.errors import OutcomeUnknownError, TicketctlError, UnreachableErr
 from ticketctl.http_client import HttpClient, Response, TransportError
 
 Send = Callable[[str, dict[str, Any]], Mapping[str, Any]]
-"""Performs an operation, as the handler's functions need it: ``("UpdateItem", request)`` to the answer."""
+"""Performs an operation for the handler's functions: ``("UpdateItem", request)`` to the response."""
 SendUntil = Callable[[Deadline], Send]
-"""From a deadline to what sends before it."""
+"""Makes a ``Send`` whose requests end by the deadline."""
 
 
 def sdk_sender(client: Any, target: str, *, profile: str | None = None) -> Send:
@@ -43,10 +43,10 @@ def sdk_sender(client: Any, target: str, *, profile: str | None = None) -> Send:
 
 
 def timed_sdk_sender(aws: Aws, target: str, *, timeout: float, connect: float) -> SendUntil:
-    """Send through a botocore client of its own; each request is sent once.
+    """Send through a new botocore client; each request is sent once.
 
     ``timeout`` and ``connect`` are the most seconds for each request and connection. The deadline bounds everything,
-    also what the SDK's own limits do not: credentials, name resolution, and an answer that arrives in many pieces.
+    including what the SDK's own limits do not: credentials, name resolution, and a response in many small pieces.
     """
     attempts, lock = threading.local(), threading.Lock()
     clients: list[Any] = []
@@ -61,7 +61,7 @@ def timed_sdk_sender(aws: Aws, target: str, *, timeout: float, connect: float) -
 
     def perform(attempt: _Attempt, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
         attempts.current = attempt
-        aws.credentials()  # here, not inside the SDK's request, so that a slow source is known by its name
+        aws.credentials()  # here, not inside the SDK's request, so that an error can name a slow source
         return sdk_sender(sdk_client(), target, profile=aws.profile)(operation, request)
 
     def send(deadline: Deadline, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
@@ -77,21 +77,21 @@ def timed_sdk_sender(aws: Aws, target: str, *, timeout: float, connect: float) -
 
 
 class _Attempt:
-    """Whether a request may be sent still, and whether it was: abandoned before it began, it never begins."""
+    """Records if a request was sent, and can prevent that: a request that is abandoned first is never sent."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._begun = self._abandoned = False
 
     def begin(self) -> None:
-        """Note that the request is sent now; ``TimeoutError`` if it is abandoned."""
+        """Record that the request is sent now; ``TimeoutError`` if it was abandoned."""
         with self._lock:
             if self._abandoned:
                 raise TimeoutError("no time is left")
             self._begun = True
 
     def abandon(self) -> bool:
-        """Keep the request from being sent; return True if it was sent already."""
+        """Prevent the request from being sent; return True if it was already sent."""
         with self._lock:
             self._abandoned = True
             return self._begun
@@ -114,7 +114,7 @@ def needs_sdk(region: str, environ: Mapping[str, str]) -> bool:
 
 
 def plain_sender(aws: Aws, http: HttpClient, target: str, *, timeout: float, connect: float) -> SendUntil:
-    """Send without an SDK; meant for credentials that need no look-up (``Aws.plain_credentials``).
+    """Send without the SDK, for credentials that need no look-up (``Aws.plain_credentials``).
 
     ``timeout`` and ``connect`` are the most seconds for each request and connection, within the deadline.
     """
@@ -140,7 +140,7 @@ def plain_sender(aws: Aws, http: HttpClient, target: str, *, timeout: float, con
 
 
 def _refusal(status: int, document: Mapping[str, Any], target: str, *, spends: bool) -> Exception:
-    """The error for an answer with an error; AWS's name of it is the end of ``__type``."""
+    """The error for an error response; AWS's error code is the end of ``__type``."""
     kind = document.get("__type")
     code = kind.rpartition("#")[2] if isinstance(kind, str) else ""
     if code == "ConditionalCheckFailedException":
@@ -150,7 +150,7 @@ def _refusal(status: int, document: Mapping[str, Any], target: str, *, spends: b
 
 
 def _document(response: Response) -> dict[str, Any] | None:
-    """The JSON object of an answer, ``None`` if it is damaged. An error may have none: then it is empty."""
+    """The JSON object of a response; ``None`` if it is damaged. Empty if an error response has none."""
     checksum = response.headers.get("x-amz-crc32")
     if checksum is not None and checksum != str(zlib.crc32(response.body)):
         return None

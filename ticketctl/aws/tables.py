@@ -1,4 +1,4 @@
-"""The table as a whole: whether it exists, in which regions, and how to delete it with every counter."""
+"""Tables as a whole: check if one exists, find its regions, delete it with every counter."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,11 +37,13 @@ class Tables:
                 self._client.delete_table(TableName=name)
                 self._client.get_waiter("table_not_exists").wait(TableName=name)
             except WaiterError as error:
-                raise StackFailedError(f"the table {name} is not deleted yet: {error}", hint="run it again") from error
+                raise StackFailedError(
+                    f"the table {name} is not deleted yet: {error}", hint="run the command again"
+                ) from error
 
 
 def tables_elsewhere(aws: Aws, name: str) -> tuple[Sequence[str], Sequence[str]]:
-    """The other regions of the account that have a table of that name, and those that could not be asked."""
+    """The other regions of the account that have a table of that name, and those that did not answer."""
     from concurrent.futures import ThreadPoolExecutor
 
     def look(region: str) -> bool | None:

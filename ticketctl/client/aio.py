@@ -1,4 +1,4 @@
-"""The client and the lease with ``await``, for one event loop of asyncio's."""
+"""The client and the lease with ``await``, for one asyncio event loop."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from ticketctl.client.buffer import Buffer, is_final
 from ticketctl.client.forks import forget_in_child, fork_gate
-from ticketctl.client.sync import Minter, Where, client_settings, key_of_call, open_regions
+from ticketctl.client.sync import ClientSettings, Minter, key_of_call, open_regions, resolve_client_settings
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import OutcomeUnknownError, TicketctlError, UsageError
@@ -23,7 +23,7 @@ from ticketctl.settings import Settings
 
 T = TypeVar("T")
 MAX_THREADS = 32
-"""The threads of one client. More calls than that wait for each other."""
+"""The threads of one client. If more calls are in progress, the others wait."""
 
 
 class AsyncMinter(Protocol):
@@ -39,7 +39,7 @@ class AsyncMinter(Protocol):
 
 
 class _Fetch:
-    """A block under way. ``on_demand``: it was begun when no number was left."""
+    """A mint of one block in progress. ``on_demand``: it was started because no number was left."""
 
     task: asyncio.Task[None]
 
@@ -49,10 +49,10 @@ class _Fetch:
 
 
 class AsyncLease:
-    """Tickets one after another, without end, from leased blocks: ``async for``, or ``await anext(lease)``.
+    """An endless asynchronous iterator of tickets, for ``async for`` or ``await anext(lease)``.
 
-    The tasks of an event loop may share it: no two of them get the same ticket, and one that is cancelled
-    while it waits takes nothing from the others. Outages, forks and closing are as with ``ticketctl.Lease``.
+    The tasks of an event loop may share it: no two of them get the same ticket, and if one is cancelled while it
+    waits, the others lose nothing. Outages, forks and closing work as in ``ticketctl.Lease``.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class AsyncLease:
         self._buffer = Buffer(block_size=block_size, min_block=min_block, seconds=seconds, clock=clock)
         self._fetch: _Fetch | None = None
         self._failed: _Fetch | None = None
-        """The last mint ahead, if its error is final. Until a caller has seen the error nothing is minted."""
+        """The last background mint, if its error is final. Nothing is minted until a caller has received the error."""
         self._closed = False
         self._left = 0
         forget_in_child(self, AsyncLease._forget)
@@ -89,7 +89,7 @@ class AsyncLease:
             await self._turn()
 
     async def close(self) -> int:
-        """Hand out no more; how many tickets were minted and never handed out. Waits for a block under way."""
+        """Stop handing out tickets; return how many were minted and never handed out. Waits for a mint in progress."""
         self._closed = True
         if self._fetch is not None:
             await asyncio.wait({self._fetch.task})
@@ -97,7 +97,7 @@ class AsyncLease:
         return self._left
 
     async def _turn(self) -> None:
-        """Go on to the next numbers, or wait for a block and return: others may have used it up meanwhile."""
+        """Continue with the next numbers, or wait for a block; then the caller checks again if numbers are left."""
         if self._closed:
             raise UsageError("the lease is closed")
         if self._buffer.turn():
@@ -105,8 +105,8 @@ class AsyncLease:
                 self._begin(on_demand=False)
             return
         fetch = self._failed or self._fetch or self._begin(on_demand=True)
-        await asyncio.wait({fetch.task})  # which leaves the task alone where the waiting is cancelled
-        # An outage that a mint ahead met may be over: then one more is made.
+        await asyncio.wait({fetch.task})  # does not cancel the task if this wait is cancelled
+        # If a background mint failed because of an outage, the outage may be over: mint once more.
         if fetch.error is not None and (fetch.on_demand or is_final(fetch.error)):
             self._failed = None
             raise fetch.error
@@ -119,10 +119,10 @@ class AsyncLease:
     async def _complete(self, fetch: _Fetch, count: int, key: str) -> None:
         try:
             block = await self._mint(count, key)
-        except Exception as error:  # it belongs to whoever waits
+        except Exception as error:  # the waiting task raises it
             fetch.error = error
         else:
-            if self._fetch is fetch:  # else this is a forked child, and the block is its parent's
+            if self._fetch is fetch:  # otherwise this is a forked child, and the block belongs to its parent
                 self._buffer.put(block)
         finally:
             if self._fetch is fetch:
@@ -130,7 +130,7 @@ class AsyncLease:
                 self._failed = fetch if is_final(fetch.error) and not fetch.on_demand else None
 
     def _forget(self) -> None:
-        """In a forked child: the task is the parent's, and so are the numbers."""
+        """In a forked child: drop the task and the numbers, which belong to the parent."""
         self._fetch = self._failed = None
         self._buffer.forget()
 
@@ -138,11 +138,12 @@ class AsyncLease:
 class AsyncTicketClient:
     """``ticketctl.TicketClient`` with ``await``. It belongs to one event loop, whose tasks may share it.
 
-    Tickets of a Function URL are asked for on the event loop; those straight from a table, or of several regions,
-    in threads. A call that is cancelled may have spent its tickets: they are a gap. A call in progress when the client
-    is closed raises ``OutcomeUnknownError`` if it can no longer be finished.
+    Requests to a Function URL are sent on the event loop. Threads mint directly from a table, or from several regions.
+    A cancelled call may have spent its tickets: they become a gap. If the client is closed during a call that then
+    cannot finish, the call raises ``OutcomeUnknownError``.
 
-    Forks are as with ``TicketClient``, except by the thread of the event loop during the first mint: do not fork then.
+    Forks work as with ``TicketClient``, with one exception: do not fork in the thread of the event loop during the
+    first mint.
     """
 
     def __init__(
@@ -159,9 +160,9 @@ class AsyncTicketClient:
         forget_in_child(self, AsyncTicketClient._forget)
 
     @classmethod
-    def connect(cls, **where: Unpack[Where]) -> Self:
-        """A client for the place that the settings name, as ``TicketClient.connect``."""
-        table, settings = client_settings(where, os.environ)
+    def connect(cls, **given: Unpack[ClientSettings]) -> Self:
+        """Make a client from settings, as ``TicketClient.connect`` does."""
+        table, settings = resolve_client_settings(given, os.environ)
         return cls(
             lambda: async_minter(settings, os.environ, table), partition=settings.partition, timeout=settings.timeout
         )
@@ -182,7 +183,7 @@ class AsyncTicketClient:
         return await self._mint(count, key, is_typed=is_typed)
 
     def lease(self, block_size: int = 10_000, *, min_block: int = 100, seconds: float = 60.0) -> AsyncLease:
-        """Tickets one after another, without end, minted ahead in blocks as ``TicketClient.lease`` says."""
+        """Return an endless asynchronous iterator of tickets; the parameters are those of ``TicketClient.lease``."""
         lease = AsyncLease(self._mint, block_size=block_size, min_block=min_block, seconds=seconds)
         self._leases.add(lease)
         return lease
@@ -203,7 +204,7 @@ class AsyncTicketClient:
             self._opened = self._open()
         request = MintRequest(self._partition, count, key, is_typed)
         try:
-            # The first mint imports modules and finds the stack, in threads: other threads must not fork meanwhile.
+            # The first mint imports modules and finds the stack, in threads: do not fork before it ends.
             with nullcontext() if self._minted else fork_gate.closed():
                 block = await self._opened.mint(request, deadline)
         except Exception as error:
@@ -226,14 +227,14 @@ class AsyncTicketClient:
 
 
 def async_minter(settings: Settings, environ: Mapping[str, str], table: str | None = None) -> AsyncMinter:
-    """What mints for an asynchronous client."""
+    """Open what mints for an asynchronous client."""
     regions = open_regions(settings, environ, table)
     is_url = settings.via == "url" and len(regions.names) < 2
     return UrlMinter(regions.home) if is_url else ThreadMinter(regions)
 
 
 class ThreadMinter:
-    """Mints as a synchronous client does, each call in a thread of its own pool."""
+    """Mints as a synchronous client does, each call in a thread of a pool."""
 
     def __init__(self, minter: Minter) -> None:
         self._minter = minter
@@ -250,7 +251,7 @@ class ThreadMinter:
 
 
 class UrlMinter:
-    """Mints through the Function URL of one stack; threads of its own look up the URL and sign."""
+    """Mints through the Function URL of one stack; threads of a pool look up the URL and sign requests."""
 
     def __init__(self, stack: RegionalStack) -> None:
         self._stack = stack
@@ -272,7 +273,7 @@ class UrlMinter:
         return await call_with_retries_async(attempt, tries, sleep=asyncio.sleep)
 
     async def _attempt(self, request: MintRequest, deadline: Deadline) -> Block:
-        """Take tickets in one attempt, as ``RegionalStack.attempt``."""
+        """Take tickets in one attempt, as ``RegionalStack.attempt`` does."""
         source, looks = await self._find(deadline)
         try:
             block = await source.mint(request, deadline)
@@ -291,7 +292,7 @@ class UrlMinter:
         self._stack.close()
 
     async def _find(self, deadline: Deadline) -> tuple[AsyncUrlSource, int]:
-        """The source, and how often CloudFormation had been asked when it was opened."""
+        """The source, and how many times the stack had been looked up when the source was opened."""
         async with self._finding:
             if self._source is None or self._looks != self._stack.looks:
                 self._source = await self._in_thread(self._open, deadline)

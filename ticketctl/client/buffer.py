@@ -1,4 +1,4 @@
-"""What a lease has in hand: the block that is being handed out, the block after it, and the size of the next."""
+"""The buffer of a lease: the current block, the block after it, and the size of the next block to mint."""
 
 import sysconfig
 import threading
@@ -12,23 +12,23 @@ from ticketctl.models import Block
 
 MAX_BLOCK = 10_000
 SLICES = 8
-"""A block is handed out in so many slices; between two of them the next block is looked after."""
+"""A block is handed out in this many slices. Between two slices the lease checks if it must mint the next block."""
 
 
 def is_final(error: Exception | None) -> bool:
-    """Whether a mint failed in a way that a retry does not fix by itself, such as a missing permission."""
+    """Whether a mint failed in a way that a retry alone does not fix, such as a missing permission."""
     return error is not None and not isinstance(error, NotMintedError | OutcomeUnknownError)
 
 
 class Wanted(NamedTuple):
-    """A block to be minted. It keeps its idempotency key until it is there, so that a lost answer loses no number."""
+    """A block to be minted. Its key is the same until the block arrives, so that a lost answer loses no number."""
 
     tickets: int
     key: str
 
 
 class LockedIterator:
-    """An iterator from which threads may draw at once where no GIL makes each draw whole."""
+    """A thread-safe iterator, for a Python without the GIL."""
 
     def __init__(self, numbers: range) -> None:
         self._numbers = iter(numbers)
@@ -42,22 +42,22 @@ class LockedIterator:
             return next(self._numbers)
 
     def unlock(self) -> None:
-        """Free it, in a child that was forked while a thread of the parent's was drawing."""
+        """Release the lock, in a child that was forked while a thread of the parent held it."""
         self._lock = threading.Lock()
 
 
 _shared: Callable[[range], Iterator[int]] = LockedIterator if sysconfig.get_config_var("Py_GIL_DISABLED") else iter
-"""With a GIL a range's own iterator is safe: its ``__next__`` is one call into C that lets no other thread run."""
+"""With the GIL a range's own iterator is thread-safe: its ``__next__`` is one uninterrupted call into C."""
 
 
 class Buffer:
-    """The numbers of one lease. Any thread may draw from ``numbers`` at any time; the rest is for one at a time.
+    """The numbers of one lease. Threads may iterate over ``numbers`` at the same time; all else needs a lock.
 
-    A signal handler may raise between any two lines: each takes numbers out of one place before it puts them
-    into the next, so that they may be lost but never come twice.
+    A signal handler may raise between any two lines. So numbers are always removed from one attribute before they are
+    stored in another: they may be lost, but are never handed out twice.
 
-    A block has ``block_size`` tickets at first; later ones as many as go in ``seconds`` at the speed at which
-    the block before went, from ``min_block`` to ``block_size``.
+    The first block has ``block_size`` tickets. A later block has as many tickets as ``seconds`` will use at the rate
+    of the block before it: at least ``min_block``, at most ``block_size``.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Buffer:
         self._wanted: Wanted | None = None
 
     def turn(self) -> bool:
-        """Replace ``numbers``, which is used up, by the next slice; whether there is one."""
+        """Replace ``numbers``, which is used up, with the next slice; return False if there is none."""
         self._used = self._count - len(self._rest)
         if not self._rest:
             if self._next is None:
@@ -100,34 +100,34 @@ class Buffer:
 
     @property
     def wants_next(self) -> bool:
-        """Whether it is time to mint the next block: a slice of this one is gone."""
+        """Whether it is time to mint the next block: a slice of the current one is used up."""
         return self._next is None and self._used > 0
 
     def wanted(self) -> Wanted:
-        """The block to mint next; the same one until it is there."""
+        """The block to mint next; the same one until it arrives."""
         if self._wanted is None:
             self._wanted = Wanted(self._size(), new_retry_key())
         return self._wanted
 
     def put(self, block: Block) -> None:
-        """Take the block that was wanted."""
-        self._wanted = None  # its key would bring the same block again
+        """Store the block that was wanted."""
+        self._wanted = None  # its key would return the same block again
         self._next = block
 
     def drain(self) -> int:
-        """Take everything out; how many numbers that were."""
+        """Remove all numbers; return how many there were."""
         numbers, rest, block = self.numbers, self._rest, self._next
         self._empty()
         return sum(1 for _ in numbers) + len(rest) + (block.count if block else 0)
 
     def forget(self) -> None:
-        """Take everything out, in a child that was forked: the numbers are its parent's."""
+        """Remove all numbers in a forked child: they belong to its parent."""
         if isinstance(self.numbers, LockedIterator):
             self.numbers.unlock()
         self.drain()
 
     def _size(self) -> int:
         elapsed = self._clock() - self._begun
-        if self._used == 0 or elapsed <= 0:  # the first block, or one that went too fast to be timed
+        if self._used == 0 or elapsed <= 0:  # the first block, or one used up too fast to measure
             return self._largest
         return max(self._smallest, int(min(self._largest, self._used * self._seconds / elapsed)))

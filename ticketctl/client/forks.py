@@ -1,4 +1,4 @@
-"""Forks: what a forked child must drop, and code that a fork must not cut in two."""
+"""Forks: what a forked child must drop, and code during which other threads must not fork."""
 
 import concurrent.futures.thread  # noqa: F401 - its own fork hook must be registered before ours, so that ours runs first
 import os
@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 T = TypeVar("T")
 _forgetful: WeakKeyDictionary[Any, Callable[[Any], None]] = WeakKeyDictionary()
 LONGEST_WAIT = 30.0
-"""Seconds that a fork waits for other threads. Then it goes ahead: a program must not hang because a mint does."""
+"""Seconds that a fork waits for other threads. Then it happens anyway: a program must not hang because a mint hangs."""
 
 
 def forget_in_child(thing: T, forget: Callable[[T], None]) -> None:
@@ -20,10 +20,10 @@ def forget_in_child(thing: T, forget: Callable[[T], None]) -> None:
 
 
 class ForkGate:
-    """Lets a fork wait while other threads do what must not be copied half done, such as an import.
+    """Delays a fork while other threads do work that must not be copied unfinished, such as an import.
 
-    A child has only the thread that forked. If another thread held a lock, for example that of a module which it
-    imported, it stays locked in the child for ever. Any number of threads may be inside at once.
+    A child has only the thread that forked. If another thread held a lock, for example the lock of a module that it
+    was importing, the lock is never released in the child. Several threads may be inside at the same time.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class ForkGate:
 
     @contextmanager
     def closed(self) -> Iterator[None]:
-        """While this is entered, forks by other threads wait."""
+        """Within this context, forks by other threads wait."""
         visit = (threading.get_ident(), object())
         try:
             with self._changed:
@@ -47,7 +47,7 @@ class ForkGate:
                 self._changed.notify_all()
 
     def before(self) -> None:
-        """Wait for the other threads, and let none enter before the fork is over."""
+        """Wait for the other threads, and keep new ones out until the fork is complete."""
         self._changed.acquire()
         self._changed.wait_for(self._is_free, LONGEST_WAIT)
 
@@ -56,7 +56,7 @@ class ForkGate:
         self._changed.release()
 
     def after_in_child(self) -> None:
-        """Start anew: no other thread is here."""
+        """Reset the gate, because no other thread exists in the child, and let every registered object forget."""
         self._reset()
         for thing, forget in list(_forgetful.items()):
             forget(thing)

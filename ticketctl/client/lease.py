@@ -1,4 +1,4 @@
-"""A lease: tickets one after another at the speed of the interpreter, their blocks minted in the background."""
+"""A lease: an iterator of tickets whose blocks are minted in the background, so that callers rarely wait."""
 
 import threading
 import time
@@ -13,11 +13,11 @@ from ticketctl.errors import UsageError
 from ticketctl.models import Block
 
 Mint = Callable[[int, str], Block]
-"""``(count, key)`` to a block of so many tickets; ends within a bounded time."""
+"""Mints a block of ``count`` tickets: ``(count, key)`` to the block. Must return or raise within a bounded time."""
 
 
 def in_daemon_thread(work: Callable[[], None]) -> None:
-    """Run it in the background; if no thread can start, as while Python shuts down, run it now."""
+    """Run the work in the background, or now if no thread can start, for example while Python shuts down."""
     try:
         threading.Thread(target=work, name="ticketctl-lease", daemon=True).start()
     except RuntimeError:
@@ -25,7 +25,7 @@ def in_daemon_thread(work: Callable[[], None]) -> None:
 
 
 def _raising(error: BaseException) -> Iterator[int]:
-    """An iterator that raises the error once, and then ends."""
+    """An iterator that raises the error once and then ends."""
     raise error
     yield 0
 
@@ -44,7 +44,7 @@ class _Fetch:
         self._waiters: list[threading.Lock] = []
 
     def finish(self) -> None:
-        """Wake everyone who waits."""
+        """Wake all waiting threads."""
         self._done = True
         while self._waiters:
             self._waiters.pop().release()
@@ -66,7 +66,7 @@ class Lease:
 
     The next block is minted in the background while the current one lasts, so callers do not notice an outage
     that ends before both are used up. A longer outage raises its error (see ``ticketctl.errors``) from ``next``
-    or the loop; the next call tries again, on the same iterator. After an error that is not an outage, such as
+    or the loop; the next call on the same iterator retries. After an error that is not an outage, such as
     ``AccessError``, the lease mints only when a call finds no number left, one block per call. Each failed mint
     raises its error once per waiting caller.
 
@@ -98,7 +98,7 @@ class Lease:
         self._lock = threading.RLock()  # reentrant: ``spawn`` may have to do the work itself
         self._fetch: _Fetch | None = None
         self._failed: _Fetch | None = None
-        """The last mint, if its error is final. Until a caller has seen the error nothing is minted."""
+        """The last background mint, if its error is final. Nothing is minted until a caller has received the error."""
         self._closed = False
         self._left = 0
         forget_in_child(self, Lease._forget)
@@ -110,7 +110,7 @@ class Lease:
         self.close()
 
     def __iter__(self) -> Iterator[int]:
-        return chain.from_iterable(self._slices())  # a loop takes the numbers of a slice without a call of ours
+        return chain.from_iterable(self._slices())  # a loop takes the numbers of a slice without calling our code
 
     def _slices(self) -> Iterator[Iterator[int]]:
         numbers = self._buffer.numbers
@@ -144,7 +144,7 @@ class Lease:
             return self._left
 
     def _lock_once(self) -> threading.RLock:
-        """The lock, for a thread that does not hold it: its holder waits for a signal handler that interrupted it."""
+        """The lock; raises ``UsageError`` if this is a signal handler that interrupted the thread that holds it."""
         if self._lock._is_owned():  # type: ignore[attr-defined]
             raise UsageError(
                 "the lease is in use by the code that this signal handler interrupted",
@@ -153,7 +153,7 @@ class Lease:
         return self._lock
 
     def _after(self, used: Iterator[int]) -> Iterator[int]:
-        """The numbers after those, which are used up; waits for a block if there are none."""
+        """The numbers after ``used``, which is used up; waits for a block if there are none."""
         while True:
             with self._lock_once():
                 numbers, fetch = self._turn(used)
@@ -162,17 +162,17 @@ class Lease:
             if fetch is None:
                 continue
             fetch.wait()
-            # An outage that a mint ahead met may be over: then one more is made.
+            # If a background mint failed because of an outage, the outage may be over: mint once more.
             if fetch.error is not None and (fetch.on_demand or is_final(fetch.error)):
                 self._failed = None
                 raise fetch.error
 
     def _turn(self, used: Iterator[int]) -> tuple[Iterator[int] | None, _Fetch | None]:
-        """The numbers after those, else the mint to wait for."""
+        """The numbers after ``used``, or else the mint to wait for."""
         if self._closed:
             raise UsageError("the lease is closed")
         if self._buffer.numbers is not used:
-            return self._buffer.numbers, None  # another thread was here
+            return self._buffer.numbers, None  # another thread has replaced them
         if self._buffer.turn():
             if self._buffer.wants_next and self._fetch is None and self._failed is None:
                 self._begin(on_demand=False)
@@ -185,7 +185,7 @@ class Lease:
         try:
             self._fetch = fetch
             self._spawn(work)
-        except BaseException:  # such as Ctrl-C: nobody knows whether the work began
+        except BaseException:  # such as Ctrl-C: it is unknown whether the work began
             self._fetch = None
             fetch.finish()
             raise
@@ -199,7 +199,7 @@ class Lease:
             fetch.error = error
         finally:
             with self._lock:
-                if self._fetch is fetch:  # else it was given up, and another mint got the same block by its key
+                if self._fetch is fetch:  # otherwise it was abandoned, and another mint got the same block by its key
                     self._fetch = None
                     self._failed = fetch if is_final(fetch.error) and not fetch.on_demand else None
                     if block is not None:
@@ -207,7 +207,7 @@ class Lease:
             fetch.finish()
 
     def _forget(self) -> None:
-        """In a forked child: no other thread runs, and what is in the buffer is the parent's."""
+        """In a forked child: no other thread runs, and the numbers in the buffer belong to the parent."""
         self._lock = threading.RLock()
         self._fetch = self._failed = None
         self._buffer.forget()

@@ -1,4 +1,4 @@
-"""What programs use instead of the command: a client, and the minter that its settings name."""
+"""The client for Python programs, and the minter that its settings select."""
 
 import logging
 import os
@@ -21,14 +21,15 @@ from ticketctl.settings import Settings
 _log = logging.getLogger("ticketctl")
 
 
-class Where(TypedDict, total=False):
-    """Where to mint: the settings of the command line, by the same names, and ``table``.
+class ClientSettings(TypedDict, total=False):
+    """The settings of a client: those of the command line, with the same names, and ``table``.
 
-    What is left out comes from ``TICKETCTL_*``, else ``AWS_*``, else the configuration file, else the default.
-    ``timeout`` is in seconds, for one mint with all its tries. Of several regions the first that answers mints.
+    A setting that is not given comes from ``TICKETCTL_*``, else ``AWS_*``, else the configuration file, else the
+    default. ``timeout`` is in seconds, for one mint with all its retries. With several regions, the first one that
+    answers mints.
 
-    ``table`` mints straight from a DynamoDB table of that name, whether or not a stack owns it; CloudFormation
-    is not asked, so the counter must exist: nobody says in which lane a new one would begin.
+    ``table`` mints directly from the DynamoDB table of that name, even if it belongs to no stack. CloudFormation is
+    not called, so the lane of a new counter is unknown: the counter must exist.
     """
 
     stack: str
@@ -44,7 +45,7 @@ class Where(TypedDict, total=False):
 
 
 class Minter(Protocol):
-    """What mints for a client, tries again where that is safe, and raises the errors of ``ticketctl.errors``.
+    """What mints for a client. It retries if that is safe, and raises the errors of ``ticketctl.errors``.
 
     Threads may share it.
     """
@@ -59,14 +60,14 @@ class Minter(Protocol):
 
 
 class TicketClient:
-    """Tickets for a program: one, a block, or a lease. Threads may share it, and so may forked children.
+    """Mints tickets for a program: one, a block, or a lease. Threads and forked children may share it.
 
-    A fork waits, at most 30 seconds, while another thread makes the client's first mint: it would copy locks that
-    stay locked in the child. Do not call the client from a signal handler: it may wait for the code that it
-    interrupted. A lease may be called from one.
+    A fork waits, at most 30 seconds, while another thread makes the client's first mint: otherwise the child would
+    have copies of locks that are never released. Do not call the client from a signal handler: it may wait for the
+    code that it interrupted. A lease may be called from one.
 
-    ``open_minter`` is called at the first mint, and again in each forked child: it never uses its parent's
-    connections. ``TicketClient.connect`` makes one from settings.
+    ``open_minter`` is called at the first mint, and again in each forked child, which never uses its parent's
+    connections. ``TicketClient.connect`` makes a client from settings.
     """
 
     def __init__(
@@ -84,12 +85,12 @@ class TicketClient:
         forget_in_child(self, TicketClient._forget)
 
     @classmethod
-    def connect(cls, **where: Unpack[Where]) -> Self:
-        """A client for the place that the settings name (see ``Where``); nothing is sent before the first mint.
+    def connect(cls, **given: Unpack[ClientSettings]) -> Self:
+        """Make a client from settings (see ``ClientSettings``); nothing is sent before the first mint.
 
-        Raises ``UsageError`` or ``SetupError`` where the settings are none.
+        Raises ``UsageError`` or ``SetupError`` if the settings are invalid.
         """
-        table, settings = client_settings(where, os.environ)
+        table, settings = resolve_client_settings(given, os.environ)
         return cls(
             lambda: open_regions(settings, os.environ, table), partition=settings.partition, timeout=settings.timeout
         )
@@ -107,17 +108,17 @@ class TicketClient:
     def fetch(self, count: int, *, idempotency_key: str | None = None) -> Block:
         """Mint ``count`` tickets, 1 to 10,000, in one write. The same ``idempotency_key`` gives them again for a day.
 
-        Raises ``NotMintedError`` where nothing was spent and it is safe to call again, ``OutcomeUnknownError``
-        where tickets may have been, and the other errors of ``ticketctl.errors`` for what was refused.
+        Raises ``NotMintedError`` if no ticket was spent and it is safe to call again, ``OutcomeUnknownError`` if
+        tickets may have been spent, and the other errors of ``ticketctl.errors`` if the request was refused.
         """
         key, is_typed = key_of_call(idempotency_key)
         return self._mint(count, key, is_typed=is_typed)
 
     def lease(self, block_size: int = 10_000, *, min_block: int = 100, seconds: float = 60.0) -> Lease:
-        """Tickets one after another, without end, minted ahead in blocks: see ``Lease``.
+        """Return an endless iterator of tickets, which are minted ahead in blocks: see ``Lease``.
 
-        The first block has ``block_size`` tickets; those after it as many as go in ``seconds`` at the speed of
-        the one before, at most ``block_size`` and at least ``min_block``.
+        The first block has ``block_size`` tickets. A later block has as many tickets as ``seconds`` will use at the
+        rate of the block before it: at least ``min_block``, at most ``block_size``.
         """
         lease = Lease(self._mint, block_size=block_size, min_block=min_block, seconds=seconds)
         with self._lock:
@@ -152,16 +153,16 @@ class TicketClient:
             return self._opened
 
     def _forget(self) -> None:
-        """In a forked child: keep the parent's connections, unused; to close them would take their locks."""
+        """In a forked child: keep the parent's connections, unused; closing them would need their locks."""
         self._lock = threading.Lock()
         self._minted = False
         self._parents, self._opened = self._opened or self._parents, None
 
 
 def open_regions(settings: Settings, environ: Mapping[str, str], table: str | None = None) -> Regions:
-    """What mints for a client; it logs what a command prints on stderr.
+    """Open what mints for a client; it logs what a command prints on stderr.
 
-    A ``table`` is in one region: tables of the same name in others may be of other sequences.
+    A ``table`` is in one region: tables of the same name in other regions may belong to other sequences.
     """
     if table is not None:
         settings = settings.in_region(settings.require_region())
@@ -170,23 +171,22 @@ def open_regions(settings: Settings, environ: Mapping[str, str], table: str | No
     return Regions(home, environ=environ, note=_log.info, warn=_log.warning)
 
 
-def client_settings(where: Where, environ: Mapping[str, str]) -> tuple[str | None, Settings]:
-    """The table that was named, if any, and the settings of a command with such flags."""
-    flags = dict(where)
+def resolve_client_settings(given: ClientSettings, environ: Mapping[str, str]) -> tuple[str | None, Settings]:
+    """The table that was named, if any, and the settings of a command with the same options."""
+    flags = dict(given)
     table = flags.pop("table", None)
-    if unknown := sorted(flags.keys() - Where.__annotations__.keys()):
-        raise UsageError(
-            f"unknown settings: {', '.join(unknown)}", hint=f"known are: {', '.join(Where.__annotations__)}"
-        )
+    known = ClientSettings.__annotations__
+    if unknown := sorted(flags.keys() - known.keys()):
+        raise UsageError(f"unknown settings: {', '.join(unknown)}", hint=f"use: {', '.join(known)}")
     if table is not None:
         if not isinstance(table, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{3,255}", table):
-            raise UsageError(f"the table's name {table!r} is not one")
+            raise UsageError(f"invalid table name {table!r}")
         if flags.get("url") is not None or flags.get("via") not in (None, "dynamodb"):
-            raise UsageError("a table is minted from via dynamodb only", hint="leave url and via out")
+            raise UsageError("'table' mints via dynamodb only", hint="do not set url or via")
         flags["via"] = "dynamodb"
     return table, resolve_settings(flags, environ)
 
 
 def key_of_call(typed: str | None) -> tuple[str, bool]:
-    """The key of a call, and whether the caller gave it: else a retry key."""
+    """The key of a call, and whether the caller gave it. If not, it is a random retry key."""
     return (new_retry_key(), False) if typed is None else (check_typed_key(typed, "an idempotency key"), True)

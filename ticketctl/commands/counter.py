@@ -1,4 +1,4 @@
-"""``counter``: create counters, move them forward, freeze them."""
+"""``counter``: create counters, move them forward, freeze and thaw them."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     counter = typer.Typer(
         cls=Group,
-        help="Create counters, move them forward, freeze them.",
+        help="Create counters, move them forward, freeze and thaw them.",
         invoke_without_command=True,
         callback=help_without_command,
     )
@@ -48,7 +48,7 @@ def create(
         int | None, typer.Option(parser=integer_range(1), metavar="N", help="Start at this ticket. Default: 1.")
     ] = None,
     increment: Annotated[
-        int | None, typer.Option(parser=integer_range(1), metavar="N", help="Move in this step. Default: the stack's.")
+        int | None, typer.Option(parser=integer_range(1), metavar="N", help="Use this step. Default: the stack's.")
     ] = None,
     offset: Annotated[
         int | None,
@@ -104,7 +104,7 @@ def adopt(
         str | None, typer.Option(help="Read this column of a CSV file with a header. Default: not CSV.")
     ] = None,
 ) -> None:
-    """Start a counter above numbers that exist already: create it there, or move it forward.
+    """Start a counter above existing numbers: create it there, or move it forward.
 
     Examples:
         ticketctl counter adopt orders --from-max numbers.txt
@@ -168,16 +168,16 @@ def list_all(run: Run) -> None:
 
 
 def _members_of_stack(run: Run) -> "Sequence[Member]":
-    """The regions that share the sequence; raises ``NotDeployedError`` if the stack is deployed in none of them."""
+    """The regions that share the sequence; raises ``NotDeployedError`` if none of them has the stack."""
     members = run.regions.members()
     if any(not member.retired for member in _named(run, members)):
         return members
-    run.home.look_up()  # deploys into the embedded AWS, or says what is missing
+    run.home.look_up()  # deploys into the embedded AWS, or raises an error that says what is missing
     return run.regions.members()
 
 
 def _members(run: Run) -> "Sequence[Member]":
-    """The regions that a change is for: the named ones, or else all that share the sequence."""
+    """The regions to change: the named ones, or else all that share the sequence."""
     return _named(run, _members_of_stack(run))
 
 

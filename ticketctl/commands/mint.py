@@ -39,7 +39,7 @@ def next_ticket(run: Run) -> None:
 def fetch(
     run: Run,
     count: Annotated[
-        int, typer.Argument(parser=integer_range(1, MAX_TICKETS), metavar="COUNT", help="Mint so many tickets.")
+        int, typer.Argument(parser=integer_range(1, MAX_TICKETS), metavar="COUNT", help="Mint this many tickets.")
     ],
     block: Annotated[
         int | None,
@@ -47,13 +47,15 @@ def fetch(
             "--block",
             parser=integer_range(1, 10_000),
             metavar="N",
-            help="Mint so many tickets per request. Default: as many as the server allows.",
+            help="Mint this many tickets per request. Default: as many as the server allows.",
         ),
     ] = None,
     concurrency: Annotated[
         int,
         typer.Option(
-            parser=integer_range(1, 64), metavar="N", help="Keep so many blocks in flight; print them as they arrive."
+            parser=integer_range(1, 64),
+            metavar="N",
+            help="Mint this many blocks at the same time; print them as they arrive.",
         ),
     ] = 1,
     ranges: Annotated[
@@ -93,7 +95,7 @@ def fetch(
                     return
     except KeyboardInterrupt:
         raise InterruptedRunError(
-            f"interrupted; {progress.said}, up to {progress.may_be_spent} more may be spent"
+            f"interrupted; {progress.summary}, up to {progress.may_be_spent} more may be spent"
         ) from None
     except (PartialError, ClosedPipeError, InterruptedRunError) as error:
         if concurrency > 1 and error.message:
@@ -102,7 +104,7 @@ def fetch(
     except TicketctlError as error:
         if progress.printed == 0:
             raise
-        raise PartialError(f"{progress.said}, then: {error.message}", hint=error.hint) from error
+        raise PartialError(f"{progress.summary}, then: {error.message}", hint=error.hint) from error
 
 
 @dataclass
@@ -120,7 +122,7 @@ class _Progress:
         return min(self.in_flight, self.count - self.printed)
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         """What was printed, in words."""
         return f"{self.printed} of {self.count} tickets were printed"
 

@@ -1,4 +1,4 @@
-"""The options that commands share, and what a command receives for them."""
+"""The options that commands share, and the ``Run`` that a command receives for them."""
 
 import functools
 import inspect
@@ -26,7 +26,7 @@ _HOW = "How"
 
 
 class Group(TyperGroup):
-    """Commands whose help in a pipe has the same panels as on a terminal, and wraps texts instead of cutting them."""
+    """A group whose help in a pipe has the same panels as on a terminal, and wraps text instead of cutting it."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - the signature is Typer's
         """Write the first paragraph of each command's help, panel by panel."""
@@ -40,7 +40,7 @@ class Group(TyperGroup):
 
 
 def integer_range(least: int, most: int | None = None) -> Callable[[str], int]:
-    """Return a parser of whole numbers in ASCII digits; ``int`` also takes other digits, and underscores."""
+    """Return a parser of whole numbers in ASCII digits; ``int`` also accepts other digits and underscores."""
     span = f"x>={least}" if most is None else f"{least}<=x<={most}"
 
     def number(text: str) -> int:
@@ -85,7 +85,7 @@ _EVERYWHERE: dict[str, Any] = {
     "timeout": Annotated[
         float | None,
         typer.Option(
-            help="Give up a mint, with all its retries, after so many seconds; any other call per request. "
+            help="Stop a mint, with all its retries, after this many seconds; for other calls, the limit per request. "
             "Default: 10.",
             rich_help_panel=_HOW,
         ),
@@ -101,7 +101,7 @@ _EVERYWHERE: dict[str, Any] = {
     ],
     "verbose": Annotated[
         bool,
-        typer.Option("--verbose", "-v", help="Say where each setting comes from. Default: off.", rich_help_panel=_HOW),
+        typer.Option("--verbose", "-v", help="Show the source of each setting. Default: off.", rich_help_panel=_HOW),
     ],
     "debug": Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error. Default: off.", rich_help_panel=_HOW)
@@ -125,7 +125,7 @@ KEY: dict[str, Any] = {
     ],
     "idempotency_key": Annotated[
         str | None,
-        typer.Option(help="Get the same tickets again for 24 hours with the same key. Default: a random key per run."),
+        typer.Option(help="Return the same tickets for the same key for 24 hours. Default: a random key per run."),
     ],
 }
 PARAMETERS: dict[str, Any] = {
@@ -165,7 +165,9 @@ PARAMETERS: dict[str, Any] = {
     "log_retention": Annotated[
         int | None,
         typer.Option(
-            parser=integer_range(0), metavar="DAYS", help="Keep log lines for so many days. Default: unchanged, or 30."
+            parser=integer_range(0),
+            metavar="DAYS",
+            help="Keep log lines this many days. Default: unchanged, or 30.",
         ),
     ],
 }
@@ -203,7 +205,7 @@ class Run:
         return _with_options(hint, self.flags)
 
     def confirm(self, question: str, *, yes: bool) -> None:
-        """Ask on the terminal. ``ConfirmationNeededError`` if it is none, ``RefusedError`` if the answer is no."""
+        """Ask on the terminal. ``ConfirmationNeededError`` if there is none, ``RefusedError`` if the answer is no."""
         if yes:
             return
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -227,7 +229,7 @@ def command(
     """Register a function, whose first parameter is the ``Run``, as a command.
 
     The command has the common options and those of ``shared``; their values are in ``Run.flags``.
-    ``local``: the command is about the embedded AWS, whatever the settings say.
+    ``local``: the command always uses the embedded AWS.
     """
     options = {**(shared or {}), **_EVERYWHERE}
     if local:

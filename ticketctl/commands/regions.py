@@ -1,4 +1,4 @@
-"""``regions``: which region has which lane, and the proof that no two overlap."""
+"""``regions``: the lanes of each region, and the proof that no two overlap."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def regions(run: Run) -> None:
-    """Show which lane each region has of each counter, and prove from their items that no two overlap.
+    """Show the lane of each counter in each region, and prove that no two lanes overlap.
 
     Examples:
         ticketctl regions

@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 
 def deploy(run: Run, yes: Yes = False) -> None:
-    """Deploy the ticket server to its regions, or bring it up to date. What is not named keeps its value.
+    """Deploy the ticket server to its regions, or update it. Options that are not given keep their values.
 
     Examples:
         ticketctl deploy --region eu-central-1
@@ -55,7 +55,7 @@ def deploy(run: Run, yes: Yes = False) -> None:
 
 
 def _show_deployed(run: Run, outcomes: Outcomes["Deployed"]) -> None:
-    """Show the URL of every region that is up to date; then the regions that failed."""
+    """Show the URL of every region that is up to date, then report the regions that failed."""
     deployed = succeeded(outcomes)
     for region in deployed.values():
         opened = ", open to anyone" if region.outputs.auth == "NONE" else ""
@@ -130,7 +130,7 @@ def destroy(
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """Delete the stack in its regions. Its tables stay, and a later deploy carries their counters on.
+    """Delete the stack in its regions. The tables are kept, and a later deploy continues their counters.
 
     Examples:
         ticketctl destroy
@@ -214,7 +214,7 @@ def synth(
 
 
 def _parameters(run: Run) -> dict[str, str]:
-    """The template's parameters that were named, checked against what the template allows."""
+    """The template's parameters that options set, checked against what the template allows."""
     from ticketctl.aws.template import load
 
     flags = run.flags
@@ -241,7 +241,7 @@ def _show_counters(run: Run, stack: "RegionalStack") -> None:
     try:
         for counter in stack.counters_of(run.settings.stack).all(run.output.warn):
             run.output.note("  " + "\t".join(counter_row(counter)))
-    except TicketctlError as error:  # a user who may delete the stack is perhaps not allowed to read its table
+    except TicketctlError as error:  # a user who may delete the stack may not be allowed to read its table
         run.output.note(f"  cannot be read: {error.message}")
 
 

@@ -31,9 +31,7 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Keep showing the counters until Ctrl-C. Default: off.")
     ] = False,
-    interval: Annotated[
-        float, typer.Option(min=0.1, help="With --watch, wait so many seconds between two reads.")
-    ] = 2.0,
+    interval: Annotated[float, typer.Option(min=0.1, help="With --watch, wait this many seconds between reads.")] = 2.0,
 ) -> None:
     """Show all counters, or one with --partition. Never mints.
 

@@ -29,10 +29,11 @@ def register(app: typer.Typer) -> None:
 def verify(
     run: Run,
     workers: Annotated[
-        int, typer.Option(parser=integer_range(1, 256), metavar="N", help="Let so many workers mint at the same time.")
+        int, typer.Option(parser=integer_range(1, 256), metavar="N", help="Mint with this many workers in parallel.")
     ] = 8,
     mints: Annotated[
-        int, typer.Option(parser=integer_range(1, 10_000_000), metavar="N", help="Let each worker mint so many times.")
+        int,
+        typer.Option(parser=integer_range(1, 10_000_000), metavar="N", help="Mint this many times per worker."),
     ] = 100,
     via: Annotated[
         str, typer.Option(help="Mint through the Function URL ('url'), from the table ('dynamodb') or 'both'.")

@@ -1,7 +1,7 @@
 """One sequence in one region or several: which region has which lane, proof that no two overlap, and every change.
 
-The state is read from the tables each time. Every change is a conditional write to one item (see ``handover``), so a
-run that was interrupted is finished by running it again.
+The state is read from the tables each time. Every change is a conditional write to one item (see ``handover``). If a
+run is interrupted, the next run resumes it.
 """
 
 import itertools
@@ -186,7 +186,7 @@ def arrange(
     may_begin: bool = True,
     known: Survey | None = None,
 ) -> None:
-    """Give each of ``regions`` a lane of every counter, and finish what an interrupted run has left.
+    """Give each of ``regions`` a lane of every counter, and resume an interrupted run.
 
     A new sequence gets the lanes ``1 … n`` of increment n in the order of ``regions``, also for those that are not
     members yet. Later each new region gets a part of the widest lane of each counter. A survey that is ``known`` saves
@@ -212,7 +212,7 @@ def arrange(
 
 
 def _is_arranged(found: Survey, members: Sequence[Member], regions: Sequence[str]) -> bool:
-    """Whether every member among ``regions`` has its lane of every counter, and no run has left anything to do."""
+    """Whether every member among ``regions`` has its lane of every counter, and no run is unfinished."""
     default = found.holdings(DEFAULT)
     waiting = [member for member in members if not member.retired and member.start and member.region not in default]
     if waiting or not default or any(holding.is_pending for holding in default.values()):
@@ -285,7 +285,8 @@ def _start_default(members: Sequence[Member], regions: Sequence[str], *, may_beg
         return started
     if not may_begin:
         raise RefusedError(
-            "no region that could be read has the sequence; one that could not be read may have it", hint="run it again"
+            "no region that could be read has the sequence; one that could not be read may have it",
+            hint="run the command again",
         )
     names = list(dict.fromkeys([*regions, *(member.region for member in active)]))
     lanes = dict(zip(names, Lane(1, 1).split(len(names)), strict=True))
@@ -322,9 +323,9 @@ def _hand_over(
         if not pending_too and any(holding and holding.is_pending for holding in holdings.values()):
             return
         donor, increment = _donor(members, counter, holdings)
-        with suppress(bundle.handler.ConditionFailedError):  # another region has got a part of it meanwhile
+        with suppress(bundle.handler.ConditionFailedError):  # the lane has changed since it was read
             offer(donor.table, donor.name_of(counter), increment, [target.region])
-    raise RefusedError(f"the lanes of {_name(counter)} keep changing", hint="run it again")
+    raise RefusedError(f"the lanes of {_name(counter)} keep changing", hint="run the command again")
 
 
 def _donor(
@@ -363,7 +364,7 @@ def _take_offers(members: Sequence[Member], counter: str | None, target: Member,
 # --- creating a counter ------------------------------------------------------------------------------
 
 
-class Wanted(NamedTuple):
+class CounterOptions(NamedTuple):
     """The options of a counter to create; ``None`` is the default."""
 
     start: int | None
@@ -385,11 +386,11 @@ def create(
     """Create a counter in each of ``regions``; return the counters and whether one of them is new.
 
     In regions that share the sequence it gets the lanes of their default counters and starts at or after ``start``.
-    Until it exists in all of them it mints in none; an interrupted run is finished by the next. In a region on its
-    own, ``start`` must be in the lane, which ``offset`` and ``increment`` can set; the default is the stack's.
+    It mints nowhere until it exists in all of them; the next run resumes an interrupted one. In a single region,
+    ``start`` must be in the lane, which ``offset`` and ``increment`` can set; the default is the stack's.
     Raises ``RefusedError`` if it exists with other options.
     """
-    wanted = Wanted(start, offset, increment, ceiling)
+    wanted = CounterOptions(start, offset, increment, ceiling)
     if _are_shared(members):
         if offset or increment:
             raise UsageError("--increment and --offset cannot be set if several regions share the lanes")
@@ -410,7 +411,7 @@ def _are_shared(members: Sequence[Member]) -> bool:
 
 
 def _create(
-    members: Sequence[Member], regions: Sequence[str], counter: str | None, wanted: Wanted, *, shared: bool
+    members: Sequence[Member], regions: Sequence[str], counter: str | None, wanted: CounterOptions, *, shared: bool
 ) -> tuple[Sequence[Counter], bool]:
     targets = [member for member in members if member.region in regions and not member.retired]
     lanes = {member.region: _first_lane(member, wanted, shared=shared) for member in targets}
@@ -429,7 +430,7 @@ def _create(
 
 
 def _create_in(
-    members: Sequence[Member], member: Member, counter: str | None, lane: Lane, wanted: Wanted, *, shared: bool
+    members: Sequence[Member], member: Member, counter: str | None, lane: Lane, wanted: CounterOptions, *, shared: bool
 ) -> bool:
     """Create the counter in one region, or hand over a part of it; return False if it exists there."""
     if member.holding(counter) is not None:
@@ -441,7 +442,7 @@ def _create_in(
     return True
 
 
-def _first_lane(member: Member, wanted: Wanted, *, shared: bool) -> Lane:
+def _first_lane(member: Member, wanted: CounterOptions, *, shared: bool) -> Lane:
     """The lane of a new counter in one region, from its first ticket on."""
     if shared:
         lane = _lane_of(member)
@@ -466,7 +467,7 @@ def _lane_of(member: Member) -> Lane:
     return Lane(lane.residue, lane.increment)
 
 
-def _require_as_wanted(holdings: Mapping[str, Holding], wanted: Wanted) -> None:
+def _require_as_wanted(holdings: Mapping[str, Holding], wanted: CounterOptions) -> None:
     """Raise ``RefusedError`` if a counter exists with other options than are wanted."""
     for region, holding in holdings.items():
         counter = holding.counter
@@ -493,7 +494,7 @@ def _lanes_of(members: Sequence[Member], counter: str | None) -> Sequence[Entry]
 
 
 def adopt(members: Sequence[Member], regions: Sequence[str], name: str, largest: int) -> tuple[Sequence[Counter], bool]:
-    """Start a counter above numbers that exist already; return the counters and whether one was created or moved."""
+    """Start a counter above existing numbers; return the counters and whether one was created or moved."""
     before = [holding.counter for _, holding in _holders(members, name)]
     if not before:
         start = largest + 1
@@ -506,10 +507,10 @@ def adopt(members: Sequence[Member], regions: Sequence[str], name: str, largest:
 
 
 def advance(members: Sequence[Member], name: str, to: int) -> Sequence[Counter]:
-    """Move a counter forward in every region, so that no ticket up to ``to`` is issued any more. Never back.
+    """Move a counter forward in every region, so that no ticket up to ``to`` is issued from now on. Never back.
 
-    Raises ``RefusedError`` if every region is beyond ``to`` already, and if a counter that is in one region alone
-    does not have ``to`` in its lane.
+    Raises ``RefusedError`` if every region is already beyond ``to``, or if the counter is in a single region and
+    ``to`` is not in its lane.
     """
     holders = _require_holders(members, name)
     if len(holders) == 1 and not holders[0][1].regions:
@@ -525,7 +526,7 @@ def advance(members: Sequence[Member], name: str, to: int) -> Sequence[Counter]:
 def _move(members: Sequence[Member], name: str, to: int) -> Sequence[Counter]:
     """Move a counter forward in every region that has it."""
     moved: Sequence[Counter] = []
-    for _ in range(ATTEMPTS):  # a region may have been given a lane meanwhile, which starts further back
+    for _ in range(ATTEMPTS):  # a region may receive a lane at the same time, which starts further back
         holders = _require_holders(members, name)
         if moved and all(holding.lane.offset > to for _, holding in holders):
             break
@@ -547,7 +548,7 @@ def _moved(member: Member, holding: Holding, to: int) -> Counter:
             if found is None or found in (counter, holding.counter):
                 raise
             counter = found  # it has minted, or its lane was split
-    raise RefusedError(f"the counter {counter.partition!r} keeps changing", hint="run it again")
+    raise RefusedError(f"the counter {counter.partition!r} keeps changing", hint="run the command again")
 
 
 def freeze(members: Sequence[Member], name: str) -> Sequence[Counter]:
@@ -562,7 +563,7 @@ def thaw(members: Sequence[Member], name: str) -> Sequence[Counter]:
 
 def _switch(members: Sequence[Member], name: str, change: Callable[[Counters, str], Counter]) -> Sequence[Counter]:
     changed: Sequence[Counter] = []
-    for _ in range(ATTEMPTS):  # a region may have been given a lane meanwhile, with the old state
+    for _ in range(ATTEMPTS):  # a region may receive a lane at the same time, with the old state
         holders = _require_holders(members, name)
         if changed and all(holding.counter.frozen == changed[0].frozen for _, holding in holders):
             break

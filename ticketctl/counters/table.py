@@ -1,7 +1,7 @@
 """The counters of one table: read, list, move forward, freeze. Each change is one conditional write.
 
-``advance`` never moves a counter back: DynamoDB rejects its write if the counter has passed the number meanwhile, or
-if its lane or ceiling has changed. ``change`` sends any update, so its callers must give a condition that keeps this.
+``advance`` never moves a counter back: DynamoDB rejects its write if the counter has passed the number, or if its lane
+or ceiling has changed. ``change`` sends any update, so the condition of its callers must ensure this.
 """
 
 import csv
@@ -95,7 +95,7 @@ class Counters:
     def advance(self, name: str, to: int) -> Counter:
         """Move a counter forward: ``to`` counts as its last ticket. Does nothing if that is its last ticket already.
 
-        Raises ``RefusedError`` if the counter would go back, leave its lane or pass its ceiling.
+        Raises ``RefusedError`` if the counter would move back, leave its lane or pass its ceiling.
         """
         counter = self.get(name)
         for _ in range(ATTEMPTS):
@@ -119,7 +119,7 @@ class Counters:
         return self._switch(name, "REMOVE #frozen", {})
 
     def remove(self, name: str) -> None:
-        """Delete a counter. A new one of that name would issue its numbers again: for scratch counters only."""
+        """Delete a temporary counter. Never any other: a new one of that name would issue its numbers again."""
         with translated_errors(self._target, profile=self._profile):
             self._client.delete_item(TableName=self._table, Key={"partition": {"S": name}})
 
@@ -149,7 +149,7 @@ class Counters:
         """Send one conditional write and return the item after it.
 
         ``names`` are placeholders in addition to the handler's ``NAMES``. Names and values that the expressions do
-        not use are not sent. Raises ``ConditionFailedError`` with the item as it is if the condition does not hold.
+        not use are not sent. Raises ``ConditionFailedError`` with the current item if the condition does not hold.
         """
         handler = bundle.handler
         used = set(re.findall(r"[#:]\w+", f"{update} {condition}"))

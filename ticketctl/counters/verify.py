@@ -1,4 +1,4 @@
-"""The proof on the user's own stack: many workers mint at once, and every number is checked."""
+"""Checks a deployed stack: many workers mint at the same time, and every number is checked."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ LISTED = 100  # numbers of each kind that the report lists
 
 @dataclass
 class Record:
-    """What one worker saw: its tickets in order, the seconds that each took, and how many attempts failed.
+    """The results of one worker: its tickets in order, the seconds that each took, and how many attempts failed.
 
     ``lane`` is the lane that its tickets must be in.
     """
@@ -99,7 +99,7 @@ def run(
 ) -> Report:
     """Let each worker mint ``mints`` times; its lane begins with the first ticket of the counter it mints from.
 
-    Ctrl-C ends it at once: the workers' threads are daemons, so nobody waits for them.
+    Ctrl-C ends it at once: the workers' threads are daemons, so Python does not wait for them.
     """
     began = clock()
     records = []
@@ -115,7 +115,7 @@ def run(
 
 
 def report(records: Sequence[Record], *, seconds: float) -> Report:
-    """Add records up. Each number of a lane, from its first to the largest seen, is expected exactly once."""
+    """Combine the records. Each number of a lane, from its first to the largest seen, is expected exactly once."""
     times = Multiset(ticket for record in records for ticket in record.tickets)
     inside: dict[Lane, set[int]] = {record.lane: set() for record in records}
     outside: set[int] = set()

@@ -175,7 +175,7 @@ def resolve_settings(flags: Mapping[str, Any], environ: Mapping[str, str], note:
 
 def connect_seconds(settings: Settings) -> float:
     """The seconds that one connection may take: fewer if there is another region to try."""
-    return failover.CONNECT_SECONDS if len(settings.regions) > 1 else CONNECT_SECONDS
+    return failover.FAILOVER_CONNECT_SECONDS if len(settings.regions) > 1 else CONNECT_SECONDS
 
 
 def deployed_before(

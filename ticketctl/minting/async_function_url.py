@@ -1,4 +1,4 @@
-"""Minting through the Function URL with ``await``."""
+"""Mints through the Function URL with ``await``."""
 
 import asyncio
 from collections.abc import Mapping
@@ -10,15 +10,15 @@ import httpx
 from ticketctl.deadline import Deadline
 from ticketctl.errors import SetupError
 from ticketctl.http_client import Response, TransportError, UnsendableError
-from ticketctl.minting.function_url import FunctionUrl, Request
+from ticketctl.minting.function_url import FunctionUrl, HttpRequest
 from ticketctl.minting.source import CONNECT_SECONDS
 from ticketctl.models import Block, MintRequest
 
 
 class AsyncUrlSource:
-    """A Function URL, as ``UrlSource`` with ``await``; for minting only.
+    """``UrlSource`` with ``await``, for minting only.
 
-    It signs in ``threads``: credentials may have to come from the network.
+    It signs in ``threads``, because credentials may have to come from the network.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class AsyncUrlSource:
             response = await self._send(asked, deadline, signed=True)
         return self._url.block(asked, response)
 
-    async def _send(self, request: Request, deadline: Deadline, *, signed: bool) -> Response:
+    async def _send(self, request: HttpRequest, deadline: Deadline, *, signed: bool) -> Response:
         headers = request.headers
         if signed:
             loop = asyncio.get_running_loop()
@@ -61,7 +61,7 @@ class AsyncUrlSource:
             raise self._url.failure(request, TransportError("no time is left", sent=False))
         try:
             timeout = httpx.Timeout(left, connect=min(left, self._connect))
-            async with asyncio.timeout(left):  # httpx would begin anew with each piece of the answer
+            async with asyncio.timeout(left):  # httpx restarts its own timeout with each piece of the answer
                 answer = await self._client.request(
                     request.method,
                     request.url,
@@ -78,19 +78,19 @@ class AsyncUrlSource:
 
 
 class _Begun:
-    """Whether a byte of the request may have left: if time ends before that, nothing was minted."""
+    """Records if a byte of the request may have been sent. If not when the time is over, nothing was minted."""
 
     def __init__(self) -> None:
         self.sent = False
 
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Listen to httpcore; a proxy's CONNECT is not the request."""
+        """Receive an event of httpcore; the CONNECT to a proxy does not count as the request."""
         if event.endswith(".send_request_headers.started") and info["request"].method != b"CONNECT":
             self.sent = True
 
 
 def failed(error: Exception) -> TransportError:
-    """What an error of httpx's says of the request."""
+    """Turn an httpx error into a ``TransportError``, which says if the request may have been sent."""
     what = str(error) or type(error).__name__
     if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
         return UnsendableError(what, sent=False)

@@ -1,4 +1,4 @@
-"""Minting straight from the table, with the handler's own atomic write."""
+"""Mints directly from the table, with the handler's own atomic write."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +15,9 @@ from ticketctl.models import Block, Counter, MintRequest
 class DynamoDBSource:
     """The table of a stack; its default counter has the region's name.
 
-    ``send_until`` gives what sends DynamoDB operations until a deadline. ``increment`` is the default counter's step
-    and ``offset`` the first ticket that it begins with. With ``None`` the counter must exist: it begins once, in the
-    lane that its stack has now and not in a remembered one.
+    ``send_until`` returns what sends DynamoDB operations until a deadline. ``increment`` and ``offset`` are the
+    default counter's step and first ticket. If ``offset`` is ``None``, the counter must exist: a first mint must use
+    the stack's current lane, not a cached one.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class DynamoDBSource:
         self._fences: dict[str, Any] = {}
 
     def mint(self, request: MintRequest, deadline: Deadline) -> Block:
-        """Take tickets in one conditional write; with a typed key also read and write its receipt."""
+        """Take tickets in one conditional write; a typed key also reads and writes its receipt."""
         handler = bundle.handler
         name = self._region if request.partition is None else request.partition
         offset = self._offset if name == self._region and name not in self._fences else None
@@ -75,7 +75,7 @@ class DynamoDBSource:
 
 @contextmanager
 def translated_problems(partition: str | None) -> Iterator[None]:
-    """Turn the handler's ``ProblemError`` into an error of ours."""
+    """Turn the handler's ``ProblemError`` into an error of ``ticketctl.errors``."""
     try:
         yield
     except bundle.handler.ProblemError as problem:

@@ -1,4 +1,4 @@
-"""Minting from the first region that answers: the policy, apart from how a region is reached."""
+"""The policy of failover: which region mints, in what order, and for how long. It sends no requests itself."""
 
 import itertools
 import time
@@ -18,24 +18,24 @@ from ticketctl.errors import (
 from ticketctl.minting.retry import Tries
 from ticketctl.models import Block, MintRequest
 
-CONNECT_SECONDS = 1.0  # the limit for a connection if there is another region to go to
+FAILOVER_CONNECT_SECONDS = 1.0  # the limit for opening a connection if another region can be tried
 LEAST_SECONDS = 0.5  # the least time for an answer: less would turn a slow refusal into an unknown outcome
-ASIDE_SECONDS = 10.0  # how long a region that did not answer is asked last
+ASIDE_SECONDS = 10.0  # after a region did not answer, it is tried last for this long
 
 
 SKIPPED = (
     NotMintedError,
     OutcomeUnknownError,
     NotDeployedError,
-    UnknownCounterError,  # its lane may be on its way to the region
+    UnknownCounterError,  # the region may not have taken its lane yet
     CounterExhaustedError,
     CounterFrozenError,
 )
-"""Errors of one region that say nothing of the others; any other error holds for all regions."""
+"""Errors of one region after which the next region is tried. Any other error would be the same in every region."""
 
 
 class Region(Protocol):
-    """One region."""
+    """A region that can mint."""
 
     @property
     def place(self) -> str:
@@ -43,15 +43,15 @@ class Region(Protocol):
         ...
 
     def attempt(self, request: MintRequest, deadline: Deadline, *, looks_up: bool) -> Block:
-        """Take the tickets in one attempt. ``looks_up``: if the region is unreachable, look up its address again."""
+        """Take tickets in one attempt. ``looks_up``: if the region is unreachable, look up its address again."""
         ...
 
 
 class Failover:
-    """Which region is asked next, and for how long. With ``spread`` each of them comes first in turn.
+    """Chooses which region is tried next, and for how long. With ``spread``, each mint starts with the next region.
 
-    ``note`` is told which region is skipped, and why. One ``Failover`` serves many mints, and remembers which regions
-    did not answer.
+    ``note`` gets one line for each skipped region, with the reason. One ``Failover`` serves many mints and remembers
+    which regions did not answer.
     """
 
     def __init__(
@@ -61,16 +61,16 @@ class Failover:
         note: Callable[[str], None] = lambda line: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        # A process that spreads begins anywhere: it does not know what another process did before.
+        # With ``spread``, the first region is arbitrary: a process does not know where another process started.
         self._turns = itertools.count(time.time_ns() // 1000 if spread else 0, 1 if spread else 0)
         self._note = note
         self._clock = clock
         self._aside: dict[str, float] = {}
 
     def attempts(self, regions: Sequence[Region], request: MintRequest, tries: Tries) -> Callable[[Deadline], Block]:
-        """A function that asks each of the regions once, until one mints; for ``call_with_retries`` with ``tries``.
+        """Return a function that tries each region once until one mints; for ``call_with_retries`` with ``tries``.
 
-        One region alone gets all the time.
+        A single region gets all the time.
         """
         order = self._order(regions)
         failures: list[TicketctlError] = []
@@ -94,7 +94,7 @@ class Failover:
         return attempt
 
     def _order(self, regions: Sequence[Region]) -> Sequence[Region]:
-        """The regions, those that did not answer lately behind the others."""
+        """The regions in the order to try; those that did not answer recently come last."""
         turn, now = next(self._turns) % len(regions), self._clock()
         turned = [*regions[turn:], *regions[:turn]]
         return sorted(turned, key=lambda region: self._aside.get(region.place, now) > now)
@@ -106,12 +106,12 @@ class Failover:
 
 
 def _share(deadline: Deadline, waiting: int) -> Deadline:
-    """The part of the time that the next of the ``waiting`` regions has."""
+    """The deadline of the next region, if ``waiting`` regions share the time that is left."""
     return deadline if waiting == 1 else deadline.within(deadline.left() / waiting)
 
 
 def most_telling(failures: Sequence[TicketctlError]) -> TicketctlError:
-    """Of several failures the one that says most: *unknown*, else *not minted*, else the first."""
+    """Return the failure to report: an unknown outcome if there is one, else *not minted*, else the first."""
     for kind in (OutcomeUnknownError, NotMintedError):
         for failure in failures:
             if isinstance(failure, kind):

@@ -1,4 +1,4 @@
-"""Minting through the Function URL."""
+"""Mints through the Function URL."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -22,11 +22,11 @@ from ticketctl.minting.source import CONNECT_SECONDS, PROBLEMS, host_of, problem
 from ticketctl.models import Block, Counter, MintRequest
 
 Signer = Callable[[str, str, Mapping[str, str], bytes, Deadline], Mapping[str, str]]
-"""``(method, url, headers, body, deadline)`` to the headers to send."""
+"""Signs a request: ``(method, url, headers, body, deadline)`` to the headers to send."""
 
 
-class Request(NamedTuple):
-    """One request to a Function URL. ``tickets`` is how many it takes, 0 where it only looks."""
+class HttpRequest(NamedTuple):
+    """One request to a Function URL. ``tickets`` is how many it takes, 0 if it only reads."""
 
     method: str
     url: str
@@ -37,10 +37,10 @@ class Request(NamedTuple):
 
 
 class FunctionUrl:
-    """What to ask of a Function URL and what its answers mean; the sending is its callers' work.
+    """Builds the requests to a Function URL and interprets its answers. It does no I/O.
 
-    ``signs_at_once``: the URL is known to want signed requests. If it is not, the first 403 tells, which mints
-    nothing. ``place`` is the name of what mints here, for possible gaps; default: the host.
+    ``signs_at_once``: sign every request, because the URL is known to require it. Otherwise the first 403, which
+    mints nothing, turns signing on. ``place`` names the URL in possible gaps; default: the host.
     """
 
     def __init__(self, url: str, *, sign: Signer, signs_at_once: bool, place: str | None = None) -> None:
@@ -50,50 +50,50 @@ class FunctionUrl:
         self._sign = sign
         self.signs = signs_at_once
 
-    def to_mint(self, wanted: MintRequest) -> Request:
-        """The HTTP request for a mint."""
+    def to_mint(self, wanted: MintRequest) -> HttpRequest:
+        """The request that mints."""
         fields: dict[str, Any] = {"count": wanted.count}
         if wanted.partition is not None:
             fields["partition"] = wanted.partition
         headers = {"content-type": "application/json", "idempotency-key": quoted_key(wanted.key)}
-        return Request("POST", self._url, headers, json.dumps(fields).encode(), wanted.partition, wanted.count)
+        return HttpRequest("POST", self._url, headers, json.dumps(fields).encode(), wanted.partition, wanted.count)
 
-    def to_look(self, partition: str | None) -> Request:
+    def to_read(self, partition: str | None) -> HttpRequest:
         """The request that reads a counter."""
         query = "" if partition is None else f"?partition={quote(partition, safe='-_.~')}"
-        return Request("GET", f"{self._url}status{query}", {}, b"", partition, 0)
+        return HttpRequest("GET", f"{self._url}status{query}", {}, b"", partition, 0)
 
-    def signed_headers(self, request: Request, deadline: Deadline) -> Mapping[str, str]:
+    def signed_headers(self, request: HttpRequest, deadline: Deadline) -> Mapping[str, str]:
         """The headers that sign a request; the deadline also bounds the look-up of credentials."""
         return self._sign(request.method, request.url, request.headers, request.body, deadline)
 
     def wants_signature(self, response: Response, *, signed: bool) -> bool:
-        """Whether the request must be sent once more, signed; that is remembered."""
+        """Whether the request must be sent again with a signature. If so, all later requests are signed."""
         wants = response.status == 403 and not signed
         self.signs = self.signs or wants
         return wants
 
-    def block(self, request: Request, response: Response) -> Block:
-        """The block in an answer; else the error that the answer is."""
+    def block(self, request: HttpRequest, response: Response) -> Block:
+        """Return the block in an answer, or raise the error that the answer means."""
         try:
             block = Block.from_answer(self._answer(request, response), self._place)
         except ValueError as error:
             raise self._not_ours(f"{error}", request) from None
         if block.count != request.tickets or request.partition not in (None, block.partition):
-            raise self._not_ours("not the block that was asked for", request)
+            raise self._not_ours("not the requested block", request)
         return block
 
-    def counter(self, request: Request, response: Response) -> Counter:
-        """The counter in an answer; else the error that the answer is."""
+    def counter(self, request: HttpRequest, response: Response) -> Counter:
+        """Return the counter in an answer, or raise the error that the answer means."""
         try:
             return Counter.from_answer(self._answer(request, response))
         except ValueError as error:
             raise self._not_ours(f"{error}", request) from None
 
-    def failure(self, request: Request, error: TransportError) -> TicketctlError:
+    def failure(self, request: HttpRequest, error: TransportError) -> TicketctlError:
         """The error for a request that got no answer."""
         if isinstance(error, UnsendableError):
-            return UsageError(f"{request.url} is not a URL to call: {error}")
+            return UsageError(f"invalid URL {request.url}: {error}")
         if not error.sent:
             return UnreachableError(
                 f"{self._host} cannot be reached: {error}{proxies_in_force()}; nothing was minted",
@@ -101,7 +101,7 @@ class FunctionUrl:
             )
         return self._not_ours(str(error), request)
 
-    def _answer(self, request: Request, response: Response) -> Mapping[str, Any]:
+    def _answer(self, request: HttpRequest, response: Response) -> Mapping[str, Any]:
         document = _document(response)
         if response.status == 200 and document:
             return document
@@ -110,8 +110,8 @@ class FunctionUrl:
             raise problem_error(code, detail, request.partition)
         raise self._refused(request, response, document)
 
-    def _refused(self, request: Request, response: Response, document: Mapping[str, Any]) -> TicketctlError:
-        """The error for an answer that the function did not write: AWS's own, or that of a proxy in between."""
+    def _refused(self, request: HttpRequest, response: Response, document: Mapping[str, Any]) -> TicketctlError:
+        """The error for an answer that the function did not write: from AWS, or from a proxy."""
         from ticketctl.handler import handler  # a mint that succeeds does not load it
 
         status, named = response.status, _error_name(response, document)
@@ -129,8 +129,8 @@ class FunctionUrl:
             return ThrottledError(f"{self._host} is throttling (429); nothing was minted", hint="try again")
         return RefusedError(f"{self._host} refused the request ({status}, {named}): {detail or 'no reason given'}")
 
-    def _not_ours(self, what: str, request: Request) -> TicketctlError:
-        """An answer that the function did not write, or none: the request may have reached it."""
+    def _not_ours(self, what: str, request: HttpRequest) -> TicketctlError:
+        """The error if there is no answer, or one of somebody else: the request may have reached the function."""
         if request.tickets:
             return OutcomeUnknownError(
                 f"{self._host} gave no usable answer ({what}); a ticket may have been spent",
@@ -140,12 +140,12 @@ class FunctionUrl:
 
 
 class Transport(Protocol):
-    """What sends requests: ``ticketctl.http_client.Transport``."""
+    """What sends requests, such as ``ticketctl.http_client.HttpClient``."""
 
     def request(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, deadline: Deadline, connect: float
     ) -> Response:
-        """Send one and give its answer; raises ``TransportError``."""
+        """Send a request and return the response; raises ``TransportError``."""
         ...
 
     def close(self) -> None:
@@ -154,7 +154,7 @@ class Transport(Protocol):
 
 
 class UrlSource:
-    """A Function URL; ``connect`` is the limit for a connection, in seconds."""
+    """Mints through a Function URL; ``connect`` is the limit for opening a connection, in seconds."""
 
     def __init__(self, url: FunctionUrl, transport: Transport, *, connect: float = CONNECT_SECONDS) -> None:
         self._url = url
@@ -172,10 +172,10 @@ class UrlSource:
 
     def counter(self, partition: str | None, deadline: Deadline) -> Counter:
         """Read a counter."""
-        asked = self._url.to_look(partition)
+        asked = self._url.to_read(partition)
         return self._url.counter(asked, self._ask(asked, deadline))
 
-    def _ask(self, request: Request, deadline: Deadline) -> Response:
+    def _ask(self, request: HttpRequest, deadline: Deadline) -> Response:
         signed = self._url.signs
         while True:
             headers = self._url.signed_headers(request, deadline) if signed else request.headers
@@ -191,9 +191,9 @@ class UrlSource:
 
 
 def _error_name(response: Response, document: Mapping[str, Any]) -> str:
-    """The name of an error of our function or of the Function URL service; empty for an answer of anything else.
+    """The error's name, if our function or the Function URL service sent it; empty for any other sender.
 
-    The service names it in ``x-amzn-ErrorType``. An answer with its request id and a JSON body is its word as well.
+    The service names it in ``x-amzn-ErrorType``. A JSON body with AWS's request id is from the service as well.
     """
     if response.headers.get("content-type", "").startswith("application/problem+json"):
         return str(document.get("code") or "")
@@ -202,7 +202,7 @@ def _error_name(response: Response, document: Mapping[str, Any]) -> str:
 
 
 def _document(response: Response) -> Mapping[str, Any]:
-    """The JSON object of an answer; empty unless its content type says that it is one and it is."""
+    """The JSON object of an answer; empty if its content type or its body is not a JSON object."""
     content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in ("application/json", "application/problem+json"):
         return {}

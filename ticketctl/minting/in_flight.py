@@ -1,4 +1,4 @@
-"""Several calls in flight at once, their answers as they arrive."""
+"""Makes several calls at the same time and yields their answers as they arrive."""
 
 import queue
 import threading
@@ -15,10 +15,10 @@ Answer = TypeVar("Answer")
 def as_they_arrive(
     work: Callable[[Job], Answer], jobs: Iterable[Job], *, at_once: int
 ) -> Iterator[Answer | TicketctlError]:
-    """Do the jobs, ``at_once`` of them at the same time; what each gave or failed with, in order of arrival.
+    """Do the jobs, ``at_once`` of them at the same time; yield each answer or error in order of arrival.
 
-    After a failure no other job is begun; those in flight are still waited for. Where the caller does not wait,
-    they go on in daemon threads.
+    After a failure no other job starts, but the answers of those in flight are still yielded. If the caller stops
+    iterating, they continue in daemon threads.
     """
     if at_once == 1:
         yield from _one_by_one(work, jobs)
@@ -28,7 +28,7 @@ def as_they_arrive(
     def fly(job: Job) -> None:
         try:
             arrived.put(work(job))
-        except Exception as error:  # raised again where it is seen, unless it is one of ours
+        except Exception as error:  # the caller's thread yields it, or raises it if it is no ``TicketctlError``
             arrived.put(error)
 
     waiting, flying, failed = iter(jobs), 0, False

@@ -1,4 +1,4 @@
-"""Retries, with jitter, until a deadline: what is tried again, and what is known in the end."""
+"""Retries with jitter until a deadline: which failures are retried, and what is known about the outcome."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,17 +14,17 @@ LONGEST_PAUSE = 1.0
 
 
 def _uniform(least: float, most: float) -> float:
-    import random  # here, because a command that succeeds at once does without
+    import random  # here, because a command that succeeds at once does not need it
 
-    return random.uniform(least, most)  # noqa: S311 - it spreads load and hides nothing
+    return random.uniform(least, most)  # noqa: S311 - it spreads load and protects no secret
 
 
 class Tries:
-    """The attempts of one mint: which failure is tried again, when, and what is known. It does no I/O.
+    """The attempts of one mint: which failures are retried, when, and what is known. It does no I/O.
 
-    *Not minted* and *unknown* are tried again: every mint has a key, which makes that safe. Once an attempt ended
-    unknown, the mint is unknown unless a later attempt succeeds, and then the block names the possible gap. The pauses
-    are "full jitter": from 0 to a bound that doubles (AWS Architecture Blog, "Exponential Backoff And Jitter").
+    *Not minted* and *unknown* are retried: every mint has a key, which makes a retry safe. After an attempt with an
+    unknown outcome, the mint is unknown unless a later attempt succeeds; then its block names the possible gap. The
+    pauses are "full jitter": from 0 to a bound that doubles (AWS Architecture Blog, "Exponential Backoff And Jitter").
     """
 
     def __init__(self, deadline: Deadline, *, jitter: Callable[[float, float], float] = _uniform) -> None:
@@ -35,7 +35,7 @@ class Tries:
 
     @contextmanager
     def at(self, place: str) -> Iterator[None]:
-        """Around an attempt at ``place`` (a region or host): remember that its outcome is unknown."""
+        """Wrap an attempt at ``place`` (a region or host); if its outcome is unknown, remember that."""
         try:
             yield
         except OutcomeUnknownError as error:
@@ -43,12 +43,12 @@ class Tries:
             raise
 
     def succeeded(self, block: Block, place: str) -> Block:
-        """The block, with the places that may have spent tickets as well; a replay answers for its own place."""
+        """The block with its possible gaps: the places that may also have spent tickets. A replay settles its place."""
         gaps = [name for name in self._unknown if not (name == place and block.replayed)]
         return replace(block, possible_gaps=tuple(dict.fromkeys([*gaps, *block.possible_gaps])))
 
     def pause_after(self, error: TicketctlError) -> float:
-        """The seconds to wait after a failure; raises what is known if no attempt is to follow."""
+        """Return the seconds to wait before the next attempt; if there is none, raise the error that says most."""
         pause = self._jitter(0.0, self._bound)
         if not isinstance(error, NotMintedError | OutcomeUnknownError) or pause >= self.deadline.left():
             for unknown in self._unknown.values():
@@ -61,7 +61,7 @@ class Tries:
 def call_with_retries(
     attempt: Callable[[Deadline], Block], tries: Tries, *, sleep: Callable[[float], None] = time.sleep
 ) -> Block:
-    """Make attempts until one succeeds, fails for good, or the deadline is near."""
+    """Make attempts until one succeeds, one fails in a way that is not retried, or the deadline is near."""
     while True:
         try:
             return attempt(tries.deadline)

@@ -22,7 +22,7 @@ from ticketctl.errors import (
 from ticketctl.models import Block, Counter, MintRequest
 
 CONNECT_SECONDS = 3.0
-"""How long a connection may take to be made."""
+"""The limit for opening a connection."""
 
 PROBLEMS: dict[str, type[TicketctlError]] = {
     "unknown_counter": UnknownCounterError,
@@ -38,15 +38,15 @@ PROBLEMS: dict[str, type[TicketctlError]] = {
 
 
 RETRY_KEY = "once:"
-"""How the key of a mint begins that nobody typed: the counter remembers it for its next 16 mints, with no receipt."""
+"""The prefix of a random key: the counter remembers it for its next 16 mints, and it has no receipt."""
 
 
 class Source(Protocol):
     """What mints: a Function URL, or a table.
 
-    Each call makes one attempt and ends by its deadline. The errors say what is known of the outcome:
-    ``NotMintedError`` (nothing was spent), ``OutcomeUnknownError`` (tickets may have been spent), or the reason of a
-    refusal.
+    Each call makes one attempt and ends by its deadline. The error says what is known about the outcome:
+    ``NotMintedError`` (no ticket was spent), ``OutcomeUnknownError`` (tickets may have been spent), or another error
+    that says why the request was refused.
     """
 
     def mint(self, request: MintRequest, deadline: Deadline) -> Block:
@@ -59,12 +59,12 @@ class Source(Protocol):
 
 
 def new_retry_key() -> str:
-    """A random key, for one mint and its retries."""
+    """Make a random key for one mint and its retries."""
     return RETRY_KEY + os.urandom(16).hex()
 
 
 def check_typed_key(key: str, name: str) -> str:
-    """Return a key that the user typed, or raise ``UsageError``; ``name`` is what the user calls it."""
+    """Return a key that the user typed; ``UsageError`` if it is invalid. ``name`` is the option or parameter."""
     if not re.fullmatch(r"[ -~]{1,200}", key):
         raise UsageError(f"{name} must be 1 to 200 visible ASCII characters")
     if key.startswith(RETRY_KEY):
@@ -73,7 +73,7 @@ def check_typed_key(key: str, name: str) -> str:
 
 
 def quoted_key(key: str) -> str:
-    """An idempotency key as its header carries it: a string of RFC 8941 (IETF draft "Idempotency-Key")."""
+    """An idempotency key as a header value: a string of RFC 8941 (IETF draft "Idempotency-Key")."""
     escaped = key.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
@@ -84,7 +84,7 @@ def host_of(url: str) -> str:
 
 
 def problem_error(code: str, detail: str, partition: str | None) -> TicketctlError:
-    """The error for one of the handler's ``PROBLEMS``; ``KeyError`` for a code that says nothing of a counter."""
+    """The error for one of the handler's ``PROBLEMS``; ``KeyError`` if the code is not one of them."""
     if code == "unknown_counter":
         return unknown_counter(partition)
     kind = PROBLEMS[code]
