@@ -229,6 +229,13 @@ def test_fetch_twice(ticketctl: Ticketctl, deployed: str) -> None:
     assert ticketctl("next", *where(deployed)) == Result(0, "8\n", "")
 
 
+def test_fetch_and_next_have_different_keys(ticketctl: Ticketctl, deployed: str) -> None:
+    """A key of ``next`` never stands for a block of a ``fetch`` with another key."""
+    fetch = ("fetch", "2", "--block", "1", "--idempotency-key", "order", *where(deployed))
+    assert ticketctl(*fetch) == Result(0, "1\n2\n", "")
+    assert ticketctl("next", "--idempotency-key", "order/1", *where(deployed)) == Result(0, "3\n", "")
+
+
 def test_each_run_has_a_key_of_its_own(ticketctl: Ticketctl, connect: Connect, aws: Aws, deployed: str) -> None:
     """Without a key each run makes one that nobody has, so that its own retries are safe."""
     assert [ticketctl("next", *where(deployed)).stdout for _ in range(2)] == ["1\n", "2\n"]

@@ -396,6 +396,24 @@ def test_answer_of_somebody_else(opened: Open, status: int) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(503, json={"code": "unavailable", "msg": "upstream timeout"}),
+        httpx.Response(400, json={"code": "throttled"}),
+        problem(504, "unavailable"),
+        problem(408, "client_timeout"),
+        problem(404, "counter_exhausted"),
+    ],
+    ids=["RPC error", "JSON with a code", "another status", "another code", "a code with another status"],
+)
+def test_code_of_a_gateway(opened: Open, answer: httpx.Response) -> None:
+    """A code counts only in a problem document, with the status that the function gives it."""
+    source, _ = opened(answer)
+    what = UNKNOWN.format(f"status {answer.status_code}")
+    assert failure(lambda: mint(source, "orders", 4)) == (OutcomeUnknownError, what, LOOK, "outcome_unknown", 8)
+
+
 def test_outcome_unknown_to_the_function(opened: Open) -> None:
     """Where the function does not know, neither do we."""
     source, _ = opened(problem(504, "outcome_unknown"))

@@ -14,6 +14,7 @@ from tests.support.http_server import Answer, Server
 from ticketctl import TicketClient, cli
 from ticketctl.errors import NotMintedError, OutcomeUnknownError, TicketctlError, UsageError
 from ticketctl.http_client import HttpClient, Response
+from ticketctl.minting.source import key_of_block
 
 HOME = str(Path(ticketctl.__file__).parent)
 BLOCK = b'{"partition": "orders", "first": 7, "last": 7, "count": 1, "increment": 1}'
@@ -89,11 +90,31 @@ def ends_within(seconds: float, tickets: TicketClient, kind: type[TicketctlError
 
 
 @pytest.mark.usefixtures("home")
-def test_a_typed_key_is_no_retry_key(server: Server, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    """A key that looks like a retry key is refused before anything is sent: it would have no receipt."""
-    arguments = ["next", "--url", server.url, "--region", "us-east-1", "--idempotency-key", "once:a"]
+@pytest.mark.parametrize("reserved", ["once:", "fetch:"])
+def test_reserved_keys(server: Server, capfdbinary: pytest.CaptureFixture[bytes], reserved: str) -> None:
+    """A typed key that begins like one of ticketctl's own is refused before anything is sent."""
+    arguments = ["next", "--url", server.url, "--region", "us-east-1", "--idempotency-key", f"{reserved}0:a"]
     assert cli.main(arguments) == 2
-    assert b"--idempotency-key must not begin with once:" in capfdbinary.readouterr().err
+    assert f"--idempotency-key must not begin with {reserved}".encode() in capfdbinary.readouterr().err
     with TicketClient.connect(url=server.url, region="us-east-1") as tickets, pytest.raises(UsageError):
-        tickets.next(idempotency_key="once:a")
+        tickets.next(idempotency_key=f"{reserved}0:a")
     assert server.requests == []
+
+
+def test_keys_of_blocks() -> None:
+    """No two blocks have the same key, whatever key the user typed; those of a retry key stay retry keys."""
+    typed = ["a", "a/0", "a/1", "0:a", "1:a", "fetch:0:a"]
+    keys = [key_of_block(key, begin) for key in typed for begin in (0, 1, 10)]
+    assert len({*keys, *typed[:-1]}) == len(keys) + len(typed) - 1
+    assert key_of_block("once:a", 10) == "once:a/10"
+
+
+@pytest.mark.usefixtures("home")
+def test_an_unknown_block_beside_a_refused_one(server: Server, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """``fetch`` says that blocks in flight may be spent, even if the first answer is that another was refused."""
+    refused = b'{"code": "counter_exhausted", "detail": "full"}'
+    server.answers = [Answer(409, "application/problem+json", refused), *[None] * 1_000]
+    arguments = ["fetch", "30", "--block", "10", "--concurrency", "3", "--url", server.url, "--region", "us-east-1"]
+    assert cli.main([*arguments, "--timeout", "1"]) == 8
+    said = capfdbinary.readouterr().err.decode()
+    assert "; a ticket may have been spent; in all, 2 blocks of up to 10 tickets may be spent\n" in said

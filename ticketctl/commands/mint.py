@@ -1,6 +1,6 @@
 """``next`` and ``fetch``: minting."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -8,7 +8,14 @@ import typer
 
 from ticketctl.commands.options import KEY, Run, command, integer_range
 from ticketctl.deadline import Deadline
-from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError, UsageError
+from ticketctl.errors import (
+    ClosedPipeError,
+    InterruptedRunError,
+    OutcomeUnknownError,
+    PartialError,
+    TicketctlError,
+    UsageError,
+)
 from ticketctl.models import Block, MintRequest
 
 MAX_TICKETS = 2**53 - 1
@@ -130,19 +137,28 @@ class _Progress:
 def _blocks(run: Run, count: int, size: int, key: str, *, at_once: int, is_typed: bool) -> Iterator[Block]:
     """Yield the blocks in order of arrival; after a failure, those still in flight, then raise the error."""
     from ticketctl.minting.in_flight import as_they_arrive
+    from ticketctl.minting.source import key_of_block
 
     def mint(begin: int) -> Block:
-        request = MintRequest(run.settings.partition, min(size, count - begin), f"{key}/{begin}", is_typed)
+        request = MintRequest(run.settings.partition, min(size, count - begin), key_of_block(key, begin), is_typed)
         return run.regions.mint(request, Deadline(run.settings.timeout))
 
-    failure = None
+    failures = []
     for answer in as_they_arrive(mint, range(0, count, size), at_once=at_once):
         if isinstance(answer, Block):
             yield answer
         else:
-            failure = failure or answer
-    if failure is not None:
-        raise failure
+            failures.append(answer)
+    if failures:
+        raise _failure_of_all(failures, size)
+
+
+def _failure_of_all(failures: Sequence[TicketctlError], size: int) -> TicketctlError:
+    """The error for blocks of up to ``size`` in flight together: the first that may have spent its tickets."""
+    unknown = [failure for failure in failures if isinstance(failure, OutcomeUnknownError)]
+    if unknown and len(failures) > 1:
+        unknown[0].message += f"; in all, {len(unknown)} blocks of up to {size} tickets may be spent"
+    return (unknown or failures)[0]
 
 
 def _max_block(run: Run) -> int:

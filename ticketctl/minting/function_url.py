@@ -105,9 +105,8 @@ class FunctionUrl:
         document = _document(response)
         if response.status == 200 and document:
             return document
-        code, detail = str(document.get("code")), str(document.get("detail") or f"status {response.status}")
-        if code in PROBLEMS:
-            raise problem_error(code, detail, request.partition)
+        if (code := _problem_code(response, document)) in PROBLEMS:
+            raise problem_error(code, str(document.get("detail") or f"status {response.status}"), request.partition)
         raise self._refused(request, response, document)
 
     def _refused(self, request: HttpRequest, response: Response, document: Mapping[str, Any]) -> TicketctlError:
@@ -195,10 +194,21 @@ def _error_name(response: Response, document: Mapping[str, Any]) -> str:
 
     The service names it in ``x-amzn-ErrorType``. A JSON body with AWS's request id is from the service as well.
     """
-    if response.headers.get("content-type", "").startswith("application/problem+json"):
-        return str(document.get("code") or "")
-    named = response.headers.get("x-amzn-errortype", "")
+    named = _problem_code(response, document) or response.headers.get("x-amzn-errortype", "")
     return named or ("unnamed" if document and "x-amzn-requestid" in response.headers else "")
+
+
+def _problem_code(response: Response, document: Mapping[str, Any]) -> str:
+    """The code of our function's problem document; empty for any other answer.
+
+    Gateways also answer with problem documents, or with JSON that has a ``code`` such as ``unavailable``. So the
+    code must be one of the function's, with the status that the function gives it.
+    """
+    from ticketctl.handler import handler  # a mint that succeeds does not load it
+
+    code = str(document.get("code"))
+    is_problem = response.headers.get("content-type", "").startswith("application/problem+json")
+    return code if is_problem and handler.STATUS.get(code) == response.status else ""
 
 
 def _document(response: Response) -> Mapping[str, Any]:

@@ -40,6 +40,9 @@ PROBLEMS: dict[str, type[TicketctlError]] = {
 RETRY_KEY = "once:"
 """The prefix of a random key: the counter remembers it for its next 16 mints, and it has no receipt."""
 
+BLOCK_KEY = "fetch:"
+"""How the keys of the blocks of one ``fetch`` begin if the user typed its key."""
+
 
 class Source(Protocol):
     """What mints: a Function URL, or a table.
@@ -67,9 +70,15 @@ def check_typed_key(key: str, name: str) -> str:
     """Return a key that the user typed; ``UsageError`` if it is invalid. ``name`` is the option or parameter."""
     if not re.fullmatch(r"[ -~]{1,200}", key):
         raise UsageError(f"{name} must be 1 to 200 visible ASCII characters")
-    if key.startswith(RETRY_KEY):
-        raise UsageError(f"{name} must not begin with {RETRY_KEY}", hint="use another key")
+    for reserved in (RETRY_KEY, BLOCK_KEY):
+        if key.startswith(reserved):
+            raise UsageError(f"{name} must not begin with {reserved}", hint="use another key")
     return key
+
+
+def key_of_block(key: str, begin: int) -> str:
+    """The key of one block of a run with ``key``; no other run can have it, whatever its user types."""
+    return f"{key}/{begin}" if key.startswith(RETRY_KEY) else f"{BLOCK_KEY}{begin}:{key}"
 
 
 def quoted_key(key: str) -> str:
