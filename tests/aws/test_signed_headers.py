@@ -17,7 +17,7 @@ from tests.support.peer import Peer, says
 from tests.support.sigv4 import check, signed_names
 from ticketctl.aws.account import Aws
 from ticketctl.deadline import Deadline
-from ticketctl.deployments.regional_stack import RegionalStack
+from ticketctl.deployments.session import Session
 from ticketctl.errors import UnreachableError
 from ticketctl.settings import resolve
 
@@ -194,10 +194,10 @@ def test_what_signing_loads(
 CHOOSES = """if True:
     import contextlib, json, os, sys
     from ticketctl.deadline import Deadline
-    from ticketctl.deployments.regional_stack import RegionalStack
+    from ticketctl.deployments.session import Session
     from ticketctl.errors import UnreachableError
     from ticketctl.settings import resolve
-    with RegionalStack(resolve({}, os.environ), environ=os.environ) as connection:
+    with contextlib.closing(Session(resolve({}, os.environ), environ=os.environ)) as connection:
         with contextlib.suppress(UnreachableError):
             connection.sender("Tickets")(Deadline(10))("GetItem", {"TableName": "a", "Key": {}})
     print(json.dumps("botocore" in sys.modules))
@@ -266,11 +266,11 @@ def refused_by_proxy(monkeypatch: pytest.MonkeyPatch, **environ: str) -> str:
 
 
 @contextmanager
-def connected(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Iterator[RegionalStack]:
+def connected(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Iterator[Session]:
     """A connection with the settings that the environment gives, with these variables."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    with RegionalStack(resolve({}, os.environ), environ=os.environ) as connection:
+    with closing(Session(resolve({}, os.environ), environ=os.environ)) as connection:
         yield connection
 
 

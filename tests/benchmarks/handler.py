@@ -14,6 +14,7 @@ from statistics import median
 from tests.benchmarks.table import Row
 from tests.support.function_url import event
 from ticketctl.deployments.regional_stack import RegionalStack
+from ticketctl.deployments.session import Session
 from ticketctl.embedded.engine import Engine, LocalAws
 from ticketctl.handler import bundle_root
 from ticketctl.settings import resolve
@@ -84,8 +85,8 @@ def measuring() -> Iterator[tuple[Measure, Path, Path]]:
         local = LocalAws(home / "local", environ=environ)
         try:
             engine = local.ensure()
-            with RegionalStack(resolve({"local": True}, environ), environ=environ) as connection:
-                table = connection.look_up().table
+            with RegionalStack(Session(resolve({"local": True}, environ), environ=environ)) as connection:
+                table = connection.locator.look_up().table
             # As in Lambda: the handler is index.py, and nobody keeps it compiled.
             folders = [home / "ours", home / "theirs"]
             for folder, handler in zip(folders, (bundle_root() / "lambda" / "create_ticket.py", ARTICLE), strict=True):

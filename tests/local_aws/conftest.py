@@ -16,6 +16,7 @@ from tests.support.regional_stacks import deploy_alone
 from ticketctl.aws.account import Aws
 from ticketctl.aws.cloudformation import CloudFormation
 from ticketctl.deployments.regional_stack import RegionalStack
+from ticketctl.deployments.session import Session
 from ticketctl.embedded.engine import Engine, LocalAws
 from ticketctl.settings import resolve
 
@@ -63,7 +64,7 @@ def connect(environ: dict[str, str], engine: Engine) -> Iterator[Callable[..., R
 
         def connect(**flags: Any) -> RegionalStack:
             settings = resolve({"local": True, "timeout": 60, **flags}, environ)
-            return opened.enter_context(RegionalStack(settings, environ=environ))
+            return opened.enter_context(RegionalStack(Session(settings, environ=environ)))
 
         yield connect
 
@@ -73,7 +74,7 @@ def deployed(connect: Callable[..., RegionalStack], new_stack: str) -> str:
     """The name of a stack that is deployed with the template's defaults and has minted nothing."""
     connection = connect(stack=new_stack)
     deploy_alone(connection)
-    connection.look_up()  # remembered, as after a deployment by the command line
+    connection.locator.look_up()  # remembered, as after a deployment by the command line
     return new_stack
 
 

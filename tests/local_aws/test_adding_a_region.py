@@ -43,6 +43,7 @@ from ticketctl.counters.handover import create_counter, offer
 from ticketctl.counters.lanes import Lane
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
+from ticketctl.deployments.session import Session
 from ticketctl.embedded.engine import Engine
 from ticketctl.errors import CounterFrozenError, RefusedError, TicketctlError, UnknownCounterError
 from ticketctl.minting.failover import FAILOVER_CONNECT_SECONDS
@@ -141,7 +142,7 @@ def test_a_region_is_added_while_another_is_cut_off(
 
         def regions(names: list[str], **flags: Any) -> Regions:
             settings = resolve({"region": names, "timeout": 60.0, **flags}, own)
-            home = opened.enter_context(RegionalStack(settings, environ=own, connect=FAILOVER_CONNECT_SECONDS))
+            home = opened.enter_context(RegionalStack(Session(settings, environ=own, connect=FAILOVER_CONNECT_SECONDS)))
             return Regions(home, environ=own, spread=len(names) < 3, note=notes.append)
 
         orders = [[US, EU, AP], [EU, AP, US], [AP, US, EU], [US, EU], [EU, AP], [AP, EU], [EU, US, AP], [US, AP, EU]]
@@ -477,7 +478,7 @@ def test_the_first_region_cannot_be_reached(
     assert f"error: shown in {EU}, but not in {US}: " in shown.stderr
     assert (deployed.returncode, len(deployed.stdout.splitlines())) == (8, 1)
     assert f"error: deployed in {EU}, but not in {US}: " in deployed.stderr
-    assert [connect(stack=new_stack, region=region).look_up().max_count for region in (US, EU)] == [10_000, 7]
+    assert [connect(stack=new_stack, region=region).locator.look_up().max_count for region in (US, EU)] == [10_000, 7]
 
 
 def test_a_counter_waits_for_the_lane_of_its_region(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:

@@ -15,7 +15,7 @@ WORKERS = 16
 def test_no_duplicate_and_no_gap(connect: Callable[..., RegionalStack], deployed: str, via: str, mints: int) -> None:
     """16 threads with a client each get every number from 1 exactly once, each thread in ascending order."""
     connections = [connect(stack=deployed, via=via) for _ in range(WORKERS)]
-    connections[0].look_up()
+    connections[0].locator.look_up()
 
     def work(connection: RegionalStack) -> list[int]:
         return [take(connection, 1).last for _ in range(mints)]

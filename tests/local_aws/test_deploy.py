@@ -163,7 +163,7 @@ def test_public_url(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> N
     assert ticketctl("next", *where).stdout == "2\n"
     assert ticketctl("next", "--url", opened.stdout.strip(), "--region", REGION).stdout == "3\n"
     assert ticketctl("deploy", "--max-count", "9", *where).returncode == 0
-    assert connect(stack=new_stack).look_up().auth == "NONE"
+    assert connect(stack=new_stack).locator.look_up().auth == "NONE"
     assert ticketctl("deploy", "--no-public", *where).returncode == 0
     assert httpx.get(connect(stack=new_stack).url(), trust_env=False, timeout=60).status_code == 403
 

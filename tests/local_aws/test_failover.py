@@ -17,6 +17,7 @@ from tests.support.regional_stacks import AP, EU, SA, US, deploy_alone, named, o
 from ticketctl.aws.account import Aws
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
+from ticketctl.deployments.session import Session
 from ticketctl.embedded.engine import HOST, Engine
 from ticketctl.errors import NotMintedError
 from ticketctl.minting.failover import FAILOVER_CONNECT_SECONDS
@@ -47,7 +48,7 @@ def regions(own: dict[str, str]) -> Iterator[Open]:
     with ExitStack() as opened:
 
         def connect(*, spread: bool = False, notes: list[str] | None = None, **flags: Any) -> Regions:
-            home = RegionalStack(resolve(flags, own), environ=own, connect=FAILOVER_CONNECT_SECONDS)
+            home = RegionalStack(Session(resolve(flags, own), environ=own, connect=FAILOVER_CONNECT_SECONDS))
             told: list[str] = [] if notes is None else notes
             return Regions(opened.enter_context(home), environ=own, spread=spread, note=told.append)
 
@@ -305,7 +306,7 @@ def test_a_region_that_has_no_stack(ticketctl: Ticketctl, connect: Connect, own:
     number = last(connect, US)[0] + 3
     run = ticketctl("next", *named(SA, US), env=own)
     assert run == Result(0, f"{number}\n", "")
-    assert connect(stack=STACK, region=SA).describe() is None
+    assert connect(stack=STACK, region=SA).locator.describe() is None
 
 
 def test_a_region_that_has_no_lane_yet(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:

@@ -41,7 +41,7 @@ def url_source(connection: RegionalStack, port: int | None = None) -> Iterator[S
     url = connection.url()
     if port is not None:
         url = url.replace(urlsplit(url).netloc, f"127.0.0.1:{port}")
-    function_url = FunctionUrl(url, sign=connection.aws.signed_headers, signs_at_once=True)
+    function_url = FunctionUrl(url, sign=connection.session.aws.signed_headers, signs_at_once=True)
     source = UrlSource(function_url, HttpClient(direct=True))
     try:
         yield source

@@ -16,6 +16,7 @@ from tests.support.embedded_aws import REGION
 from ticketctl.aws.account import Aws
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
+from ticketctl.deployments.session import Session
 from ticketctl.embedded.engine import Engine
 from ticketctl.handler import handler
 from ticketctl.settings import resolve
@@ -85,9 +86,9 @@ def server(environ: dict[str, str], engine: Engine) -> Iterator[Server]:
     """One deployed stack for the module, whose counters are sound, frozen, exhausted and damaged."""
     assert engine.port
     settings = resolve({"local": True, "timeout": 60, "stack": STACK}, environ)
-    with RegionalStack(settings, environ=environ) as connection:
-        table = connection.look_up().table
-        client = connection.aws.client("dynamodb")
+    with RegionalStack(Session(settings, environ=environ)) as connection:
+        table = connection.locator.look_up().table
+        client = connection.session.aws.client("dynamodb")
         for item in SEEDS:
             client.put_item(TableName=table, Item=item)
 
@@ -95,7 +96,7 @@ def server(environ: dict[str, str], engine: Engine) -> Iterator[Server]:
             found = client.scan(TableName=table, ConsistentRead=True)["Items"]
             return {item["partition"]["S"]: item for item in found}
 
-        yield Server(connection.url(), connection.aws, items)
+        yield Server(connection.url(), connection.session.aws, items)
 
 
 class Ask(NamedTuple):

@@ -216,7 +216,7 @@ def test_bad_header(connect: Connect, deployed: str) -> None:
 def ask(connection: RegionalStack, key: str) -> httpx.Response:
     """Mint two over HTTP, with the header as it stands."""
     url = connection.url() + "?count=2"
-    signed = connection.aws.signed_headers("POST", url, {}, b"", Deadline(60))
+    signed = connection.session.aws.signed_headers("POST", url, {}, b"", Deadline(60))
     return httpx.post(url, headers={**signed, "idempotency-key": key}, trust_env=False, timeout=60)
 
 

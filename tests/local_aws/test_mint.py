@@ -141,7 +141,7 @@ def test_count_out_of_range_spends_nothing(connect: Connect, deployed: str, via:
 def ask(connection: RegionalStack, method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
     """One signed request over HTTP."""
     url = connection.url().rstrip("/") + path
-    signed = connection.aws.signed_headers(method, url, headers or {}, b"", Deadline(60))
+    signed = connection.session.aws.signed_headers(method, url, headers or {}, b"", Deadline(60))
     return httpx.request(method, url, headers=signed, trust_env=False, timeout=60)
 
 

@@ -22,6 +22,7 @@ from ticketctl.aws.dynamodb import sdk_sender
 from ticketctl.counters.table import Counters
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
+from ticketctl.deployments.session import Session
 from ticketctl.embedded.engine import Engine
 from ticketctl.errors import (
     CounterExhaustedError,
@@ -59,8 +60,8 @@ def deployed(environ: dict[str, str], engine: Engine) -> Iterator[Deployed]:
     """One table for the module; each run has counters of its own in it."""
     assert engine.port
     options = resolve({"local": True, "timeout": 60, "stack": "properties"}, environ)
-    with RegionalStack(options, environ=environ) as connection:
-        yield Deployed(connection.aws.client("dynamodb", retries=0), connection.look_up().table)
+    with RegionalStack(Session(options, environ=environ)) as connection:
+        yield Deployed(connection.session.aws.client("dynamodb", retries=0), connection.locator.look_up().table)
 
 
 class Faulty:

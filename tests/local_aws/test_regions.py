@@ -512,7 +512,7 @@ def test_a_second_sequence_is_not_begun(ticketctl: Ticketctl, connect: Connect, 
         refused = ticketctl(*command, *named(EU), *where)
         assert (refused.returncode, refused.stdout) == (5, ""), command
         assert refused.stderr.splitlines()[-1] == f"hint: ticketctl deploy --stack {new_stack} --region {EU} --local"
-    assert connect(stack=new_stack, region=EU).describe() is None
+    assert connect(stack=new_stack, region=EU).locator.describe() is None
 
 
 def test_several_regions_are_never_deployed_by_themselves(
@@ -520,6 +520,6 @@ def test_several_regions_are_never_deployed_by_themselves(
 ) -> None:
     """If no named region has the stack, next deploys none of them and is exit 5."""
     refused = ticketctl("next", *named(US, EU), "--local", "--stack", new_stack)
-    assert [connect(stack=new_stack, region=region).describe() for region in (US, EU)] == [None, None]
+    assert [connect(stack=new_stack, region=region).locator.describe() for region in (US, EU)] == [None, None]
     hint = f"hint: ticketctl deploy --stack {new_stack} --region {US} --region {EU} --local"
     assert (refused.returncode, refused.stdout, refused.stderr.splitlines()[-1]) == (5, "", hint)

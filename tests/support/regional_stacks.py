@@ -11,7 +11,9 @@ from tests.support.embedded_aws import Connect
 from tests.support.minting import take
 from ticketctl.aws.account import Aws
 from ticketctl.deployments.cache import StackCache, key_of
+from ticketctl.deployments.locator import template_body
 from ticketctl.deployments.regional_stack import RegionalStack
+from ticketctl.deployments.session import Session
 from ticketctl.embedded.engine import HOST, reachable_url
 from ticketctl.settings import resolve
 
@@ -33,14 +35,14 @@ def own_home(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
 
 def deploy_alone(connection: RegionalStack, parameters: Mapping[str, str] | None = None) -> None:
     """Deploy the stack in one region, as it is, by CloudFormation alone: without a look at other regions."""
-    stacks, name = connection.cloudformation(), connection.settings.stack
-    stacks.execute(stacks.plan(name, connection.template(), parameters or {}))
+    stacks, name = connection.session.cloudformation(), connection.settings.stack
+    stacks.execute(stacks.plan(name, template_body(connection.settings), parameters or {}))
 
 
 def send_to(environ: dict[str, str], region: str, port: int) -> None:
     """Remember another port as the address of a region's function."""
-    with RegionalStack(resolve({"region": region}, environ), environ=environ) as connection:
-        known = connection.look_up()
+    with RegionalStack(Session(resolve({"region": region}, environ), environ=environ)) as connection:
+        known = connection.locator.look_up()
     key = key_of(stack=known.stack, region=region, local=True, endpoint=None, profile=None, environ=environ)
     address = reachable_url(known.url, f"http://{HOST}:{port}")
     StackCache(Path(environ["TICKETCTL_HOME"]) / "stacks.json").put(key, replace(known, url=address))

@@ -255,8 +255,7 @@ class UrlMinter:
 
     def __init__(self, stack: RegionalStack) -> None:
         self._stack = stack
-        self._source: AsyncUrlSource | None = None
-        self._looks = 0
+        self._source: tuple[AsyncUrlSource, int] | None = None
         self._opened = AsyncExitStack()
         self._finding = asyncio.Lock()
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="ticketctl")
@@ -274,15 +273,15 @@ class UrlMinter:
 
     async def _attempt(self, request: MintRequest, deadline: Deadline) -> Block:
         """Take tickets in one attempt, as ``RegionalStack.attempt`` does."""
-        source, looks = await self._find(deadline)
+        source, generation = await self._find(deadline)
         try:
             block = await source.mint(request, deadline)
         except TicketctlError as error:
-            if not await self._refreshed(error, looks, deadline):
+            if not await self._refreshed(error, generation, deadline):
                 raise
-            source, looks = await self._find(deadline)
+            source, generation = await self._find(deadline)
             block = await source.mint(request, deadline)
-        self._stack.answered = looks
+        self._stack.locator.mark_working(generation)
         return replace(block, region=self._stack.named_region)
 
     async def close(self) -> None:
@@ -292,21 +291,20 @@ class UrlMinter:
         self._stack.close()
 
     async def _find(self, deadline: Deadline) -> tuple[AsyncUrlSource, int]:
-        """The source, and how many times the stack had been looked up when the source was opened."""
+        """The source, and the generation of the stack that it was opened with."""
         async with self._finding:
-            if self._source is None or self._looks != self._stack.looks:
+            if self._source is None or self._source[1] != self._stack.locator.generation:
                 self._source = await self._in_thread(self._open, deadline)
-                self._opened.push_async_callback(self._source.close)
-                self._looks = self._stack.looks
-            return self._source, self._looks
+                self._opened.push_async_callback(self._source[0].close)
+            return self._source
 
-    def _open(self, deadline: Deadline) -> AsyncUrlSource:
-        url = self._stack.function_url(deadline)
-        return AsyncUrlSource(url, self._threads, direct=self._stack.settings.local)
+    def _open(self, deadline: Deadline) -> tuple[AsyncUrlSource, int]:
+        url, generation = self._stack.function_url(deadline)
+        return AsyncUrlSource(url, self._threads, direct=self._stack.settings.local), generation
 
-    async def _refreshed(self, error: TicketctlError, looks: int, deadline: Deadline) -> bool:
+    async def _refreshed(self, error: TicketctlError, generation: int, deadline: Deadline) -> bool:
         async with self._finding:
-            return await self._in_thread(self._stack.refreshed, error, looks, deadline)
+            return await self._in_thread(self._stack.locator.refresh_after, error, generation, deadline)
 
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)

@@ -13,6 +13,7 @@ from ticketctl.client.lease import Lease
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions, connect_seconds, resolve_settings
+from ticketctl.deployments.session import Session
 from ticketctl.errors import UsageError
 from ticketctl.minting.source import check_typed_key, new_retry_key
 from ticketctl.models import Block, MintRequest
@@ -167,8 +168,8 @@ def open_regions(settings: Settings, environ: Mapping[str, str], table: str | No
     if table is not None:
         settings = settings.in_region(settings.require_region())
     connect = connect_seconds(settings)
-    home = RegionalStack(settings, environ=environ, connect=connect, report=_log.info, table=table)
-    return Regions(home, environ=environ, note=_log.info, warn=_log.warning)
+    session = Session(settings, environ=environ, connect=connect, report=_log.info)
+    return Regions(RegionalStack(session, table=table), environ=environ, note=_log.info, warn=_log.warning)
 
 
 def resolve_client_settings(given: ClientSettings, environ: Mapping[str, str]) -> tuple[str | None, Settings]:

@@ -172,7 +172,7 @@ def _members_of_stack(run: Run) -> "Sequence[Member]":
     members = run.regions.members()
     if any(not member.retired for member in _named(run, members)):
         return members
-    run.home.look_up()  # deploys into the embedded AWS, or raises an error that says what is missing
+    run.home.locator.look_up()  # deploys into the embedded AWS, or says what is missing
     return run.regions.members()
 
 

@@ -31,8 +31,8 @@ def up(run: Run) -> None:
         ticketctl local up
         ticketctl local up --stack orders --json
     """
-    run.home.look_up()
-    engine = run.home.local.ensure()
+    run.home.locator.look_up()
+    engine = run.home.session.local.ensure()
     document = {"endpoint_url": engine.endpoint_url, "pid": engine.pid, "port": engine.port}
     run.output.show(Result(document, [[engine.endpoint_url]]))
 
@@ -44,7 +44,7 @@ def down(run: Run) -> None:
         ticketctl local down
         ticketctl local down --json
     """
-    local = run.home.local
+    local = run.home.session.local
     stopped = local.stop()
     if stopped and not local.state.exists():
         raise LocalEngineError(f"stopped, but {local.state} was removed while the engine ran: its counters are lost")
@@ -59,7 +59,7 @@ def status(run: Run) -> None:
         ticketctl local status
         ticketctl local status --json
     """
-    local = run.home.local
+    local = run.home.session.local
     engine = local.running()
     document = {
         "running": engine is not None,
@@ -80,7 +80,7 @@ def env(run: Run) -> None:
         ticketctl local env --region eu-central-1
     """
     region = run.settings.require_region()
-    variables = run.home.local.ensure().variables(region)
+    variables = run.home.session.local.ensure().variables(region)
     run.output.show(Result(variables, [[f"export {name}={value}"] for name, value in variables.items()]))
 
 
@@ -96,8 +96,8 @@ def logs(
         ticketctl local logs
         ticketctl local logs --follow
     """
-    run.home.local.prepare()
-    path = run.home.local.log
+    run.home.session.local.prepare()
+    path = run.home.session.local.log
     path.touch(mode=0o600)
     with path.open(encoding="utf-8", errors="replace") as file:
         while True:
@@ -119,7 +119,7 @@ def reset(run: Run, yes: Yes = False) -> None:
     from ticketctl.deployments.regions import forget_embedded
 
     run.confirm("Delete every stack and counter of the embedded AWS?", yes=yes)
-    run.home.local.reset()
+    run.home.session.local.reset()
     forget_embedded(os.environ)
     run.output.note("the embedded AWS is empty")
     run.output.show(Result({"reset": True}))

@@ -284,6 +284,7 @@ def _run(flags: Mapping[str, Any]) -> Run:
     # Imported here because help and completion do not need it.
     from ticketctl.deployments.regional_stack import RegionalStack
     from ticketctl.deployments.regions import Regions, connect_seconds, resolve_settings
+    from ticketctl.deployments.session import Session
 
     output = Output(
         stdout=standard_output(),
@@ -298,7 +299,8 @@ def _run(flags: Mapping[str, Any]) -> Run:
         value = getattr(settings, name)
         output.detail(f"{name.replace('_', '-')}: {' '.join(value) if name == 'regions' else value} (from {origin})")
     connect = connect_seconds(settings)
-    home = RegionalStack(settings, environ=os.environ, connect=connect, report=output.note, note=output.detail)
+    session = Session(settings, environ=os.environ, connect=connect, report=output.note, note=output.detail)
+    home = RegionalStack(session)
     spread = bool(flags.get("spread"))
     regions = Regions(home, environ=os.environ, spread=spread, note=output.detail, warn=output.warn)
     return Run(flags, settings, home, regions, output)

@@ -30,7 +30,7 @@ def regions(run: Run) -> None:
     also = () if run.named_regions else run.regions.elsewhere()
     members = run.regions.members(also=also, tolerant=True)
     if not members:
-        run.home.look_up()  # raises an error that says what is missing
+        run.home.locator.look_up()  # raises an error that says what is missing
     found = survey(members, run.output.warn)
     entries = [entry for lanes in found.entries.values() for entry in lanes]
     entries.sort(key=lambda entry: (entry.counter or "", entry.lane.increment, entry.lane.residue))

@@ -239,7 +239,7 @@ def _parameters(run: Run) -> dict[str, str]:
 def _show_counters(run: Run, stack: "RegionalStack") -> None:
     run.output.note(f"the counters of {run.describe_regions([stack.region])}:")
     try:
-        for counter in stack.counters_of(run.settings.stack).all(run.output.warn):
+        for counter in stack.session.counters(run.settings.stack).all(run.output.warn):
             run.output.note("  " + "\t".join(counter_row(counter)))
     except TicketctlError as error:  # a user who may delete the stack may not be allowed to read its table
         run.output.note(f"  cannot be read: {error.message}")

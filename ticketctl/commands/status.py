@@ -94,7 +94,7 @@ def url(run: Run) -> None:
         ticketctl url
         ticketctl url --region eu-central-1 --json
     """
-    outcomes = run.regions.each(lambda stack: (stack.look_up(), stack.url()))
+    outcomes = run.regions.each(lambda stack: (stack.locator.look_up(), stack.url()))
     for outputs, address in succeeded(outcomes).values():
         document = {"url": address, "auth": outputs.auth, "stack": outputs.stack, "region": outputs.region}
         run.output.show(Result(document, [[address]]))

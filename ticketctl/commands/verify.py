@@ -90,11 +90,12 @@ def _worker(run: Run, opened: ExitStack, name: str, region: str, via: str) -> Ca
     """Return a function that mints once, with its own connections."""
     from ticketctl.deployments.regional_stack import RegionalStack
     from ticketctl.deployments.regions import Regions
+    from ticketctl.deployments.session import Session
     from ticketctl.minting.source import new_retry_key
 
     settings = dataclasses.replace(run.settings.in_region(region), via=via, url=None)
-    stack = opened.enter_context(RegionalStack(settings, environ=os.environ))
-    stack.outputs()
+    stack = opened.enter_context(RegionalStack(Session(settings, environ=os.environ)))
+    stack.locator.locate()
     regions = Regions(stack, environ=os.environ)
 
     def mint() -> int:

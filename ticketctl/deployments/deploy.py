@@ -8,6 +8,7 @@ from functools import partial
 from ticketctl.aws.cloudformation import CloudFormation, Plan, Stack, outputs_of
 from ticketctl.counters.sequence import DEFAULT, Member, Survey, arrange, require_names_free, survey
 from ticketctl.deployments.dialog import Dialog, Tell, interruptible
+from ticketctl.deployments.locator import template_body
 from ticketctl.deployments.outcomes import Outcomes, failures, raise_first_failure, succeeded
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
@@ -46,7 +47,7 @@ def deploy(
     With ``--local`` no lock is held while the user is asked whether to let anyone mint.
     """
     with ExitStack() as held:
-        held.enter_context(regions.home.exclusively())
+        held.enter_context(regions.home.session.exclusively())
         shared = sharing(regions, parameters)
         if shared.begins and regions.unread:
             name, unread = regions.home.settings.stack, ", ".join(regions.unread)
@@ -55,7 +56,7 @@ def deploy(
         if opens_to_anyone and not all(planned.is_public for planned in succeeded(plans).values()):
             held.close()
             _confirm_public(dialog, succeeded(plans).values())
-            held.enter_context(regions.home.exclusively())
+            held.enter_context(regions.home.session.exclusively())
         with dialog.progress(regions.names) as tell, interruptible("deployment", "ticketctl deploy"):
             plans = _execute_all(regions, plans, tell)
     if not (executed := succeeded(plans)):
@@ -72,7 +73,7 @@ def preview(regions: Regions, parameters: Mapping[str, str], report: Callable[[s
     shared = sharing(regions, parameters)
 
     def look(stack: RegionalStack) -> Plan:
-        stacks = stack.cloudformation(report=report)
+        stacks = stack.session.cloudformation(report=report)
         existing = stacks.find_ours(stack.settings.stack)
         plan = _plan(stack, stacks, existing, parameters, shared=bool(shared.names)).plan
         if plan.changes:
@@ -87,7 +88,7 @@ def _plan_all(regions: Regions, parameters: Mapping[str, str], dialog: Dialog, *
     with dialog.progress(regions.names) as tell:
 
         def plan(stack: RegionalStack) -> Planned:
-            stacks = stack.cloudformation(report=partial(tell, stack.region))
+            stacks = stack.session.cloudformation(report=partial(tell, stack.region))
             existing = stacks.prepare(stack.settings.stack)
             planned = _plan(stack, stacks, existing, parameters, shared=shared)
             for change in planned.plan.changes:
@@ -111,7 +112,7 @@ def _plan(
     """
     is_new = existing is None or existing.is_empty
     offset = {"Offset": "0"} if shared and is_new else {}
-    plan = stacks.plan_from(existing, stack.settings.stack, stack.template(), {**parameters, **offset})
+    plan = stacks.plan_from(existing, stack.settings.stack, template_body(stack.settings), {**parameters, **offset})
     if plan.endangers_table:
         stacks.discard(plan)
         dangers = "; ".join(map(str, plan.endangers_table))
@@ -163,9 +164,9 @@ def _deployed(
 
     def look(stack: RegionalStack) -> Deployed:
         if outputs := known.get(stack.region):
-            stack.remember(outputs)
+            stack.locator.remember(outputs)
         else:
-            outputs = stack.look_up()
+            outputs = stack.locator.look_up()
         return Deployed(outputs, stack.url(), changed=bool(plans[stack.region].plan.changes))
 
     return raise_first_failure(regions.each(look, plans))

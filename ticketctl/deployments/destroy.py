@@ -36,7 +36,7 @@ def plan(regions: Regions, *, delete_tickets: bool) -> Outcomes[Removal]:
 
     def look(region: RegionalStack) -> Removal:
         name = region.settings.stack
-        stack, has_table = region.cloudformation().find_ours(name), _tables(region).exists(name)
+        stack, has_table = region.session.cloudformation().find_ours(name), _tables(region).exists(name)
         return Removal(stack, has_table, deletes_table=has_table and delete_tickets)
 
     return regions.each(look)
@@ -51,14 +51,14 @@ def destroy(regions: Regions, removals: Mapping[str, Removal], dialog: Dialog) -
         def delete(region: RegionalStack) -> Removal:
             removal = removals[region.region]
             if removal.stack is not None:
-                region.cloudformation(report=partial(tell, region.region)).delete(removal.stack)
-                region.forget()
+                region.session.cloudformation(report=partial(tell, region.region)).delete(removal.stack)
+                region.locator.forget()
             if removal.deletes_table:
                 withdraw_offers(members, region.region)
                 _tables(region).delete(region.settings.stack)
             return removal
 
-        with regions.home.exclusively(), interruptible("deletion", "ticketctl destroy"):
+        with regions.home.session.exclusively(), interruptible("deletion", "ticketctl destroy"):
             outcomes = regions.each(delete, removals)
     if gone := succeeded(outcomes):
         regions.remember([region for region in regions.before() if region not in gone])
@@ -68,4 +68,4 @@ def destroy(regions: Regions, removals: Mapping[str, Removal], dialog: Dialog) -
 def _tables(region: RegionalStack) -> "Tables":
     from ticketctl.aws.tables import Tables
 
-    return Tables(region.aws.client("dynamodb"), profile=region.settings.profile)
+    return Tables(region.session.aws.client("dynamodb"), profile=region.settings.profile)

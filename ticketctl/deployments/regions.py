@@ -78,7 +78,7 @@ class Regions:
 
     def look_up(self) -> None:
         """Ask CloudFormation again where the stack is, in every region that answers."""
-        self.each(lambda stack: stack.look_up())
+        self.each(lambda stack: stack.locator.look_up())
 
     def max_block(self, deadline: Deadline) -> int:
         """The most tickets that one mint can take in every region that can tell."""
@@ -94,7 +94,7 @@ class Regions:
         names = self.names if regions is None else regions
         connections = {name: self.at(name) for name in names}
         if len(connections) > 1:
-            self.home.aws.regions()  # create what the threads share before they start
+            self.home.session.aws.regions()  # create what the threads share before they start
         return side_by_side(connections, call)
 
     def members(
@@ -126,12 +126,12 @@ class Regions:
         from ticketctl.counters.handover import read_holding
         from ticketctl.counters.sequence import Member
 
-        table = stack.counters_of(stack.settings.stack)
+        table = stack.session.counters(stack.settings.stack)
         try:
             default = read_holding(table, stack.region)
         except NotDeployedError:
             return None
-        outputs = known.get(stack.region) or stack.describe()
+        outputs = known.get(stack.region) or stack.locator.describe()
         if outputs is None:
             return Member(table, retired=True), default.regions if default else frozenset()
         start = Lane(outputs.offset, outputs.increment) if outputs.offset else None
@@ -141,12 +141,12 @@ class Regions:
         """The account, from the first region that can be reached."""
         for name in self.names[:-1]:
             with suppress(NotMintedError):  # the next region knows the account as well
-                return self.at(name).aws.account()
-        return self.at(self.names[-1]).aws.account()
+                return self.at(name).session.aws.account()
+        return self.at(self.names[-1]).session.aws.account()
 
     def elsewhere(self) -> Sequence[str]:
         """All other regions of the account that have a table with the stack's name."""
-        there, unknown = tables_elsewhere(self.home.aws, self.home.settings.stack)
+        there, unknown = tables_elsewhere(self.home.session.aws, self.home.settings.stack)
         self.unread |= {name: UnreachableError(f"DynamoDB in {name} cannot be asked") for name in unknown}
         return there
 

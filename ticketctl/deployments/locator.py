@@ -1,0 +1,196 @@
+"""Finding a stack: what is remembered of it, what CloudFormation says, and when it is looked up again."""
+
+import threading
+from dataclasses import dataclass
+
+from ticketctl.aws.tables import tables_elsewhere
+from ticketctl.deadline import Deadline, call_within
+from ticketctl.deployments.cache import StackCache, cache_path, key_of
+from ticketctl.deployments.session import Session
+from ticketctl.errors import (
+    AccessError,
+    NoRegionError,
+    NotDeployedError,
+    TicketctlError,
+    UnknownCounterError,
+    UnreachableError,
+)
+from ticketctl.models import StackOutputs
+from ticketctl.settings import Settings
+
+_SIGNS_OF_A_STALE_STACK = (AccessError, NotDeployedError, UnreachableError)
+
+
+@dataclass(frozen=True)
+class Located:
+    """A stack that was found.
+
+    Its ``generation`` rises with each look-up: what was opened with an older one may be stale. ``is_confirmed``:
+    CloudFormation described the stack to this process; otherwise it is from the cache.
+    """
+
+    outputs: StackOutputs
+    generation: int
+    is_confirmed: bool
+
+
+class Locator:
+    """Finds the stack of a session in its region. Threads may share it: one of them looks up for all."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._settings = session.settings
+        self._cache = StackCache(cache_path("stacks.json", session.environ, session.note), session.note)
+        self._lock = threading.RLock()
+        self._known: StackOutputs | None = None
+        self._is_confirmed = False
+        self._was_asked = False
+        """Whether this process has asked CloudFormation, with or without an answer."""
+        self._generation = 0
+        self._working_generation = -1
+
+    @property
+    def generation(self) -> int:
+        """The generation of what is known of the stack; see ``Located``."""
+        return self._generation
+
+    def locate(self, deadline: Deadline | None = None) -> Located:
+        """The deployed stack, from the cache or else from CloudFormation."""
+        with self._lock:
+            if self._known is None:
+                self._known = self._cache.get(self._key)
+            known = self._known or self.look_up(deadline)
+            return Located(known, self._generation, self._is_confirmed)
+
+    def confirm(self) -> StackOutputs:
+        """The deployed stack as CloudFormation has described it to this process."""
+        with self._lock:
+            located = self.locate()
+            return located.outputs if located.is_confirmed else self.look_up()
+
+    def look_up(self, deadline: Deadline | None = None) -> StackOutputs:
+        """The deployed stack as CloudFormation describes it now; with ``--local`` it is deployed if it is not."""
+        with self._lock:
+            if self._settings.local:
+                self._session.follow_engine()
+            self._generation += 1
+            self._was_asked = True
+            found = self.describe(deadline) or (self._deploy_locally() if self._settings.local else None)
+            self._keep(found)
+            if found is None:
+                raise NotDeployedError(
+                    f"the stack {self._settings.stack} is not deployed in {self._account()}/{self._region}",
+                    hint="ticketctl deploy",
+                )
+            return found
+
+    def describe(self, deadline: Deadline | None = None) -> StackOutputs | None:
+        """The deployed stack as CloudFormation describes it now, ``None`` if there is none; nothing is remembered.
+
+        Without a ``deadline`` each request has the setting ``timeout``.
+        """
+        if deadline is None or self._settings.local:
+            return self._described(self._settings.timeout, retries=1)
+        left = deadline.left()
+        try:
+            return call_within(deadline, lambda: self._described(left, retries=0))
+        except TimeoutError as error:
+            raise UnreachableError(f"CloudFormation did not answer: {error}", hint="try again") from error
+
+    def _described(self, timeout: float, *, retries: int) -> StackOutputs | None:
+        from ticketctl.aws.cloudformation import outputs_of
+
+        stack = self._session.cloudformation(timeout=timeout, retries=retries).find_ours(self._settings.stack)
+        return None if stack is None or not stack.outputs else outputs_of(stack, self._region)
+
+    def remember(self, outputs: StackOutputs) -> None:
+        """Use a stack that CloudFormation has just described, without another look-up."""
+        with self._lock:
+            self._generation += 1
+            self._was_asked = True
+            self._keep(outputs)
+
+    def forget(self) -> None:
+        """Forget the stack, here and in the cache."""
+        with self._lock:
+            self._generation += 1
+            self._keep(None)
+
+    def mark_working(self, generation: int) -> None:
+        """Remember that the stack of that generation answered: if it fails later, it may have been replaced.
+
+        Takes no lock, so that an event loop does not wait for a look-up.
+        """
+        self._working_generation = generation
+
+    def refresh_after(self, error: TicketctlError, generation: int, deadline: Deadline) -> bool:
+        """Look up a stack that may be stale after ``error``; return True if a retry may help.
+
+        ``generation`` is that of the stack that failed. If CloudFormation cannot be asked, ``error`` stays the answer.
+        """
+        has_no_counter = isinstance(error, UnknownCounterError) and self._settings.via == "dynamodb"
+        if self._settings.url or not (has_no_counter or isinstance(error, _SIGNS_OF_A_STALE_STACK)):
+            return False
+        with self._lock, self._session.starting(deadline):
+            if self._generation != generation:
+                return True
+            if self._settings.local and self._session.follow_engine():
+                self._generation += 1
+                return True
+            if self._was_asked and self._working_generation != generation:  # it never worked: to ask again is no help
+                return False
+            before = self._known
+            try:
+                after = self.look_up(deadline)
+            except NotDeployedError:
+                raise
+            except TicketctlError:
+                return False
+            return after != before or has_no_counter
+
+    def _keep(self, outputs: StackOutputs | None) -> None:
+        self._known, self._is_confirmed = outputs, outputs is not None
+        self._cache.put(self._key, outputs)
+
+    def _deploy_locally(self) -> StackOutputs | None:
+        """Deploy the stack with its defaults, unless another region has its sequence: its tickets would be repeated."""
+        name = self._settings.stack
+        with self._session.local.exclusively():
+            if found := self.describe():
+                return found
+            if not self._session.is_only_region or any(tables_elsewhere(self._session.aws, name)):
+                return None
+            self._session.report(f"deploying {name} into the embedded AWS ({self._region})")
+            stacks = self._session.cloudformation()
+            stacks.prepare(name)
+            stacks.execute(stacks.plan(name, template_body(self._settings), {}))
+            return self.describe()
+
+    def _account(self) -> str:
+        try:
+            return self._session.aws.account()
+        except (AccessError, NoRegionError):
+            return "this account"
+
+    @property
+    def _region(self) -> str:
+        return self._settings.require_region()
+
+    @property
+    def _key(self) -> str:
+        return key_of(
+            stack=self._settings.stack,
+            region=self._region,
+            local=self._settings.local,
+            endpoint=self._settings.endpoint_url,
+            profile=self._settings.profile,
+            environ=self._session.environ,
+        )
+
+
+def template_body(settings: Settings) -> str:
+    """The template of the stack as it is sent to CloudFormation."""
+    from ticketctl.aws.template import as_body, for_embedded, load
+
+    document = load(settings.stack)
+    return as_body(for_embedded(document, settings.require_region()) if settings.local else document)
