@@ -271,8 +271,7 @@ def test_no_passwords(as_json: bool) -> None:
     streams.output.note(text)
     streams.output.warn(text)
     streams.output.detail(text)
-    streams.output.trace(text)
-    streams.output.error(PartialError(text, hint=f"ticketctl next --url {text}"))
+    streams.output.error(PartialError(text, hint=f"ticketctl next --url {text}"), traceback=text)
     shown = "https://***@tickets.example/path?q=a@b (proxies: http://***@proxy:8080)"
     assert without_userinfo(text) == shown
     assert (streams.written[1].count(shown), "sec" in streams.written[1]) == (5 if as_json else 6, False)

@@ -149,11 +149,12 @@ def _prints_through(output: Output) -> Iterator[None]:
 
 
 def _report(error: TicketctlError, output: Output, *, debug: bool) -> int:
+    trace = ""
     if debug:
         import traceback
 
-        output.trace(traceback.format_exc())
-    output.error(error)
+        trace = traceback.format_exc()
+    output.error(error, traceback=trace)
     return error.exit_code
 
 

@@ -227,7 +227,7 @@ class Output:
         self._bar: Progress | None = None
 
     @property
-    def on_terminal(self) -> bool:
+    def _on_terminal(self) -> bool:
         """Whether stdout is a terminal."""
         return self._stdout.isatty()
 
@@ -304,14 +304,12 @@ class Output:
         self._stderr.write(printable(question, keep="\n"))
         self._stderr.flush()
 
-    def error(self, error: TicketctlError) -> None:
-        """Report an error on stderr."""
+    def error(self, error: TicketctlError, *, traceback: str = "") -> None:
+        """Report an error on stderr, after its traceback if there is one."""
+        if traceback:
+            self._say(printable(without_userinfo(traceback.rstrip()), keep="\n\t"))
         if text := self._format.error(error):
             self._say(text)
-
-    def trace(self, traceback: str) -> None:
-        """Write a traceback to stderr."""
-        self._say(printable(without_userinfo(traceback.rstrip()), keep="\n\t"))
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Advance]:
@@ -376,7 +374,7 @@ class Output:
     @contextmanager
     def _bar_aside(self) -> Iterator[None]:
         """Hide the bar while results are written to the same terminal."""
-        if self._bar is None or not self.on_terminal:
+        if self._bar is None or not self._on_terminal:
             yield
             return
         self._bar.stop()
