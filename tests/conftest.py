@@ -25,7 +25,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No credentials, no region, no proxy; the folder where the AWS configuration would be."""
+    """No credentials, no region, no proxy, and an empty home folder, where AWS tools look for their configuration."""
     for name in os.environ:
         if name.startswith(("AWS_", "TICKETCTL_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

@@ -311,12 +311,12 @@ def test_many_open_files() -> None:
 
 
 def test_a_refused_connection(http: HttpClient, dead_url: str) -> None:
-    """Where nobody listens nothing is sent."""
+    """If nobody listens, nothing is sent."""
     assert not failure(http, dead_url).sent
 
 
 def test_an_unknown_host(http: HttpClient) -> None:
-    """Where a name has no address nothing is sent."""
+    """If a name has no address, nothing is sent."""
     error = failure(http, "http://tickets.invalid/")
     assert (error.sent, type(error)) == (False, TransportError)
 

@@ -155,7 +155,7 @@ def test_handler_exists(template: dict[str, Any]) -> None:
 
 
 def test_reserved_concurrency(template: dict[str, Any]) -> None:
-    """Concurrency is reserved only where a number is given."""
+    """Concurrency is reserved only if a number is given."""
     _, function = only(template, "AWS::Lambda::Function")
     assert function["Properties"]["ReservedConcurrentExecutions"] == {
         "Fn::If": ["ReservesConcurrency", {"Ref": "ReservedConcurrency"}, {"Ref": "AWS::NoValue"}]
@@ -189,7 +189,7 @@ def test_url(template: dict[str, Any]) -> None:
 
 
 def test_public_access(template: dict[str, Any]) -> None:
-    """Both permissions that anyone needs to call the URL exist only where the deployment is public."""
+    """The two permissions that everybody needs to call the URL exist only if the deployment is public."""
     function, _ = only(template, "AWS::Lambda::Function")
     arn = {"Fn::GetAtt": [function, "Arn"]}
     permissions = resources(template, "AWS::Lambda::Permission")

@@ -1,4 +1,4 @@
-"""``aws``: clients, signatures, and AWS's errors in our words. Every client is botocore's own."""
+"""``aws``: clients, signatures, and AWS's errors as errors of ticketctl. Every client is a real botocore client."""
 
 import hashlib
 import hmac
@@ -334,7 +334,7 @@ def test_expired_sso(error: Exception) -> None:
     ids=repr,
 )
 def test_no_answer(error: Exception, spends: bool, kind: type[TicketctlError]) -> None:
-    """Only what says that nothing was sent counts as not minted, where a ticket could have been spent."""
+    """Only an error that proves that nothing was sent counts as not minted, if a ticket could have been spent."""
     assert type(in_our_words(error, spends=spends)) is kind
 
 
@@ -344,7 +344,7 @@ def test_wrong_region() -> None:
 
 
 def test_our_errors_pass() -> None:
-    """An error of ours goes through as it is."""
+    """An error of ticketctl is not changed."""
     ours = NotDeployedError("gone")
     assert in_our_words(ours) is ours
 
@@ -360,7 +360,7 @@ def test_connection_refused(dead_url: str) -> None:
 
 
 def test_captive_portal(aws: Aws, server: Server) -> None:
-    """A page in the place of AWS's answer is no answer, and no bug of ours."""
+    """A web page instead of AWS's answer is no answer, and not a bug in ticketctl."""
     server.answers = [Answer(200, "text/html", b"<html><p>Sign in to the Wi-Fi</html>")]
     with pytest.raises(UnreachableError, match="sts in us-east-1 did not answer: "):
         aws.account()

@@ -184,21 +184,21 @@ def test_in_progress(status: str, in_progress: bool) -> None:
 
 @pytest.mark.parametrize("status", ["CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"])
 def test_ready(script: CloudFormationScript, status: str) -> None:
-    """A stack that lives is ready as it is."""
+    """A deployed stack needs no preparation."""
     script.describe(status)
     stack = script.stacks.prepare("Tickets")
     assert (stack and stack.status, script.said, script.slept) == (status, [], [])
 
 
 def test_ready_where_there_is_none(script: CloudFormationScript) -> None:
-    """Where there is no stack there is nothing to clear away."""
+    """If there is no stack, nothing is deleted."""
     script.describe()
     assert (script.stacks.prepare("Tickets"), script.said) == (None, [])
 
 
 @pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"])
 def test_never_lived(script: CloudFormationScript, status: str) -> None:
-    """A stack that never lived is deleted, and the reason of its failure is told first."""
+    """A stack that was never created is deleted, after the reason of its failure is reported."""
     history = [
         event(1, "CREATE_IN_PROGRESS"),
         event(2, "CREATE_FAILED", "CreateTicket", "no such runtime"),
@@ -220,7 +220,7 @@ def test_never_lived(script: CloudFormationScript, status: str) -> None:
 
 
 def test_never_executed(script: CloudFormationScript) -> None:
-    """A stack that only waits for a change set is left to whoever made it; another change set can be made on it."""
+    """A stack that has only a change set is not deleted, because another user made it; ticketctl can add another."""
     script.describe("REVIEW_IN_PROGRESS")
     stack = script.stacks.prepare("Tickets")
     assert stack is not None
@@ -245,14 +245,14 @@ def test_somebody_elses_stack(script: CloudFormationScript) -> None:
 
 
 def test_discard_spares_a_stack_that_lives(script: CloudFormationScript) -> None:
-    """The stack of a discarded plan stays where somebody else has brought it to life meanwhile."""
+    """Discarding a plan does not delete the new stack if another user has deployed it."""
     script.discarded(stack=False)
     script.describe("CREATE_IN_PROGRESS", by=ID)
     script.stacks.discard(Plan(CHANGE_SET, ID, is_new=True, changes=()))
 
 
 def test_delete_of_what_is_gone(script: CloudFormationScript) -> None:
-    """A stack that somebody else has deleted meanwhile is deleted; one that has changed is not touched."""
+    """Deleting a stack that is already deleted does nothing; a stack that has changed is not deleted."""
     stack = Stack(id=ID, name="Tickets", status="CREATE_COMPLETE", reason="", parameters={}, outputs={})
     script.events()
     script.describe(by=ID)
@@ -297,7 +297,7 @@ def test_cause_of_the_last_deployment(script: CloudFormationScript) -> None:
 
 
 def test_somebody_else_deploys(script: CloudFormationScript) -> None:
-    """A deployment of somebody else's is followed to its end."""
+    """If another user is deploying the stack, their deployment is followed to its end."""
     script.describe("UPDATE_IN_PROGRESS")
     script.events(event(1, "UPDATE_IN_PROGRESS"))
     script.describe("UPDATE_IN_PROGRESS", by=ID)
@@ -317,7 +317,7 @@ def test_somebody_else_deploys(script: CloudFormationScript) -> None:
 
 
 def test_somebody_else_deletes(script: CloudFormationScript) -> None:
-    """A deletion of somebody else's is followed to its end, after which there is no stack."""
+    """If another user is deleting the stack, the deletion is followed to its end; then there is no stack."""
     script.describe("DELETE_IN_PROGRESS")
     script.events(event(1, "DELETE_IN_PROGRESS"))
     script.describe("DELETE_COMPLETE", by=ID)
@@ -330,7 +330,7 @@ def test_somebody_else_deletes(script: CloudFormationScript) -> None:
 
 
 def test_plan_of_a_new_stack(script: CloudFormationScript) -> None:
-    """Where there is no stack the change set makes one, and waits until it has been worked out."""
+    """If there is no stack, the change set creates one; ``plan`` waits until the change set is ready."""
     script.describe()
     script.created("CREATE", given(AuthType="NONE"))
     script.change_set("CREATE_PENDING")

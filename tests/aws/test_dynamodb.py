@@ -265,7 +265,7 @@ def test_what_is_no_object(operation: str, answer: Answer) -> None:
 @pytest.mark.parametrize("via", ["plain", "sdk"])
 @pytest.mark.parametrize("item", [{}, {"Item": {}}, {"Item": {"partition": {"S": "é"}, "increment": {"N": "3"}}}])
 def test_a_failed_condition(via: str, operation: str, item: dict[str, Any]) -> None:
-    """A condition that does not hold gives the item that it met, ``None`` where there was none."""
+    """A condition that does not hold gives the current item, ``None`` if there is none."""
     refusal = then_closes(refuses(400, "ConditionalCheckFailedException", **item))
     with (
         dynamodb(repeat(refusal)) as server,
@@ -297,7 +297,7 @@ def test_a_wrong_checksum(operation: str, kind: type[TicketctlError], status: in
 @pytest.mark.parametrize("operation", REQUESTS)
 @pytest.mark.parametrize("via", ["plain", "sdk"])
 def test_a_refused_connection(via: str, operation: str) -> None:
-    """Where no connection can be made nothing was spent."""
+    """If no connection can be opened, nothing was spent."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with sending(f"http://127.0.0.1:{taken.getsockname()[1]}", via=via) as send:

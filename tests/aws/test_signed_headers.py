@@ -223,7 +223,7 @@ NOWHERE = "http://127.0.0.1:9"
     ids=lambda value: next(iter(value), "nothing") if isinstance(value, dict) else None,
 )
 def test_which_sender(tmp_path: Path, environ: dict[str, str], *, by_sdk: bool) -> None:
-    """The SDK is loaded where there is a profile or a special endpoint, and else it is not."""
+    """The SDK is loaded only if there is a profile or a special endpoint."""
     (tmp_path / "aws_shared_credentials_file").write_text(
         "[work]\naws_access_key_id = AKWORK\naws_secret_access_key = other\n", encoding="utf-8"
     )
@@ -244,7 +244,7 @@ def test_which_sender(tmp_path: Path, environ: dict[str, str], *, by_sdk: bool) 
 def test_where_the_configuration_sends(
     monkeypatch: pytest.MonkeyPatch, no_aws: Path, line: str, host: str, named_by: str
 ) -> None:
-    """The endpoint that the AWS configuration wants is the one that is asked, whoever has the keys."""
+    """The endpoint of the AWS configuration is used, no matter who has the keys."""
     keys = "aws_access_key_id = AKFILE\naws_secret_access_key = other\n" if named_by == "file" else ""
     (no_aws / "aws_config").write_text(f"[default]\n{keys}{line}\n", encoding="utf-8")
     if named_by == "file":

@@ -147,14 +147,14 @@ def test_hash_of_a_name(checkout: Path) -> None:
 
 
 def test_synth_without_cdk(checkout: Path, tmp_path: Path) -> None:
-    """Where the sources are the shipped template's, nothing is synthesized and the extra 'cdk' is not needed."""
+    """If the sources are those of the shipped template, nothing is synthesized and the extra 'cdk' is not needed."""
     run = synth("--stack", "orders", root=checkout, home=tmp_path)
     assert (run.returncode, run.stderr) == (0, "")
     assert json.loads(run.stdout) == template.for_stack(SHIPPED, "orders")
 
 
 def test_stale_without_cdk(checkout: Path, tmp_path: Path) -> None:
-    """Where the sources were edited the shipped template is not used, and without the extra 'cdk' that is an error."""
+    """If the sources were edited, the shipped template is not used; without the extra 'cdk' that is an error."""
     with (checkout / "lambda" / "create_ticket.py").open("a", encoding="utf-8") as file:
         file.write("# an edit\n")
     run = synth(root=checkout, home=tmp_path)

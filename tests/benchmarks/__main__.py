@@ -9,7 +9,7 @@ MODULES = ("handler", "commands", "library")
 
 
 def main(names: list[str]) -> int:
-    """Print the rows of the modules, of all where none is named; exit code 1 where a target is missed."""
+    """Print the rows of the named modules, or of all; exit code 1 if a target is missed."""
     if unknown := set(names) - set(MODULES):
         sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there is {', '.join(MODULES)}")
     print(line(HEADER), flush=True)  # noqa: T201 - the table is what this program is for

@@ -1,4 +1,4 @@
-"""The article's handler with its signature and its body mended, and nothing else: what ours is compared with."""
+"""The article's handler with only its signature and its body fixed: the handler that ours is compared with."""
 
 import json
 from typing import Any

@@ -30,7 +30,7 @@ class Cost:
 
 
 def run(command: Sequence[str], environ: Mapping[str, str], *, cwd: str | None = None) -> Cost:
-    """Run a command to its end, its output thrown away; raises where it fails."""
+    """Run a command to its end and discard its output; raise an error if it fails."""
     launch = [sys.executable, "-I", "-S", "-c", LAUNCHER, *command]
     done = subprocess.run(launch, env=dict(environ), cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -74,7 +74,7 @@ class Plan:
         return self.tickets / DAY / self.processes
 
     def block_at(self, rate: float) -> float:
-        """The tickets of a block, where each process asks for ``rate`` a second: see ``Lease``."""
+        """The tickets of a block if each process needs ``rate`` per second: see ``Lease``."""
         if self.block == 1:
             return 1
         return max(min(MIN_BLOCK, self.block), min(self.block, rate * LEASE_SECONDS))
@@ -151,7 +151,7 @@ class Item:
         self.asked: dict[int, int] = {}
 
     def write(self, now: float, tickets: int) -> Block | None:
-        """Take so many tickets in one write; ``None`` where it is throttled."""
+        """Take this many tickets in one write; ``None`` if it is throttled."""
         self.asked[int(now)] = self.asked.get(int(now), 0) + 1
         self._tokens = min(self._depth, self._tokens + (now - self._at) * self._rate)
         self._at = now
@@ -178,7 +178,7 @@ class World:
     _waiting: list[tuple[float, int, Task]] = field(default_factory=list)
 
     def clock(self) -> float:
-        """The time, for whoever takes a clock."""
+        """The time, for code that needs a clock."""
         return self.now
 
     def begin(self, task: Task, at: float) -> None:
@@ -422,7 +422,7 @@ def _dollars(amount: float) -> str:
 
 
 def _rounded(number: float) -> str:
-    """Three significant digits, in words where there are many."""
+    """Three significant digits; large numbers in words."""
     for unit, name in ((10**9, " billion"), (10**6, " million")):
         if number >= unit:
             return f"{number / unit:.3g}{name}"

@@ -1,4 +1,4 @@
-"""``aio``: the client and the lease with ``await`` do what their synchronous twins do."""
+"""``aio``: the asynchronous client and lease do what the synchronous ones do."""
 
 import asyncio
 import json
@@ -98,7 +98,7 @@ def test_tasks_share_a_lease() -> None:
 
 
 def test_a_cancelled_waiter_takes_nothing_from_the_others() -> None:
-    """The block that a cancelled task waited for comes all the same, and the others get all of it."""
+    """The block that a cancelled task waited for still arrives, and the other tasks get all of it."""
     mint = AsyncMint()
 
     async def main() -> list[int]:
@@ -138,7 +138,7 @@ def test_no_mint_ahead_after_an_error_that_is_no_outage(failure: Exception) -> N
 
 @pytest.mark.parametrize("failure", [NOT_MINTED, UNKNOWN], ids=repr)
 def test_outages(failure: Exception) -> None:
-    """An outage that the buffer outlasts goes unnoticed; a longer one raises its error, and then it goes on."""
+    """An outage that ends before the buffer is used up goes unnoticed; a longer one raises its error once."""
     mint = AsyncMint()
 
     async def main() -> None:
@@ -163,7 +163,7 @@ def test_outages(failure: Exception) -> None:
 
 
 def test_an_unknown_outcome_loses_no_number() -> None:
-    """The block is asked for under the same key again."""
+    """A retry has the same key."""
     mint = AsyncMint()
 
     async def main() -> None:
@@ -179,7 +179,7 @@ def test_an_unknown_outcome_loses_no_number() -> None:
 
 @pytest.mark.parametrize(("taken", "left"), [(0, 0), (1, 15), (3, 29), (17, 15)])
 def test_close_says_what_is_left(taken: int, left: int) -> None:
-    """It waits for a block under way, counts it, and says the same again; after it the lease raises."""
+    """``close`` waits for a mint in progress and counts it; later calls return the same; after it the lease raises."""
 
     async def main() -> None:
         async with leased(AsyncMint()) as lease:
@@ -192,7 +192,7 @@ def test_close_says_what_is_left(taken: int, left: int) -> None:
 
 
 def test_a_loop_ends_with_a_block_under_way() -> None:
-    """``asyncio.run`` neither waits for a mint ahead that hangs nor complains about it."""
+    """``asyncio.run`` neither waits for a background mint that hangs nor complains about it."""
     script = """if True:
         import asyncio
         from tests.support.async_lease import AsyncMint, leased, take
@@ -313,7 +313,7 @@ def connect(no_aws: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Co
 
 
 def test_what_minted_nothing_is_tried_again(connect: Connect, server: Server) -> None:
-    """Throttling and answers that are none are tried again under the same key."""
+    """Throttling and unusable answers are retried with the same key."""
     server.answers = [
         Answer(429, "text/plain", b""),
         None,
@@ -359,7 +359,7 @@ def test_closing_a_client_during_a_mint() -> None:
 
 
 def test_a_refusal_is_told_at_once(connect: Connect, server: Server) -> None:
-    """What is refused is not tried again."""
+    """A refusal is not retried."""
     server.answers = [Answer(404, "application/problem+json", b'{"code": "not_found", "detail": "why"}')]
 
     async def main() -> None:
@@ -414,7 +414,7 @@ def outcome(error: TicketctlError) -> tuple[object, ...]:
 )
 @pytest.mark.usefixtures("no_aws")
 def test_both_twins_say_the_same(answers: list[httpx.Response | Exception], signs_at_once: bool) -> None:
-    """The asynchronous source sends the same requests and comes to the same result, whatever is answered."""
+    """The asynchronous source sends the same requests and has the same result for every answer."""
 
     def function_url() -> FunctionUrl:
         return FunctionUrl("https://tickets.example", sign=sign, signs_at_once=signs_at_once)

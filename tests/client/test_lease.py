@@ -1,4 +1,4 @@
-"""``lease``: numbers at the speed of the interpreter, none of them twice, whatever fails meanwhile."""
+"""``lease``: fast numbers, none of them twice, whatever fails."""
 
 import signal
 import subprocess
@@ -47,7 +47,7 @@ def test_numbers_move_in_their_lane() -> None:
 
 
 def test_next_and_loops_draw_from_the_same_numbers() -> None:
-    """What one of them got comes in none of the others."""
+    """No two of them get the same number."""
     lease = leased(Mint())
     one, other = iter(lease), iter(lease)
     assert [next(lease), next(one), next(other), next(one), next(lease)] == [1, 2, 3, 4, 5]
@@ -92,7 +92,7 @@ def test_each_block_has_a_key_of_its_own() -> None:
 
 @pytest.mark.parametrize("failure", [NOT_MINTED, UNKNOWN], ids=repr)
 def test_an_outage_that_the_buffer_outlasts_goes_unnoticed(failure: Exception) -> None:
-    """Where a mint ahead fails, it is tried again while there are numbers, and the caller sees nothing."""
+    """If a background mint fails, it is retried while there are numbers, and the caller does not notice."""
     mint = Mint()
     lease = leased(mint, 16)
     take(lease, 2)
@@ -102,7 +102,7 @@ def test_an_outage_that_the_buffer_outlasts_goes_unnoticed(failure: Exception) -
 
 @pytest.mark.parametrize("failure", [NOT_MINTED, UNKNOWN], ids=repr)
 def test_a_longer_outage_raises_its_error(failure: Exception) -> None:
-    """When every number is used up the error comes out of next and of a loop; later calls try again."""
+    """When every number is used up, ``next`` and loops raise the error; later calls retry."""
     mint = Mint()
     lease = leased(mint, 16)
     take(lease, 2)
@@ -136,7 +136,7 @@ def test_no_mint_ahead_after_an_error_that_is_no_outage(failure: Exception) -> N
 
 @pytest.mark.parametrize("failure", [NOT_MINTED, *FINAL], ids=repr)
 def test_a_loop_goes_on_after_an_error(failure: Exception) -> None:
-    """The iterator that raised an error is not used up: the next call on it tries again."""
+    """The iterator that raised an error is not used up: its next call retries."""
     mint = Mint()
     mint.failures = [failure]
     numbers = iter(leased(mint, 16))
@@ -146,7 +146,7 @@ def test_a_loop_goes_on_after_an_error(failure: Exception) -> None:
 
 
 def test_an_unknown_outcome_loses_no_number() -> None:
-    """The block is asked for under the same key again, so what a lost answer carried comes after all."""
+    """A retry has the same key, so a lost answer loses no number."""
     mint = Mint()
     lease = leased(mint, 16)
     mint.failures = [UNKNOWN]
@@ -160,7 +160,7 @@ def test_an_unknown_outcome_loses_no_number() -> None:
 
 
 def test_who_waits_for_a_fetch_that_began_before_gets_another() -> None:
-    """A mint ahead that fails after the numbers ended says nothing of now: one more is made before an error."""
+    """If a background mint failed after the numbers were used up, one more mint is tried before an error."""
     mint, background = Mint(), Background()
     lease = leased(mint, 16, background=background)
     take(lease, 2)
@@ -180,7 +180,7 @@ def test_who_waits_for_a_fetch_that_began_before_gets_another() -> None:
 
 @pytest.mark.parametrize(("taken", "left"), [(0, 0), (1, 15), (2, 14), (3, 29), (16, 16), (17, 15)])
 def test_close_says_what_is_left(taken: int, left: int) -> None:
-    """The rest of the block and the block after it were minted and come no more; so say later calls, too."""
+    """The rest of the block and the next block are counted as left, also by later calls, and never handed out."""
     lease = leased(Mint())
     take(lease, taken)
     assert (lease.close(), lease.close()) == (left, left)
@@ -222,7 +222,7 @@ def test_a_closed_lease_hands_out_nothing() -> None:
     ("per_second", "size"), [(0.001, 100), (1, 100), (10, 600), (100, 6000), (1000, 10_000), (10**9, 10_000)]
 )
 def test_a_block_lasts_about_a_minute(per_second: float, size: int) -> None:
-    """The next block has what goes in ``seconds`` at the speed of this one, between its limits."""
+    """The next block has as many tickets as ``seconds`` will use at the rate of this one, within its limits."""
     mint, clock = Mint(), Clock()
     lease = Lease(mint, clock=clock, spawn=Background())
     take(lease, 1250)
@@ -254,7 +254,7 @@ def test_a_small_block_size_bounds_every_block() -> None:
     ids=repr,
 )
 def test_sizes_that_are_none(sizes: dict[str, float]) -> None:
-    """A size that cannot be meant is refused before anything is minted."""
+    """An invalid size is refused before anything is minted."""
     mint = Mint()
     with pytest.raises(UsageError):
         Lease(mint, **sizes)  # type: ignore[arg-type]
@@ -632,7 +632,7 @@ def test_a_program_ends_with_a_block_under_way(end: str, returncode: int, last_l
 
 
 def test_numbers_while_python_shuts_down(tmp_path: Path) -> None:
-    """Where no thread can be started any more, blocks are minted by the thread that needs them."""
+    """If no thread can be started, blocks are minted by the thread that needs them."""
     script = """
 import atexit
 lease = Lease(mint, block_size=10)

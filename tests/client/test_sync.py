@@ -130,13 +130,13 @@ def test_keywords_take_the_place_of_flags(
     ],
 )
 def test_settings_that_are_none(where: ClientSettings, message: str) -> None:
-    """What cannot be meant is refused when the client is made, not at its first mint."""
+    """Invalid settings are refused when the client is made, not at its first mint."""
     with pytest.raises(UsageError, match=message):
         TicketClient.connect(**where)
 
 
 def test_a_table_is_minted_from_directly(environ: dict[str, str]) -> None:
-    """A table is in the first region alone: those of the same name elsewhere may be of other sequences."""
+    """A table is in the first region only: tables of that name in other regions may belong to other sequences."""
     table, settings = resolve_client_settings({"table": "Old", "region": ["us-east-1", "eu-west-1"]}, environ)
     assert table == "Old"
     assert open_regions(settings, environ, table).names == ("us-east-1",)
@@ -155,7 +155,7 @@ def test_a_broken_configuration_file_is_an_error(no_aws: Path, monkeypatch: pyte
 
 
 def test_one_ticket_and_a_block() -> None:
-    """``next`` takes one ticket, ``fetch`` a block of so many in one write."""
+    """``next`` takes one ticket, ``fetch`` a block in one write."""
     opener = Opener()
     with TicketClient(opener) as tickets:
         assert (tickets.next(), tickets.fetch(100), tickets.next()) == (1, Block("orders", 2, 101, 100, 1), 102)
@@ -163,7 +163,7 @@ def test_one_ticket_and_a_block() -> None:
 
 
 def test_each_call_has_a_key_of_its_own() -> None:
-    """Without a key of the caller's each call has one that no other has; with one the same tickets come again."""
+    """Without a typed key each call has a new random key; with a typed key the same tickets are returned again."""
     opener = Opener()
     tickets = TicketClient(opener)
     assert [tickets.next(), tickets.next(), tickets.next(idempotency_key="order 17")] == [1, 2, 3]
@@ -231,7 +231,7 @@ def test_closing_a_client_closes_its_leases() -> None:
 
 
 def test_a_client_that_never_minted_is_closed() -> None:
-    """There is nothing to close where nothing was opened."""
+    """Closing a client that opened nothing does nothing."""
     opener = Opener()
     TicketClient(opener).close()
     assert opener.opened == []
@@ -254,7 +254,7 @@ def test_a_url_is_enough(at_server: Callable[..., TicketClient], server: Server)
 
 
 def test_what_minted_nothing_is_tried_again(at_server: Callable[..., TicketClient], server: Server) -> None:
-    """Throttling and answers that are none are tried again under the same key."""
+    """Throttling and unusable answers are retried with the same key."""
     server.answers = [
         Answer(429, "text/plain", b""),
         None,

@@ -160,7 +160,7 @@ def test_placeholders_are_declared_exactly_where_they_are_used(
 @pytest.mark.parametrize("increment", [1, 2, 7])
 @pytest.mark.parametrize("count", [1, 2, 10_000])
 def test_the_last_ticket_may_be_the_ceiling_itself(increment: int, count: int) -> None:
-    """A block fits where its last ticket is the largest ticket, and nowhere one number higher."""
+    """A block fits if its last ticket is the largest possible ticket; one number more does not fit."""
     values = handler.mint_request("T", "p", count, handler.Fence(increment), offset=None, now_ms=7)[
         "ExpressionAttributeValues"
     ]
@@ -271,7 +271,7 @@ def test_an_item_without_a_number_is_not_a_counter() -> None:
 
 
 def test_minting_in_the_known_lane_is_one_write() -> None:
-    """Where the caller knows the counter's lane, minting sends one request and keeps the lane."""
+    """If the caller knows the counter's lane, minting sends one request and keeps the lane."""
     table, lane = Table(minted(42)), handler.Fence(3, 1000)
     block, found = mint(table, count=2, lane=lane)
     assert (block["first"], block["last"], found) == (39, 42, lane)
@@ -320,7 +320,7 @@ def test_the_command_that_creates_a_counter_is_safe_to_paste() -> None:
     ],
 )
 def test_a_counter_without_room_is_exhausted(attributes: dict[str, str], count: int, left: int) -> None:
-    """Where fewer tickets are left than were asked for none is issued, and the error says how many are left."""
+    """If fewer tickets are left than were requested, none is issued, and the error says how many are left."""
     table = Table(refused(**attributes))
     problem = problem_of(table, count=count)
     assert (problem.code, problem.status, len(table.requests)) == ("counter_exhausted", 409, 1)

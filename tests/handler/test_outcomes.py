@@ -120,7 +120,7 @@ def test_a_failed_write_is_sent_once_and_told_as_what_it_is(
 
 @pytest.mark.parametrize("answer", [never_answers, falls_silent, drips])
 def test_a_write_is_not_waited_for_longer_than_a_call_may_take(answer: Answer) -> None:
-    """Where DynamoDB takes longer than the function waits, even byte by byte, a ticket may be spent."""
+    """If DynamoDB takes longer than the function waits, even byte by byte, a ticket may be spent."""
     with dynamodb(repeat(answer)) as server:
         began = time.monotonic()
         told = ask(server.url, MINT)
@@ -264,7 +264,7 @@ def test_the_entry_point_mints_as_its_environment_says() -> None:
 
 
 def test_the_entry_point_sends_no_write_twice_whatever_the_environment_says() -> None:
-    """The handler's own client sends once, even where the SDK is told to try again."""
+    """The handler's own client sends once, even if the SDK is configured to retry."""
     with dynamodb(repeat(refuses(500, "InternalServerError"))) as server:
         log, told = run_entry_point(server, AWS_MAX_ATTEMPTS="5", AWS_RETRY_MODE="standard", **CREDENTIALS)
     assert told == UNKNOWN

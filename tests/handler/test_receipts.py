@@ -238,7 +238,7 @@ def test_what_did_not_mint_for_sure_writes_no_receipt(failure: Exception, code: 
 
 
 def test_an_unread_receipt_is_not_taken_for_none() -> None:
-    """Where the receipt cannot be read nothing is minted."""
+    """If the receipt cannot be read, nothing is minted."""
     send = Calls(handler.ProblemError("unavailable", "Down."))
     assert problem_of(send) == ("unavailable", 503, "Down.")
     assert send.operations == ["GetItem"]
@@ -277,7 +277,7 @@ def test_a_faster_request_after_a_lost_reply() -> None:
 
 @pytest.mark.parametrize("item", [receipt(41, partition="users"), receipt(41, count=2)], ids=["counter", "count"])
 def test_a_race_for_something_else_names_what_was_spent(item: dict[str, Any]) -> None:
-    """A key that minted something else meanwhile is a conflict, which says that tickets were spent."""
+    """If the key has minted something else at the same time, that is a conflict, which says that tickets were spent."""
     send = Calls({}, minted(42), refused(item))
     code, status, detail = problem_of(send)
     assert (code, status) == ("idempotency_conflict", 409)
@@ -459,7 +459,7 @@ TOO_SLOW = problem("unavailable", 503, "DynamoDB is too slow; nothing was minted
 def answered_within(
     asked: dict[str, Any], *left: int, answers: tuple[Mapping[str, Any] | Exception, ...] = ({}, minted(42), {})
 ) -> tuple[dict[str, Any], list[str]]:
-    """The answer and the calls, where before each call this many milliseconds are ``left``, then none."""
+    """The answer and the calls, if this many milliseconds are ``left`` before each call, then none."""
     calls, steps = Calls(*answers), numbers()
 
     def remaining_ms() -> int:

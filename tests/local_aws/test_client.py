@@ -85,7 +85,7 @@ def test_next_and_fetch_with_await(clients: Clients, deployed: str, via: str) ->
 
 
 def test_a_table_without_a_stack(clients: Clients, connect: Connect, deployed: str) -> None:
-    """By its name a table is minted from where a counter is there; none begins, for its lane is not known."""
+    """``table`` mints from an existing counter; it starts no counter, because its lane is unknown."""
     with clients.sync(table=deployed) as tickets:
         with pytest.raises(UnknownCounterError):
             tickets.next()
@@ -146,7 +146,7 @@ def test_a_lease_with_await_has_no_gap_but_what_is_left(clients: Clients, connec
 
 
 def test_a_lease_below_a_ceiling(clients: Clients, aws: Aws, deployed: str) -> None:
-    """Where no whole block is left the lease says so after its last number; what is left can be taken by itself."""
+    """If less than a block is left, the lease says so after its last number; ``fetch`` can take the rest."""
     put(aws, deployed, "small", hand_crafted_int=0, ceiling=20)
     with clients.sync(stack=deployed, partition="small") as tickets:
         lease = tickets.lease(16)
@@ -228,7 +228,7 @@ def test_a_long_outage_is_told(clients: Clients, connect: Connect, engine: Engin
 
 
 def test_an_address_that_nobody_serves_mints_nothing(clients: Clients) -> None:
-    """Where no connection can be made it is certain that nothing was minted, and said so, from a lease too."""
+    """If no connection can be opened, nothing was minted, and the error says so, from a lease as well."""
     with clients.sync(url="http://127.0.0.1:1", timeout=0.2) as tickets:
         with pytest.raises(NotMintedError):
             tickets.next()

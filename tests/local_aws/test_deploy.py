@@ -83,7 +83,7 @@ def test_next_after_destroy_goes_on(ticketctl: Ticketctl, new_stack: str) -> Non
 
 
 def test_destroy_without_an_answer_changes_nothing(ticketctl: Ticketctl, new_stack: str) -> None:
-    """Where nobody can be asked, destroy exits 2 and names the flag."""
+    """If there is no terminal for the confirmation, destroy exits 2 and names the flag."""
     where = ("--local", "--stack", new_stack)
     ticketctl("next", *where)
     refused = ticketctl("destroy", *where)
@@ -93,14 +93,14 @@ def test_destroy_without_an_answer_changes_nothing(ticketctl: Ticketctl, new_sta
 
 
 def test_destroy_of_nothing(ticketctl: Ticketctl, new_stack: str) -> None:
-    """There is nothing to confirm where there is nothing to destroy."""
+    """If there is nothing to destroy, there is nothing to confirm."""
     result = ticketctl("destroy", "--local", "--stack", new_stack)
     assert (result.returncode, result.stdout) == (0, "")
     assert result.stderr == f"nothing to destroy in account 000000000000/{REGION}\n"
 
 
 def test_delete_tickets_needs_the_stacks_name(ticketctl: Ticketctl, new_stack: str) -> None:
-    """The table goes only where its name is repeated; then the counters start anew."""
+    """The table is deleted only if its name is repeated; then the counters start again from 1."""
     where = ("--local", "--stack", new_stack)
     ticketctl("next", *where)
     assert ticketctl("destroy", "--yes", "--delete-tickets", "Tickets", *where).returncode == 2

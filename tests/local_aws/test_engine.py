@@ -51,7 +51,7 @@ def test_engine_stopped_from_outside_is_no_loss(bare: dict[str, str]) -> None:
 
 
 def test_local_commands(bare: dict[str, str]) -> None:
-    """Status, up, env, logs and reset say where it is, and start it only where that is asked for."""
+    """Status, up, env, logs and reset say where the engine is, and only some of them start it."""
     assert json.loads(run(bare, "local", "status", "--json").stdout)["running"] is False
     up = run(bare, "local", "up")
     assert up.returncode == 0

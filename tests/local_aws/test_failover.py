@@ -37,7 +37,7 @@ def stack(ticketctl: Ticketctl) -> None:
 
 @pytest.fixture
 def own(environ: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    """A home of the test's own, where the addresses of the regions can be others."""
+    """A separate home folder, in which the addresses of the regions can be replaced."""
     home = own_home(environ, tmp_path / "home")
     return home | {"TICKETCTL_LOCAL": "1", "TICKETCTL_STACK": STACK, "TICKETCTL_REGIONS": ",".join(ALL)}
 
@@ -100,7 +100,7 @@ def last(connect: Connect, *regions: str) -> list[int]:
 
 
 def test_the_next_region_answers(ticketctl: Ticketctl, connect: Connect, own: dict[str, str]) -> None:
-    """Where the first region refuses connections the second mints in silence; --verbose tells what was skipped."""
+    """If the first region refuses connections, the second mints silently; --verbose reports what was skipped."""
     before = last(connect, *ALL)
     with refusing() as port:
         send_to(own, US, port)
@@ -144,7 +144,7 @@ def test_a_region_that_accepts_no_connection(ticketctl: Ticketctl, connect: Conn
 
 
 def test_addresses_that_are_out_of_date(ticketctl: Ticketctl, connect: Connect, own: dict[str, str]) -> None:
-    """Where no region is at its remembered address, CloudFormation is asked and the first one mints."""
+    """If no region is at its cached address, CloudFormation is asked and the first region mints."""
     number = last(connect, US)[0] + 3
     with refusing() as port:
         for region in ALL:
@@ -153,7 +153,7 @@ def test_addresses_that_are_out_of_date(ticketctl: Ticketctl, connect: Connect, 
 
 
 def test_no_region_mints(ticketctl: Ticketctl, connect: Connect, aws: Aws, engine: Engine, own: dict[str, str]) -> None:
-    """Where every region is without its table nothing is minted: exit 7, safe to try again."""
+    """If the table of every region is missing, nothing is minted: exit 7, safe to retry."""
     before = last(connect, *ALL)
     with without_dynamodb(connect, aws, engine, *ALL):
         run = ticketctl("next", "--json", "--timeout", "9", env=own)
@@ -224,7 +224,7 @@ def test_a_possible_gap_is_said_on_request_only(
 
 
 def test_fetch_goes_on_elsewhere(ticketctl: Ticketctl, connect: Connect, engine: Engine, own: dict[str, str]) -> None:
-    """Where a region is lost between two blocks, the blocks say where they came from and no number is printed twice."""
+    """If a region is lost between two blocks, each block names its region and no number is printed twice."""
     before = last(connect, US, EU)
     faults: list[Fault] = ["", "", "lost reply", "lost reply"]
     with proxy_to(engine.port, lambda: faults.pop(0) if faults else "lost request") as proxy:
@@ -243,7 +243,7 @@ def test_fetch_goes_on_elsewhere(ticketctl: Ticketctl, connect: Connect, engine:
 
 
 def test_no_region_replies(ticketctl: Ticketctl, connect: Connect, engine: Engine, own: dict[str, str]) -> None:
-    """Where every reply is lost the run is exit 8; however often it tried, each region spent one number."""
+    """If every reply is lost, the exit code is 8; despite all retries each region spent one number."""
     before = last(connect, *ALL)
     with proxy_to(engine.port, lambda: "lost reply") as proxy:
         for region in ALL:

@@ -367,7 +367,7 @@ def test_a_hostile_command_line_is_refused_and_changes_nothing(server: Server, t
 
 @pytest.mark.parametrize("line", ["--5", "\u0669\u0669"], ids=["two signs", "Arabic"])
 def test_a_hostile_file_is_not_adopted(server: Server, ticketctl: Ticketctl, tmp_path: Path, line: str) -> None:
-    """A line that is no whole number leaves the counter where it stands."""
+    """A line that is not a whole number leaves the counter unchanged."""
     before, file = server.items(), tmp_path / "numbers"
     file.write_text(f"8\n{line}\n", encoding="utf-8")
     result = ticketctl("counter", "adopt", REGION, "--from-max", str(file), "--local", "--stack", STACK)

@@ -221,7 +221,7 @@ def ask(connection: RegionalStack, key: str) -> httpx.Response:
 
 
 def test_fetch_twice(ticketctl: Ticketctl, deployed: str) -> None:
-    """A key twice prints the same tickets block by block, and the counter stays where it is."""
+    """The same key twice prints the same tickets block by block, and the counter does not move."""
     fetch = ("fetch", "7", "--block", "3", "--idempotency-key", "a", *where(deployed))
     tickets = "".join(f"{ticket}\n" for ticket in range(1, 8))
     assert ticketctl(*fetch) == Result(0, tickets, "")

@@ -33,7 +33,7 @@ def test_both_sources_share_a_counter(connect: Connect, deployed: str) -> None:
 
 @BOTH
 def test_block_is_one_write(connect: Connect, deployed: str, via: str) -> None:
-    """A block is contiguous and ends where the counter stands."""
+    """A block is contiguous, and its last ticket is the counter's last ticket."""
     connection = connect(stack=deployed, via=via)
     take(connection, 1)
     block = take(connection, 10_000)
@@ -66,7 +66,7 @@ def test_named_counter_starts_at_one(connect: Connect, deployed: str, via: str) 
 
 
 def test_creating_twice_changes_nothing(connect: Connect, deployed: str) -> None:
-    """A counter that exists is left where it stands."""
+    """A counter that exists is not changed."""
     counters = connect(stack=deployed).counters()
     assert make_counter(counters, "orders")[1] is True
     take(connect(stack=deployed, partition="orders"), 7)

@@ -48,7 +48,7 @@ class Asked(NamedTuple):
 
 
 class Clock:
-    """A clock that only sleeping and the attempts move, and all that was asked and told meanwhile."""
+    """A clock that only sleeping and the attempts move, with a record of all attempts and notes."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -195,7 +195,7 @@ def test_every_region_is_asked_with_the_same_key() -> None:
 
 
 def test_addresses_are_looked_up_again_from_the_second_pass_on() -> None:
-    """First every region gets its chance where it was last known."""
+    """First every region is tried at its cached address."""
     clock, regions = three([NOT_MINTED, NOT_MINTED, None], [NOT_MINTED], [NOT_MINTED])
     failover(clock, regions).mint(1, key="k")
     assert [asked.looks_up for asked in clock.asked] == [False] * 3 + [True] * 4
@@ -246,7 +246,7 @@ def test_a_pass_is_not_begun_without_the_time_for_answers() -> None:
 
 
 def test_a_region_that_may_have_minted_is_named() -> None:
-    """The next region's block is handed out, with a possible gap where the first did not say whether it minted."""
+    """The next region's block is returned, with a possible gap if it is unknown whether the first region minted."""
     clock, regions = three([UNKNOWN])
     assert failover(clock, regions).mint(4, key="k") == block_of("west", 4, "east")
     assert clock.notes == ["east is skipped; it may have spent tickets: no reply"]
@@ -274,7 +274,7 @@ def test_a_new_block_after_an_unknown_outcome_leaves_a_gap() -> None:
 
 
 def test_one_region_that_answers_after_all_does_not_speak_for_another() -> None:
-    """A gap stays possible where nobody has said anything since."""
+    """A gap stays possible until that region answers."""
     clock, regions = three([UNKNOWN, REPLAY], [UNKNOWN], [NOT_MINTED])
     assert failover(clock, regions).mint(1, key="k") == replace(block_of("east", 1, "west"), replayed=True)
 
@@ -295,7 +295,7 @@ def test_a_gap_is_told_once() -> None:
 
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_unknown_counts_more_than_not_minted(at: int) -> None:
-    """Where one region may have minted and none did for sure, the outcome is unknown, whichever it was."""
+    """If one region may have minted and none certainly did, the outcome is unknown, whichever region it was."""
     outcomes: list[list[Outcome]] = [[NOT_MINTED], [NOT_DEPLOYED], [EXHAUSTED]]
     outcomes[at] = [UNKNOWN, NOT_MINTED]
     clock, regions = three(*outcomes)
@@ -357,7 +357,7 @@ def test_a_region_that_did_not_answer_is_asked_last_for_a_while(failure: Ticketc
 
 
 def test_regions_that_are_aside_keep_their_order_and_are_still_asked() -> None:
-    """Where no other mints either, those that were put aside are asked in their turn."""
+    """If no other region mints either, those that were skipped recently are tried in their turn."""
     clock, regions = three([NOT_MINTED, None], [NOT_MINTED], [None, NOT_MINTED])
     source = failover(clock, regions)
     assert source.mint(1, key="k").region == "north"

@@ -115,7 +115,7 @@ def test_one_at_once_is_the_callers_own_thread() -> None:
 
 
 def test_several_at_once_are_not_the_callers_thread() -> None:
-    """With more than one in flight the caller's thread only waits, where Ctrl-C reaches it."""
+    """With more than one job in flight the caller's thread only waits, so Ctrl-C interrupts it."""
     threads = set(as_they_arrive(lambda job: threading.get_ident(), range(6), at_once=2))
     assert threading.get_ident() not in threads
 
@@ -139,7 +139,7 @@ def test_after_an_error_no_job_is_begun_and_those_in_flight_arrive() -> None:
 
 
 def test_every_error_that_was_in_flight_arrives() -> None:
-    """Where all that fly fail, each error is told and no job follows."""
+    """If all jobs in flight fail, each error is yielded and no job follows."""
     begun, together = [], threading.Barrier(3)
 
     def work(job: int) -> int:
@@ -179,7 +179,7 @@ def test_an_error_that_is_none_of_ours_is_raised(at_once: int) -> None:
 
 @WIDTHS
 def test_an_error_of_the_jobs_themselves_is_raised(at_once: int) -> None:
-    """Where the next job cannot be told, the caller hears of it."""
+    """If the iterator of jobs fails, the caller gets its error."""
 
     def jobs() -> Iterator[int]:
         yield 1

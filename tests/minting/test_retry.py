@@ -71,13 +71,13 @@ def test_the_first_answer_is_the_answer() -> None:
 
 @pytest.mark.parametrize("error", [NOT_MINTED, ThrottledError("throttled"), UnreachableError("unreachable")], ids=repr)
 def test_not_minted_is_tried_again(error: TicketctlError) -> None:
-    """Where nothing was minted another attempt is safe, and leaves no gap."""
+    """If nothing was minted, another attempt is safe and leaves no gap."""
     run = Run(error, error, BLOCK)
     assert (run(), len(run.left)) == (BLOCK, 3)
 
 
 def test_not_minted_until_the_deadline() -> None:
-    """Where no attempt minted, the last error is told when the time is over."""
+    """If no attempt minted, the last error is raised when the time is over."""
     last = ThrottledError("the last one")
     run = Run(*[NOT_MINTED] * 5, last)
     with pytest.raises(ThrottledError) as caught:

@@ -77,7 +77,7 @@ def dynamodb(answers: Iterator[Answer], *, tls: bool = False) -> Iterator[Dynamo
 
 
 def says(status: int, body: bytes, *, length: int | None = None, **headers: str) -> Answer:
-    """An answer, cut short where ``length`` is more than the body has."""
+    """An answer; cut short if ``length`` is more than the body has."""
 
     def answer(exchange: Exchange) -> None:
         exchange.send_response(status)

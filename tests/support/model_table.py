@@ -170,7 +170,7 @@ class ModelTable(Client):
         return {"Items": [dict(item) for item in page], **more}
 
     def _require(self, operation: str, item: Item | None, request: Request) -> None:
-        """Raise where the condition of a write does not hold."""
+        """Raise the handler's error if the condition of a write does not hold."""
         if "ConditionExpression" not in request:
             return
         if not _parsed_condition(request["ConditionExpression"])(_scope(item, request)):

@@ -36,7 +36,7 @@ class Talk:
         self._lines = connection.makefile("rb")
 
     def receives(self) -> Received | None:
-        """The next request; ``None`` where the client has closed the connection."""
+        """The next request; ``None`` if the client has closed the connection."""
         line = self._lines.readline()
         if not line:
             return None
