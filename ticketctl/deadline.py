@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
 class Deadline:
@@ -34,7 +34,7 @@ class Deadline:
             self.ends += self._clock() - begin
 
 
-def call_within(deadline: Deadline, work: Callable[[], Result]) -> Result:
+def call_within(deadline: Deadline, work: Callable[[], T]) -> T:
     """Return the result of ``work``, or raise ``TimeoutError`` when the deadline passes first.
 
     For calls that take no timeout: name resolution, other programs, an SDK. ``work`` runs in a daemon thread, where
@@ -58,5 +58,5 @@ def call_within(deadline: Deadline, work: Callable[[], Result]) -> Result:
         raise TimeoutError("it took too long")
     if errors:
         raise errors[0]
-    result: Result = results[0]
+    result: T = results[0]
     return result

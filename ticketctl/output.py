@@ -123,8 +123,8 @@ class PlainText:
         return "\n".join(f"{kind}: {_safe(text)}" for kind, text in lines.items() if text)
 
 
-class Tables(PlainText):
-    """Tables: for a terminal."""
+class TerminalTables(PlainText):
+    """Aligned tables for a terminal."""
 
     def result(self, result: Result) -> str:
         """Return the rows as a table, if they have columns."""
@@ -179,7 +179,7 @@ def choose_format(*, as_json: bool, on_terminal: bool) -> Format:
     """Choose how results are written."""
     if as_json:
         return Json()
-    return Tables() if on_terminal else PlainText()
+    return TerminalTables() if on_terminal else PlainText()
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -403,7 +403,7 @@ class Output:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Show counters again and again: a live table on a terminal, else each counter when it has changed."""
-        if isinstance(self._format, Tables):
+        if isinstance(self._format, TerminalTables):
             self._watch_live(look, title, every, sleep)
         shown: dict[tuple[str | None, str], Counter] = {}
         while True:

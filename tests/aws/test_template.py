@@ -11,10 +11,11 @@ import pytest
 
 from tests.support.synthesis import Assembly
 from ticketctl.aws import template
+from ticketctl.aws.cloudformation import TABLE_TYPE
 from ticketctl.handler import bundle_root
 
 SHIPPED = json.loads(template.SHIPPED.read_text(encoding="utf-8"))
-# Runs ticketctl where the extra 'cdk' is not installed: the modules are not found, as far as Python can tell.
+# Runs ticketctl as if the extra 'cdk' were not installed: its modules are not found.
 WITHOUT_CDK = """if True:
     import sys
     from importlib.machinery import PathFinder
@@ -111,7 +112,7 @@ def test_assembly_needs_no_bootstrap(assembly: Assembly) -> None:
 def test_for_stack() -> None:
     """For another stack only the table's name is another."""
     renamed = template.for_stack(SHIPPED, "orders")
-    (table,) = [name for name, resource in SHIPPED["Resources"].items() if resource["Type"] == template.TABLE_TYPE]
+    (table,) = [name for name, resource in SHIPPED["Resources"].items() if resource["Type"] == TABLE_TYPE]
     assert renamed["Resources"][table]["Properties"].pop("TableName") == "orders"
     expected = json.loads(json.dumps(SHIPPED))
     assert expected["Resources"][table]["Properties"].pop("TableName") == "Tickets"

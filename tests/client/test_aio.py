@@ -293,8 +293,8 @@ def test_what_mints_where(tmp_path: Path) -> None:
     """A Function URL is asked on the event loop, a table or several regions from threads."""
     environ = {"TICKETCTL_HOME": str(tmp_path), "AWS_REGION": "us-east-1"}
 
-    def minter(**where: Unpack[ClientSettings]) -> type:
-        table, settings = resolve_client_settings(where, environ)
+    def minter(**named: Unpack[ClientSettings]) -> type:
+        table, settings = resolve_client_settings(named, environ)
         return type(async_minter(settings, environ, table))
 
     assert minter() is UrlMinter

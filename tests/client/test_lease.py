@@ -411,7 +411,7 @@ def mint(count, key):
     fcntl.flock(file, fcntl.LOCK_EX)
     last = int(os.pread(file, 20, 0) or 0)
     os.pwrite(file, str(last + count).encode(), 0)
-    fcntl.flock(file, fcntl.LOCK_UN)  # closing it does not, where a child has inherited it
+    fcntl.flock(file, fcntl.LOCK_UN)  # closing the file does not, if a child has inherited it
     os.close(file)
     return Block("orders", last + 1, last + count, count, 1)
 """

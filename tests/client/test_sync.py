@@ -93,7 +93,7 @@ def test_the_package_says_that_it_is_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "variables", "expected"),
+    ("given", "variables", "expected"),
     [
         ({}, {}, {"stack": "Tickets", "via": "url", "local": False, "region": "eu-west-1", "timeout": 10.0}),
         ({"stack": "orders"}, {"TICKETCTL_STACK": "bills"}, {"stack": "orders"}),
@@ -107,15 +107,15 @@ def test_the_package_says_that_it_is_typed() -> None:
     ],
 )
 def test_keywords_take_the_place_of_flags(
-    where: ClientSettings, variables: dict[str, str], expected: dict[str, object], environ: dict[str, str]
+    given: ClientSettings, variables: dict[str, str], expected: dict[str, object], environ: dict[str, str]
 ) -> None:
     """A keyword comes before the variables, and they before the defaults, as on the command line."""
-    _, settings = resolve_client_settings(where, {**environ, "AWS_REGION": "eu-west-1", **variables})
+    _, settings = resolve_client_settings(given, {**environ, "AWS_REGION": "eu-west-1", **variables})
     assert {name: getattr(settings, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize(
-    ("where", "message"),
+    ("given", "message"),
     [
         ({"regoin": "us-east-1"}, "unknown settings: regoin"),
         ({"via": "pigeon"}, "invalid value 'pigeon' for via"),
@@ -129,10 +129,10 @@ def test_keywords_take_the_place_of_flags(
         ({"local": True, "profile": "p"}, "cannot be used with the embedded AWS"),
     ],
 )
-def test_settings_that_are_none(where: ClientSettings, message: str) -> None:
+def test_settings_that_are_none(given: ClientSettings, message: str) -> None:
     """Invalid settings are refused when the client is made, not at its first mint."""
     with pytest.raises(UsageError, match=message):
-        TicketClient.connect(**where)
+        TicketClient.connect(**given)
 
 
 def test_a_table_is_minted_from_directly(environ: dict[str, str]) -> None:
@@ -243,7 +243,7 @@ def test_a_client_that_never_minted_is_closed() -> None:
 @pytest.fixture
 def at_server(no_aws: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TicketClient]:
     monkeypatch.setenv("TICKETCTL_HOME", str(no_aws))
-    return lambda **where: TicketClient.connect(url=server.url, region="us-east-1", partition="orders", **where)
+    return lambda **given: TicketClient.connect(url=server.url, region="us-east-1", partition="orders", **given)
 
 
 def test_a_url_is_enough(at_server: Callable[..., TicketClient], server: Server) -> None:

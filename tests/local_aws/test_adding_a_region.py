@@ -68,13 +68,13 @@ def test_in_the_middle_of_a_fetch(
     environ: dict[str, str], ticketctl: Ticketctl, connect: Connect, tmp_path: Path, new_stack: str
 ) -> None:
     """The fetch continues in its half of the numbers and the new region has the other half; no number is missing."""
-    where = ("--local", "--stack", new_stack)
+    options = ("--local", "--stack", new_stack)
     take(connect(stack=new_stack), 1)
-    fetch = command("fetch", "50000", "--block", "400", "--ranges", "-q", *where)
+    fetch = command("fetch", "50000", "--block", "400", "--ranges", "-q", *options)
     with (tmp_path / "printed").open("w+", encoding="utf-8") as printed:
         process = subprocess.Popen(fetch, env=environ, stdout=printed, stderr=subprocess.PIPE, text=True)
         until(lambda: os.fstat(printed.fileno()).st_size > 0)
-        added = ticketctl("deploy", "-q", *named(AP), *where)
+        added = ticketctl("deploy", "-q", *named(AP), *options)
         assert process.communicate(timeout=PATIENCE)[1] == ""
         printed.seek(0)
         blocks = [tuple(map(int, line.split("\t"))) for line in printed]
@@ -82,7 +82,7 @@ def test_in_the_middle_of_a_fetch(
     assert {step for _, _, step in blocks} == {1, 2}
     fetched = [ticket for first, last, step in blocks for ticket in range(first, last + 1, step)]
     assert (len(fetched), sorted(set(fetched))) == (50_000, fetched)
-    assert {region for _, region in lanes(ticketctl("regions", "--json", *where))} == {AP, US}
+    assert {region for _, region in lanes(ticketctl("regions", "--json", *options))} == {AP, US}
     other = connect(stack=new_stack, region=AP)
     minted: list[int] = []
     while not minted or minted[-1] < fetched[-1]:
@@ -129,9 +129,9 @@ def test_a_region_is_added_while_another_is_cut_off(
     environ: dict[str, str], ticketctl: Ticketctl, engine: Engine, tmp_path: Path, new_stack: str
 ) -> None:
     """Eight workers mint in three regions while a fourth is added and one is lost: no call fails, no number twice."""
-    where = ("--local", "--stack", new_stack)
+    options = ("--local", "--stack", new_stack)
     three = [US, EU, AP]
-    assert ticketctl("deploy", "-q", *named(*three), *where).returncode == 0
+    assert ticketctl("deploy", "-q", *named(*three), *options).returncode == 0
     own = own_home(environ, tmp_path / "home") | {"TICKETCTL_LOCAL": "1", "TICKETCTL_STACK": new_stack}
     cut, stop, notes = threading.Event(), threading.Event(), list[str]()
     faults: Iterator[Fault] = itertools.cycle(("reset", "lost reply", "half", "lost request"))
@@ -152,7 +152,7 @@ def test_a_region_is_added_while_another_is_cut_off(
         ]
         with at_work(stop, workers):
             all_mint(workers, 5)
-            deploy = command("deploy", "-q", *named(SA), *where)
+            deploy = command("deploy", "-q", *named(SA), *options)
             with subprocess.Popen(deploy, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as adding:
                 cut.set()
                 stderr = adding.communicate(timeout=PATIENCE)[1]
@@ -165,7 +165,7 @@ def test_a_region_is_added_while_another_is_cut_off(
     assert len(set(numbers)) == len(numbers)
     assert {block.region for block in blocks} == {*three, SA}
     assert (EU,) in {block.possible_gaps for block in blocks}
-    shown = lanes(ticketctl("regions", "--json", *where))
+    shown = lanes(ticketctl("regions", "--json", *options))
     assert {region for _, region in shown} == {*three, SA}
     # The embedded AWS may end a function in mid-request when its namesake in another region is made.
     unsettled = {note.partition(" ")[0] for note in notes if "may have spent" in note}
@@ -238,7 +238,7 @@ def test_killed_after_every_single_change(
     killing: Callable[..., list[str]], ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
     """A deployment that is killed after each of its changes is finished by running it again, while counters mint."""
-    where = ("--local", "--stack", new_stack)
+    options = ("--local", "--stack", new_stack)
     make_counter(connect(stack=new_stack).counters(), "orders")
     minted: dict[str | None, list[int]] = {None: [], "orders": []}
 
@@ -248,13 +248,13 @@ def test_killed_after_every_single_change(
             numbers += take(source, count).tickets
 
     changes: list[str] = []
-    while made := killing("deploy", "-q", *named(EU), *where):
+    while made := killing("deploy", "-q", *named(EU), *options):
         changes += made
         if len(changes) > 1:  # the first of them leaves it to the second to begin the default counter
             mint(US, 1)
         assert len(changes) < 10
     assert changes == ["ExecuteChangeSet", *["UpdateItem"] * 7]
-    shown = lanes(ticketctl("regions", "--json", *where))
+    shown = lanes(ticketctl("regions", "--json", *options))
     expected = [(counter, region) for counter in minted for region in (US, EU)]
     assert {place: lane[1] for place, lane in shown.items()} == dict.fromkeys(expected, 2)
     mint(EU, 100)
@@ -268,8 +268,8 @@ def test_a_counter_is_never_left_half(
     killing: Callable[..., list[str]], ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
     """A counter that does not exist in all regions mints in none; creating it again finishes the work."""
-    where = ("--local", "--stack", new_stack)
-    assert ticketctl("deploy", "-q", *named(US, EU), *where).returncode == 0
+    options = ("--local", "--stack", new_stack)
+    assert ticketctl("deploy", "-q", *named(US, EU), *options).returncode == 0
     refusals: list[list[type[TicketctlError]]] = [
         [CounterFrozenError, UnknownCounterError],
         [CounterFrozenError] * 2,
@@ -277,13 +277,13 @@ def test_a_counter_is_never_left_half(
     ]
     for changes, kinds in enumerate(refusals, start=1):  # the third change lets it mint in the first region
         name = f"orders-{changes}"
-        killing("counter", "create", name, *named(US, EU), *where, at_most=changes)
+        killing("counter", "create", name, *named(US, EU), *options, at_most=changes)
         for region, kind in zip((US, EU), kinds, strict=False):
             with pytest.raises(kind):
                 first_numbers(connect, new_stack, [region], partition=name)
             with pytest.raises((RefusedError, UnknownCounterError)):
                 connect(stack=new_stack, region=region).counters().thaw(name)
-        made = ticketctl("counter", "create", name, "--json", *where)
+        made = ticketctl("counter", "create", name, "--json", *options)
         assert (made.returncode, json.loads(made.stdout)["created"], made.stderr) == (0, True, "")
         assert first_numbers(connect, new_stack, [US, EU, US, EU], partition=name) == [1, 2, 3, 4]
 
@@ -292,11 +292,11 @@ def test_a_counter_is_finished_although_the_lanes_have_changed(
     ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
     """A counter left pending is created in all regions, even if a region was added since."""
-    where = ("--local", "--stack", new_stack)
-    assert ticketctl("deploy", "-q", *named(US, EU), *where).returncode == 0
+    options = ("--local", "--stack", new_stack)
+    assert ticketctl("deploy", "-q", *named(US, EU), *options).returncode == 0
     create_counter(connect(stack=new_stack, region=EU).counters(), "orders", Lane(2, 2), pending=True)
-    assert ticketctl("deploy", "-q", *named(SA), *where).returncode == 0  # and gets a part of the second lane
-    made = ticketctl("counter", "create", "orders", *where)
+    assert ticketctl("deploy", "-q", *named(SA), *options).returncode == 0  # and gets a part of the second lane
+    made = ticketctl("counter", "create", "orders", *options)
     regions = {line.rpartition("\t")[2] for line in made.stdout.splitlines()}
     assert (made.returncode, regions) == (0, {US, EU, SA})
     minted = first_numbers(connect, new_stack, [US, EU, SA] * 3, partition="orders")
@@ -310,17 +310,19 @@ def test_a_home_that_remembers_nothing(
     environ: dict[str, str], ticketctl: Ticketctl, connect: Connect, tmp_path: Path, new_stack: str
 ) -> None:
     """A machine without a cache finds the other regions: a new one gets its lane from them, and regions shows all."""
-    where = ("--local", "--stack", new_stack)
-    assert ticketctl("deploy", "-q", *named(EU, AP), *where).returncode == 0
+    options = ("--local", "--stack", new_stack)
+    assert ticketctl("deploy", "-q", *named(EU, AP), *options).returncode == 0
     minted = first_numbers(connect, new_stack, [EU, EU, AP])
     fresh = own_home(environ, tmp_path / "home")
-    added = ticketctl("deploy", *named(SA), *where, env=fresh)
+    added = ticketctl("deploy", *named(SA), *options, env=fresh)
     assert added.returncode == 0
     assert f"the default counter: {AP} has handed 4, 8, 12, … over to {SA}" in added.stderr.splitlines()
     empty = own_home(environ, tmp_path / "another")
     expected = {(None, EU): (1, 2, 5, "mints"), (None, AP): (2, 4, 6, "mints"), (None, SA): (4, 4, 4, "mints")}
-    assert lanes(ticketctl("regions", "--json", *where, env=empty)) == expected
-    regions = [json.loads(line)["region"] for line in ticketctl("url", "--json", *where, env=empty).stdout.splitlines()]
+    assert lanes(ticketctl("regions", "--json", *options, env=empty)) == expected
+    regions = [
+        json.loads(line)["region"] for line in ticketctl("url", "--json", *options, env=empty).stdout.splitlines()
+    ]
     assert sorted(regions) == [AP, EU, SA]  # it remembers what it has found
     for region in (EU, AP, SA):
         minted += take(connect(stack=new_stack, region=region), 50).tickets
@@ -348,14 +350,14 @@ def test_a_deployment_that_changes_nothing_scans_each_table_once(
     environ: dict[str, str], engine: Engine, ticketctl: Ticketctl, tmp_path: Path, new_stack: str, regions: list[str]
 ) -> None:
     """The lanes that were read before the deployment show that there is nothing to hand over."""
-    where = ("--local", "--stack", new_stack)
-    assert ticketctl("deploy", "-q", *named(*regions), *where).returncode == 0
-    assert ticketctl("counter", "create", "orders", *where).returncode == 0
+    options = ("--local", "--stack", new_stack)
+    assert ticketctl("deploy", "-q", *named(*regions), *options).returncode == 0
+    assert ticketctl("counter", "create", "orders", *options).returncode == 0
     proxy = CountingProxy(engine.port)
     proxy.start()
     try:
         with home_behind(proxy, environ, engine, tmp_path / "behind-a-proxy") as env:
-            again = ticketctl("deploy", *named(*regions), *where, env=env)
+            again = ticketctl("deploy", *named(*regions), *options, env=env)
     finally:
         proxy.stop()
     assert again.returncode == 0
@@ -368,22 +370,22 @@ def test_a_deployment_that_changes_nothing_scans_each_table_once(
 
 def test_one_region_is_as_it_was(aws: Aws, ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
     """In one region an item has no attributes of hand-overs; with a second region its counters continue in both."""
-    where = ("--local", "--stack", new_stack)
-    assert ticketctl("next", *where).stdout == "1\n"
-    assert ticketctl("counter", "create", "orders", *where).returncode == 0
-    assert ticketctl("counter", "freeze", "orders", *where).returncode == 0
-    assert ticketctl("deploy", "-q", *where).returncode == 0
-    assert ticketctl("fetch", "2", *where) == Result(0, "2\n3\n", "")
+    options = ("--local", "--stack", new_stack)
+    assert ticketctl("next", *options).stdout == "1\n"
+    assert ticketctl("counter", "create", "orders", *options).returncode == 0
+    assert ticketctl("counter", "freeze", "orders", *options).returncode == 0
+    assert ticketctl("deploy", "-q", *options).returncode == 0
+    assert ticketctl("fetch", "2", *options) == Result(0, "2\n3\n", "")
     register = {letter + slot for letter in "kl" for slot in "0123456789abcdef"}
     attributes = {item["partition"]["S"]: sorted(item.keys() - register) for item in items(aws, new_stack, US)}
     assert attributes == {
         US: ["hand_crafted_int", "minted_at", "partition"],
         "orders": ["frozen", "hand_crafted_int", "partition"],
     }
-    assert ticketctl("deploy", "-q", *named(EU), *where).returncode == 0
+    assert ticketctl("deploy", "-q", *named(EU), *options).returncode == 0
     regions = {item["partition"]["S"]: set(item["regions"]["SS"]) for item in items(aws, new_stack, EU)}
     assert regions == {EU: {US, EU}, "orders": {US, EU}}
-    assert lanes(ticketctl("regions", "--json", *where)) == {
+    assert lanes(ticketctl("regions", "--json", *options)) == {
         (None, US): (1, 2, 5, "mints"),
         (None, EU): (2, 2, 4, "mints"),
         ("orders", US): (2, 2, 2, "frozen"),
@@ -394,13 +396,13 @@ def test_one_region_is_as_it_was(aws: Aws, ticketctl: Ticketctl, connect: Connec
 
 def test_the_articles_table(aws: Aws, ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
     """A table that the article's code wrote gets a second region; its counters continue in both."""
-    where = ("--local", "--stack", new_stack)
+    options = ("--local", "--stack", new_stack)
     dynamodb = aws.client("dynamodb")
     dynamodb.create_table(**table_resource(new_stack)["Properties"])
     for name, number in ((US, 99), ("visits", 7)):
         item = {"partition": {"S": name}, "hand_crafted_int": {"N": str(number)}}
         dynamodb.put_item(TableName=new_stack, Item=item)
-    assert ticketctl("deploy", "-q", *named(US, EU), *where).returncode == 0
+    assert ticketctl("deploy", "-q", *named(US, EU), *options).returncode == 0
     assert first_numbers(connect, new_stack, [US, EU, US, EU]) == [101, 100, 103, 102]
     assert first_numbers(connect, new_stack, [US, EU, US, EU], partition="visits") == [9, 8, 11, 10]
 
@@ -454,13 +456,13 @@ def test_the_region_with_the_sequence_cannot_be_read(
     answers: bool,
 ) -> None:
     """If a region that may have the sequence cannot be read, no other region starts it again."""
-    where = ("--local", "--stack", new_stack)
+    options = ("--local", "--stack", new_stack)
     minted = first_numbers(connect, new_stack, [US, US, US])
     with behind_a_wall(environ, engine, tmp_path / "home", answers=answers) as env:
-        run = ticketctl("deploy", "-q", *named(*regions), *where, env=env)
+        run = ticketctl("deploy", "-q", *named(*regions), *options, env=env)
     assert run.returncode != 0
     assert US in run.stderr
-    assert ticketctl("deploy", "-q", *named(EU, US), *where).returncode == 0
+    assert ticketctl("deploy", "-q", *named(EU, US), *options).returncode == 0
     minted += first_numbers(connect, new_stack, [EU, US, EU, US])
     assert len(set(minted)) == len(minted)
 
@@ -469,11 +471,11 @@ def test_the_first_region_cannot_be_reached(
     environ: dict[str, str], engine: Engine, ticketctl: Ticketctl, connect: Connect, tmp_path: Path, new_stack: str
 ) -> None:
     """The others are shown and deployed all the same; exit 8 names the one that was not."""
-    where = ("--local", "--stack", new_stack)
-    assert ticketctl("deploy", "-q", *named(US, EU), *where).returncode == 0
+    options = ("--local", "--stack", new_stack)
+    assert ticketctl("deploy", "-q", *named(US, EU), *options).returncode == 0
     with behind_a_wall(environ, engine, tmp_path / "home", answers=False) as env:
-        shown = ticketctl("counter", "list", *named(US, EU), *where, env=env)
-        deployed = ticketctl("deploy", "-q", "--max-count", "7", *named(US, EU), *where, env=env)
+        shown = ticketctl("counter", "list", *named(US, EU), *options, env=env)
+        deployed = ticketctl("deploy", "-q", "--max-count", "7", *named(US, EU), *options, env=env)
     assert (shown.returncode, shown.stdout) == (8, row(EU, EU, 0, offset=2, increment=2))
     assert f"error: shown in {EU}, but not in {US}: " in shown.stderr
     assert (deployed.returncode, len(deployed.stdout.splitlines())) == (8, 1)
@@ -483,15 +485,15 @@ def test_the_first_region_cannot_be_reached(
 
 def test_a_counter_waits_for_the_lane_of_its_region(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
     """In a region whose lane was not handed over yet no counter is made in a lane of its own."""
-    where = ("--local", "--stack", new_stack)
+    options = ("--local", "--stack", new_stack)
     take(connect(stack=new_stack), 1)
     make_counter(connect(stack=new_stack).counters(), "orders")
     minted = first_numbers(connect, new_stack, [US, US], partition="orders")
     deploy_alone(connect(stack=new_stack, region=EU), {"Offset": "0"})
-    created = ticketctl("counter", "create", "orders", *named(EU), *where)
+    created = ticketctl("counter", "create", "orders", *named(EU), *options)
     if created.returncode == 0:
         minted += first_numbers(connect, new_stack, [EU, EU], partition="orders")
-    assert ticketctl("deploy", "-q", *named(EU), *where).returncode == 0
+    assert ticketctl("deploy", "-q", *named(EU), *options).returncode == 0
     minted += first_numbers(connect, new_stack, [EU, US, EU, US], partition="orders")
     assert len(set(minted)) == len(minted)
 
@@ -500,11 +502,11 @@ def test_moving_a_default_counter_leaves_a_lane_on_offer(
     aws: Aws, ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
     """A lane that is handed over to another region comes to its default counter, not to one of the donor's name."""
-    where = ("--local", "--stack", new_stack)
+    options = ("--local", "--stack", new_stack)
     take(connect(stack=new_stack), 1)
     deploy_alone(connect(stack=new_stack, region=EU), {"Offset": "0"})
     offer(connect(stack=new_stack).counters(), US, 1, [EU])
-    assert ticketctl("counter", "advance", US, "--to", "100", *named(US, EU), *where).returncode == 0
-    assert ticketctl("deploy", "-q", *named(EU), *where).returncode == 0
+    assert ticketctl("counter", "advance", US, "--to", "100", *named(US, EU), *options).returncode == 0
+    assert ticketctl("deploy", "-q", *named(EU), *options).returncode == 0
     assert [item["partition"]["S"] for item in items(aws, new_stack, EU)] == [EU]
-    assert lanes(ticketctl("regions", "--json", *where))[None, EU][:2] == (2, 2)
+    assert lanes(ticketctl("regions", "--json", *options))[None, EU][:2] == (2, 2)

@@ -23,7 +23,7 @@ from ticketctl.counters.table import Counters
 from ticketctl.embedded.engine import Engine
 
 STACK, ONE, MANY = "bulk", "bulk-one", "bulk-many"
-WHERE = ("--local", "--stack", STACK)
+OPTIONS = ("--local", "--stack", STACK)
 BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
 LISTS = pytest.mark.parametrize("command", [("status",), ("counter", "list")], ids=" ".join)
 COUNTERS = 3_000
@@ -45,7 +45,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 @pytest.fixture(scope="module", autouse=True)
 def stack(ticketctl: Ticketctl) -> None:
     """One stack for the tickets of this module: each test has a counter of its own."""
-    assert ticketctl("deploy", *WHERE).returncode == 0
+    assert ticketctl("deploy", *OPTIONS).returncode == 0
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_each_number_is_printed_once_and_each_block_together(
 ) -> None:
     """Blocks come in any order, but each of them in one piece and ascending; together they have every number once."""
     asked = ("fetch", "200", "--block", "10", "--concurrency", concurrency, "--via", via, "-p", name)
-    fetched = ticketctl(*asked, *WHERE)
+    fetched = ticketctl(*asked, *OPTIONS)
     assert (fetched.returncode, fetched.stderr) == (0, "")
     tickets = [int(line) for line in fetched.stdout.splitlines()]
     blocks = [tickets[begin : begin + 10] for begin in range(0, 200, 10)]
@@ -153,7 +153,7 @@ def test_each_number_is_printed_once_and_each_block_together(
 def test_a_block_of_several_in_flight_is_a_line_with_ranges(ticketctl: Ticketctl, name: str) -> None:
     """First, last and step of each block, the last of them smaller; end to end they have every number once."""
     asked = ("fetch", "253", "--block", "25", "--concurrency", "5", "--ranges", "-p", name)
-    fetched = ticketctl(*asked, *WHERE)
+    fetched = ticketctl(*asked, *OPTIONS)
     assert (fetched.returncode, fetched.stderr) == (0, "")
     rows = sorted(tuple(map(int, line.split("\t"))) for line in fetched.stdout.splitlines())
     assert {step for _, _, step in rows} == {1}
@@ -163,7 +163,7 @@ def test_a_block_of_several_in_flight_is_a_line_with_ranges(ticketctl: Ticketctl
 
 def test_a_block_of_several_in_flight_is_a_document_with_json(ticketctl: Ticketctl, name: str) -> None:
     """Each line is a whole block in JSON, and none of them was taken before."""
-    fetched = ticketctl("fetch", "103", "--block", "10", "--concurrency", "5", "--json", "-p", name, *WHERE)
+    fetched = ticketctl("fetch", "103", "--block", "10", "--concurrency", "5", "--json", "-p", name, *OPTIONS)
     assert (fetched.returncode, fetched.stderr) == (0, "")
     blocks = sorted((json.loads(line) for line in fetched.stdout.splitlines()), key=lambda block: block["first"])
     assert sorted(block["count"] for block in blocks) == [3] + [10] * 10
@@ -177,7 +177,7 @@ def test_the_same_key_gives_the_same_set_of_numbers(
 ) -> None:
     """A run that is repeated with its key prints the numbers of the first, in whatever order, and spends none."""
     asked = ("fetch", "95", "--block", "10", "--concurrency", "4", "--via", via, "-p", name)
-    runs = [ticketctl(*asked, "--idempotency-key", f"nightly {name}", *WHERE) for _ in range(2)]
+    runs = [ticketctl(*asked, "--idempotency-key", f"nightly {name}", *OPTIONS) for _ in range(2)]
     assert [(run.returncode, run.stderr) for run in runs] == [(0, ""), (0, "")]
     assert [sorted(map(int, run.stdout.splitlines())) for run in runs] == [list(range(1, 96))] * 2
     assert last_of(counters, name) == 95
@@ -187,8 +187,8 @@ def test_the_same_key_gives_the_same_set_of_numbers(
 def test_what_was_in_flight_beside_an_error_is_printed(ticketctl: Ticketctl, counters: Counters, via: str) -> None:
     """At the ceiling the run ends with exit 8, and what it printed is all that was minted."""
     name = next(_names)
-    assert ticketctl("counter", "create", name, "--ceiling", "77", *WHERE).returncode == 0
-    fetched = ticketctl("fetch", "500", "--block", "10", "--concurrency", "4", "-p", name, "--via", via, *WHERE)
+    assert ticketctl("counter", "create", name, "--ceiling", "77", *OPTIONS).returncode == 0
+    fetched = ticketctl("fetch", "500", "--block", "10", "--concurrency", "4", "-p", name, "--via", via, *OPTIONS)
     message = (
         f"70 of 500 tickets were printed, then: The counter {name!r} has 7 tickets left below its ceiling 77; "
         "the request was for 10."
@@ -201,7 +201,7 @@ def test_an_error_beside_blocks_in_flight_is_partial_in_json(ticketctl: Ticketct
     """With --json the blocks that were minted are on stdout and the error is one object on stderr."""
     name = next(_names)
     make_counter(counters, name, ceiling=25)
-    fetched = ticketctl("fetch", "60", "--block", "10", "--concurrency", "3", "--json", "-p", name, *WHERE)
+    fetched = ticketctl("fetch", "60", "--block", "10", "--concurrency", "3", "--json", "-p", name, *OPTIONS)
     assert sorted(json.loads(line)["last"] for line in fetched.stdout.splitlines()) == [10, 20]
     error = json.loads(fetched.stderr)["error"]
     assert (fetched.returncode, error["code"], error["exit_code"]) == (8, "partial", 8)
@@ -211,7 +211,7 @@ def test_an_error_before_anything_was_printed_is_itself(ticketctl: Ticketctl, co
     """If no block in flight was minted, the first refusal is the answer: exit 6, nothing on stdout."""
     name = next(_names)
     make_counter(counters, name, ceiling=5)
-    refused = ticketctl("fetch", "60", "--block", "10", "--concurrency", "3", "-p", name, *WHERE)
+    refused = ticketctl("fetch", "60", "--block", "10", "--concurrency", "3", "-p", name, *OPTIONS)
     message = f"The counter {name!r} has 5 tickets left below its ceiling 5; the request was for 10."
     assert refused == Result(6, "", f"error: {message}\n")
 
@@ -221,7 +221,7 @@ def test_a_concurrency_that_is_none_mints_nothing(
     ticketctl: Ticketctl, counters: Counters, name: str, concurrency: str
 ) -> None:
     """From 1 to 64 blocks may be in flight; anything else is exit 2 and names the option."""
-    refused = ticketctl("fetch", "3", "--concurrency", concurrency, "-p", name, *WHERE)
+    refused = ticketctl("fetch", "3", "--concurrency", concurrency, "-p", name, *OPTIONS)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("error: Invalid value for '--concurrency': ")
     assert last_of(counters, name) == 0
@@ -229,7 +229,7 @@ def test_a_concurrency_that_is_none_mints_nothing(
 
 def test_the_largest_concurrency_is_taken(ticketctl: Ticketctl, name: str) -> None:
     """64 blocks in flight, more than there are, give every number once."""
-    fetched = ticketctl("fetch", "40", "--block", "1", "--concurrency", "64", "--via", "dynamodb", "-p", name, *WHERE)
+    fetched = ticketctl("fetch", "40", "--block", "1", "--concurrency", "64", "--via", "dynamodb", "-p", name, *OPTIONS)
     assert (fetched.returncode, fetched.stderr) == (0, "")
     assert sorted(map(int, fetched.stdout.splitlines())) == list(range(1, 41))
 
@@ -243,7 +243,7 @@ def cut_off(
     """Four blocks are minted and the pipe takes hardly more than one when the run is ended: code, printed, story."""
     counters.advance(name, 1_000_000_000)  # a block of such numbers is more than a pipe holds
     asked = ("fetch", "40000", "--concurrency", "4", "--via", "dynamodb", "-p", name)
-    with started(environ, *asked, *WHERE) as process:
+    with started(environ, *asked, *OPTIONS) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         first = process.stdout.read(11 * 200)
@@ -356,8 +356,8 @@ def test_a_million_tickets_take_no_more_memory_than_ten_thousand(
     """What was printed is forgotten: a hundred times as many tickets need the same memory."""
     out = tmp_path / "tickets"
     asked = ("--via", "dynamodb", "--concurrency", concurrency, "-p", name)
-    few = peak(environ, out, "fetch", "10000", *asked, *WHERE)
-    million = peak(environ, out, "fetch", "1000000", *asked, *WHERE)
+    few = peak(environ, out, "fetch", "10000", *asked, *OPTIONS)
+    million = peak(environ, out, "fetch", "1000000", *asked, *OPTIONS)
     assert out.read_bytes().count(b"\n") == 1_000_000
     assert million < 60
     assert million < few + MORE_MIB

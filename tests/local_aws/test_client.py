@@ -35,21 +35,21 @@ class Clients:
 
     environ: dict[str, str]
 
-    def sync(self, **where: object) -> TicketClient:
-        table, settings = resolve_client_settings(self._where(where), self.environ)
+    def sync(self, **given: object) -> TicketClient:
+        table, settings = resolve_client_settings(self._settings(given), self.environ)
         partition, timeout = settings.partition, settings.timeout
         return TicketClient(lambda: open_regions(settings, self.environ, table), partition=partition, timeout=timeout)
 
-    def asynchronous(self, **where: object) -> AsyncTicketClient:
-        table, settings = resolve_client_settings(self._where(where), self.environ)
+    def asynchronous(self, **given: object) -> AsyncTicketClient:
+        table, settings = resolve_client_settings(self._settings(given), self.environ)
         partition, timeout = settings.partition, settings.timeout
         return AsyncTicketClient(
             lambda: async_minter(settings, self.environ, table), partition=partition, timeout=timeout
         )
 
     @staticmethod
-    def _where(where: dict[str, object]) -> ClientSettings:
-        return {"local": True, "timeout": 30, **where}  # type: ignore[typeddict-item]
+    def _settings(given: dict[str, object]) -> ClientSettings:
+        return {"local": True, "timeout": 30, **given}  # type: ignore[typeddict-item]
 
 
 @pytest.fixture

@@ -45,14 +45,14 @@ def examples() -> list[str]:
     )
 
 
-def where(stack: str) -> tuple[str, ...]:
+def options(stack: str) -> tuple[str, ...]:
     return ("--local", "--stack", stack)
 
 
 def test_next_prints_the_number_alone(ticketctl: Ticketctl, deployed: str) -> None:
     """Stdout is the number and a newline; stderr is empty."""
-    assert ticketctl("next", *where(deployed)) == Result(0, "1\n", "")
-    assert ticketctl("next", "--via", "dynamodb", *where(deployed)) == Result(0, "2\n", "")
+    assert ticketctl("next", *options(deployed)) == Result(0, "1\n", "")
+    assert ticketctl("next", "--via", "dynamodb", *options(deployed)) == Result(0, "2\n", "")
 
 
 def test_examples(ticketctl: Ticketctl, tmp_path: Path, deployed: str) -> None:
@@ -62,14 +62,14 @@ def test_examples(ticketctl: Ticketctl, tmp_path: Path, deployed: str) -> None:
     found = examples()
     assert len(found) > 20
     for line in found:
-        place = () if line.startswith("local ") else where(deployed)
+        place = () if line.startswith("local ") else options(deployed)
         run = ticketctl(*shlex.split(line), *place, cwd=tmp_path)
         assert (line, run.returncode) == (line, EXIT_CODES.get(line, 0)), run.stderr
 
 
 def test_next_as_json(ticketctl: Ticketctl, deployed: str) -> None:
     """One document with the names of the HTTP contract."""
-    result = ticketctl("next", "--json", *where(deployed))
+    result = ticketctl("next", "--json", *options(deployed))
     assert (result.returncode, result.stderr) == (0, "")
     assert json.loads(result.stdout) == {
         "partition": REGION,
@@ -86,18 +86,18 @@ def test_next_as_json(ticketctl: Ticketctl, deployed: str) -> None:
 
 def test_unknown_counter_names_the_fix(ticketctl: Ticketctl, deployed: str) -> None:
     """A mistyped name exits 5, and the command that it names works as it stands."""
-    refused = ticketctl("next", "--partition", "line items", *where(deployed))
+    refused = ticketctl("next", "--partition", "line items", *options(deployed))
     command = f"ticketctl counter create 'line items' --stack {deployed} --local"
     assert refused == Result(5, "", f"error: there is no counter 'line items'\nhint: {command}\n")
-    assert ticketctl("status", *where(deployed)).stdout == ""
-    created = ticketctl("counter", "create", "line items", *where(deployed))
+    assert ticketctl("status", *options(deployed)).stdout == ""
+    created = ticketctl("counter", "create", "line items", *options(deployed))
     assert (created.returncode, created.stdout) == (0, f"line items\t0\t1\t{LEFT}\t-\tmints\t1\t{REGION}\n")
-    assert ticketctl("next", "--partition", "line items", *where(deployed)) == Result(0, "1\n", "")
+    assert ticketctl("next", "--partition", "line items", *options(deployed)) == Result(0, "1\n", "")
 
 
 def test_error_as_json(ticketctl: Ticketctl, deployed: str) -> None:
     """An error is one JSON object on stderr; stdout stays empty."""
-    refused = ticketctl("next", "--partition", "typo", "--json", *where(deployed))
+    refused = ticketctl("next", "--partition", "typo", "--json", *options(deployed))
     assert (refused.returncode, refused.stdout) == (5, "")
     assert json.loads(refused.stderr) == {
         "error": {
@@ -111,50 +111,50 @@ def test_error_as_json(ticketctl: Ticketctl, deployed: str) -> None:
 
 def test_status(ticketctl: Ticketctl, deployed: str) -> None:
     """Status shows the counters in the order of their names, tab-separated in a pipe, and mints nothing."""
-    assert ticketctl("status", *where(deployed)) == Result(
+    assert ticketctl("status", *options(deployed)) == Result(
         0, "", "no counter yet; the first `ticketctl next` creates one\n"
     )
-    ticketctl("fetch", "3", *where(deployed))
-    ticketctl("counter", "create", "orders", *where(deployed))
-    rows = [line.split("\t") for line in ticketctl("status", *where(deployed)).stdout.splitlines()]
+    ticketctl("fetch", "3", *options(deployed))
+    ticketctl("counter", "create", "orders", *options(deployed))
+    rows = [line.split("\t") for line in ticketctl("status", *options(deployed)).stdout.splitlines()]
     assert [(*row[:4], row[5]) for row in rows] == [
         ("orders", "0", "1", str(LEFT), "mints"),
         (REGION, "3", "1", str(LEFT - 3), "mints"),
     ]
     for via in ("url", "dynamodb"):
-        one = ticketctl("status", "--partition", REGION, "--json", "--via", via, *where(deployed))
+        one = ticketctl("status", "--partition", REGION, "--json", "--via", via, *options(deployed))
         counter = json.loads(one.stdout)
         assert (counter["last"], counter["remaining"], one.stderr) == (3, LEFT - 3, "")
-    both = json.loads(ticketctl("status", "--json", *where(deployed)).stdout)
+    both = json.loads(ticketctl("status", "--json", *options(deployed)).stdout)
     assert [counter["partition"] for counter in both["counters"]] == ["orders", REGION]
 
 
 def test_status_of_an_unknown_counter(ticketctl: Ticketctl, deployed: str) -> None:
     """Looking at a counter that is not there exits 5 with both sources."""
     for via in ("url", "dynamodb"):
-        assert ticketctl("status", "--partition", "typo", "--via", via, *where(deployed)).returncode == 5
+        assert ticketctl("status", "--partition", "typo", "--via", via, *options(deployed)).returncode == 5
 
 
 def test_fetch_many(ticketctl: Ticketctl, deployed: str) -> None:
     """25,000 tickets come in blocks, one per line, each once; stderr is empty."""
-    result = ticketctl("fetch", "25000", *where(deployed))
+    result = ticketctl("fetch", "25000", *options(deployed))
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [str(ticket) for ticket in range(1, 25_001)]
 
 
 def test_fetch_forms(ticketctl: Ticketctl, deployed: str) -> None:
     """Blocks can be asked for by size, printed as ranges or as JSON lines."""
-    assert ticketctl("fetch", "5", "--block", "2", "--ranges", *where(deployed)) == Result(
+    assert ticketctl("fetch", "5", "--block", "2", "--ranges", *options(deployed)) == Result(
         0, "1\t2\t1\n3\t4\t1\n5\t5\t1\n", ""
     )
-    lines = ticketctl("fetch", "4", "--block", "3", "--json", *where(deployed)).stdout.splitlines()
+    lines = ticketctl("fetch", "4", "--block", "3", "--json", *options(deployed)).stdout.splitlines()
     assert [(json.loads(line)["first"], json.loads(line)["last"]) for line in lines] == [(6, 8), (9, 9)]
 
 
 def test_fetch_into_a_closed_pipe(environ: dict[str, str], ticketctl: Ticketctl, deployed: str) -> None:
     """The reader goes: exit 141, and stderr says which tickets were minted but not delivered."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "ticketctl", "fetch", "100000", *where(deployed)],
+        [sys.executable, "-m", "ticketctl", "fetch", "100000", *options(deployed)],
         env=environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -168,7 +168,7 @@ def test_fetch_into_a_closed_pipe(environ: dict[str, str], ticketctl: Ticketctl,
     process.stderr.close()
     assert process.wait(timeout=60) == 141
     assert story.startswith("error: minted but not delivered: ")
-    last = int(ticketctl("status", *where(deployed)).stdout.split("\t")[1])
+    last = int(ticketctl("status", *options(deployed)).stdout.split("\t")[1])
     assert f"to {last}, " in story
 
 
@@ -176,7 +176,7 @@ def test_fetch_onto_a_full_disk(environ: dict[str, str], deployed: str) -> None:
     """No space left: exit 8, no traceback, and the lost tickets are named."""
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device, not a path of ours
         process = subprocess.run(
-            [sys.executable, "-m", "ticketctl", "fetch", "10", *where(deployed)],
+            [sys.executable, "-m", "ticketctl", "fetch", "10", *options(deployed)],
             env=environ,
             stdout=full,
             stderr=subprocess.PIPE,
@@ -194,7 +194,7 @@ def test_fetch_interrupted(environ: dict[str, str], tmp_path: Path, deployed: st
     """Ctrl-C, SIGTERM and SIGHUP exit 130 and say how many tickets were printed."""
     printed = tmp_path / "tickets"
     with printed.open("w") as file:
-        process = interruptible(environ, "fetch", "100000", "--block", "10", *where(deployed), stdout=file)
+        process = interruptible(environ, "fetch", "100000", "--block", "10", *options(deployed), stdout=file)
         while printed.stat().st_size == 0:
             time.sleep(0.05)
         process.send_signal(number)
@@ -209,8 +209,8 @@ def test_fetch_interrupted_while_it_prints(
     environ: dict[str, str], ticketctl: Ticketctl, deployed: str, number: signal.Signals
 ) -> None:
     """A signal before a full pipe is emptied: the tickets that were minted and not delivered are named."""
-    process = interruptible(environ, "fetch", "30000", *where(deployed))
-    while ticketctl("status", *where(deployed)).stdout.split("\t")[1:2] not in (["20000"], ["30000"]):
+    process = interruptible(environ, "fetch", "30000", *options(deployed))
+    while ticketctl("status", *options(deployed)).stdout.split("\t")[1:2] not in (["20000"], ["30000"]):
         time.sleep(0.1)  # the pipe holds less than two blocks: the second is being written
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=60)
@@ -222,11 +222,11 @@ def test_fetch_interrupted_while_it_prints(
 
 def test_watch(environ: dict[str, str], ticketctl: Ticketctl, deployed: str) -> None:
     """In a pipe --watch prints a counter when it has changed, until it is stopped."""
-    ticketctl("next", *where(deployed))
-    process = interruptible(environ, "status", "--watch", "--json", "--interval", "0.1", *where(deployed))
+    ticketctl("next", *options(deployed))
+    process = interruptible(environ, "status", "--watch", "--json", "--interval", "0.1", *options(deployed))
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["last"] == 1
-    ticketctl("next", *where(deployed))
+    ticketctl("next", *options(deployed))
     assert json.loads(process.stdout.readline())["last"] == 2
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
@@ -237,14 +237,14 @@ def test_stale_cache_is_asked_again(ticketctl: Ticketctl, engine: Engine, deploy
     """A remembered URL that answers 404 is looked up once more before the command fails."""
     user = engine.variables(REGION)
     assert ticketctl("next", "--stack", deployed, env=user) == Result(0, "1\n", "")
-    ticketctl("destroy", "--yes", *where(deployed))
+    ticketctl("destroy", "--yes", *options(deployed))
     gone = ticketctl("next", "--stack", deployed, env=user)
     assert (gone.returncode, gone.stdout) == (5, "")
     assert gone.stderr.splitlines() == [
         f"error: the stack {deployed} is not deployed in 000000000000/{REGION}",
         f"hint: ticketctl deploy --stack {deployed}",
     ]
-    ticketctl("deploy", *where(deployed))
+    ticketctl("deploy", *options(deployed))
     assert ticketctl("next", "--stack", deployed, env=user) == Result(0, "2\n", "")
 
 
@@ -267,8 +267,8 @@ def test_local_ignores_everything_of_aws(ticketctl: Ticketctl, deployed: str) ->
         "HTTP_PROXY": "http://127.0.0.1:1",
         "http_proxy": "http://127.0.0.1:1",
     }
-    assert ticketctl("next", *where(deployed), env=hostile) == Result(0, "1\n", "")
-    assert ticketctl("next", "--via", "dynamodb", *where(deployed), env=hostile) == Result(0, "2\n", "")
+    assert ticketctl("next", *options(deployed), env=hostile) == Result(0, "1\n", "")
+    assert ticketctl("next", "--via", "dynamodb", *options(deployed), env=hostile) == Result(0, "2\n", "")
 
 
 def test_verbose_names_each_origin(ticketctl: Ticketctl, deployed: str) -> None:
@@ -288,7 +288,7 @@ def test_next_loads_only_what_it_needs(environ: dict[str, str], deployed: str) -
         "print([m for m in ('boto3', 'aws_cdk', 'pydantic', 'rich.table') if m in sys.modules]); sys.exit(code)"
     )
     process = subprocess.run(
-        [sys.executable, "-c", script, "next", *where(deployed)],
+        [sys.executable, "-c", script, "next", *options(deployed)],
         env=environ,
         capture_output=True,
         text=True,

@@ -33,14 +33,14 @@ from ticketctl.models import Counter
 BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
 MOST = 2**53 - 1
 STACK = "counters"
-WHERE = ("--local", "--stack", STACK)
+OPTIONS = ("--local", "--stack", STACK)
 _names = (f"counter-{number}" for number in itertools.count(1))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def stack(ticketctl: Ticketctl) -> None:
     """One stack for all of this module: each test has a counter of its own."""
-    assert ticketctl("deploy", *WHERE).returncode == 0
+    assert ticketctl("deploy", *OPTIONS).returncode == 0
 
 
 @pytest.fixture
@@ -92,11 +92,11 @@ def test_create(ticketctl: Ticketctl, name: str) -> None:
     """A counter is made with its lane and ceiling, and mints in them until it is full; again it stays as it is."""
     asked = ("--start", "12", "--increment", "10", "--offset", "2", "--ceiling", "39")
     counter = made(name, 2, increment=10, ceiling=39)
-    assert ticketctl("counter", "create", name, *asked, *WHERE) == Result(0, row(counter), tell(counter, "created"))
-    again = ticketctl("counter", "create", name, *asked, "--json", *WHERE)
+    assert ticketctl("counter", "create", name, *asked, *OPTIONS) == Result(0, row(counter), tell(counter, "created"))
+    again = ticketctl("counter", "create", name, *asked, "--json", *OPTIONS)
     assert (again.returncode, json.loads(again.stdout), again.stderr) == (0, counter.as_dict() | {"created": False}, "")
-    assert ticketctl("fetch", "3", "-p", name, *WHERE) == Result(0, "12\n22\n32\n", "")
-    full = ticketctl("next", "-p", name, "--json", *WHERE)
+    assert ticketctl("fetch", "3", "-p", name, *OPTIONS) == Result(0, "12\n22\n32\n", "")
+    full = ticketctl("next", "-p", name, "--json", *OPTIONS)
     assert (full.returncode, full.stdout, json.loads(full.stderr)["error"]["code"]) == (6, "", "counter_exhausted")
 
 
@@ -172,7 +172,7 @@ def test_create_again_as_another(counters: Counters, name: str, asked: dict[str,
 
 def test_create_off_its_lane(ticketctl: Ticketctl, counters: Counters, name: str) -> None:
     """A start outside the lane is refused with the next number that is in it, and nothing is made."""
-    refused = ticketctl("counter", "create", name, "--start", "4", "--increment", "10", "--offset", "2", *WHERE)
+    refused = ticketctl("counter", "create", name, "--start", "4", "--increment", "10", "--offset", "2", *OPTIONS)
     assert refused == Result(
         6, "", "error: 4 is not in the lane 2, 12, 22, …\nhint: the next number that is: --start 12\n"
     )
@@ -220,7 +220,7 @@ def test_names_that_are_none(counters: Counters, bad: str) -> None:
 @pytest.mark.parametrize("bad", ["", "receipt#x"], ids=repr)
 def test_names_that_are_none_on_the_command_line(ticketctl: Ticketctl, bad: str) -> None:
     """A bad name is wrong usage, and no counter is made."""
-    refused = ticketctl("counter", "create", bad, "--json", *WHERE)
+    refused = ticketctl("counter", "create", bad, "--json", *OPTIONS)
     assert (refused.returncode, refused.stdout, json.loads(refused.stderr)["error"]["code"]) == (2, "", "usage")
 
 
@@ -241,7 +241,7 @@ def test_advance_back_is_refused(ticketctl: Ticketctl, counters: Counters, name:
     """A counter at 9 does not go to 5: exit 6, and nothing has changed."""
     make_counter(counters, name, start=10)
     before = counters.get(name)
-    refused = ticketctl("counter", "advance", name, "--to", "5", *WHERE)
+    refused = ticketctl("counter", "advance", name, "--to", "5", *OPTIONS)
     assert refused == Result(6, "", f"error: the counter '{name}' is at 9; going back to 5 would mint numbers again\n")
     assert counters.get(name) == before == made(name, 9)
 
@@ -249,9 +249,9 @@ def test_advance_back_is_refused(ticketctl: Ticketctl, counters: Counters, name:
 def test_advance(ticketctl: Ticketctl, connect: Connect, name: str) -> None:
     """A counter is moved past a number and mints the next one; moving it to its last ticket again is no error."""
     make_counter(connect(stack=STACK).counters(), name)
-    moved = ticketctl("counter", "advance", name, "--to", "41", *WHERE)
+    moved = ticketctl("counter", "advance", name, "--to", "41", *OPTIONS)
     assert moved == Result(0, row(made(name, 41)), tell(made(name, 41), "is now past that number"))
-    as_json = ticketctl("counter", "advance", name, "--to", "41", "--json", *WHERE)
+    as_json = ticketctl("counter", "advance", name, "--to", "41", "--json", *OPTIONS)
     assert (json.loads(as_json.stdout), as_json.stderr) == (made(name, 41).as_dict(), "")
     tickets = [take(connect(stack=STACK, via=via, partition=name), 1).last for via in ("url", "dynamodb")]
     assert tickets == [42, 43]
@@ -291,7 +291,7 @@ def test_advance_beyond_what_is_exact(counters: Counters, name: str, to: int) ->
 @pytest.mark.parametrize("command", [("advance", "--to", "5"), ("freeze",), ("thaw",)], ids=str)
 def test_unknown(ticketctl: Ticketctl, name: str, command: tuple[str, ...]) -> None:
     """Changing an unknown counter does not create it: exit 5 and a hint how to create it."""
-    refused = ticketctl("counter", command[0], name, *command[1:], *WHERE)
+    refused = ticketctl("counter", command[0], name, *command[1:], *OPTIONS)
     hint = f"ticketctl counter create {name} --stack {STACK} --local"
     assert refused == Result(5, "", f"error: there is no counter '{name}'\nhint: {hint}\n")
 
@@ -337,7 +337,7 @@ def test_adopt_a_file(ticketctl: Ticketctl, connect: Connect, tmp_path: Path, na
     """A new counter starts above the largest number of a file; a counter that is beyond it is not changed."""
     numbers = tmp_path / "numbers"
     numbers.write_bytes(b"\xef\xbb\xbf7\r\n41\r\n\r\n12\r\n")
-    adopt = ("counter", "adopt", name, "--from-max", str(numbers), *WHERE)
+    adopt = ("counter", "adopt", name, "--from-max", str(numbers), *OPTIONS)
     assert ticketctl(*adopt) == Result(0, row(made(name, 41)), tell(made(name, 41), "starts above 41"))
     assert ticketctl(*adopt).stderr == tell(made(name, 41), "was beyond 41 already")
     as_json = ticketctl(*adopt, "--json")
@@ -348,7 +348,7 @@ def test_adopt_a_file(ticketctl: Ticketctl, connect: Connect, tmp_path: Path, na
 def test_adopt_a_column_of_a_stream(environ: dict[str, str], connect: Connect, name: str) -> None:
     """A dash reads stdin; of a CSV one column counts."""
     process = subprocess.run(
-        [sys.executable, "-m", "ticketctl", "counter", "adopt", name, "--from-max", "-", "--column", "id", *WHERE],
+        [sys.executable, "-m", "ticketctl", "counter", "adopt", name, "--from-max", "-", "--column", "id", *OPTIONS],
         env=environ,
         input="name,id\na,41\nb,7\n",
         capture_output=True,
@@ -387,7 +387,7 @@ def test_adopt_what_is_none(
     if content is not None:
         (tmp_path / "numbers").write_bytes(content)
     extra = () if column is None else ("--column", column)
-    adopt = ("counter", "adopt", name, "--from-max", str(tmp_path / "numbers"), *extra, "--json", *WHERE)
+    adopt = ("counter", "adopt", name, "--from-max", str(tmp_path / "numbers"), *extra, "--json", *OPTIONS)
     refused = ticketctl(*adopt)
     error = json.loads(refused.stderr)["error"]
     assert (error["code"], error["exit_code"], refused.returncode, refused.stdout) == (code, exit_code, exit_code, "")
@@ -429,11 +429,11 @@ def test_freeze_and_thaw(ticketctl: Ticketctl, connect: Connect, name: str) -> N
     """A frozen counter mints through no source, and the error says how to thaw it; thawed it mints again."""
     make_counter(connect(stack=STACK).counters(), name)
     frozen = made(name, 0, frozen=True)
-    assert ticketctl("counter", "freeze", name, *WHERE) == Result(0, row(frozen), tell(frozen, "is frozen"))
+    assert ticketctl("counter", "freeze", name, *OPTIONS) == Result(0, row(frozen), tell(frozen, "is frozen"))
     assert connect(stack=STACK).counters().freeze(name) == frozen
     thaw = f"ticketctl counter thaw {name} --stack {STACK} --local"
     for via in ("url", "dynamodb"):
-        refused = ticketctl("next", "-p", name, "--via", via, *WHERE)
+        refused = ticketctl("next", "-p", name, "--via", via, *OPTIONS)
         assert refused == Result(6, "", f"error: The counter '{name}' is frozen.\nhint: {thaw}\n")
         assert look(connect(stack=STACK, via=via, partition=name)) == frozen
     assert ticketctl(*thaw.split()[1:]) == Result(0, row(made(name, 0)), tell(made(name, 0), "mints again"))
@@ -457,21 +457,21 @@ def test_frozen_under_load(connect: Connect, counters: Counters, name: str, via:
 
 def test_list_has_no_receipts(ticketctl: Ticketctl, connect: Connect, deployed: str) -> None:
     """List and status show every counter in the order of names, and no receipt."""
-    where = ("--local", "--stack", deployed)
+    options = ("--local", "--stack", deployed)
     counters = connect(stack=deployed).counters()
     for name in ("b", "a", "receipts"):
         make_counter(counters, name)
     counters.freeze("b")
     take(connect(stack=deployed, via="dynamodb", partition="a"), 1, key="k")
-    shown = ticketctl("counter", "list", *where)
+    shown = ticketctl("counter", "list", *options)
     rows = [(*line.split("\t")[:2], line.split("\t")[5]) for line in shown.stdout.splitlines()]
     assert (shown.returncode, rows, shown.stderr) == (
         0,
         [("a", "1", "mints"), ("b", "0", "frozen"), ("receipts", "0", "mints")],
         "",
     )
-    assert ticketctl("status", *where) == shown
-    document = json.loads(ticketctl("counter", "list", "--json", *where).stdout)
+    assert ticketctl("status", *options) == shown
+    document = json.loads(ticketctl("counter", "list", "--json", *options).stdout)
     assert [counter["partition"] for counter in document["counters"]] == ["a", "b", "receipts"]
 
 
@@ -507,7 +507,7 @@ def test_a_damaged_item(aws: Aws, counters: Counters, name: str) -> None:
 
 def test_little_is_left(ticketctl: Ticketctl, connect: Connect, deployed: str) -> None:
     """If less than a tenth is left, status and list warn on stderr; they do not for exactly a tenth."""
-    where = ("--local", "--stack", deployed)
+    options = ("--local", "--stack", deployed)
     counters = connect(stack=deployed).counters()
     make_counter(counters, "enough", ceiling=100)
     counters.advance("enough", 90)
@@ -517,9 +517,9 @@ def test_little_is_left(ticketctl: Ticketctl, connect: Connect, deployed: str) -
     counters.advance("wide", 911)
     warnings = "warning: the counter little has 9 tickets left\nwarning: the counter wide has 8 tickets left\n"
     for command in (("status",), ("counter", "list")):
-        shown = ticketctl(*command, *where)
+        shown = ticketctl(*command, *options)
         assert (shown.returncode, shown.stderr) == (0, warnings)
-    one = ticketctl("status", "-p", "little", "--json", *where)
+    one = ticketctl("status", "-p", "little", "--json", *options)
     assert (json.loads(one.stdout)["remaining"], json.loads(one.stderr)) == (
         9,
         {"warning": "the counter little has 9 tickets left"},

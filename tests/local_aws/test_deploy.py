@@ -49,8 +49,8 @@ def test_requests_of_a_deployment_without_changes(
 ) -> None:
     """If nothing changes, each stack is described twice and each table scanned once."""
     names = ("us-east-1", "eu-west-1")
-    where = ("--local", "--stack", new_stack, "--region", names[0], "--region", names[1])
-    urls = ticketctl("deploy", *where).stdout.split()
+    options = ("--local", "--stack", new_stack, "--region", names[0], "--region", names[1])
+    urls = ticketctl("deploy", *options).stdout.split()
     said: list[str] = []
     dialog = Dialog(said.append, pytest.fail, lambda names: nullcontext(lambda name, line: said.append(line)))
     regions = Regions(connect(stack=new_stack, region=names), environ=environ)
@@ -64,32 +64,32 @@ def test_requests_of_a_deployment_without_changes(
 
 def test_destroy_keeps_the_counters(ticketctl: Ticketctl, new_stack: str) -> None:
     """After destroy the table is there; the next deployment takes it back and goes on after the last ticket."""
-    where = ("--local", "--stack", new_stack)
-    assert ticketctl("fetch", "7", *where).returncode == 0
-    destroyed = ticketctl("destroy", "--yes", *where)
+    options = ("--local", "--stack", new_stack)
+    assert ticketctl("fetch", "7", *options).returncode == 0
+    destroyed = ticketctl("destroy", "--yes", *options)
     assert (destroyed.returncode, destroyed.stdout) == (0, "")
     assert f"{REGION}\t7\t1\t" in destroyed.stderr
-    redeployed = ticketctl("deploy", *where)
+    redeployed = ticketctl("deploy", *options)
     assert "  import AWS::DynamoDB::Table" in redeployed.stderr
-    assert ticketctl("next", *where).stdout == "8\n"
+    assert ticketctl("next", *options).stdout == "8\n"
 
 
 def test_next_after_destroy_goes_on(ticketctl: Ticketctl, new_stack: str) -> None:
     """With --local, next deploys again by itself and does not start from 1."""
-    where = ("--local", "--stack", new_stack)
-    assert ticketctl("next", *where).stdout == "1\n"
-    assert ticketctl("destroy", "--yes", *where).returncode == 0
-    assert ticketctl("next", "--via", "dynamodb", *where).stdout == "2\n"
+    options = ("--local", "--stack", new_stack)
+    assert ticketctl("next", *options).stdout == "1\n"
+    assert ticketctl("destroy", "--yes", *options).returncode == 0
+    assert ticketctl("next", "--via", "dynamodb", *options).stdout == "2\n"
 
 
 def test_destroy_without_an_answer_changes_nothing(ticketctl: Ticketctl, new_stack: str) -> None:
     """If there is no terminal for the confirmation, destroy exits 2 and names the flag."""
-    where = ("--local", "--stack", new_stack)
-    ticketctl("next", *where)
-    refused = ticketctl("destroy", *where)
+    options = ("--local", "--stack", new_stack)
+    ticketctl("next", *options)
+    refused = ticketctl("destroy", *options)
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1] == "hint: pass --yes"
-    assert ticketctl("next", *where).stdout == "2\n"
+    assert ticketctl("next", *options).stdout == "2\n"
 
 
 def test_destroy_of_nothing(ticketctl: Ticketctl, new_stack: str) -> None:
@@ -101,33 +101,33 @@ def test_destroy_of_nothing(ticketctl: Ticketctl, new_stack: str) -> None:
 
 def test_delete_tickets_needs_the_stacks_name(ticketctl: Ticketctl, new_stack: str) -> None:
     """The table is deleted only if its name is repeated; then the counters start again from 1."""
-    where = ("--local", "--stack", new_stack)
-    ticketctl("next", *where)
-    assert ticketctl("destroy", "--yes", "--delete-tickets", "Tickets", *where).returncode == 2
-    gone = ticketctl("destroy", "--yes", "--delete-tickets", new_stack, "--json", *where)
+    options = ("--local", "--stack", new_stack)
+    ticketctl("next", *options)
+    assert ticketctl("destroy", "--yes", "--delete-tickets", "Tickets", *options).returncode == 2
+    gone = ticketctl("destroy", "--yes", "--delete-tickets", new_stack, "--json", *options)
     assert json.loads(gone.stdout) == {
         "destroyed": True,
         "table_deleted": True,
         "stack": new_stack,
         "region": REGION,
     }
-    assert ticketctl("next", *where).stdout == "1\n"
+    assert ticketctl("next", *options).stdout == "1\n"
 
 
 def test_changing_a_parameter(ticketctl: Ticketctl, new_stack: str) -> None:
     """A smaller MaxCount is in force after deploy; another change leaves it so."""
-    where = ("--local", "--stack", new_stack)
-    ticketctl("deploy", *where)
-    shown = ticketctl("diff", "--max-count", "5", "--exit-code", *where)
+    options = ("--local", "--stack", new_stack)
+    ticketctl("deploy", *options)
+    shown = ticketctl("diff", "--max-count", "5", "--exit-code", *options)
     assert shown.returncode == 9
     assert "modify AWS::Lambda::Function" in shown.stdout
-    assert ticketctl("deploy", "--max-count", "5", *where).returncode == 0
-    assert ticketctl("diff", "--exit-code", *where).returncode == 0
-    refused = ticketctl("fetch", "6", "--block", "6", *where)
+    assert ticketctl("deploy", "--max-count", "5", *options).returncode == 0
+    assert ticketctl("diff", "--exit-code", *options).returncode == 0
+    refused = ticketctl("fetch", "6", "--block", "6", *options)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "1 to 5" in refused.stderr
-    assert ticketctl("deploy", "--log-retention", "7", *where).returncode == 0
-    assert ticketctl("fetch", "12", *where).stdout.split() == [str(n) for n in range(1, 13)]
+    assert ticketctl("deploy", "--log-retention", "7", *options).returncode == 0
+    assert ticketctl("fetch", "12", *options).stdout.split() == [str(n) for n in range(1, 13)]
 
 
 @pytest.mark.parametrize(
@@ -143,28 +143,28 @@ def test_parameter_out_of_range(ticketctl: Ticketctl, new_stack: str, option: st
 
 def test_lane_of_new_counters(ticketctl: Ticketctl, new_stack: str) -> None:
     """With offset 2 and increment 3 the counters mint 2, 5, 8 through both sources."""
-    where = ("--local", "--stack", new_stack)
-    assert ticketctl("deploy", "--offset", "2", "--increment", "3", *where).returncode == 0
-    assert ticketctl("next", "--via", "dynamodb", *where).stdout == "2\n"
-    assert ticketctl("fetch", "2", "--ranges", *where).stdout == "5\t8\t3\n"
-    assert ticketctl("counter", "create", "orders", *where).returncode == 0
-    assert ticketctl("next", "-p", "orders", *where).stdout == "2\n"
+    options = ("--local", "--stack", new_stack)
+    assert ticketctl("deploy", "--offset", "2", "--increment", "3", *options).returncode == 0
+    assert ticketctl("next", "--via", "dynamodb", *options).stdout == "2\n"
+    assert ticketctl("fetch", "2", "--ranges", *options).stdout == "5\t8\t3\n"
+    assert ticketctl("counter", "create", "orders", *options).returncode == 0
+    assert ticketctl("next", "-p", "orders", *options).stdout == "2\n"
 
 
 def test_public_url(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
     """Opening the URL to anyone is asked for; then an unsigned request mints, and the command needs no key."""
-    where = ("--local", "--stack", new_stack)
-    asked = ticketctl("deploy", "--public", *where)
+    options = ("--local", "--stack", new_stack)
+    asked = ticketctl("deploy", "--public", *options)
     assert asked.returncode == 2
     assert asked.stderr.splitlines()[-1] == "hint: pass --yes"
-    opened = ticketctl("deploy", "--public", "--yes", *where)
+    opened = ticketctl("deploy", "--public", "--yes", *options)
     assert opened.returncode == 0
     assert httpx.get(opened.stdout.strip(), trust_env=False, timeout=60).json()["last"] == 1
-    assert ticketctl("next", *where).stdout == "2\n"
+    assert ticketctl("next", *options).stdout == "2\n"
     assert ticketctl("next", "--url", opened.stdout.strip(), "--region", REGION).stdout == "3\n"
-    assert ticketctl("deploy", "--max-count", "9", *where).returncode == 0
+    assert ticketctl("deploy", "--max-count", "9", *options).returncode == 0
     assert connect(stack=new_stack).locator.look_up().auth == "NONE"
-    assert ticketctl("deploy", "--no-public", *where).returncode == 0
+    assert ticketctl("deploy", "--no-public", *options).returncode == 0
     assert httpx.get(connect(stack=new_stack).url(), trust_env=False, timeout=60).status_code == 403
 
 

@@ -108,12 +108,12 @@ def test_every_reply_dropped(connect: Connect, engine: Engine, ticketctl: Ticket
     url = connect(stack=deployed).url()
     with proxy_to(engine.port, lambda: "lost reply") as proxy:
         at_proxy = url.replace(urlsplit(url).netloc, f"127.0.0.1:{proxy.port}")
-        where = ("--local", "--stack", deployed, "--url", at_proxy, "--timeout", "3")
-        lost = ticketctl("next", *where)
+        options = ("--local", "--stack", deployed, "--url", at_proxy, "--timeout", "3")
+        lost = ticketctl("next", *options)
         assert proxy.injected["lost reply"] > 1
     assert (lost.returncode, lost.stdout) == (8, "")
     assert "a ticket may have been spent" in lost.stderr
-    closed = ticketctl("next", *where)
+    closed = ticketctl("next", *options)
     assert (closed.returncode, closed.stdout) == (7, "")
     assert "nothing was minted" in closed.stderr
 

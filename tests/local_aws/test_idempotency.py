@@ -22,7 +22,7 @@ BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
 DAY = 24 * 60 * 60
 
 
-def where(stack: str) -> tuple[str, ...]:
+def options(stack: str) -> tuple[str, ...]:
     return ("--local", "--stack", stack)
 
 
@@ -34,11 +34,11 @@ def receipt_of(aws: Aws, stack: str, key: str) -> dict[str, Any]:
 
 def test_next_twice(ticketctl: Ticketctl, deployed: str) -> None:
     """A key twice prints the same number, through either source; the next one follows it."""
-    once = ("next", "--idempotency-key", "a", *where(deployed))
+    once = ("next", "--idempotency-key", "a", *options(deployed))
     assert ticketctl(*once) == Result(0, "1\n", "")
     assert ticketctl(*once) == Result(0, "1\n", "")
     assert ticketctl(*once, "--via", "dynamodb") == Result(0, "1\n", "")
-    assert ticketctl("next", *where(deployed)) == Result(0, "2\n", "")
+    assert ticketctl("next", *options(deployed)) == Result(0, "2\n", "")
     document = {"partition": REGION, "first": 1, "last": 1, "count": 1, "increment": 1}
     assert json.loads(ticketctl(*once, "--json").stdout) == document | {
         "replayed": True,
@@ -111,8 +111,8 @@ def test_another_request_under_the_same_key(connect: Connect, deployed: str, via
 
 def test_conflict_on_the_command_line(ticketctl: Ticketctl, deployed: str) -> None:
     """A conflict exits 6 and says what the key minted."""
-    assert ticketctl("fetch", "2", "--idempotency-key", "a", *where(deployed)) == Result(0, "1\n2\n", "")
-    refused = ticketctl("fetch", "3", "--idempotency-key", "a", "--json", *where(deployed))
+    assert ticketctl("fetch", "2", "--idempotency-key", "a", *options(deployed)) == Result(0, "1\n2\n", "")
+    refused = ticketctl("fetch", "3", "--idempotency-key", "a", "--json", *options(deployed))
     assert (refused.returncode, refused.stdout, json.loads(refused.stderr)) == (
         6,
         "",
@@ -222,23 +222,23 @@ def ask(connection: RegionalStack, key: str) -> httpx.Response:
 
 def test_fetch_twice(ticketctl: Ticketctl, deployed: str) -> None:
     """The same key twice prints the same tickets block by block, and the counter does not move."""
-    fetch = ("fetch", "7", "--block", "3", "--idempotency-key", "a", *where(deployed))
+    fetch = ("fetch", "7", "--block", "3", "--idempotency-key", "a", *options(deployed))
     tickets = "".join(f"{ticket}\n" for ticket in range(1, 8))
     assert ticketctl(*fetch) == Result(0, tickets, "")
     assert ticketctl(*fetch, "--via", "dynamodb") == Result(0, tickets, "")
-    assert ticketctl("next", *where(deployed)) == Result(0, "8\n", "")
+    assert ticketctl("next", *options(deployed)) == Result(0, "8\n", "")
 
 
 def test_fetch_and_next_have_different_keys(ticketctl: Ticketctl, deployed: str) -> None:
     """A key of ``next`` never stands for a block of a ``fetch`` with another key."""
-    fetch = ("fetch", "2", "--block", "1", "--idempotency-key", "order", *where(deployed))
+    fetch = ("fetch", "2", "--block", "1", "--idempotency-key", "order", *options(deployed))
     assert ticketctl(*fetch) == Result(0, "1\n2\n", "")
-    assert ticketctl("next", "--idempotency-key", "order/1", *where(deployed)) == Result(0, "3\n", "")
+    assert ticketctl("next", "--idempotency-key", "order/1", *options(deployed)) == Result(0, "3\n", "")
 
 
 def test_each_run_has_a_key_of_its_own(ticketctl: Ticketctl, connect: Connect, aws: Aws, deployed: str) -> None:
     """Without a key each run makes one that nobody has, so that its own retries are safe."""
-    assert [ticketctl("next", *where(deployed)).stdout for _ in range(2)] == ["1\n", "2\n"]
+    assert [ticketctl("next", *options(deployed)).stdout for _ in range(2)] == ["1\n", "2\n"]
     items = aws.client("dynamodb").scan(TableName=deployed)["Items"]
     (counter,) = items  # a retry key has no receipt; the counter remembers it
     assert counter["k0"]["B"][:12] != counter["k1"]["B"][:12]

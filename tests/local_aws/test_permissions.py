@@ -96,12 +96,12 @@ def test_readme_permissions_suffice_to_mint_from_the_table(aws: Aws, ticketctl: 
             "Resource": f"arn:aws:dynamodb:{REGION}:*:table/{deployed}",
         },
     )
-    where = ("--stack", deployed, "--via", "dynamodb")
-    assert ticketctl("next", *where, env=user).stdout == "1\n"
-    assert ticketctl("fetch", "20000", "--ranges", *where, env=user).stdout == "2\t10001\t1\n10002\t20001\t1\n"
-    typed = ticketctl("next", "--idempotency-key", "a", *where, env=user)
+    options = ("--stack", deployed, "--via", "dynamodb")
+    assert ticketctl("next", *options, env=user).stdout == "1\n"
+    assert ticketctl("fetch", "20000", "--ranges", *options, env=user).stdout == "2\t10001\t1\n10002\t20001\t1\n"
+    typed = ticketctl("next", "--idempotency-key", "a", *options, env=user)
     assert (typed.returncode, typed.stdout, "dynamodb:GetItem" in typed.stderr) == (4, "", True)
-    assert ticketctl("next", *where, env=user).stdout == "20002\n"
+    assert ticketctl("next", *options, env=user).stdout == "20002\n"
 
 
 def test_wrong_secret_is_refused(aws: Aws, ticketctl: Ticketctl, deployed: str) -> None:

@@ -29,14 +29,14 @@ from ticketctl.errors import CounterFrozenError
 
 ACCOUNT = "account 000000000000"
 STACK = "three-regions"
-WHERE = ("--local", "--stack", STACK)
+OPTIONS = ("--local", "--stack", STACK)
 _names = (f"counter-{number}" for number in itertools.count(1))
 
 
 @pytest.fixture(scope="module")
 def three(ticketctl: Ticketctl) -> str:
     """The name of a stack in three regions, whose default counters never mint."""
-    assert ticketctl("deploy", "-q", *named(US, EU, AP), *WHERE).returncode == 0
+    assert ticketctl("deploy", "-q", *named(US, EU, AP), *OPTIONS).returncode == 0
     return STACK
 
 
@@ -73,8 +73,8 @@ def standing(rows: str) -> list[tuple[str, str, str, str, str]]:
 
 def test_deploy_from_nothing(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
     """Two regions get a URL each, in the order in which they were named; one mints odd numbers, the other even."""
-    where = ("--local", "--stack", new_stack)
-    deploy = ticketctl("deploy", *named(US, EU), *where)
+    options = ("--local", "--stack", new_stack)
+    deploy = ticketctl("deploy", *named(US, EU), *options)
     urls = [connect(stack=new_stack, region=region).url() for region in (US, EU)]
     assert (deploy.returncode, deploy.stdout.splitlines()) == (0, urls)
     story = deploy.stderr.splitlines()
@@ -85,27 +85,27 @@ def test_deploy_from_nothing(ticketctl: Ticketctl, connect: Connect, new_stack: 
         *(f"the ticket server is at {url}" for url in urls),
         f"mint a ticket: ticketctl next --stack {new_stack} --region {US} --region {EU} --local",
     ]
-    minted = [ticketctl("next", *named(*at), *where) for at in ([US], [EU], [])]
+    minted = [ticketctl("next", *named(*at), *options) for at in ([US], [EU], [])]
     assert minted == [Result(0, f"{number}\n", "") for number in (1, 2, 3)]
     assert first_numbers(connect, new_stack, [EU, US]) == [4, 5]
-    shown = ticketctl("status", *where)
+    shown = ticketctl("status", *options)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert standing(shown.stdout) == [(EU, "4", "2", "2", EU), (US, "5", "2", "1", US)]
-    again = ticketctl("deploy", *where)
+    again = ticketctl("deploy", *options)
     assert (again.returncode, again.stdout) == (0, deploy.stdout)
     assert sorted(again.stderr.splitlines()[1:-3]) == [f"{EU}: no changes", f"{US}: no changes"]
 
 
 def test_three_lanes(ticketctl: Ticketctl, three: str) -> None:
     """Three regions have the lanes 1, 2 and 3 of increment 3, a third of all numbers each, and a proof of it."""
-    shown = ticketctl("regions", "--json", *WHERE)
+    shown = ticketctl("regions", "--json", *OPTIONS)
     assert (shown.returncode, shown.stderr) == (0, "")
     document = json.loads(shown.stdout)
     lanes = [lane for lane in document.pop("lanes") if lane["counter"] is None]
     common = {"counter": None, "increment": 3, "share": "1/3", "state": "mints"}
     assert lanes == [common | {"region": at, "offset": n, "next": n} for n, at in enumerate((US, EU, AP), start=1)]
     assert (document.pop("stack"), document.pop("conflicts"), list(document)) == (three, [], ["pairs"])
-    plain = ticketctl("regions", *WHERE)
+    plain = ticketctl("regions", *OPTIONS)
     assert plain.stdout.splitlines()[:3] == [
         f"{at}\t{at}\t{n}\t3\t1/3\t{n}\tmints" for n, at in enumerate((US, EU, AP), 1)
     ]
@@ -116,12 +116,12 @@ def test_documents(ticketctl: Ticketctl, connect: Connect, three: str) -> None:
     """With --json, deploy and diff give one document with an entry for each region, url a document a line."""
     urls = {region: connect(stack=three, region=region).url() for region in (US, EU, AP)}
     places = [{"url": urls[region], "auth": "AWS_IAM", "stack": three, "region": region} for region in urls]
-    deploy = ticketctl("deploy", "--json", *WHERE)
+    deploy = ticketctl("deploy", "--json", *OPTIONS)
     assert (deploy.returncode, deploy.stderr) == (0, "")
     assert json.loads(deploy.stdout) == {"regions": [place | {"changed": False} for place in places]}
-    url = ticketctl("url", "--json", *WHERE)
+    url = ticketctl("url", "--json", *OPTIONS)
     assert (url.returncode, [json.loads(line) for line in url.stdout.splitlines()], url.stderr) == (0, places, "")
-    diff = ticketctl("diff", "--json", "--exit-code", *WHERE)
+    diff = ticketctl("diff", "--json", "--exit-code", *OPTIONS)
     nothing = [{"changes": [], "stack": three, "region": region} for region in urls]
     assert (diff.returncode, json.loads(diff.stdout), diff.stderr) == (0, {"regions": nothing}, "")
 
@@ -129,7 +129,7 @@ def test_documents(ticketctl: Ticketctl, connect: Connect, three: str) -> None:
 @pytest.mark.usefixtures("three")
 def test_diff_names_the_region_of_each_change(ticketctl: Ticketctl) -> None:
     """What deploy would change is told apart by region."""
-    diff = ticketctl("diff", "--max-count", "7", "--exit-code", *named(EU, AP), *WHERE)
+    diff = ticketctl("diff", "--max-count", "7", "--exit-code", *named(EU, AP), *OPTIONS)
     assert (diff.returncode, diff.stderr) == (9, "")
     changed = [line.partition(": modify AWS::Lambda::Function ")[0] for line in diff.stdout.splitlines()]
     assert [region for region in changed if region in (EU, AP)] == [EU, AP]
@@ -144,7 +144,7 @@ def test_diff_names_the_region_of_each_change(ticketctl: Ticketctl) -> None:
 def test_nobody_chooses_a_lane(ticketctl: Ticketctl, aws: Aws, three: str, command: list[str]) -> None:
     """If several regions share the lanes, --offset and --increment are refused, even for one region."""
     before = [items(aws, three, region) for region in (US, EU, AP)]
-    refused = ticketctl(*command, "--json", *named(EU), *WHERE)
+    refused = ticketctl(*command, "--json", *named(EU), *OPTIONS)
     error = json.loads(refused.stderr)["error"]
     assert (refused.returncode, refused.stdout, error["code"], error["exit_code"]) == (2, "", "usage", 2)
     assert [items(aws, three, region) for region in (US, EU, AP)] == before
@@ -154,11 +154,11 @@ def test_a_region_that_fails_does_not_stop_the_others(
     aws: Aws, ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
     """The others are deployed and mint, exit 8 names the one that failed; its lane waits for it."""
-    where = ("--local", "--stack", new_stack)
+    options = ("--local", "--stack", new_stack)
     foreign = aws.in_region(EU).client("cloudformation")
     group = {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": new_stack}}
     foreign.create_stack(StackName=new_stack, TemplateBody=json.dumps({"Resources": {"Group": group}}))
-    partial = ticketctl("deploy", *named(US, EU, SA), *where)
+    partial = ticketctl("deploy", *named(US, EU, SA), *options)
     urls = [connect(stack=new_stack, region=region).url() for region in (US, SA)]
     assert (partial.returncode, partial.stdout.splitlines()) == (8, urls)
     why = f"the stack {new_stack} in {EU} is not a ticket server; nothing was changed"
@@ -168,13 +168,13 @@ def test_a_region_that_fails_does_not_stop_the_others(
         "hint: use another name: --stack NAME",
     ]
     assert [first_numbers(connect, new_stack, [US, SA]) for _ in range(2)] == [[1, 3], [4, 6]]
-    assert lanes(ticketctl("regions", "--json", *where)) == {
+    assert lanes(ticketctl("regions", "--json", *options)) == {
         (None, US): (1, 3, 7, "mints"),
         (None, EU): (2, 3, 2, "not begun"),
         (None, SA): (3, 3, 9, "mints"),
     }
     foreign.delete_stack(StackName=new_stack)
-    finished = ticketctl("deploy", "--json", *named(US, EU, SA), *where)
+    finished = ticketctl("deploy", "--json", *named(US, EU, SA), *options)
     documents = {document["region"]: document["changed"] for document in json.loads(finished.stdout)["regions"]}
     assert (finished.returncode, documents, finished.stderr) == (0, {US: False, EU: True, SA: False}, "")
     assert [first_numbers(connect, new_stack, [US, EU, SA]) for _ in range(2)] == [[7, 2, 9], [10, 5, 12]]
@@ -218,7 +218,7 @@ def test_where_the_regions_come_from(
     """The regions are those of the flags, else of the variables, else of the file; their order is kept."""
     env = own_home(environ, tmp_path / "home") | variables
     Path(env["TICKETCTL_HOME"], "config.toml").write_text(file, encoding="utf-8")
-    shown = ticketctl("url", "--json", *named(*flags), *WHERE, env=env)
+    shown = ticketctl("url", "--json", *named(*flags), *OPTIONS, env=env)
     documents = [json.loads(line) for line in shown.stdout.splitlines()]
     assert (shown.returncode, shown.stderr) == (0, "")
     assert [(document["stack"], document["region"]) for document in documents] == [(three, at) for at in regions]
@@ -227,14 +227,14 @@ def test_where_the_regions_come_from(
 @pytest.mark.usefixtures("three")
 def test_spread(ticketctl: Ticketctl, name: str) -> None:
     """With --spread a run begins with another region each time; without it all comes from the first."""
-    assert ticketctl("counter", "create", name, *WHERE).returncode == 0
-    spread = ticketctl("fetch", "6", "--block", "1", "--spread", "--json", "-p", name, *WHERE)
+    assert ticketctl("counter", "create", name, *OPTIONS).returncode == 0
+    spread = ticketctl("fetch", "6", "--block", "1", "--spread", "--json", "-p", name, *OPTIONS)
     blocks = [json.loads(line) for line in spread.stdout.splitlines()]
     assert (spread.returncode, spread.stderr) == (0, "")
     assert sorted(block["last"] for block in blocks) == list(range(1, 7))
     turns = [block["region"] for block in blocks]
     assert (set(turns[:3]), turns[3:]) == ({US, EU, AP}, turns[:3])
-    plain = ticketctl("fetch", "3", "--block", "1", "-p", name, *named(EU, US), *WHERE)
+    plain = ticketctl("fetch", "3", "--block", "1", "-p", name, *named(EU, US), *OPTIONS)
     assert plain == Result(0, "8\n11\n14\n", "")
 
 
@@ -243,12 +243,12 @@ def test_spread(ticketctl: Ticketctl, name: str) -> None:
 
 def test_a_counter_is_made_in_every_region(ticketctl: Ticketctl, connect: Connect, three: str, name: str) -> None:
     """It gets the lane of each region and mints there; asked for again it stays as it is."""
-    made = ticketctl("counter", "create", name, *WHERE)
+    made = ticketctl("counter", "create", name, *OPTIONS)
     rows = [row(name, at, n - 3, offset=n, increment=3) for n, at in enumerate((US, EU, AP), start=1)]
     told = f"{name} created, in {three} in the embedded AWS, {US}, {EU}, {AP}\n"
     assert made == Result(0, "".join(rows), told)
     assert [take(connect(stack=three, region=at, partition=name), 2).first for at in (AP, EU, US)] == [3, 2, 1]
-    again = ticketctl("counter", "create", name, "--json", *WHERE)
+    again = ticketctl("counter", "create", name, "--json", *OPTIONS)
     document = json.loads(again.stdout)
     assert (again.returncode, again.stderr, document.pop("created")) == (0, "", False)
     assert [(one["region"], one["last"]) for one in document["counters"]] == [(US, 4), (EU, 5), (AP, 6)]
@@ -257,7 +257,7 @@ def test_a_counter_is_made_in_every_region(ticketctl: Ticketctl, connect: Connec
 @pytest.mark.usefixtures("three")
 def test_a_counter_with_a_start_and_a_ceiling(ticketctl: Ticketctl, name: str) -> None:
     """No region mints before the start or beyond the ceiling; asked for with others it is refused."""
-    made = ticketctl("counter", "create", name, "--start", "8", "--ceiling", "40", "--json", *WHERE)
+    made = ticketctl("counter", "create", name, "--start", "8", "--ceiling", "40", "--json", *OPTIONS)
     document = json.loads(made.stdout)
     assert (made.returncode, made.stderr) == (0, "")
     assert document == {
@@ -268,34 +268,34 @@ def test_a_counter_with_a_start_and_a_ceiling(ticketctl: Ticketctl, name: str) -
             counter(name, AP, 6, offset=3, increment=3, ceiling=40, remaining=11),
         ],
     }
-    refused = ticketctl("counter", "create", name, "--ceiling", "39", *WHERE)
+    refused = ticketctl("counter", "create", name, "--ceiling", "39", *OPTIONS)
     assert (refused.returncode, refused.stdout) == (6, "")
     assert f"the counter {name!r} exists in {US} with other options" in refused.stderr
 
 
 def test_advance(ticketctl: Ticketctl, connect: Connect, three: str, name: str) -> None:
     """No region mints a number up to the one that was named, and none goes back; a named region moves alone."""
-    assert ticketctl("counter", "create", name, *WHERE).returncode == 0
-    advanced = ticketctl("counter", "advance", name, "--to", "50", *WHERE)
+    assert ticketctl("counter", "create", name, *OPTIONS).returncode == 0
+    advanced = ticketctl("counter", "advance", name, "--to", "50", *OPTIONS)
     rows = [
         row(name, at, last, offset=n, increment=3) for n, (at, last) in enumerate([(US, 49), (EU, 50), (AP, 48)], 1)
     ]
     told = f"{name} is now past that number, in {three} in the embedded AWS, {US}, {EU}, {AP}\n"
     assert advanced == Result(0, "".join(rows), told)
-    one = ticketctl("counter", "advance", name, "--to", "60", *named(AP), *WHERE)
+    one = ticketctl("counter", "advance", name, "--to", "60", *named(AP), *OPTIONS)
     assert (one.returncode, one.stdout) == (0, row(name, AP, 60, offset=3, increment=3))
-    back = ticketctl("counter", "advance", name, "--to", "47", *WHERE)
+    back = ticketctl("counter", "advance", name, "--to", "47", *OPTIONS)
     again = "going back to 47 would mint numbers again"
     assert back == Result(6, "", f"error: the counter {name!r} is at 49 or more in every region; {again}\n")
     assert first_numbers(connect, three, (US, EU, AP), partition=name) == [52, 53, 63]
-    assert ticketctl("counter", "advance", name, "--to", "58", *WHERE).returncode == 0
+    assert ticketctl("counter", "advance", name, "--to", "58", *OPTIONS).returncode == 0
     assert first_numbers(connect, three, (US, EU, AP), partition=name) == [61, 59, 66]
 
 
 def test_adopt(ticketctl: Ticketctl, connect: Connect, tmp_path: Path, three: str, name: str) -> None:
     """A counter starts above the numbers of a file in every region; a counter beyond them is not changed."""
     (tmp_path / "numbers").write_text("7\n41\n12\n", encoding="utf-8")
-    adopt = ("counter", "adopt", name, "--from-max", str(tmp_path / "numbers"), "--json", *WHERE)
+    adopt = ("counter", "adopt", name, "--from-max", str(tmp_path / "numbers"), "--json", *OPTIONS)
     made = ticketctl(*adopt)
     counters = [
         counter(name, US, 40, offset=1, increment=3),
@@ -314,31 +314,31 @@ def test_adopt(ticketctl: Ticketctl, connect: Connect, tmp_path: Path, three: st
 
 def test_freeze_and_thaw(ticketctl: Ticketctl, connect: Connect, three: str, name: str) -> None:
     """A counter is frozen in every region or in the named one, and thawed in the same way."""
-    assert ticketctl("counter", "create", name, *WHERE).returncode == 0
-    frozen = ticketctl("counter", "freeze", name, *WHERE)
+    assert ticketctl("counter", "create", name, *OPTIONS).returncode == 0
+    frozen = ticketctl("counter", "freeze", name, *OPTIONS)
     assert frozen == Result(
         0,
         "".join(row(name, at, n - 3, offset=n, increment=3, state="frozen") for n, at in enumerate((US, EU, AP), 1)),
         f"{name} is frozen, in {three} in the embedded AWS, {US}, {EU}, {AP}\n",
     )
-    thawed = ticketctl("counter", "thaw", name, *named(AP), *WHERE)
+    thawed = ticketctl("counter", "thaw", name, *named(AP), *OPTIONS)
     told = f"{name} mints again, in {three} in the embedded AWS, {AP}\n"
     assert thawed == Result(0, row(name, AP, 0, offset=3, increment=3), told)
     assert first_numbers(connect, three, [AP], partition=name) == [3]
     with pytest.raises(CounterFrozenError):
         first_numbers(connect, three, [EU], partition=name)
-    assert ticketctl("counter", "thaw", name, *WHERE).returncode == 0
+    assert ticketctl("counter", "thaw", name, *OPTIONS).returncode == 0
     assert first_numbers(connect, three, (US, EU, AP), partition=name) == [1, 2, 6]
 
 
 @pytest.mark.usefixtures("three")
 def test_status_of_one_counter(ticketctl: Ticketctl, name: str) -> None:
     """List and status show a counter in all regions or in the named one; a region's name means its default counter."""
-    assert ticketctl("counter", "create", name, *WHERE).returncode == 0
+    assert ticketctl("counter", "create", name, *OPTIONS).returncode == 0
     rows = [row(name, at, n - 3, offset=n, increment=3) for n, at in enumerate((US, EU, AP), start=1)]
-    assert ticketctl("status", "-p", name, *WHERE) == Result(0, rows[2] + rows[1] + rows[0], "")
-    assert ticketctl("status", "-p", EU, *WHERE) == Result(0, row(EU, EU, -1, offset=2, increment=3), "")
-    listed = ticketctl("counter", "list", *named(EU), *WHERE)
+    assert ticketctl("status", "-p", name, *OPTIONS) == Result(0, rows[2] + rows[1] + rows[0], "")
+    assert ticketctl("status", "-p", EU, *OPTIONS) == Result(0, row(EU, EU, -1, offset=2, increment=3), "")
+    listed = ticketctl("counter", "list", *named(EU), *OPTIONS)
     assert (listed.returncode, listed.stderr, rows[1] in listed.stdout) == (0, "", True)
     assert {line.split("\t")[-1] for line in listed.stdout.splitlines()} == {EU}
 
@@ -351,7 +351,7 @@ def test_status_of_one_counter(ticketctl: Ticketctl, name: str) -> None:
 def test_unknown_counter(ticketctl: Ticketctl, aws: Aws, three: str, command: list[str]) -> None:
     """A counter that no region has is exit 5, says how to create it, and is made nowhere."""
     before = [items(aws, three, region) for region in (US, EU, AP)]
-    unknown = ticketctl(*command, "typo", *WHERE)
+    unknown = ticketctl(*command, "typo", *OPTIONS)
     hint = f"ticketctl counter create typo --stack {three} --local"
     assert unknown == Result(5, "", f"error: there is no counter 'typo'\nhint: {hint}\n")
     assert [items(aws, three, region) for region in (US, EU, AP)] == before
@@ -360,7 +360,7 @@ def test_unknown_counter(ticketctl: Ticketctl, aws: Aws, three: str, command: li
 def test_the_name_of_a_region_is_taken(ticketctl: Ticketctl, aws: Aws, three: str) -> None:
     """No counter is made under the name that a region's default counter has."""
     before = [items(aws, three, region) for region in (US, EU, AP)]
-    refused = ticketctl("counter", "create", EU, *WHERE)
+    refused = ticketctl("counter", "create", EU, *OPTIONS)
     told = f"error: '{EU}' is a region's name, reserved for its default counter\nhint: choose another name\n"
     assert refused == Result(2, "", told)
     assert [items(aws, three, region) for region in (US, EU, AP)] == before
@@ -369,7 +369,7 @@ def test_the_name_of_a_region_is_taken(ticketctl: Ticketctl, aws: Aws, three: st
 def test_verify(ticketctl: Ticketctl, aws: Aws, three: str) -> None:
     """The proof is made over all regions at once, and leaves nothing behind."""
     before = [items(aws, three, region) for region in (US, EU, AP)]
-    run = ticketctl("verify", "--workers", "6", "--mints", "10", "--json", *WHERE)
+    run = ticketctl("verify", "--workers", "6", "--mints", "10", "--json", *OPTIONS)
     report = json.loads(run.stdout)
     assert (run.returncode, run.stderr) == (0, "")
     names = ("minted", "not_minted", "unknown", "duplicates", "outside_lane", "out_of_order", "gaps")
@@ -382,33 +382,33 @@ def test_verify(ticketctl: Ticketctl, aws: Aws, three: str) -> None:
 
 def test_a_destroyed_region_is_retired_and_comes_back(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
     """The others continue without its numbers; deployed again it continues with them, and gets newer counters."""
-    where = ("--local", "--stack", new_stack)
-    assert ticketctl("deploy", "-q", *named(US, EU), *where).returncode == 0
-    assert ticketctl("counter", "create", "orders", "-q", *where).returncode == 0
+    options = ("--local", "--stack", new_stack)
+    assert ticketctl("deploy", "-q", *named(US, EU), *options).returncode == 0
+    assert ticketctl("counter", "create", "orders", "-q", *options).returncode == 0
     for partition in (None, "orders"):
         assert first_numbers(connect, new_stack, [EU, EU, US], partition=partition) == [2, 4, 1]
-    destroyed = ticketctl("destroy", "--yes", *named(EU), *where)
+    destroyed = ticketctl("destroy", "--yes", *named(EU), *options)
     assert (destroyed.returncode, destroyed.stdout) == (0, "")
     assert destroyed.stderr.splitlines()[-1] == (
         f"destroyed the stack of {new_stack} in the embedded AWS, {EU}; "
         f"the table {new_stack} is kept, and ticketctl deploy uses it again"
     )
-    assert lanes(ticketctl("regions", "--json", *where)) == {
+    assert lanes(ticketctl("regions", "--json", *options)) == {
         (None, US): (1, 2, 3, "mints"),
         (None, EU): (2, 2, 6, "retired"),
         ("orders", US): (1, 2, 3, "mints"),
         ("orders", EU): (2, 2, 6, "retired"),
     }
-    gone = ticketctl("next", *named(EU), *where)
+    gone = ticketctl("next", *named(EU), *options)
     assert (gone.returncode, gone.stdout) == (5, "")
     assert gone.stderr.splitlines()[-1] == f"hint: ticketctl deploy --stack {new_stack} --region {EU} --local"
-    assert ticketctl("fetch", "3", *where) == Result(0, "3\n5\n7\n", "")
+    assert ticketctl("fetch", "3", *options) == Result(0, "3\n5\n7\n", "")
     assert first_numbers(connect, new_stack, [US, US], partition="orders") == [3, 5]
-    made = ticketctl("counter", "create", "later", *where)
+    made = ticketctl("counter", "create", "later", *options)
     assert made.stdout == row("later", US, -1, offset=1, increment=2)
     assert first_numbers(connect, new_stack, [US, US], partition="later") == [1, 3]
-    assert ticketctl("deploy", "-q", *named(EU), *where).returncode == 0
-    assert lanes(ticketctl("regions", "--json", *where)) == {
+    assert ticketctl("deploy", "-q", *named(EU), *options).returncode == 0
+    assert lanes(ticketctl("regions", "--json", *options)) == {
         (None, US): (1, 2, 9, "mints"),
         (None, EU): (2, 2, 6, "mints"),
         ("orders", US): (1, 2, 7, "mints"),
@@ -424,16 +424,16 @@ def test_a_region_whose_tickets_were_deleted_gets_a_new_lane(
     ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
     """Its tickets are never issued again; deployed again it gets a part of another region's lane."""
-    where = ("--local", "--stack", new_stack)
-    assert ticketctl("deploy", "-q", *named(US, EU), *where).returncode == 0
+    options = ("--local", "--stack", new_stack)
+    assert ticketctl("deploy", "-q", *named(US, EU), *options).returncode == 0
     minted = first_numbers(connect, new_stack, [EU, EU, EU, US])
-    gone = ticketctl("destroy", "--yes", "--delete-tickets", new_stack, "--json", *named(EU), *where)
+    gone = ticketctl("destroy", "--yes", "--delete-tickets", new_stack, "--json", *named(EU), *options)
     told = {"destroyed": True, "table_deleted": True, "stack": new_stack, "region": EU}
     assert (gone.returncode, json.loads(gone.stdout), gone.stderr) == (0, told, "")
-    again = ticketctl("deploy", *named(EU), *where)
+    again = ticketctl("deploy", *named(EU), *options)
     assert again.returncode == 0
     assert f"the default counter: {US} has handed 3, 7, 11, … over to {EU}" in again.stderr.splitlines()
-    assert lanes(ticketctl("regions", "--json", *where)) == {
+    assert lanes(ticketctl("regions", "--json", *options)) == {
         (None, US): (1, 4, 5, "mints"),
         (None, EU): (3, 4, 3, "mints"),
     }
@@ -444,28 +444,28 @@ def test_a_region_whose_tickets_were_deleted_gets_a_new_lane(
 
 def test_destroy_of_all_regions(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
     """Without --region all are destroyed; deployed again all continue, in any order of names."""
-    where = ("--local", "--stack", new_stack)
-    assert ticketctl("deploy", "-q", *named(US, EU), *where).returncode == 0
+    options = ("--local", "--stack", new_stack)
+    assert ticketctl("deploy", "-q", *named(US, EU), *options).returncode == 0
     assert first_numbers(connect, new_stack, [EU, US, EU]) == [2, 1, 4]
-    gone = ticketctl("destroy", "--yes", "--json", *where)
+    gone = ticketctl("destroy", "--yes", "--json", *options)
     document = {"destroyed": True, "table_deleted": False, "stack": new_stack}
     told = {"regions": [document | {"region": region} for region in (US, EU)]}
     assert (gone.returncode, json.loads(gone.stdout), gone.stderr) == (0, told, "")
-    nothing = ticketctl("destroy", *named(US, EU), *where)
+    nothing = ticketctl("destroy", *named(US, EU), *options)
     kept = f"the table {new_stack} is kept"
     lines = [f"nothing to destroy in {ACCOUNT}/{region}; {kept}\n" for region in (US, EU)]
     assert nothing == Result(0, "", "".join(lines))
-    assert ticketctl("deploy", "-q", *named(EU, US), *where).returncode == 0
+    assert ticketctl("deploy", "-q", *named(EU, US), *options).returncode == 0
     assert first_numbers(connect, new_stack, [EU, US, EU]) == [6, 3, 8]
 
 
 def test_the_region_that_is_left_is_remembered(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
     """If the first of two regions is destroyed, next without a region mints from the other."""
-    where = ("--local", "--stack", new_stack)
-    assert ticketctl("deploy", "-q", *named(US, EU), *where).returncode == 0
+    options = ("--local", "--stack", new_stack)
+    assert ticketctl("deploy", "-q", *named(US, EU), *options).returncode == 0
     assert first_numbers(connect, new_stack, [US]) == [1]
-    assert ticketctl("destroy", "--yes", "-q", *named(US), *where).returncode == 0
-    assert ticketctl("next", *where) == Result(0, "2\n", "")
+    assert ticketctl("destroy", "--yes", "-q", *named(US), *options).returncode == 0
+    assert ticketctl("next", *options) == Result(0, "2\n", "")
 
 
 # --- what must not be --------------------------------------------------------------------------------
@@ -473,17 +473,17 @@ def test_the_region_that_is_left_is_remembered(ticketctl: Ticketctl, connect: Co
 
 def test_two_independent_stacks_are_found_out(aws: Aws, ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
     """Two sequences of one name are a conflict that names both, and no deployment merges them."""
-    where = ("--local", "--stack", new_stack)
+    options = ("--local", "--stack", new_stack)
     for region in (US, EU):
         deploy_alone(connect(stack=new_stack, region=region))
     assert first_numbers(connect, new_stack, [US, US, EU]) == [1, 2, 1]
     conflict = f"the counter {US!r} in {US} and the counter {EU!r} in {EU} overlap: 3, 4, 5, … and 2, 3, 4, …"
     hint = "destroy the one whose tickets nobody uses, or deploy it under another --stack"
     told = f"error: {conflict}\nhint: {hint}\n"
-    shown = ticketctl("regions", *where)
+    shown = ticketctl("regions", *options)
     rows = f"{US}\t{US}\t1\t1\t1\t3\tmints\n{EU}\t{EU}\t1\t1\t1\t2\tmints\n"
     assert (shown.returncode, sorted(shown.stdout), shown.stderr) == (6, sorted(rows), told)
-    document = json.loads(ticketctl("regions", "--json", *named(EU, US), *where).stdout)
+    document = json.loads(ticketctl("regions", "--json", *named(EU, US), *options).stdout)
     common = {"counter": None, "offset": 1, "increment": 1, "share": "1"}
     pair = [common | {"region": US, "next": 3}, common | {"region": EU, "next": 2}]
     assert (document["pairs"], [sorted(found, key=str) for found in document["conflicts"]]) == (
@@ -498,7 +498,7 @@ def test_two_independent_stacks_are_found_out(aws: Aws, ticketctl: Ticketctl, co
 
     before = everything()
     for regions in ([EU, US], [AP]):
-        refused = ticketctl("deploy", "--max-count", "7", "-q", *named(*regions), *where)
+        refused = ticketctl("deploy", "--max-count", "7", "-q", *named(*regions), *options)
         assert (refused.returncode, refused.stdout) == (6, ""), regions
         assert "overlap: " in refused.stderr
     assert everything() == before
@@ -506,10 +506,10 @@ def test_two_independent_stacks_are_found_out(aws: Aws, ticketctl: Ticketctl, co
 
 def test_a_second_sequence_is_not_begun(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
     """If another region has the sequence, next in a region without a stack is exit 5 and names deploy."""
-    where = ("--local", "--stack", new_stack)
+    options = ("--local", "--stack", new_stack)
     assert first_numbers(connect, new_stack, [US]) == [1]
     for command in (["next"], ["fetch", "2", "--via", "dynamodb"], ["counter", "create", "x"]):
-        refused = ticketctl(*command, *named(EU), *where)
+        refused = ticketctl(*command, *named(EU), *options)
         assert (refused.returncode, refused.stdout) == (5, ""), command
         assert refused.stderr.splitlines()[-1] == f"hint: ticketctl deploy --stack {new_stack} --region {EU} --local"
     assert connect(stack=new_stack, region=EU).locator.describe() is None

@@ -84,9 +84,9 @@ def test_interrupted(environ: dict[str, str], connect: Connect, deployed: str, n
 
 def test_in_a_lane(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
     """The proof is made in the stack's own lane."""
-    where = ("--local", "--stack", new_stack)
-    assert ticketctl("deploy", "--offset", "2", "--increment", "3", *where).returncode == 0
-    run = ticketctl("verify", "--workers", "4", "--mints", "5", "--json", *where)
+    options = ("--local", "--stack", new_stack)
+    assert ticketctl("deploy", "--offset", "2", "--increment", "3", *options).returncode == 0
+    run = ticketctl("verify", "--workers", "4", "--mints", "5", "--json", *options)
     assert (run.returncode, unmeasured(json.loads(run.stdout))) == (
         0,
         unmeasured(clean(20)) | {"workers": 4, "mints": 5, "via": "both"},

@@ -13,13 +13,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ticketctl.aws.cloudformation import TABLE_TYPE
 from ticketctl.errors import FileError, MissingExtraError, SetupError
 from ticketctl.handler import bundle_root
 from ticketctl.settings import LOCAL_REGION
 
 SHIPPED = Path(__file__).parent / "template.json"
 MAX_BYTES = 51_200  # CloudFormation's limit for a template that is sent with the request
-TABLE_TYPE = "AWS::DynamoDB::Table"
 ROLE_TYPE = "AWS::IAM::Role"
 _ROLE_NAME = "${AWS::StackName}-${AWS::Region}"
 

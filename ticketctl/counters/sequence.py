@@ -26,7 +26,7 @@ SCRATCH = re.compile(r"verify-[0-9a-f]{32}")  # the counters of ``ticketctl veri
 CANNOT_BE_SPLIT = "in a state that several regions cannot share"
 DEFAULT = None  # stands for the default counter, which has a different name in each region: the region's
 
-Report = Callable[[str], None]
+Reporter = Callable[[str], None]
 
 
 def ignore(line: str) -> None:
@@ -132,7 +132,7 @@ def _name(counter: str | None) -> str:
     return "the default counter" if counter is DEFAULT else counter
 
 
-def survey(members: Sequence[Member], warn: Report = ignore) -> Survey:
+def survey(members: Sequence[Member], warn: Reporter = ignore) -> Survey:
     """Read every counter of every member. ``warn`` is called for each damaged item; the item is skipped.
 
     The tables are read one after the other, so a hand-over in between can look like a conflict. A conflict is real
@@ -146,7 +146,7 @@ def survey(members: Sequence[Member], warn: Report = ignore) -> Survey:
     return found
 
 
-def _read(members: Sequence[Member], warn: Report) -> Survey:
+def _read(members: Sequence[Member], warn: Reporter) -> Survey:
     found: dict[str | None, dict[str, Holding]] = {DEFAULT: {}}
     for member in members:
         for item in member.table.items():
@@ -181,7 +181,7 @@ def _entries(counter: str | None, holdings: Mapping[str, Holding], starts: Mappi
 def arrange(
     members: Sequence[Member],
     regions: Sequence[str],
-    report: Report = ignore,
+    report: Reporter = ignore,
     *,
     may_begin: bool = True,
     known: Survey | None = None,
@@ -231,7 +231,7 @@ def _give_lane(
     members: Sequence[Member],
     counter: str | None,
     target: Member,
-    report: Report,
+    report: Reporter,
     holdings: Mapping[str, Holding],
     *,
     is_named: bool,
@@ -306,7 +306,7 @@ def _create_unless_exists(member: Member, name: str, lane: Lane, **options: Any)
 
 
 def _hand_over(
-    members: Sequence[Member], counter: str | None, target: Member, report: Report, *, pending_too: bool = False
+    members: Sequence[Member], counter: str | None, target: Member, report: Reporter, *, pending_too: bool = False
 ) -> None:
     """Make sure that ``target`` has a lane of a counter that other regions have.
 
@@ -346,7 +346,7 @@ def _donor(
     return donor, increments[donor.region]
 
 
-def _take_offers(members: Sequence[Member], counter: str | None, target: Member, report: Report) -> bool:
+def _take_offers(members: Sequence[Member], counter: str | None, target: Member, report: Reporter) -> bool:
     """Take the lanes that are offered to ``target``; return whether there was one."""
     taken = False
     for donor in members:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ticketctl.embedded.signature import RefusedError
+from ticketctl.embedded.signature import RejectedRequestError
 from ticketctl.embedded.store import Change
 
 SERVICES = "cloudformation,dynamodb,iam,lambda,logs,sts"
@@ -69,7 +69,7 @@ class Emulator:
         found = resolve_credential(key, session_token=token)
         secret = getattr(found, "secret_access_key", None)
         if not secret or found.principal_type == "Root":  # ministack accepts "test" or twelve digits as root
-            raise RefusedError("its access key is unknown here")
+            raise RejectedRequestError("its access key is unknown here")
         return str(secret)
 
     def is_public(self, url_id: str) -> bool:

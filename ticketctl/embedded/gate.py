@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
-from ticketctl.embedded.signature import RefusedError, SignedRequest, claims_signature, verify
+from ticketctl.embedded.signature import RejectedRequestError, SignedRequest, claims_signature, verify
 
 _FUNCTION_URL = re.compile("/_aws/lambda-url/([0-9a-z-]+)(?:/|$)")
 HOSTS = ("127.0.0.1", "localhost")
@@ -81,7 +81,7 @@ class Gate:
                 await _body(receive),
             )
             self._admit(scope["path"], request)
-        except RefusedError as refused:
+        except RejectedRequestError as refused:
             await refuse(send, headers, 403, "UnrecognizedClientException", f"The request was refused: {refused}.")
             return
         body = [{"type": "http.request", "body": request.body, "more_body": False}]
@@ -99,14 +99,14 @@ class Gate:
 
     def _admit(self, path: str, request: SignedRequest) -> None:
         if request.headers.get("host", "").rpartition(":")[0] not in HOSTS:
-            raise RefusedError("its Host is not a loopback name")
+            raise RejectedRequestError("its Host is not a loopback name")
         called = called_function(path)
         if called and not claims_signature(request):
             if not self._is_public(called):
-                raise RefusedError("it is not signed, and there is no such public Function URL")
+                raise RejectedRequestError("it is not signed, and there is no such public Function URL")
             return
         if "origin" in request.headers or "sec-fetch-site" in request.headers:
-            raise RefusedError("it comes from a web page")
+            raise RejectedRequestError("it comes from a web page")
         verify(request, self._secret_of)
 
     def _secret_of(self, key: str, token: str) -> str:
@@ -146,7 +146,7 @@ def _headers(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     for raw_name, raw_value in pairs:
         name, value = raw_name.decode("latin-1").lower(), _text(raw_value)
         if name in headers and name in _ONCE:
-            raise RefusedError(f"it has two {name} headers")
+            raise RejectedRequestError(f"it has two {name} headers")
         headers[name] = f"{headers[name]},{value}" if name in headers else value
     return headers
 
@@ -163,10 +163,10 @@ async def _body(receive: Receive) -> bytes:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise RefusedError("it is incomplete")
+            raise RejectedRequestError("it is incomplete")
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         more = message.get("more_body", False)
         if size > MAX_BODY_BYTES:
-            raise RefusedError("its body is too large")
+            raise RejectedRequestError("its body is too large")
     return b"".join(parts)

@@ -19,10 +19,10 @@ FRESH_SECONDS = 900
 PRESIGNED_SECONDS = 604_800
 
 SecretOf = Callable[[str, str], str]
-"""``(access key ID, session token or "")`` to the secret; raises ``RefusedError`` if the key is unknown."""
+"""``(access key ID, session token or "")`` to the secret; raises ``RejectedRequestError`` if the key is unknown."""
 
 
-class RefusedError(Exception):
+class RejectedRequestError(Exception):
     """The engine refuses a request; the message is the reason and completes "The request was refused: …"."""
 
 
@@ -62,21 +62,21 @@ def claims_signature(request: SignedRequest) -> bool:
 
 
 def verify(request: SignedRequest, secret_of: SecretOf) -> None:
-    """Raise ``RefusedError`` unless a request is signed with a known key, not expired and not altered."""
+    """Raise ``RejectedRequestError`` unless a request is signed with a known key, not expired and not altered."""
     from ministack.core import sigv4
 
     claim = _read_claim(request)
     key, *scope = claim.credential.split("/")
     if len(scope) != 4 or scope[0] != claim.date[:8] or scope[3] != "aws4_request":
-        raise RefusedError("its credential scope is incomplete")
+        raise RejectedRequestError("its credential scope is incomplete")
     for name in ("host", "x-amz-target"):
         if name in request.headers and name not in claim.signed_headers.split(";"):
-            raise RefusedError(f"its header {name} is not signed")
+            raise RejectedRequestError(f"its header {name} is not signed")
     if not -FRESH_SECONDS <= time.time() - _epoch(claim.date) <= claim.expires_after:
-        raise RefusedError("its signature has expired, or the clock is wrong")
+        raise RejectedRequestError("its signature has expired, or the clock is wrong")
     digest = sha256(request.body).hexdigest()
     if request.headers.get("x-amz-content-sha256", digest) not in (digest, "UNSIGNED-PAYLOAD"):
-        raise RefusedError("its body does not match its signed hash")
+        raise RejectedRequestError("its body does not match its signed hash")
     path = sigv4.uri_encode(_without_dots(request.path), encode_slash=False)
     headers = sigv4.build_canonical_headers(request.headers, claim.signed_headers)
     payload = request.headers.get("x-amz-content-sha256", digest)
@@ -86,7 +86,7 @@ def verify(request: SignedRequest, secret_of: SecretOf) -> None:
         text = sigv4.build_string_to_sign(claim.date, scope[0], scope[1], scope[2], canonical)
         if hmac.compare_digest(sigv4.calculate_signature(secret, scope[0], scope[1], scope[2], text).encode(), given):
             return
-    raise RefusedError("its signature is wrong")
+    raise RejectedRequestError("its signature is wrong")
 
 
 def _without_dots(path: str) -> str:
@@ -112,7 +112,7 @@ def _canonical_queries(request: SignedRequest) -> Iterator[str]:
 def _read_claim(request: SignedRequest) -> _Claim:
     header, given = request.headers.get("authorization", ""), dict(request.query)
     if header and "X-Amz-Signature" in given:
-        raise RefusedError("it is signed twice")
+        raise RejectedRequestError("it is signed twice")
     if header:
         kind, _, rest = header.partition(" ")
         fields = {name.strip(): value for name, _, value in (part.partition("=") for part in rest.split(","))}
@@ -125,7 +125,7 @@ def _read_claim(request: SignedRequest) -> _Claim:
         expires = given.get("X-Amz-Expires", "")
         expires_after = min(int(expires), PRESIGNED_SECONDS) if re.fullmatch("[0-9]{1,6}", expires) else 0
     if kind != ALGORITHM:
-        raise RefusedError("it is not signed")
+        raise RejectedRequestError("it is not signed")
     return _Claim(
         fields.get("Credential", ""),
         fields.get("SignedHeaders", ""),
@@ -140,4 +140,4 @@ def _epoch(date: str) -> int:
     try:
         return timegm(time.strptime(date, "%Y%m%dT%H%M%SZ"))
     except ValueError:
-        raise RefusedError("it has no valid date") from None
+        raise RejectedRequestError("it has no valid date") from None
