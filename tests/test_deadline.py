@@ -44,7 +44,7 @@ def test_work_in_time() -> None:
 
 
 def test_work_that_takes_too_long() -> None:
-    """Whoever waits is told at the deadline, and the work goes on by itself."""
+    """The caller gets an error at the deadline, and the work continues in the background."""
     released, ended = threading.Event(), threading.Event()
 
     def work() -> None:

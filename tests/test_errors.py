@@ -46,10 +46,8 @@ def classes() -> dict[str, type[TicketctlError]]:
 @pytest.mark.parametrize(("name", "code", "exit_code"), [(name, *kind) for name, kind in KINDS.items()])
 def test_kind(name: str, code: str, exit_code: int) -> None:
     """Each kind of error prints its own code and exit code."""
-    error = classes()[name]("it broke", hint="mend it")
-    assert error.as_dict() == {
-        "error": {"code": code, "message": "it broke", "hint": "mend it", "exit_code": exit_code}
-    }
+    error = classes()[name]("it broke", hint="fix it")
+    assert error.as_dict() == {"error": {"code": code, "message": "it broke", "hint": "fix it", "exit_code": exit_code}}
 
 
 def test_no_other_kinds() -> None:

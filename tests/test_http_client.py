@@ -181,7 +181,7 @@ def test_an_answer(http: HttpClient, raw: bytes, response: Response) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_no_redirect_is_followed(http: HttpClient, status: int) -> None:
-    """A redirect is an answer like any other: whoever followed it would send a mint twice."""
+    """A redirect is returned like any other answer: following it would send a mint twice."""
     with Peer(keeps(OK)) as elsewhere:
         moved = f"HTTP/1.1 {status} Moved\r\nLocation: {elsewhere.url}/\r\nContent-Length: 0\r\n\r\n"
         with Peer(keeps(moved.encode())) as peer:
@@ -600,7 +600,7 @@ def test_the_seconds_of_each_request(http: HttpClient) -> None:
 
 
 def test_a_failed_connection_is_closed_at_once(http: HttpClient) -> None:
-    """Whoever holds on to the error of a request holds no connection open with it."""
+    """Code that keeps the error of a request does not keep its connection open."""
 
     def sees_the_end(talk: Talk) -> None:
         talk.receives()

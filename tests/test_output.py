@@ -308,9 +308,9 @@ def test_block(as_json: bool, ranges: bool, lines: list[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "note\nwarning: warn\nerror: broke\nhint: mend\n"),
-        ({"quiet": True}, "warning: warn\nerror: broke\nhint: mend\n"),
-        ({"verbose": True}, "note\nwarning: warn\ndetail\nerror: broke\nhint: mend\n"),
+        ({}, "note\nwarning: warn\nerror: broke\nhint: fix\n"),
+        ({"quiet": True}, "warning: warn\nerror: broke\nhint: fix\n"),
+        ({"verbose": True}, "note\nwarning: warn\ndetail\nerror: broke\nhint: fix\n"),
     ],
 )
 def test_talk(options: dict[str, Any], said: str) -> None:
@@ -319,7 +319,7 @@ def test_talk(options: dict[str, Any], said: str) -> None:
     streams.output.note("note")
     streams.output.warn("warn")
     streams.output.detail("detail")
-    streams.output.error(TicketctlError("broke", hint="mend"))
+    streams.output.error(TicketctlError("broke", hint="fix"))
     assert streams.written == ("", said)
 
 
@@ -337,7 +337,7 @@ def test_talk_as_json() -> None:
     [
         (TicketctlError("broke"), "error: broke\n"),
         (ClosedPipeError(""), ""),
-        (PartialError("größe", hint="mend"), "error: größe\nhint: mend\n"),
+        (PartialError("größe", hint="fix"), "error: größe\nhint: fix\n"),
     ],
 )
 def test_error(error: TicketctlError, said: str) -> None:
@@ -350,10 +350,10 @@ def test_error(error: TicketctlError, said: str) -> None:
 def test_error_as_json() -> None:
     """As JSON an error is one object on one line of stderr."""
     streams = Streams(as_json=True)
-    streams.output.error(PartialError("größe", hint="mend"))
+    streams.output.error(PartialError("größe", hint="fix"))
     assert streams.written == (
         "",
-        '{"error": {"code": "partial", "message": "größe", "hint": "mend", "exit_code": 8}}\n',
+        '{"error": {"code": "partial", "message": "größe", "hint": "fix", "exit_code": 8}}\n',
     )
 
 

@@ -54,7 +54,7 @@ def problem_of(table: Table, *, count: int = 1, offset: int | None = None) -> ha
 
 
 def test_the_first_ticket_of_the_default_counter() -> None:
-    """The default counter comes to life in the write that takes its first ticket."""
+    """The write that takes its first ticket creates the default counter."""
     assert handler.mint_request("Tickets", "us-east-1", 1, handler.Fence(), offset=1, now_ms=1_700_000_000_000) == {
         "TableName": "Tickets",
         "Key": {"partition": {"S": "us-east-1"}},

@@ -256,7 +256,7 @@ def test_our_own_receipt_behind_a_lost_reply_is_a_success() -> None:
 
 
 def test_the_second_attempt_may_write_the_receipt() -> None:
-    """One failed write of a receipt is tried again."""
+    """A failed write of a receipt is retried once."""
     send = Calls({}, minted(42), handler.ProblemError("throttled", "Slow down."), {})
     assert mint_with_key(send)[0] == block(42) | FRESH
     assert send.operations == READ_MINT_WRITE_TWICE
@@ -436,7 +436,7 @@ def test_a_conflict_is_told_over_http() -> None:
 
 @pytest.mark.parametrize("key", ["", " ", '""', "a,b", "é", "a" * 256])
 def test_a_bad_key_is_refused_before_anything_is_sent(key: str) -> None:
-    """A key that cannot be meant is never minted without."""
+    """An invalid key is refused; it never mints without a key."""
     calls = Calls()
     detail = "Idempotency-Key must be 1 to 255 visible ASCII characters."
     assert handler.respond(keyed(key), SETTINGS, calls) == problem("bad_request", 400, detail)

@@ -109,7 +109,7 @@ def test_the_same_key_gives_the_same_block() -> None:
 
 @pytest.mark.parametrize("others", range(17))
 def test_the_last_sixteen_keys_are_remembered(others: int) -> None:
-    """A key is replayed until 16 others have come after it; then it mints anew."""
+    """A key is replayed until 16 others have come after it; then it mints new tickets."""
     table = Table()
     first = table.mint("once:a", 2)
     for number in range(others):
@@ -182,7 +182,7 @@ def test_digests() -> None:
 
 
 def test_a_lost_reply_is_replayed() -> None:
-    """The write was made and its answer lost: the identical write is sent once more and replayed; there is no gap."""
+    """The answer of the write is lost: the handler sends the same write again, which is replayed; there is no gap."""
     table = Table(ORDERS, "reply lost")
     assert table.mint("once:a", 2)["first"] == 41
     assert (table.last, len(table.calls)) == (42, 2)

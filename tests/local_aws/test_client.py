@@ -209,7 +209,7 @@ def test_a_short_outage_goes_unnoticed(
 
 @pytest.mark.parametrize("fault", ["lost request", "lost reply"])
 def test_a_long_outage_is_told(clients: Clients, connect: Connect, engine: Engine, deployed: str, fault: Fault) -> None:
-    """When the numbers end before the outage does, its error is raised; afterwards the lease goes on, without a gap."""
+    """When the numbers end before the outage does, its error is raised; then the lease continues without a gap."""
     outage = Outage()
     with through_proxy(clients, connect, engine, deployed, outage) as (tickets, _):
         lease = tickets.lease(16)
@@ -244,7 +244,7 @@ def test_an_address_that_nobody_serves_mints_nothing(clients: Clients) -> None:
 
 
 def test_a_stack_that_is_replaced_meanwhile(clients: Clients, ticketctl: Ticketctl, deployed: str) -> None:
-    """A program that outlives its stack goes on with the one that takes its place, and with its numbers."""
+    """If the stack of a running program is replaced, the program continues with the new stack, and with its numbers."""
 
     async def main() -> None:
         with clients.sync(stack=deployed) as tickets:

@@ -234,7 +234,7 @@ def test_watch(environ: dict[str, str], ticketctl: Ticketctl, deployed: str) -> 
 
 
 def test_stale_cache_is_asked_again(ticketctl: Ticketctl, engine: Engine, deployed: str) -> None:
-    """A remembered URL that answers 404 is looked up once more before the command fails."""
+    """If a cached URL answers 404, it is looked up again before the command fails."""
     user = engine.variables(REGION)
     assert ticketctl("next", "--stack", deployed, env=user) == Result(0, "1\n", "")
     ticketctl("destroy", "--yes", *options(deployed))

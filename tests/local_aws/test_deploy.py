@@ -63,7 +63,7 @@ def test_requests_of_a_deployment_without_changes(
 
 
 def test_destroy_keeps_the_counters(ticketctl: Ticketctl, new_stack: str) -> None:
-    """After destroy the table is there; the next deployment takes it back and goes on after the last ticket."""
+    """After destroy the table is there; the next deployment uses it again and continues after the last ticket."""
     options = ("--local", "--stack", new_stack)
     assert ticketctl("fetch", "7", *options).returncode == 0
     destroyed = ticketctl("destroy", "--yes", *options)
@@ -202,7 +202,7 @@ def test_failed_deployment_names_its_cause_and_is_healed(
 
 
 def test_failed_update_leaves_the_server_minting(stacks: CloudFormation, connect: Connect, deployed: str) -> None:
-    """A failed update is rolled back; the counter goes on."""
+    """A failed update is rolled back; the counter continues."""
     connection = connect(stack=deployed)
     assert take(connection, 1).last == 1
     with pytest.raises(StackFailedError, match="Impossible"):

@@ -99,7 +99,7 @@ def test_kill_at_any_moment(bare: dict[str, str]) -> None:
 
 
 def test_kill_while_deploying(bare: dict[str, str]) -> None:
-    """A deployment that the engine's end cut off is finished by the same command, and the counter goes on."""
+    """If the engine ends during a deployment, the same command resumes it, and the counter continues."""
     chance = random.Random(SEED)  # noqa: S311 - it chooses moments
     for ticket in range(1, 1 + times(2)):
         arguments = ("deploy", "--local", "--yes", "--public" if ticket % 2 else "--no-public")
@@ -167,7 +167,7 @@ def small_disk(place: Path) -> Iterator[None]:
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root can mount a small disk")
 @pytest.mark.parametrize("via", ["url", "dynamodb"])
 def test_full_disk(bare: dict[str, str], via: str) -> None:
-    """On a full disk a mint fails and says why; when there is room again it goes on, with no number twice."""
+    """On a full disk a mint fails and says why; when there is space again it continues, with no number twice."""
     mint = ("next", "--local", "--via", via)
     with small_disk(folder(bare)):
         assert run(bare, *mint).stdout == "1\n"

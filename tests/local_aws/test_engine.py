@@ -31,7 +31,7 @@ def test_two_shells_at_once(bare: dict[str, str]) -> None:
 
 
 def test_down_keeps_the_state(bare: dict[str, str]) -> None:
-    """After down the counter goes on, at the same address."""
+    """After down the counter continues, at the same address."""
     run(bare, "fetch", "5", "--local")
     address = run(bare, "url", "--local").stdout
     assert run(bare, "local", "down") == Result(0, "", "stopped the embedded AWS; its state is kept\n")
@@ -74,7 +74,7 @@ def test_local_commands(bare: dict[str, str]) -> None:
 
 
 def test_restart_in_between(bare: dict[str, str]) -> None:
-    """After a restart a key still gives its number, through both sources, and the counter goes on."""
+    """After a restart a key still gives its number, through both sources, and the counter continues."""
     assert run(bare, "next", "--local", "--idempotency-key", "order 17").stdout == "1\n"
     assert run(bare, "local", "down").returncode == 0
     again = ("next", "--local", "--idempotency-key", "order 17")

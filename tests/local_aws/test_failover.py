@@ -1,4 +1,4 @@
-"""One region after the other fails, and minting goes on in the next: no duplicate, and every possible gap is said."""
+"""Regions fail one after the other, and the next one mints: no duplicate, and every possible gap is named."""
 
 import json
 import socket
@@ -163,7 +163,7 @@ def test_no_region_mints(ticketctl: Ticketctl, connect: Connect, aws: Aws, engin
 
 
 def test_a_region_is_asked_last_for_a_while(connect: Connect, own: dict[str, str], regions: Open) -> None:
-    """A region that did not answer is not tried again with each mint."""
+    """A region that did not answer is not tried first by the next mints."""
     notes: list[str] = []
     before = last(connect, *ALL)
     with refusing() as port:

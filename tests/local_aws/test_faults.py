@@ -51,7 +51,7 @@ def url_source(connection: RegionalStack, port: int | None = None) -> Iterator[S
 
 @pytest.mark.parametrize("fault", UNTIL_SENT)
 def test_fault_before_the_function_is_unknown(connect: Connect, engine: Engine, deployed: str, fault: Fault) -> None:
-    """Once a request has left, a fault is unknown; tried again with its key it gives the number it took."""
+    """Once a request has left, a fault is unknown; a retry with its key returns the number that it took."""
     connection = connect(stack=deployed)
     take(connection, 1)
     with proxy_to(engine.port, first(fault, 2), delay=4.0) as proxy, url_source(connection, proxy.port) as source:
@@ -104,7 +104,7 @@ def test_dynamodb_out_of_reach_mints_nothing(connect: Connect, aws: Aws, deploye
 
 
 def test_every_reply_dropped(connect: Connect, engine: Engine, ticketctl: Ticketctl, deployed: str) -> None:
-    """With every reply lost, next exits 8 and says so, though it tried again; with the port closed it exits 7."""
+    """With every reply lost, next retries, then exits 8 and says so; with the port closed it exits 7."""
     url = connect(stack=deployed).url()
     with proxy_to(engine.port, lambda: "lost reply") as proxy:
         at_proxy = url.replace(urlsplit(url).netloc, f"127.0.0.1:{proxy.port}")

@@ -1,4 +1,4 @@
-"""Idempotency keys: the same key gives the same tickets, whoever asks and however often."""
+"""Idempotency keys: the same key returns the same tickets to every caller, every time."""
 
 import json
 import time
@@ -176,7 +176,7 @@ def test_what_was_refused_has_no_receipt(connect: Connect, deployed: str, via: s
 
 
 def test_lane_that_changed_in_between(connect: Connect, aws: Aws, deployed: str) -> None:
-    """A block comes again as it was minted, and whoever got it still learns the counter's new lane."""
+    """A replayed block is the one that was minted, and its client still learns the counter's new lane."""
     connections = [connect(stack=deployed, via=via) for via in ("url", "dynamodb")]
     take(connections[0], 3, key="a")
     aws.client("dynamodb").update_item(

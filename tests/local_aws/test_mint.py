@@ -19,7 +19,7 @@ BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
 
 @BOTH
 def test_first_ticket_is_one(connect: Connect, deployed: str, via: str) -> None:
-    """The default counter, named after the region, comes to life with 1."""
+    """The default counter, named after the region, starts with 1."""
     connection = connect(stack=deployed, via=via)
     assert take(connection, 1) == Block(REGION, first=1, last=1, count=1, increment=1, region=REGION)
     assert take(connection, 1).last == 2
@@ -43,7 +43,7 @@ def test_block_is_one_write(connect: Connect, deployed: str, via: str) -> None:
 
 @BOTH
 def test_table_of_the_article_carries_on(connect: Connect, deployed: str, aws: Aws, via: str) -> None:
-    """An item with nothing but partition and hand_crafted_int goes on with its next number."""
+    """An item with only partition and hand_crafted_int continues with its next number."""
     put(aws, deployed, REGION, hand_crafted_int=41)
     assert take(connect(stack=deployed, via=via), 1).last == 42
 
@@ -84,7 +84,7 @@ def test_lane_of_the_item_is_kept(connect: Connect, deployed: str, aws: Aws, via
 
 @BOTH
 def test_lane_changed_under_load_is_learned(connect: Connect, deployed: str, aws: Aws, via: str) -> None:
-    """Who minted in the old lane goes on in the new one, without a number outside it."""
+    """A client that knows the old lane continues in the new one, without a number outside it."""
     connection = connect(stack=deployed, via=via)
     assert take(connection, 1).last == 1
     aws.client("dynamodb").update_item(

@@ -1,4 +1,4 @@
-"""``failover``: which region is asked when, for how long, and what is known in the end."""
+"""``failover``: which region is tried, when and for how long, and what is known about the outcome."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -121,7 +121,7 @@ def three(*outcomes: Sequence[Outcome], takes: float = 0.0) -> tuple[Clock, list
 
 
 def test_the_first_region_mints_as_long_as_it_answers() -> None:
-    """The others are not asked, and nothing is told."""
+    """The others are not tried, and nothing is reported."""
     clock, regions = three()
     source = failover(clock, regions)
     assert [source.mint(5, key="k") for _ in range(3)] == [block_of("east", 5)] * 3
@@ -130,7 +130,7 @@ def test_the_first_region_mints_as_long_as_it_answers() -> None:
 
 
 def test_spread_mints_from_each_region_in_turn() -> None:
-    """Wherever it begins, each mint begins one region further."""
+    """Each mint starts with the region after the one that the previous mint started with."""
     clock, regions = three()
     source = failover(clock, regions, spread=True)
     blocks = [source.mint(1, key="k").region for _ in range(7)]
@@ -139,7 +139,7 @@ def test_spread_mints_from_each_region_in_turn() -> None:
 
 
 def test_spread_begins_anywhere() -> None:
-    """Callers that mint once each do not all begin with the same region."""
+    """Callers that mint once each do not all start with the same region."""
     clock, regions = three()
     assert {failover(clock, regions, spread=True).mint(1, key="k").region for _ in range(200)} == set(NAMES)
 
@@ -160,7 +160,7 @@ def test_spread_goes_on_with_the_next_region() -> None:
     "passed_over", [NOT_MINTED, ThrottledError("slow"), EXHAUSTED, NOT_DEPLOYED, NO_COUNTER, FROZEN], ids=repr
 )
 def test_a_region_that_cannot_mint_is_passed_over(passed_over: TicketctlError) -> None:
-    """The next one mints; nothing was spent, so there is no gap."""
+    """The next region mints; nothing was spent, so there is no gap."""
     clock, regions = three([passed_over], [passed_over])
     assert failover(clock, regions).mint(2, key="k") == block_of("north", 2)
     assert clock.order == ["east", "west", "north"]
@@ -178,7 +178,7 @@ def test_a_region_that_cannot_mint_is_passed_over(passed_over: TicketctlError) -
     ids=repr,
 )
 def test_other_errors_are_told_at_once(told: TicketctlError) -> None:
-    """What is wrong in one region is wrong, and no other is asked."""
+    """An error that is the same in every region is raised, and no other region is tried."""
     clock, regions = three([told])
     with pytest.raises(type(told)) as caught:
         failover(clock, regions).mint(1, key="k")
@@ -186,7 +186,7 @@ def test_other_errors_are_told_at_once(told: TicketctlError) -> None:
 
 
 def test_every_region_is_asked_with_the_same_key() -> None:
-    """In all passes the key is the caller's, so that a region that minted already says what it minted."""
+    """Every attempt has the caller's key, so that a region that has already minted returns the same tickets."""
     clock, regions = three([NOT_MINTED, None], [UNKNOWN], [NOT_MINTED])
     failover(clock, regions).mint(3, key="mine")
     assert [(asked.region, asked.tickets, asked.key) for asked in clock.asked] == [
@@ -212,7 +212,7 @@ def test_each_region_has_its_share_of_the_time() -> None:
 
 
 def test_regions_share_what_a_slow_one_leaves() -> None:
-    """A region that takes more than its share, and all the time, leaves nothing to the others; nobody waits longer."""
+    """A region that takes more than its share of the time leaves less for the others; the deadline holds."""
     clock, regions = three([NOT_MINTED], [NOT_MINTED], [NOT_MINTED])
     regions[0].takes = 20.0
     with pytest.raises(NotMintedError):
@@ -222,7 +222,7 @@ def test_regions_share_what_a_slow_one_leaves() -> None:
 
 @pytest.mark.parametrize("timeout", [2.0, 30.0])
 def test_where_no_region_mints_the_time_ends_it(timeout: float) -> None:
-    """All are asked again and again, and in the end nothing was minted."""
+    """All regions are retried until the deadline, and then the error says that nothing was minted."""
     last = ThrottledError("busy")
     clock, regions = three([last], [EXHAUSTED], [NOT_DEPLOYED], takes=0.02)
     with pytest.raises(ThrottledError) as caught:
@@ -235,7 +235,7 @@ def test_where_no_region_mints_the_time_ends_it(timeout: float) -> None:
 
 
 def test_a_pass_is_not_begun_without_the_time_for_answers() -> None:
-    """What is left at the end is not spent on attempts so short that a slow refusal would count as unknown."""
+    """The rest of the time is not spent on attempts so short that a slow refusal would count as unknown."""
     clock, regions = three([NOT_MINTED], [NOT_MINTED], [NOT_MINTED], takes=0.02)
     with pytest.raises(NotMintedError):
         failover(clock, regions, timeout=1.0).mint(1, key="k")
@@ -253,7 +253,7 @@ def test_a_region_that_may_have_minted_is_named() -> None:
 
 
 def test_every_region_that_may_have_minted_is_named() -> None:
-    """There may be more than one possible gap, in the order of the regions; one that did not mint is none."""
+    """There may be several possible gaps, in the order of the regions; a region that did not mint is none."""
     clock, regions = three([UNKNOWN], [UNKNOWN])
     assert failover(clock, regions).mint(1, key="k") == block_of("north", 1, "east", "west")
     clock, regions = three([UNKNOWN], [NOT_MINTED])
@@ -261,14 +261,14 @@ def test_every_region_that_may_have_minted_is_named() -> None:
 
 
 def test_a_replay_leaves_no_gap() -> None:
-    """Asked with the same key the region says what it minted, and that is handed out: nothing is open any more."""
+    """A retry with the same key returns what the region minted; then there is no possible gap."""
     clock, regions = three([UNKNOWN, REPLAY], [NOT_MINTED], [NOT_MINTED])
     assert failover(clock, regions).mint(1, key="k") == replace(block_of("east"), replayed=True)
     assert clock.order == ["east", "west", "north", "east"]
 
 
 def test_a_new_block_after_an_unknown_outcome_leaves_a_gap() -> None:
-    """What is no replay says nothing of the first attempt, which may have been pushed out of the register."""
+    """A block that is no replay leaves a possible gap: the first attempt may have been pushed out of the register."""
     clock, regions = three([UNKNOWN, None], [NOT_MINTED], [NOT_MINTED])
     assert failover(clock, regions).mint(1, key="k") == block_of("east", 1, "east")
 
@@ -280,13 +280,13 @@ def test_one_region_that_answers_after_all_does_not_speak_for_another() -> None:
 
 
 def test_a_later_refusal_does_not_close_a_gap() -> None:
-    """That a region minted nothing the second time says nothing of the first."""
+    """If a region minted nothing in its second attempt, the first attempt is still unknown."""
     clock, regions = three([UNKNOWN, NOT_MINTED], [NOT_MINTED, None], [NOT_MINTED])
     assert failover(clock, regions).mint(1, key="k") == block_of("west", 1, "east")
 
 
 def test_a_gap_is_told_once() -> None:
-    """The next mint begins with nothing open."""
+    """The next mint starts without possible gaps."""
     clock, regions = three([UNKNOWN, None])
     source = failover(clock, regions)
     assert source.mint(1, key="k1") == block_of("west", 1, "east")
@@ -305,7 +305,7 @@ def test_unknown_counts_more_than_not_minted(at: int) -> None:
 
 
 def test_not_minted_counts_more_than_what_cannot_mint() -> None:
-    """As long as one region might mint it is worth asking again."""
+    """As long as one region might mint, all are retried."""
     clock, regions = three([EXHAUSTED], [NOT_MINTED, None], [NOT_DEPLOYED])
     assert failover(clock, regions).mint(1, key="k") == block_of("west")
     assert clock.order == ["east", "west", "north", "east", "west"]
@@ -317,7 +317,7 @@ def test_not_minted_counts_more_than_what_cannot_mint() -> None:
     ids=repr,
 )
 def test_where_no_region_can_mint_the_first_says_why(first: TicketctlError, others: TicketctlError) -> None:
-    """Nobody waits for regions that will not mint later either."""
+    """If no region can mint later either, the error is raised at once."""
     clock, regions = three([first], [others], [others])
     with pytest.raises(type(first)) as caught:
         failover(clock, regions).mint(1, key="k")
@@ -325,7 +325,7 @@ def test_where_no_region_can_mint_the_first_says_why(first: TicketctlError, othe
 
 
 def test_a_refusal_after_an_unknown_outcome_leaves_it_unknown() -> None:
-    """An error that ends everything says nothing of the tickets that may have been spent before it."""
+    """A final error does not hide that tickets may have been spent before it: the outcome is unknown."""
     clock, regions = three([UNKNOWN, AccessError("forbidden")], [NOT_MINTED], [NOT_MINTED])
     with pytest.raises(OutcomeUnknownError) as caught:
         failover(clock, regions).mint(1, key="k")
@@ -333,7 +333,7 @@ def test_a_refusal_after_an_unknown_outcome_leaves_it_unknown() -> None:
 
 
 def test_a_refusal_behind_an_unknown_outcome_in_one_pass_leaves_it_unknown() -> None:
-    """The same within one pass over the regions: the first may have minted, whatever the second says."""
+    """The same within one pass over the regions: the first may have minted, whatever the second answers."""
     clock, regions = three([UNKNOWN], [AccessError("forbidden")])
     with pytest.raises(OutcomeUnknownError) as caught:
         failover(clock, regions).mint(1, key="k")
@@ -345,7 +345,7 @@ def test_a_refusal_behind_an_unknown_outcome_in_one_pass_leaves_it_unknown() -> 
 
 @pytest.mark.parametrize("failure", [NOT_MINTED, UNKNOWN, EXHAUSTED], ids=repr)
 def test_a_region_that_did_not_answer_is_asked_last_for_a_while(failure: TicketctlError) -> None:
-    """The next mints do not wait for it again; when the while is over it is the first once more."""
+    """The next mints skip it for a while; then it is the first again."""
     clock, regions = three([failure, None])
     source = failover(clock, regions)
     assert source.mint(1, key="k").region == "west"
@@ -366,7 +366,7 @@ def test_regions_that_are_aside_keep_their_order_and_are_still_asked() -> None:
 
 
 def test_one_region_alone_is_a_source_too() -> None:
-    """It has all the time, and what it says is the outcome."""
+    """A single region has all the time, and its error is the outcome."""
     clock = Clock()
     source = failover(clock, [Region(clock, "east", NOT_MINTED, UNKNOWN, REPLAY, None)])
     assert source.mint(1, key="k") == replace(block_of("east"), replayed=True)

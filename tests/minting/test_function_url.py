@@ -1,4 +1,4 @@
-"""``sources.url``: what each answer of a Function URL, and each failure, says of the tickets."""
+"""``function_url``: what each answer of a Function URL, and each failure, means for the tickets."""
 
 import json
 import time
@@ -113,7 +113,7 @@ def test_mint(opened: Open) -> None:
 
 
 def test_mint_from_the_default_counter(opened: Open) -> None:
-    """The default counter is the function's to know: it is not named."""
+    """The default counter is not named in the request: the function knows its name."""
     source, function = opened(httpx.Response(200, json=BLOCK))
     mint(source, None, 4)
     assert json.loads(function.requests[0].content) == {"count": 4}
@@ -143,7 +143,7 @@ def test_idempotency_key(opened: Open, key: str, header: str) -> None:
 
 @pytest.mark.parametrize(("within", "connect"), [(0.5, 0.5), (9.0, 3.0)])
 def test_a_mint_ends_within_what_it_is_given(opened: Open, within: float, connect: float) -> None:
-    """The seconds that are left bound each step of a mint, and connecting has three of them at most."""
+    """The remaining seconds bound each step of a mint; opening a connection has at most three."""
     source, function = opened(httpx.Response(200, json=BLOCK))
     mint(source, "orders", 4, seconds=within)
     limits = {"connect": connect, "read": within}
@@ -152,7 +152,7 @@ def test_a_mint_ends_within_what_it_is_given(opened: Open, within: float, connec
 
 @pytest.mark.parametrize(("word", "gaps"), [(True, ("tickets.example",)), (False, ()), ("true", ())])
 def test_a_possible_gap_that_the_function_reports(opened: Open, word: object, gaps: tuple[str, ...]) -> None:
-    """The function retries on its own, and says so if that may have spent tickets."""
+    """The function retries by itself, and says so if that may have spent tickets."""
     source, _ = opened(httpx.Response(200, json=BLOCK | {"possible_gap": word}))
     assert mint(source, "orders", 4).possible_gaps == gaps
 
@@ -218,7 +218,7 @@ def test_useless_answer(opened: Open, answer: httpx.Response, what: str) -> None
     ids=str,
 )
 def test_contradicting_block(opened: Open, block: dict[str, Any]) -> None:
-    """A block that cannot be, or that is not the one that was asked for, is never handed out."""
+    """An invalid block, or one that was not requested, is never returned."""
     source, _ = opened(httpx.Response(200, json=BLOCK | block))
     kind, *_, exit_code = failure(lambda: mint(source, "orders", 4))
     assert (kind, exit_code) == (OutcomeUnknownError, 8)
@@ -250,7 +250,7 @@ def test_media_type_in_capitals(opened: Open) -> None:
 
 
 def test_signs_after_a_refusal(opened: Open) -> None:
-    """Where it is not known that the URL wants signatures, the first 403 tells, and it is remembered."""
+    """If it is unknown whether the URL requires signatures, the first 403 shows it, and later requests are signed."""
     forbidden = httpx.Response(403, json={"Message": "Forbidden"}, headers=BY_AWS)
     source, function = opened(
         forbidden, httpx.Response(200, json=BLOCK), httpx.Response(200, json=BLOCK), signs_at_once=False
@@ -265,7 +265,7 @@ def test_signs_after_a_refusal(opened: Open) -> None:
 
 
 def test_open_url_is_not_signed(opened: Open) -> None:
-    """A URL that is open to anyone is never told who calls."""
+    """A request to a URL that is open to anyone does not identify the caller."""
     source, function = opened(httpx.Response(200, json=BLOCK), signs_at_once=False)
     mint(source, "orders", 4)
     assert "authorization" not in function.requests[0].headers
@@ -372,7 +372,7 @@ def test_refusal(
 
 
 def test_default_counter_that_never_minted(opened: Open) -> None:
-    """The default counter comes to life by its first mint, and the hint says so."""
+    """The default counter is created by its first mint, and the hint says so."""
     source, _ = opened(problem(404, "unknown_counter"))
     assert failure(lambda: counter(source, None)) == (
         UnknownCounterError,
@@ -385,7 +385,7 @@ def test_default_counter_that_never_minted(opened: Open) -> None:
 
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 405, 407, 408, 429, 499, 500, 502, 503, 504])
 def test_answer_of_somebody_else(opened: Open, status: int) -> None:
-    """A failure that the function did not write says nothing of the ticket."""
+    """After a failure that the function did not report, it is unknown whether a ticket was spent."""
     source, _ = opened(plain(status))
     assert failure(lambda: mint(source, "orders", 4)) == (
         OutcomeUnknownError,
@@ -415,7 +415,7 @@ def test_code_of_a_gateway(opened: Open, answer: httpx.Response) -> None:
 
 
 def test_outcome_unknown_to_the_function(opened: Open) -> None:
-    """Where the function does not know, neither do we."""
+    """If the function reports an unknown outcome, the outcome is unknown."""
     source, _ = opened(problem(504, "outcome_unknown"))
     assert failure(lambda: mint(source, "orders", 4)) == (OutcomeUnknownError, "why", "", "outcome_unknown", 8)
 
@@ -429,7 +429,7 @@ def test_redirect(opened: Open) -> None:
 
 @pytest.mark.parametrize("error", BEFORE_SENDING, ids=repr)
 def test_nothing_sent(opened: Open, error: Exception) -> None:
-    """Where no connection was made, nothing was minted."""
+    """If no connection was opened, nothing was minted."""
     source, _ = opened(error)
     assert failure(lambda: mint(source, "orders", 4)) == (
         UnreachableError,
@@ -442,7 +442,7 @@ def test_nothing_sent(opened: Open, error: Exception) -> None:
 
 @pytest.mark.parametrize("error", AFTER_SENDING, ids=repr)
 def test_no_answer(opened: Open, error: Exception) -> None:
-    """Where the request may have arrived, a ticket may have been spent; it is not sent again."""
+    """If the request may have arrived, a ticket may have been spent; the source does not send it again."""
     source, function = opened(error)
     assert failure(lambda: mint(source, "orders", 4)) == (
         OutcomeUnknownError,
@@ -458,7 +458,7 @@ def test_no_answer(opened: Open, error: Exception) -> None:
     "answer", [*BEFORE_SENDING, *AFTER_SENDING, *(plain(status) for status in (301, 500, 502, 503, 504))], ids=repr
 )
 def test_reading_spends_nothing(opened: Open, answer: httpx.Response | Exception) -> None:
-    """Nothing is ever minted by reading a counter, whatever becomes of the request."""
+    """Reading a counter never mints, no matter how the request ends."""
     source, _ = opened(answer)
     kind, _, _, code, exit_code = failure(lambda: counter(source, "orders"))
     assert (kind, code, exit_code) == (UnreachableError, "unreachable", 7)
@@ -477,7 +477,7 @@ def test_counter_that_is_none(opened: Open) -> None:
 
 
 def test_address_that_is_none(opened: Open) -> None:
-    """What cannot be called as a URL is wrong usage."""
+    """An invalid URL is wrong usage."""
     source, _ = opened(url="https://tickets.example:port")
     assert failure(lambda: mint(source, "orders", 4))[0] is UsageError
 
@@ -489,7 +489,7 @@ def test_password_in_the_address(opened: Open) -> None:
 
 
 def test_a_slow_403() -> None:
-    """The request that is sent once more, signed, has only the time that the first one left."""
+    """If a request is sent again with a signature, it has only the time that the first one left."""
 
     def slowly_refuses(talk: Talk) -> None:
         while talk.receives() is not None and not talk.peer.stopped.wait(0.6):

@@ -1,4 +1,4 @@
-"""``flight``: how many jobs are under way, what comes of each, and what is left behind by a caller who goes."""
+"""``in_flight``: how many jobs run at the same time, their answers, and what happens if the caller stops."""
 
 import itertools
 import subprocess
@@ -51,12 +51,12 @@ def run_alone(script: str) -> subprocess.CompletedProcess[str]:
 @WIDTHS
 @pytest.mark.parametrize("jobs", [0, 1, 2, 3, 10])
 def test_every_job_is_done_once(at_once: int, jobs: int) -> None:
-    """However many jobs there are and however many fly, each gives one answer."""
+    """Each job gives one answer, for any number of jobs and any number of them in flight."""
     assert numbers(as_they_arrive(double, range(jobs), at_once=at_once)) == [2 * job for job in range(jobs)]
 
 
 def test_answers_come_in_the_order_of_their_arrival() -> None:
-    """What was begun first and is done last comes last."""
+    """Answers come in the order in which the jobs end."""
     may_land = {job: threading.Event() for job in ("first", "second", "third")}
 
     def work(job: str) -> str:
@@ -71,7 +71,7 @@ def test_answers_come_in_the_order_of_their_arrival() -> None:
 
 
 def test_as_many_are_in_flight_as_was_asked_and_never_more() -> None:
-    """Of 40 jobs, four at once, four meet at each barrier and a fifth never flies beside them."""
+    """Of 40 jobs, four at a time, four meet at each barrier, and there is never a fifth."""
     meeting, lock = threading.Barrier(4), threading.Lock()
     flying, most = 0, 0
 
@@ -91,7 +91,7 @@ def test_as_many_are_in_flight_as_was_asked_and_never_more() -> None:
 
 @WIDTHS
 def test_what_was_begun_and_not_taken_is_never_more_than_may_fly(at_once: int) -> None:
-    """A caller that is slow to take its answers has no more jobs begun behind its back than it asked for."""
+    """If the caller takes its answers slowly, no more jobs are started than it requested."""
     jobs = Pulled()
     answers = as_they_arrive(double, jobs, at_once=at_once)
     assert jobs.count == 0
@@ -101,7 +101,7 @@ def test_what_was_begun_and_not_taken_is_never_more_than_may_fly(at_once: int) -
 
 
 def test_one_at_once_is_the_callers_own_thread() -> None:
-    """One by one no thread is started, and a job is begun when the answer before it was taken."""
+    """With one job at a time no thread starts, and a job starts after the previous answer was taken."""
     begun: list[int] = []
 
     def work(job: int) -> int:
@@ -121,7 +121,7 @@ def test_several_at_once_are_not_the_callers_thread() -> None:
 
 
 def test_after_an_error_no_job_is_begun_and_those_in_flight_arrive() -> None:
-    """The error comes as an answer, then what was under way beside it, then nothing."""
+    """The error is yielded as an answer, then the answers of the jobs in flight; then the iterator ends."""
     begun, may_land, failure = [], threading.Event(), UnreachableError("gone")
 
     def work(job: int) -> int:
@@ -168,7 +168,7 @@ def test_one_by_one_ends_with_the_first_error() -> None:
 
 @WIDTHS
 def test_an_error_that_is_none_of_ours_is_raised(at_once: int) -> None:
-    """A bug in a job ends the caller's loop as it was raised."""
+    """A bug in a job is raised in the caller's loop."""
 
     def work(job: int) -> int:
         raise ZeroDivisionError(f"job {job}")
@@ -190,7 +190,7 @@ def test_an_error_of_the_jobs_themselves_is_raised(at_once: int) -> None:
 
 
 def test_a_caller_that_leaves_is_not_held() -> None:
-    """A process that stops taking answers ends, though other jobs never do."""
+    """A process that stops taking answers ends, even if other jobs never end."""
     left = run_alone(
         "import itertools, threading\n"
         "from ticketctl.minting.in_flight import as_they_arrive\n"

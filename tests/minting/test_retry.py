@@ -1,4 +1,4 @@
-"""``retry``: what is tried again, for how long, and what is known in the end."""
+"""``retry``: which failures are retried, for how long, and what is known about the outcome."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -64,7 +64,7 @@ class Run:
 
 
 def test_the_first_answer_is_the_answer() -> None:
-    """What ends well is not tried again, and nobody sleeps."""
+    """A mint that succeeds is not retried, and nothing sleeps."""
     run = Run(BLOCK)
     assert (run(), run.left, run.pauses) == (BLOCK, [10.0], [])
 
@@ -86,7 +86,7 @@ def test_not_minted_until_the_deadline() -> None:
 
 
 def test_unknown_is_tried_again() -> None:
-    """Every mint has a key, so another attempt gives the same ticket; then nothing is lost."""
+    """A retry with the key of the mint returns the same ticket, so nothing is lost."""
     run = Run(UNKNOWN, NOT_MINTED, UNKNOWN, REPLAY)
     assert (run(), len(run.left)) == (REPLAY, 4)
 
@@ -110,7 +110,7 @@ def test_unknown_until_the_deadline() -> None:
 
 
 def test_once_unknown_always_unknown() -> None:
-    """That a later attempt minted nothing says nothing of the one that ended unknown."""
+    """If a later attempt minted nothing, the earlier unknown one is still unknown."""
     with pytest.raises(OutcomeUnknownError) as caught:
         Run(NOT_MINTED, UNKNOWN, NOT_MINTED)()
     assert caught.value is UNKNOWN
@@ -122,7 +122,7 @@ def test_once_unknown_always_unknown() -> None:
     ids=repr,
 )
 def test_other_errors_are_told_at_once(error: Exception) -> None:
-    """No other error gets better by waiting."""
+    """Other errors are not retried."""
     run = Run(error, BLOCK)
     with pytest.raises(type(error)) as caught:
         run()
@@ -131,7 +131,7 @@ def test_other_errors_are_told_at_once(error: Exception) -> None:
 
 @pytest.mark.parametrize("error", [AccessError("forbidden"), CounterExhaustedError("full")], ids=repr)
 def test_unknown_and_then_another_error(error: TicketctlError) -> None:
-    """A refusal says nothing of an earlier attempt that may have spent a ticket: the whole is unknown."""
+    """A refusal does not tell if an earlier attempt spent a ticket: the mint is unknown."""
     with pytest.raises(OutcomeUnknownError) as caught:
         Run(UNKNOWN, error)()
     assert caught.value.__cause__ is error
@@ -161,7 +161,7 @@ def test_a_pause_is_anywhere_below_its_bound() -> None:
 @pytest.mark.parametrize("timeout", [0.001, 0.05, 0.3, 1.0, 2.5, 10.0])
 @pytest.mark.parametrize("takes", [0.0, 0.3, 4.0])
 def test_nobody_sleeps_past_the_deadline(timeout: float, takes: float) -> None:
-    """A pause that would reach the deadline is not begun, and no attempt begins after it."""
+    """No pause starts if it would reach the deadline, and no attempt starts after the deadline."""
     run = Run(NOT_MINTED, takes=takes)
     with pytest.raises(NotMintedError):
         run(timeout=timeout)
@@ -179,5 +179,5 @@ def test_an_attempt_gets_the_seconds_that_are_left() -> None:
 
 
 def test_a_late_answer_is_an_answer() -> None:
-    """A ticket that comes after the deadline is not thrown away."""
+    """A ticket that arrives after the deadline is still returned."""
     assert Run(BLOCK, takes=60.0)(timeout=1.0) == BLOCK

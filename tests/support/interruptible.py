@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def interruptible(
     environ: Mapping[str, str], *arguments: str, stdout: Any = subprocess.PIPE, cwd: Path | None = None
 ) -> subprocess.Popen[str]:
-    """Start the command line. Signals reach it even if whoever runs the tests ignores them (``nohup``, ``&``)."""
+    """Start the command line. Signals reach it even if the parent of the tests ignores them (``nohup``, ``&``)."""
     return subprocess.Popen(
         [sys.executable, "-m", "ticketctl", *arguments],
         env=environ,
