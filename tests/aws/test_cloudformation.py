@@ -190,7 +190,7 @@ def test_ready(script: CloudFormationScript, status: str) -> None:
     assert (stack and stack.status, script.said, script.slept) == (status, [], [])
 
 
-def test_ready_where_there_is_none(script: CloudFormationScript) -> None:
+def test_prepare_without_a_stack(script: CloudFormationScript) -> None:
     """If there is no stack, nothing is deleted."""
     script.describe()
     assert (script.stacks.prepare("Tickets"), script.said) == (None, [])

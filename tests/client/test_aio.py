@@ -289,7 +289,7 @@ def test_errors_come_as_they_are() -> None:
     asyncio.run(main())
 
 
-def test_what_mints_where(tmp_path: Path) -> None:
+def test_what_mints_for_each_setting(tmp_path: Path) -> None:
     """A Function URL is asked on the event loop, a table or several regions from threads."""
     environ = {"TICKETCTL_HOME": str(tmp_path), "AWS_REGION": "us-east-1"}
 

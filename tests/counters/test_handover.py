@@ -153,7 +153,7 @@ def donor_regions(others: Iterable[Region]) -> dict[str, Any]:
     return regions("east", *(region.table.region for region in others))
 
 
-def test_the_lane_is_computed_where_the_counter_stands_at_that_moment() -> None:
+def test_the_lane_is_computed_from_the_last_ticket_at_that_moment() -> None:
     """Numbers that were minted since the counter was read are not handed over."""
     east = Region("east", item("orders", 40))
     before = east.holding()
@@ -181,7 +181,7 @@ def test_other_attributes_stay() -> None:
         pytest.param({"partition": {"S": "orders"}, "increment": number(2)}, 2, id="no counter"),
     ],
 )
-def test_an_offer_is_refused_where_the_lane_is_another(there: dict[str, Any], increment: int) -> None:
+def test_an_offer_is_refused_if_the_lane_has_changed(there: dict[str, Any], increment: int) -> None:
     """If the lane was split since it was read, the offer is refused and changes nothing."""
     east = Region("east", there)
     with pytest.raises(handler.ConditionFailedError) as caught:
@@ -245,7 +245,7 @@ def test_taking_twice_is_taking_once() -> None:
         pytest.param(item("orders", 41, 3), id="another step"),
     ],
 )
-def test_a_lane_is_not_taken_where_a_counter_came_from_elsewhere(alien: dict[str, Any]) -> None:
+def test_a_lane_is_not_taken_if_the_region_has_another_counter(alien: dict[str, Any]) -> None:
     """If the region has another counter of that name, neither that counter nor the record is changed."""
     east, west = Region("east", item("orders", 40)), Region("west", alien)
     donor = offer(east.table, "orders", 1, ["west"])
@@ -381,7 +381,7 @@ def test_releasing_what_is_not_there_makes_nothing() -> None:
     assert east.items == []
 
 
-def test_nothing_is_found_where_nothing_is() -> None:
+def test_no_holding_without_a_counter() -> None:
     """A region without the counter gives ``None``; an item of the article has all numbers after its last ticket."""
     assert read_holding(Region("east").table, "orders") is None
     holding = Region("east", item("orders", 40)).holding()

@@ -61,7 +61,7 @@ def test_the_share_of_a_small_lane_is_how_many_numbers_it_has() -> None:
         assert Fraction(sum(number in lane for number in stretch), len(stretch)) == lane.share
 
 
-def test_two_small_lanes_are_disjoint_where_no_counted_number_is_in_both() -> None:
+def test_two_small_lanes_are_disjoint_if_no_counted_number_is_in_both() -> None:
     """Beyond both offsets the lanes repeat after the common multiple of their increments, so that far is enough."""
     numbers = {lane: frozenset(counted(lane)) for lane in SMALL}
     for one, other in itertools.product(SMALL, repeat=2):

@@ -432,7 +432,7 @@ def test_nobody_is_left_to_hand_over() -> None:
     assert world.items("north") == []
 
 
-def test_a_counter_that_is_not_made_everywhere_yet_is_left_to_whoever_makes_it() -> None:
+def test_a_counter_that_is_not_in_every_region_yet_is_left_to_its_creator() -> None:
     """A pending counter is not handed over; the others are."""
     world = World("west")
     world.add("east", item("east", 10), item("orders", 0, 2, frozen={"S": "half-made"}))
@@ -585,7 +585,7 @@ def test_a_counter_is_not_called_as_a_region_is() -> None:
     assert [len(world.items(name)) for name in world.members] == [1, 1]
 
 
-def test_a_counter_is_not_made_where_a_region_has_no_lane() -> None:
+def test_a_counter_is_not_created_if_a_region_has_no_lane() -> None:
     """A region that joins gets its lane first."""
     world = two_regions()
     world.add("a b")
@@ -595,7 +595,7 @@ def test_a_counter_is_not_made_where_a_region_has_no_lane() -> None:
     assert [len(world.items(name)) for name in world.members] == [1, 1, 0]
 
 
-def test_a_counter_is_made_where_the_default_counter_may_still_begin() -> None:
+def test_a_counter_is_created_if_the_default_counter_may_still_begin() -> None:
     """The lane is that in which the function would begin it."""
     world = World()
     world.add("east", start=Lane(3, 10))

@@ -163,7 +163,7 @@ def test_a_partial_failure_without_a_hint_has_none() -> None:
     assert (caught.value.message, caught.value.hint) == ("shown in a, but not in b: no way there", "")
 
 
-def test_where_all_failed_the_first_error_is_raised_itself() -> None:
+def test_if_all_failed_the_first_error_is_raised_itself() -> None:
     """Nothing was done anywhere, so it is not partial: the first region's error keeps its kind and exit code."""
     for outcomes, expected in (({"a": CLOSED, "b": DOWN}, CLOSED), ({"a": DOWN}, DOWN)):
         with pytest.raises(type(expected)) as caught:

@@ -130,7 +130,7 @@ def test_a_write_is_not_waited_for_longer_than_a_call_may_take(answer: Answer) -
     assert handler.ANSWER_SECONDS <= took < handler.CALL_MS / 1000
 
 
-def test_nothing_is_minted_where_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_minted_if_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
     """A refused connection sent nothing, so it is safe to try again."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -168,7 +168,7 @@ def test_nothing_is_sent_to_a_server_that_cannot_prove_its_name() -> None:
         assert server.requests == []
 
 
-def test_nothing_is_sent_where_no_tls_is_spoken() -> None:
+def test_nothing_is_sent_without_tls() -> None:
     """A handshake with what is no TLS ends in a second, and before the request."""
     with dynamodb(repeat(mints(2))) as server:
         assert ask(server.url.replace("http:", "https:"), MINT) == UNAVAILABLE

@@ -102,7 +102,7 @@ REPLAYED = {"replayed": True, "receipt": True}
 # --- the receipt -----------------------------------------------------------------------------------
 
 
-def test_a_receipt_is_written_only_where_there_is_none_that_is_good() -> None:
+def test_a_receipt_never_replaces_a_valid_one() -> None:
     """A receipt holds the block, lives a day, and never takes the place of one that is still good."""
     request = handler.receipt_request("Tickets", "k", block(40, count=3), NOW)
     assert request["Key"] == {"partition": {"S": "receipt#k"}}

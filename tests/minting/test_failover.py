@@ -221,7 +221,7 @@ def test_regions_share_what_a_slow_one_leaves() -> None:
 
 
 @pytest.mark.parametrize("timeout", [2.0, 30.0])
-def test_where_no_region_mints_the_time_ends_it(timeout: float) -> None:
+def test_if_no_region_mints_the_deadline_ends_it(timeout: float) -> None:
     """All regions are retried until the deadline, and then the error says that nothing was minted."""
     last = ThrottledError("busy")
     clock, regions = three([last], [EXHAUSTED], [NOT_DEPLOYED], takes=0.02)
@@ -316,7 +316,7 @@ def test_not_minted_counts_more_than_what_cannot_mint() -> None:
     [(EXHAUSTED, NOT_DEPLOYED), (NOT_DEPLOYED, EXHAUSTED), (NO_COUNTER, FROZEN), (FROZEN, NO_COUNTER)],
     ids=repr,
 )
-def test_where_no_region_can_mint_the_first_says_why(first: TicketctlError, others: TicketctlError) -> None:
+def test_if_no_region_can_mint_the_first_error_is_raised(first: TicketctlError, others: TicketctlError) -> None:
     """If no region can mint later either, the error is raised at once."""
     clock, regions = three([first], [others], [others])
     with pytest.raises(type(first)) as caught:

@@ -34,7 +34,7 @@ class _Fetch:
     """A mint of one block, in the background. ``on_demand``: a caller waits for it because no number was left.
 
     A ``threading.Event`` is not enough: its lock is not reentrant, so a signal handler could block on a lock
-    that the code it interrupted holds. Here every waiter has a lock of its own.
+    that the code it interrupted holds. Here every waiter has its own lock.
     """
 
     def __init__(self, *, on_demand: bool) -> None:

@@ -45,7 +45,7 @@ def status(
         return
     if run.settings.partition is not None or run.settings.url:
         found = _found(run)
-        warn_where_little_is_left(run, found)
+        warn_if_few_tickets_are_left(run, found)
         if len(found) == 1:
             run.output.show(one_counter(found[0], title=run.place))
         else:
@@ -64,7 +64,7 @@ def show_all(run: Run) -> bool:
         found = _read(run, succeeded(tables), failed)
         while page := sorted(itertools.islice(found, PAGE), key=_order):
             shown = True
-            warn_where_little_is_left(run, page)
+            warn_if_few_tickets_are_left(run, page)
             yield page
         if len(failed) == len(tables):
             raise_failures(failed, "shown")
@@ -101,7 +101,7 @@ def url(run: Run) -> None:
     raise_failures(outcomes, "shown")
 
 
-def warn_where_little_is_left(run: Run, counters: Iterable[Counter]) -> None:
+def warn_if_few_tickets_are_left(run: Run, counters: Iterable[Counter]) -> None:
     """Warn about counters that have less than a tenth of their tickets left."""
     for counter in counters:
         if counter.remaining * 10 < counter.ceiling // counter.increment:

@@ -129,7 +129,7 @@ class FunctionUrl:
         return RefusedError(f"{self._host} refused the request ({status}, {named}): {detail or 'no reason given'}")
 
     def _not_ours(self, what: str, request: HttpRequest) -> TicketctlError:
-        """The error if there is no answer, or one of somebody else: the request may have reached the function."""
+        """The error if there is no answer, or one from another sender: the request may have reached the function."""
         if request.tickets:
             return OutcomeUnknownError(
                 f"{self._host} gave no usable answer ({what}); a ticket may have been spent",
