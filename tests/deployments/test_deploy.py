@@ -119,6 +119,14 @@ def test_a_stack_that_is_open_already_asks_nothing(deployed: Deploy, account: Ac
     assert said.questions == []
 
 
+def test_no_lock_is_held_while_the_user_is_asked(deployed: Deploy, account: Account, said: Said) -> None:
+    """A question about opening may wait for long: other commands can deploy meanwhile."""
+    locks: list[int] = []
+    said.confirm = lambda question: locks.append(account.locks)  # type: ignore[method-assign]
+    deployed(US, opens_to_anyone=True, AuthType="NONE")
+    assert (locks, account.locks) == ([0], 0)
+
+
 def test_a_refusal_discards_the_plans(deployed: Deploy, account: Account, said: Said) -> None:
     """If the user does not agree, every plan is discarded and nothing is executed."""
     said.refusal = RefusedError("not confirmed")

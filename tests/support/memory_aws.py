@@ -34,7 +34,8 @@ class Account:
     """Its ``stacks`` and ``tables`` by region.
 
     ``down`` are regions that cannot be reached, ``failing`` those whose deployments fail, and ``codes`` AWS's errors
-    of DynamoDB by region. ``calls`` counts what was done to stacks, by verb and region.
+    of DynamoDB by region. ``locks`` is how many hold the lock on deploying.
+    ``calls`` counts what was done to stacks, by verb and region.
     """
 
     def __init__(self, *regions: str) -> None:
@@ -45,6 +46,7 @@ class Account:
         self.failing: set[str] = set()
         self.codes: dict[str, str] = {}
         self.replaces_table = False
+        self.locks = 0
         self.calls: Tally[str] = Tally()
         self.planned: dict[str, Stack] = {}
 
@@ -193,6 +195,14 @@ class MemorySession(Session):
     @property
     def aws(self) -> Aws:
         return MemoryAws(self._account, self.settings.require_region())
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        self._account.locks += 1
+        try:
+            yield
+        finally:
+            self._account.locks -= 1
 
     def cloudformation(
         self,
