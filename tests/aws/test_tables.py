@@ -62,7 +62,7 @@ def test_a_deletion_that_cannot_be_followed(client: Any, script: Stubber) -> Non
     script.add_client_error("describe_table", "AccessDeniedException", "not authorized", 400)
     with pytest.raises(StackFailedError, match="the table Tickets is not deleted yet") as caught:
         Tables(client).delete("Tickets")
-    assert caught.value.hint == "run it again"
+    assert caught.value.hint == "run the command again"
 
 
 def test_other_regions_with_the_table() -> None:
