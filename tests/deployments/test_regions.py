@@ -110,9 +110,10 @@ def test_no_region_mints_if_all_are_down(two: Regions, account: Account) -> None
     assert account.numbers(US) == {US: -1}
 
 
-def test_the_name_of_a_region_is_its_default_counter(two: Regions) -> None:
-    """A counter that is named after a region is minted in that region only."""
+def test_the_name_of_a_region_is_its_default_counter(two: Regions, said: Said) -> None:
+    """A counter that is named after a region is minted in that region, and no other is asked."""
     assert mint(two, EU) == (2, EU)
+    assert said.lines == []
 
 
 def test_a_typed_key_stays_in_the_first_region(two: Regions, account: Account) -> None:

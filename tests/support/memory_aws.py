@@ -3,6 +3,7 @@
 The tables are model tables, which evaluate the real requests; the stacks have their parameters and outputs only.
 """
 
+import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from ticketctl.deployments.dialog import Dialog
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
 from ticketctl.deployments.session import Session
-from ticketctl.errors import StackFailedError, UnreachableError
+from ticketctl.errors import AccessError, StackFailedError, UnreachableError
 from ticketctl.settings import Settings, resolve
 
 US, EU, AP = "us-east-1", "eu-west-1", "ap-southeast-2"
@@ -34,8 +35,8 @@ class Account:
     """Its ``stacks`` and ``tables`` by region.
 
     ``down`` are regions that cannot be reached, ``failing`` those whose deployments fail, and ``codes`` AWS's errors
-    of DynamoDB by region. ``locks`` is how many hold the lock on deploying.
-    ``calls`` counts what was done to stacks, by verb and region.
+    of DynamoDB by region. ``seconds`` is how long a deployment takes, ``locks`` how many hold the lock on deploying.
+    ``calls`` counts what was done to stacks, and the sources that were opened, by verb and region.
     """
 
     def __init__(self, *regions: str) -> None:
@@ -46,6 +47,9 @@ class Account:
         self.failing: set[str] = set()
         self.codes: dict[str, str] = {}
         self.replaces_table = False
+        self.denies_cloudformation = False
+        self.engine_restarted = False
+        self.seconds = 0.0
         self.locks = 0
         self.calls: Tally[str] = Tally()
         self.planned: dict[str, Stack] = {}
@@ -105,6 +109,7 @@ class MemoryCloudFormation(CloudFormation):
 
     def execute(self, plan: Plan) -> None:  # noqa: ARG002
         self._count("execute")
+        time.sleep(self._account.seconds)
         if self._region in self._account.failing:
             raise StackFailedError(f"the deployment failed in {self._region}")
         self._account.stacks[self._region] = self._account.planned[self._region]
@@ -120,6 +125,8 @@ class MemoryCloudFormation(CloudFormation):
         self._account.calls[f"{verb} {self._region}"] += 1
         if self._region in self._account.down:
             raise UnreachableError(f"CloudFormation in {self._region} cannot be reached")
+        if self._account.denies_cloudformation:
+            raise AccessError(f"CloudFormation in {self._region}: not authorized")
 
 
 class TableClient(Client):
@@ -185,12 +192,18 @@ class MemoryAws(Aws):
 class MemorySession(Session):
     """A session with an account in memory."""
 
-    def __init__(self, settings: Settings, account: Account, environ: Mapping[str, str]) -> None:
-        super().__init__(settings, environ=environ)
+    def __init__(
+        self, settings: Settings, account: Account, environ: Mapping[str, str], *, parent: Session | None = None
+    ) -> None:
+        super().__init__(settings, environ=environ, parent=parent)
         self._account = account
 
     def in_region(self, region: str) -> "MemorySession":
-        return MemorySession(self.settings.in_region(region), self._account, self.environ)
+        return MemorySession(self.settings.in_region(region), self._account, self.environ, parent=self)
+
+    def follow_engine(self) -> bool:
+        restarted, self._account.engine_restarted = self._account.engine_restarted, False
+        return restarted
 
     @property
     def aws(self) -> Aws:
@@ -214,6 +227,7 @@ class MemorySession(Session):
         return MemoryCloudFormation(self._account, self.settings.require_region(), report)
 
     def sender(self, table: str) -> SendUntil:
+        self._account.calls[f"sender {self.settings.region}"] += 1
         send = sdk_sender(self.aws.client("dynamodb"), f"the table {table} in {self.settings.region}")
         return lambda deadline: send
 
