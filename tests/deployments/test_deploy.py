@@ -120,7 +120,7 @@ def test_a_stack_that_is_open_already_asks_nothing(deployed: Deploy, account: Ac
 
 
 def test_no_lock_is_held_while_the_user_is_asked(deployed: Deploy, account: Account, said: Said) -> None:
-    """A question about opening may wait for long: other commands can deploy meanwhile."""
+    """Other commands can deploy while the question is open."""
     locks: list[int] = []
     said.confirm = lambda question: locks.append(account.locks)  # type: ignore[method-assign]
     deployed(US, opens_to_anyone=True, AuthType="NONE")

@@ -134,7 +134,7 @@ def test_only_a_described_stack_is_confirmed(locate: Locate) -> None:
 
 
 def test_a_newer_description_replaces_the_older(locate: Locate) -> None:
-    """The last description of a stack is in force, here and in the cache."""
+    """The last description of a stack counts, here and in the cache."""
     first, second = locate(), locate()
     first.remember(TICKETS)
     first.remember(MOVED)
