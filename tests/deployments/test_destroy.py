@@ -1,11 +1,51 @@
-"""``destroy``: what is deleted, as the user is asked."""
+"""``destroy``: what is deleted, as the user is asked, and what stays; in an account in memory."""
+
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from tests.support.memory_aws import EU, US, Account, Said, regions_of
+from tests.support.minting import requested
 from ticketctl.aws.cloudformation import Stack
-from ticketctl.deployments.destroy import Removal
+from ticketctl.counters.handover import offer
+from ticketctl.deadline import Deadline
+from ticketctl.deployments.deploy import deploy
+from ticketctl.deployments.destroy import Removal, destroy, plan
+from ticketctl.deployments.outcomes import Outcomes, failures, succeeded
+from ticketctl.deployments.regions import Regions
+from ticketctl.errors import NotDeployedError, StackFailedError
 
 STACK = Stack(id="1", name="Tickets", status="CREATE_COMPLETE", reason="", parameters={}, outputs={})
+Connect = Callable[..., Regions]
+
+
+@pytest.fixture
+def account() -> Account:
+    return Account()
+
+
+@pytest.fixture
+def said() -> Said:
+    return Said()
+
+
+@pytest.fixture
+def connect(account: Account, tmp_path: Path, said: Said) -> Connect:
+    return lambda *names: regions_of(account, tmp_path, *names, said=said)
+
+
+@pytest.fixture
+def shared(connect: Connect, said: Said) -> Regions:
+    """Two deployed regions that share the sequence."""
+    deploy(connect(US, EU), {}, said.dialog, opens_to_anyone=False)
+    return connect(US, EU)
+
+
+def destroyed(regions: Regions, said: Said, *, delete_tickets: bool = False) -> Outcomes[Removal]:
+    """Destroy what a plan finds, as the command does."""
+    removals = succeeded(plan(regions, delete_tickets=delete_tickets))
+    return destroy(regions, {name: removal for name, removal in removals.items() if removal.what}, said.dialog)
 
 
 @pytest.mark.parametrize(
@@ -20,3 +60,69 @@ STACK = Stack(id="1", name="Tickets", status="CREATE_COMPLETE", reason="", param
 def test_what_is_deleted(removal: Removal, what: str) -> None:
     """The question names the stack and the table if they are deleted; it is empty if nothing is."""
     assert removal.what == what
+
+
+def test_a_plan_changes_nothing(account: Account, connect: Connect) -> None:
+    """A plan says what there is in each region, and deletes nothing."""
+    account.deploy(US)
+    found = succeeded(plan(connect(US, EU), delete_tickets=True))
+    assert found == {
+        US: Removal(account.stacks[US], has_table=True, deletes_table=True),
+        EU: Removal(None, has_table=False, deletes_table=False),
+    }
+    assert account.calls[f"delete {US}"] == 0
+
+
+def test_the_table_stays(account: Account, connect: Connect, said: Said) -> None:
+    """Without the name of the stack the table stays, with its counters."""
+    account.deploy(US)
+    connect(US).mint(requested(3), Deadline(5))
+    destroyed(connect(US), said)
+    assert (account.stacks, account.numbers(US)) == ({}, {US: 3})
+
+
+def test_a_destroyed_stack_is_forgotten(account: Account, connect: Connect, said: Said) -> None:
+    """The next process does not use the address of a stack that was destroyed."""
+    account.deploy(US)
+    connect(US).home.locator.locate()
+    destroyed(connect(US), said)
+    with pytest.raises(NotDeployedError):
+        connect(US).home.locator.locate()
+
+
+def test_the_table_is_deleted_if_that_was_planned(account: Account, connect: Connect, said: Said) -> None:
+    """With the tickets, the stack and then the table is deleted; a table that was left is deleted alone."""
+    account.deploy(US)
+    destroyed(connect(US), said, delete_tickets=True)
+    assert (account.stacks, account.tables) == ({}, {})
+    account.deploy(EU)
+    del account.stacks[EU]
+    destroyed(connect(EU), said, delete_tickets=True)
+    assert account.tables == {}
+    assert account.calls[f"delete {EU}"] == 0
+
+
+def test_lanes_offered_to_a_deleted_table_are_withdrawn(
+    account: Account, shared: Regions, connect: Connect, said: Said
+) -> None:
+    """The other regions no longer offer a lane to a region whose table is deleted."""
+    offer(shared.home.counters(), US, 2, [EU])
+    assert f"first@{EU}" in account.tables[US].rows[US]
+    destroyed(connect(EU), said, delete_tickets=True)
+    assert f"first@{EU}" not in account.tables[US].rows[US]
+
+
+def test_the_other_regions_stay_remembered(shared: Regions, connect: Connect, said: Said) -> None:
+    """Only the regions that were destroyed are no longer part of the stack."""
+    assert shared.before() == (US, EU)
+    destroyed(connect(EU), said)
+    assert connect(US).before() == (US,)
+
+
+def test_a_region_that_fails_stays_remembered(account: Account, shared: Regions, connect: Connect, said: Said) -> None:
+    """If one region cannot be destroyed, the other is; the failed one is its error and stays remembered."""
+    account.failing = {US}
+    outcomes = destroyed(shared, said)
+    assert list(succeeded(outcomes)) == [EU]
+    assert [type(error) for error in failures(outcomes).values()] == [StackFailedError]
+    assert connect(US).before() == (US,)

@@ -128,10 +128,13 @@ def test_only_a_described_stack_is_confirmed(locate: Locate) -> None:
     first, second = locate(), locate()
     first.remember(TICKETS)
     assert [found.locate().is_confirmed for found in (first, second)] == [True, False]
+    first.forget()
+    second.remember(MOVED)
+    assert (first.locate().outputs, first.locate().is_confirmed) == (MOVED, False)
 
 
 def test_a_newer_description_replaces_the_older(locate: Locate) -> None:
-    """The last description of a stack is in force, here and in the cache."""
+    """The last description of a stack counts, here and in the cache."""
     first, second = locate(), locate()
     first.remember(TICKETS)
     first.remember(MOVED)

@@ -142,7 +142,7 @@ def test_raise_first_failure_gives_the_answers_or_raises_the_first_error() -> No
 
 
 def test_no_failure_is_not_raised() -> None:
-    """If every region answered, or no region was asked, nothing is raised."""
+    """If every region answered, or none was asked, nothing is raised."""
     raise_failures({"a": 1, "c": None}, "shown")
     raise_failures({}, "shown")
 
@@ -157,7 +157,7 @@ def test_some_failures_are_partial() -> None:
 
 
 def test_a_partial_failure_without_a_hint_has_none() -> None:
-    """If no error has a hint, there is no hint."""
+    """If no error has a hint, none is made up."""
     with pytest.raises(PartialError) as caught:
         raise_failures({"a": 1, "b": DOWN}, "shown")
     assert (caught.value.message, caught.value.hint) == ("shown in a, but not in b: no way there", "")

@@ -1,4 +1,4 @@
-"""One stack in one region: where its tickets come from."""
+"""One stack in one region, and the source of its tickets: its Function URL or its table."""
 
 import threading
 from contextlib import ExitStack

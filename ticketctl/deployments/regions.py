@@ -77,7 +77,7 @@ class Regions:
         return [self.at(name) for name in self.names]
 
     def look_up(self) -> None:
-        """Ask CloudFormation again where the stack is, in every region that answers."""
+        """Look up the stack again in every region that answers."""
         self.each(lambda stack: stack.locator.look_up())
 
     def max_block(self, deadline: Deadline) -> int:
@@ -186,7 +186,7 @@ def deployed_before(
 
 
 def forget_embedded(environ: Mapping[str, str]) -> None:
-    """Forget where stacks were deployed in the embedded AWS, after it was reset."""
+    """Forget the regions of stacks in the embedded AWS, after it was reset."""
     _regions_cache(environ).forget_embedded()
 
 

@@ -1,0 +1,223 @@
+"""``deploy``: what a deployment plans, asks, executes and leaves, in an account in memory."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.memory_aws import AP, EU, US, Account, Said, regions_of, url_in
+from ticketctl.counters.lanes import Lane
+from ticketctl.counters.sequence import DEFAULT, survey
+from ticketctl.deployments.deploy import Deployed, deploy, preview
+from ticketctl.deployments.outcomes import Outcomes, failures, succeeded
+from ticketctl.deployments.regions import Regions
+from ticketctl.errors import RefusedError, StackFailedError, TicketctlError, UsageError
+
+Connect = Callable[..., Regions]
+
+
+@pytest.fixture
+def account() -> Account:
+    return Account()
+
+
+@pytest.fixture
+def said() -> Said:
+    return Said()
+
+
+@pytest.fixture
+def connect(account: Account, tmp_path: Path, said: Said) -> Connect:
+    return lambda *names, **flags: regions_of(account, tmp_path, *names, said=said, **flags)
+
+
+@pytest.fixture
+def deployed(connect: Connect, said: Said) -> Callable[..., Outcomes[Deployed]]:
+    """Deploy to regions, as a command does."""
+
+    def run(*names: str, opens_to_anyone: bool = False, **parameters: str) -> Outcomes[Deployed]:
+        return deploy(connect(*names), parameters, said.dialog, opens_to_anyone=opens_to_anyone)
+
+    return run
+
+
+Deploy = Callable[..., Outcomes[Deployed]]
+
+
+def lanes(regions: Regions) -> dict[str, Lane]:
+    """The lanes of the default counter by region."""
+    found = survey(regions.members())
+    found.require_disjoint()
+    return {entry.region: entry.lane for entry in found.entries[DEFAULT]}
+
+
+# --- one region --------------------------------------------------------------------------------------
+
+
+def test_a_new_stack(deployed: Deploy, account: Account, said: Said) -> None:
+    """A first deployment makes the stack and its table, shows the changes and asks nothing."""
+    (done,) = succeeded(deployed(US)).values()
+    assert (done.url, done.changed, done.outputs.auth) == (url_in(US), True, "AWS_IAM")
+    assert account.numbers(US) == {}
+    assert said.lines == [f"{US}:   add AWS::DynamoDB::Table Table"]
+    assert said.questions == []
+
+
+def test_a_deployed_stack_is_remembered(deployed: Deploy, connect: Connect, account: Account) -> None:
+    """After a deployment the next process mints without asking CloudFormation."""
+    deployed(US)
+    before = account.calls[f"describe {US}"]
+    assert connect(US).home.locator.locate().outputs.url == url_in(US)
+    assert account.calls[f"describe {US}"] == before
+
+
+def test_no_changes(deployed: Deploy, account: Account, said: Said) -> None:
+    """A stack that is up to date is not executed, and its URL is the result all the same."""
+    account.deploy(US)
+    (done,) = succeeded(deployed(US)).values()
+    assert (done.url, done.changed) == (url_in(US), False)
+    assert said.lines == [f"{US}: no changes"]
+    assert account.calls[f"execute {US}"] == 0
+
+
+def test_a_change_of_parameters(deployed: Deploy, account: Account) -> None:
+    """A parameter that is named changes, and the others keep their values."""
+    account.deploy(US, MaxCount="70")
+    (done,) = succeeded(deployed(US, Offset="7", Increment="9")).values()
+    assert (done.outputs.offset, done.outputs.increment, done.outputs.max_count) == (7, 9, 70)
+    assert done.changed
+
+
+@pytest.mark.parametrize("run", ["deploy", "preview"])
+def test_the_table_is_never_replaced(
+    account: Account, connect: Connect, deployed: Deploy, said: Said, run: str
+) -> None:
+    """A plan that would replace the table is refused and discarded; nothing is executed."""
+    account.deploy(US)
+    account.replaces_table = True
+    outcomes = deployed(US) if run == "deploy" else preview(connect(US), {}, said.lines.append)
+    (error,) = failures(outcomes).values()
+    assert isinstance(error, RefusedError)
+    assert "would replace or delete the table" in error.message
+    assert (account.calls[f"discard {US}"], account.calls[f"execute {US}"]) == (1, 0)
+
+
+# --- opening to anyone -------------------------------------------------------------------------------
+
+
+def test_opening_to_anyone_asks_once(deployed: Deploy, said: Said) -> None:
+    """Two regions that are opened to anyone are one question."""
+    done = succeeded(deployed(US, EU, opens_to_anyone=True, AuthType="NONE"))
+    assert said.questions == ["Anyone who has the URL will be able to mint. Deploy it?"]
+    assert [each.outputs.auth for each in done.values()] == ["NONE", "NONE"]
+
+
+def test_a_stack_that_is_open_already_asks_nothing(deployed: Deploy, account: Account, said: Said) -> None:
+    """Keeping a public stack public widens nothing, so nothing is asked."""
+    account.deploy(US, AuthType="NONE")
+    deployed(US, opens_to_anyone=True, AuthType="NONE", MaxCount="7")
+    assert said.questions == []
+
+
+def test_no_lock_is_held_while_the_user_is_asked(deployed: Deploy, account: Account, said: Said) -> None:
+    """Other commands can deploy while the question is open."""
+    locks: list[int] = []
+    said.confirm = lambda question: locks.append(account.locks)  # type: ignore[method-assign]
+    deployed(US, opens_to_anyone=True, AuthType="NONE")
+    assert (locks, account.locks) == ([0], 0)
+
+
+def test_a_refusal_discards_the_plans(deployed: Deploy, account: Account, said: Said) -> None:
+    """If the user does not agree, every plan is discarded and nothing is executed."""
+    said.refusal = RefusedError("not confirmed")
+    with pytest.raises(RefusedError, match="not confirmed"):
+        deployed(US, EU, opens_to_anyone=True, AuthType="NONE")
+    assert [account.calls[f"discard {region}"] for region in (US, EU)] == [1, 1]
+    assert account.stacks == {}
+
+
+# --- several regions ---------------------------------------------------------------------------------
+
+
+def test_two_regions_share_the_sequence(deployed: Deploy, connect: Connect) -> None:
+    """A new stack in two regions has the odd and the even numbers, and both are remembered."""
+    deployed(US, EU)
+    assert lanes(connect(US)) == {US: Lane(1, 2), EU: Lane(2, 2)}
+    assert connect(US).before() == (US, EU)
+
+
+def test_a_second_region_gets_part_of_the_lane(deployed: Deploy, connect: Connect, account: Account) -> None:
+    """A region that is added later is found to share the sequence, and is offered a part of the first one's lane."""
+    deployed(US)
+    deployed(US, EU)
+    assert account.stacks[EU].parameters["Offset"] == "0"
+    assert sorted((lane.offset, lane.increment) for lane in lanes(connect(US)).values()) == [(1, 2), (2, 2)]
+
+
+def test_a_failing_region_does_not_stop_the_others(deployed: Deploy, account: Account, said: Said) -> None:
+    """If the deployment of one region fails, the others are deployed, and its error is its outcome."""
+    account.failing = {EU}
+    outcomes = deployed(US, EU)
+    assert list(outcomes) == [US, EU]
+    assert list(succeeded(outcomes)) == [US]
+    assert [type(error) for error in failures(outcomes).values()] == [StackFailedError]
+    assert f"{EU}: failed: the deployment failed in {EU}" in said.lines
+
+
+def test_nothing_is_given_lanes_if_all_fail(deployed: Deploy, account: Account) -> None:
+    """If every region fails, the outcomes are the errors and no counter was made."""
+    account.failing = {US, EU}
+    assert list(failures(deployed(US, EU))) == [US, EU]
+    assert account.tables == {}
+
+
+def test_lanes_of_several_regions_cannot_be_set(deployed: Deploy, account: Account) -> None:
+    """An offset or increment is refused if regions share the lanes; nothing is planned."""
+    with pytest.raises(UsageError, match="cannot be set"):
+        deployed(US, EU, Offset="7")
+    assert account.calls[f"plan {US}"] == 0
+
+
+def test_an_unread_region_is_asked_about(deployed: Deploy, account: Account, said: Said) -> None:
+    """A new sequence asks before it begins if a region that cannot be read might have tickets."""
+    account.down = {AP}
+    said.refusal = RefusedError("not confirmed")
+    with pytest.raises(RefusedError):
+        deployed(US)
+    assert said.questions == [f"Not read: {AP}. Continue as if Tickets had no tickets there?"]
+    assert account.stacks == {}
+
+
+def test_another_deployment_at_the_same_time_is_noticed(deployed: Deploy, account: Account, said: Said) -> None:
+    """If another deployment began in another region after the regions were read, that is an error, not a duplicate."""
+    said.confirm = lambda question: account.deploy(AP)  # type: ignore[method-assign]
+    with pytest.raises(RefusedError, match=f"another deployment has begun in {AP}"):
+        deployed(US, opens_to_anyone=True, AuthType="NONE")
+
+
+def test_an_unreachable_home_is_an_error(deployed: Deploy, account: Account) -> None:
+    """A region that cannot be reached at all fails before anything is planned."""
+    account.down = {US}
+    with pytest.raises(TicketctlError):
+        deployed(US)
+    assert account.calls[f"plan {US}"] == 0
+
+
+# --- preview -----------------------------------------------------------------------------------------
+
+
+def test_a_preview_changes_nothing(connect: Connect, account: Account, said: Said) -> None:
+    """The changes of each region are shown, and their change sets discarded."""
+    account.deploy(US)
+    plans = succeeded(preview(connect(US), {"MaxCount": "7"}, said.lines.append))
+    assert [str(change) for change in plans[US].changes] == ["modify AWS::Lambda::Function Function"]
+    assert (account.calls[f"discard {US}"], account.calls[f"execute {US}"]) == (1, 0)
+    assert account.stacks[US].parameters["MaxCount"] == "10000"
+
+
+def test_a_preview_without_changes_discards_nothing(connect: Connect, account: Account, said: Said) -> None:
+    """A stack that is up to date has no change set left to discard."""
+    account.deploy(US)
+    plans = succeeded(preview(connect(US), {}, said.lines.append))
+    assert plans[US].changes == ()
+    assert account.calls[f"discard {US}"] == 0

@@ -1,0 +1,233 @@
+"""``regional_stack``: which source mints, and what happens if what is remembered of the stack is stale."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.counter_items import item
+from tests.support.memory_aws import EU, STACK, US, Account, MemorySession, stack_in, url_in
+from tests.support.minting import requested
+from tests.support.model_table import ModelTable
+from ticketctl.aws.cloudformation import outputs_of
+from ticketctl.deadline import Deadline
+from ticketctl.deployments.regional_stack import RegionalStack
+from ticketctl.errors import AccessError, NotDeployedError, UnknownCounterError, UnreachableError
+from ticketctl.models import Block, StackOutputs
+from ticketctl.settings import resolve
+
+Connect = Callable[..., RegionalStack]
+
+
+@pytest.fixture
+def account() -> Account:
+    return Account()
+
+
+@pytest.fixture
+def connect(account: Account, tmp_path: Path) -> Connect:
+    """Connect to the stack, as each process does; all have the same cache."""
+
+    def make(*, table: str | None = None, **flags: object) -> RegionalStack:
+        environ = {"TICKETCTL_HOME": str(tmp_path)}
+        settings = resolve({"region": (US,), "via": "dynamodb", **flags}, environ)
+        return RegionalStack(MemorySession(settings, account, environ), table=table)
+
+    return make
+
+
+def remembered(region: str = US, **parameters: str) -> StackOutputs:
+    """A stack as an earlier deployment left it in the cache."""
+    return outputs_of(stack_in(region, parameters), region)
+
+
+def attempt(stack: RegionalStack, *, looks_up: bool = True) -> Block:
+    return stack.attempt(requested(1), Deadline(5), looks_up=looks_up)
+
+
+# --- a stale stack -----------------------------------------------------------------------------------
+
+
+def test_a_table_that_moved_is_looked_up(account: Account, connect: Connect) -> None:
+    """If the remembered table is gone, CloudFormation is asked, and the mint succeeds in the table of today."""
+    account.deploy(US)
+    connect().locator.remember(StackOutputs(**{**vars(remembered()), "table": "Gone"}))
+    stack = connect()
+    assert (attempt(stack).last, stack.counter(None, Deadline(5)).last) == (1, 1)
+    assert account.calls[f"describe {US}"] == 1
+
+
+def test_a_counter_is_read_after_a_look_up_too(account: Account, connect: Connect) -> None:
+    """Reading a counter looks up a stale stack as minting does."""
+    account.deploy(US)
+    account.tables[US].rows[US] = item(US, 7)
+    connect().locator.remember(StackOutputs(**{**vars(remembered()), "table": "Gone"}))
+    counter = connect().counter(None, Deadline(5))
+    assert (counter.last, counter.region) == (7, US)
+
+
+def test_a_first_pass_over_regions_looks_nothing_up(account: Account, connect: Connect) -> None:
+    """While another region may answer, an unreachable one costs no look-up."""
+    connect().locator.remember(remembered())
+    account.down = {US}
+    with pytest.raises(UnreachableError):
+        attempt(connect(), looks_up=False)
+    assert account.calls[f"describe {US}"] == 0
+    with pytest.raises(UnreachableError):
+        attempt(connect(), looks_up=True)
+    assert account.calls[f"describe {US}"] == 1
+
+
+def test_the_default_counter_starts_in_the_lane_of_today(account: Account, connect: Connect) -> None:
+    """A default counter that does not exist starts in the lane that CloudFormation says, not in a remembered one."""
+    account.deploy(US, Offset="4", Increment="5")
+    connect().locator.remember(remembered())
+    assert attempt(connect()).last == 4
+
+
+def test_a_look_up_that_fails_confirms_no_lane(account: Account, connect: Connect) -> None:
+    """If CloudFormation cannot be asked, no counter starts in a remembered lane: another region may have it now."""
+    account.deploy(US, Offset="0")
+    connect().locator.remember(remembered())
+    account.denies_cloudformation = True
+    stack = connect()
+    for _ in range(3):
+        with pytest.raises(UnknownCounterError):
+            attempt(stack)
+    assert account.numbers(US) == {}
+
+
+def test_a_destroyed_stack_is_not_deployed(account: Account, connect: Connect) -> None:
+    """If the table and the stack are gone, the answer is that the stack is not deployed."""
+    connect().locator.remember(remembered())
+    with pytest.raises(NotDeployedError, match=f"the stack {STACK} is not deployed in 123456789012/{US}"):
+        attempt(connect())
+    assert account.tables == {}
+
+
+# --- the source --------------------------------------------------------------------------------------
+
+
+def test_a_source_is_opened_once_for_all_threads(account: Account, connect: Connect) -> None:
+    """Threads that mint at the same time share one source, until the next look-up."""
+    account.deploy(US)
+    stack = connect()
+    threads = [threading.Thread(target=attempt, args=(stack,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (account.numbers(US), account.calls[f"sender {US}"]) == ({US: 8}, 1)
+    stack.locator.look_up()
+    attempt(stack)
+    assert account.calls[f"sender {US}"] == 2
+
+
+def test_a_named_table_asks_cloudformation_nothing(account: Account, connect: Connect) -> None:
+    """A table that is named needs no stack; its counters must exist."""
+    account.tables[US] = ModelTable("Old")
+    stack = connect(table="Old")
+    with pytest.raises(UnknownCounterError):
+        attempt(stack)
+    account.tables[US].rows[US] = item(US, 41)
+    assert attempt(stack).last == 42
+    account.codes = {US: "AccessDeniedException"}
+    with pytest.raises(AccessError):
+        attempt(stack)
+    assert account.calls[f"describe {US}"] == 0
+
+
+@pytest.mark.parametrize(("auth", "signs"), [("AWS_IAM", True), ("NONE", False)])
+def test_a_function_url_signs_at_once_unless_it_is_open(
+    account: Account, connect: Connect, auth: str, *, signs: bool
+) -> None:
+    """The first request to a private Function URL is signed; the URL is of the generation that was located."""
+    account.deploy(US, AuthType=auth)
+    stack = connect(via="url")
+    url, generation = stack.function_url(Deadline(5))
+    assert (url.signs, generation) == (signs, stack.locator.generation)
+    assert stack.url() == url_in(US)
+
+
+def test_a_typed_url_is_used_as_it_is(account: Account, connect: Connect) -> None:
+    """A typed Function URL needs no look-up; its tickets have no region, and its possible gaps the name of its host."""
+    stack = connect(via="url", url="https://tickets.example:8443/x")
+    url, _ = stack.function_url(Deadline(5))
+    assert not url.signs
+    assert (stack.named_region, stack.place, stack.max_block(Deadline(5))) == (None, "tickets.example:8443", 10_000)
+    assert account.calls == {}
+
+
+def test_the_largest_block(account: Account, connect: Connect) -> None:
+    """The function limits a block as its stack says; minting from the table allows 10,000."""
+    account.deploy(US, MaxCount="70")
+    assert [connect(via=via).max_block(Deadline(5)) for via in ("url", "dynamodb")] == [70, 10_000]
+
+
+def test_the_counters_are_of_the_confirmed_table(account: Account, connect: Connect) -> None:
+    """Administration uses the table that CloudFormation names, never a remembered one."""
+    account.deploy(US)
+    account.tables[US].rows[US] = item(US, 7)
+    connect().locator.remember(StackOutputs(**{**vars(remembered()), "table": "Gone"}))
+    assert [counter.last for counter in connect().counters().all()] == [7]
+
+
+# --- other regions -----------------------------------------------------------------------------------
+
+
+def test_another_region_is_the_same_stack(account: Account, connect: Connect) -> None:
+    """A stack in another region has its own address and the same settings."""
+    account.deploy(EU)
+    stack = connect()
+    other = stack.in_region(EU)
+    assert (other.region, other.place, other.url()) == (EU, EU, url_in(EU))
+    assert attempt(other).region == EU
+
+
+# --- the embedded AWS --------------------------------------------------------------------------------
+
+
+def test_the_embedded_aws_gets_the_stack_at_its_first_use(account: Account, connect: Connect) -> None:
+    """With ``--local`` a stack that does not exist is deployed, once."""
+    assert attempt(connect(local=True)).last == 1
+    assert attempt(connect(local=True)).last == 2
+    assert account.calls[f"execute {US}"] == 1
+
+
+def test_a_sequence_is_not_begun_twice(account: Account, connect: Connect) -> None:
+    """With ``--local`` nothing is deployed by itself if another region has such a table: it would repeat tickets."""
+    account.deploy(EU)
+    with pytest.raises(NotDeployedError):
+        attempt(connect(local=True))
+    assert account.calls[f"execute {US}"] == 0
+
+
+@pytest.mark.parametrize("named", [(US, EU), (US,)])
+def test_several_regions_are_deployed_by_command_only(
+    account: Account, connect: Connect, named: tuple[str, ...]
+) -> None:
+    """With ``--local`` and several regions nothing is deployed by itself, in the first of them or another."""
+    stack = connect(local=True, region=named)
+    with pytest.raises(NotDeployedError):
+        attempt(stack if len(named) > 1 else stack.in_region(EU))
+    assert account.stacks == {}
+
+
+def test_a_restarted_engine_is_no_reason_to_ask(account: Account, connect: Connect) -> None:
+    """If the embedded AWS was restarted, its new key is used for a retry, and CloudFormation is not asked."""
+    account.deploy(US)
+    stack = connect(local=True)
+    attempt(stack)
+    before = stack.locator.generation, account.calls[f"describe {US}"]
+    account.engine_restarted = True
+    assert stack.locator.refresh_after(AccessError("403"), stack.locator.generation, Deadline(5))
+    assert (stack.locator.generation, account.calls[f"describe {US}"]) == (before[0] + 1, before[1])
+
+
+def test_starting_the_embedded_aws_costs_no_time(account: Account, connect: Connect) -> None:
+    """With ``--local`` the deadline does not run while the stack is deployed: what is left is for the mint."""
+    account.seconds = 1.0
+    deadline = Deadline(0.8)
+    assert connect(local=True).attempt(requested(1), deadline, looks_up=True).last == 1
+    assert deadline.left() > 0.2
