@@ -5,9 +5,15 @@ import io
 import json
 import os
 import re
+import signal
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
@@ -15,6 +21,7 @@ from rich.console import Console
 from ticketctl.errors import ClosedPipeError, PartialError, TicketctlError
 from ticketctl.models import Block, Counter
 from ticketctl.output import (
+    PORTION,
     Output,
     Result,
     counter_list,
@@ -116,6 +123,43 @@ def test_undelivered(room: int, delivered: int, failure: int) -> None:
         Streams(stdout=Narrow(room, failure)).output.block(TENS, ranges=False)
     lost = ["10 to 12, 3 tickets", "11 to 12, 2 tickets", "12"][delivered]
     assert re.fullmatch(rf"minted but not delivered: {lost}( \(.*\))?", caught.value.message)
+
+
+def test_interrupt_while_stdout_accepts() -> None:
+    """A signal that arrives during a write that succeeds does not make its tickets undelivered."""
+    taking, giving = os.pipe()
+    filled = fill(giving)
+
+    def interrupt_and_drain() -> None:
+        time.sleep(0.3)  # the main thread waits in its write by then
+        signal.raise_signal(signal.SIGINT)
+        os.read(taking, filled)
+
+    stdout = cast(io.BytesIO, SimpleNamespace(write=partial(os.write, giving), isatty=lambda: False))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    thread = threading.Thread(target=interrupt_and_drain)
+    try:
+        thread.start()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # so that only the other thread sees the signal
+        with pytest.raises(KeyboardInterrupt):
+            Streams(stdout=stdout).output.block(TENS, ranges=False)
+    finally:
+        thread.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert os.read(taking, filled) == b"10\n11\n12\n"
+    os.close(taking)
+    os.close(giving)
+
+
+def fill(pipe: int) -> int:
+    """Write to a pipe until it is full; return how many bytes it took."""
+    os.set_blocking(pipe, False)
+    written = 0
+    with suppress(BlockingIOError):
+        while True:
+            written += os.write(pipe, bytes(PORTION))
+    os.set_blocking(pipe, True)
+    return written
 
 
 def test_closed_pipe() -> None:

@@ -238,21 +238,26 @@ class Output:
             self._write("".join([f"{line}\n" for line in lines]))
         except ShortWriteError as failure:
             left = block.tickets[failure.lines * block.count // len(lines) :]
+            if not left:
+                raise KeyboardInterrupt from failure
             span = f"{left[0]} to {left[-1]}, {len(left)} tickets" if len(left) > 1 else str(left[0])
             raise delivery_error(failure.cause, f"minted but not delivered: {span}") from failure
         for text in self._format.warnings(block):
             self.warn(text)
 
     def _write(self, text: str) -> None:
-        rest = memoryview(text.encode("utf-8", errors="backslashreplace"))
-        whole = rest
+        whole = rest = memoryview(text.encode("utf-8", errors="backslashreplace"))
+        accepted: list[int | None] = []
         try:
             with self._bar_aside():
                 while rest:
                     self._await_room()
-                    rest = rest[self._stdout.write(rest[:PORTION]) or 0 :]
+                    # Python raises Ctrl-C when a call returns, and an assignment would then not know how much was
+                    # written. ``extend`` is one call that has kept the number by then.
+                    accepted.extend(map(self._stdout.write, [rest[:PORTION]]))
+                    rest = rest[accepted[-1] or 0 :]
         except (OSError, KeyboardInterrupt) as error:
-            taken = bytes(whole[: len(whole) - len(rest)]).count(b"\n")
+            taken = bytes(whole[: sum(filter(None, accepted))]).count(b"\n")
             raise ShortWriteError(taken, error if isinstance(error, OSError) else None) from error
 
     def _await_room(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 import ticketctl
 from tests.support.http_server import Answer, Server
 from ticketctl import TicketClient, cli
-from ticketctl.errors import NotMintedError, OutcomeUnknownError, TicketctlError, UsageError
+from ticketctl.errors import NotDeployedError, NotMintedError, OutcomeUnknownError, TicketctlError, UsageError
 from ticketctl.http_client import HttpClient, Response
 from ticketctl.minting.source import key_of_block
 
@@ -72,6 +72,28 @@ def test_a_silent_cloudformation_ends_in_time(silent: str, regions: Sequence[str
     """The look-up of the stack is bounded as well, and mints nothing."""
     with TicketClient.connect(endpoint_url=silent, region=regions, timeout=2.0) as tickets:
         ends_within(2.0, tickets, NotMintedError)
+
+
+@pytest.mark.usefixtures("home")
+def test_a_stack_that_is_not_there_does_not_wait_for_its_account(server: Server) -> None:
+    """The account is only a detail of the error: it neither delays it nor takes its place."""
+    missing = b"<E><Error><Code>ValidationError</Code><Message>Stack Tickets does not exist</Message></Error></E>"
+    server.answers = [Answer(400, "text/xml", missing), Answer(500, "text/xml", b"", after=4.0)]
+    with TicketClient.connect(endpoint_url=server.url, region="us-east-1", timeout=1.5) as tickets:
+        ends_within(1.5, tickets, NotDeployedError)
+
+
+@pytest.mark.usefixtures("no_aws")
+def test_slow_credentials_of_a_look_up_are_named(silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the deadline passes before CloudFormation is asked, the error says that the credentials took the time."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    config = tmp_path / "config"
+    config.write_text("[profile slow]\ncredential_process = sleep 5\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    where = TicketClient.connect(endpoint_url=silent, region="us-east-1", profile="slow", timeout=1.5)
+    with where as tickets, pytest.raises(NotMintedError, match="source: custom-process"):
+        tickets.next()
 
 
 @pytest.mark.usefixtures("home")

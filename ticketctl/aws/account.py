@@ -172,14 +172,19 @@ class Aws:
             with self._session.asking(credentials.method):
                 return credentials.get_frozen_credentials()
 
+    @property
+    def asked_source(self) -> str | None:
+        """The credential source that is being asked now."""
+        return self._session.source
+
     def slow_credentials(self) -> NotMintedError:
         """The error if the deadline passed before credentials were found; nothing was sent."""
         hint = "try again with a longer --timeout"
-        if self._session.source is None:
+        if self.asked_source is None:
             return NotMintedError("no time was left to send the request; nothing was minted", hint=hint)
         owner = f" of the profile {self.profile!r}" if self.profile else ""
         return NotMintedError(
-            f"the AWS credentials{owner} took too long (source: {self._session.source}); nothing was minted",
+            f"the AWS credentials{owner} took too long (source: {self.asked_source}); nothing was minted",
             hint=f"{hint}, or check the source with: aws sts get-caller-identity",
         )
 

@@ -3,13 +3,13 @@
 import threading
 from dataclasses import dataclass
 
+from ticketctl.aws.account import proxies_in_force
 from ticketctl.aws.tables import tables_elsewhere
 from ticketctl.deadline import Deadline, call_within
 from ticketctl.deployments.cache import StackCache, cache_path, key_of
 from ticketctl.deployments.session import Session
 from ticketctl.errors import (
     AccessError,
-    NoRegionError,
     NotDeployedError,
     TicketctlError,
     UnknownCounterError,
@@ -79,7 +79,7 @@ class Locator:
             self._keep(found)
             if found is None:
                 raise NotDeployedError(
-                    f"the stack {self._settings.stack} is not deployed in {self._account()}/{self._region}",
+                    f"the stack {self._settings.stack} is not deployed in {self._account(deadline)}/{self._region}",
                     hint="ticketctl deploy",
                 )
             return found
@@ -95,7 +95,10 @@ class Locator:
         try:
             return call_within(deadline, lambda: self._described(left, retries=0))
         except TimeoutError as error:
-            raise UnreachableError(f"CloudFormation did not answer: {error}", hint="try again") from error
+            if self._session.aws.asked_source is not None:
+                raise self._session.aws.slow_credentials() from None
+            what = f"CloudFormation in {self._region} did not answer: {error}{proxies_in_force()}"
+            raise UnreachableError(what, hint="try again") from error
 
     def _described(self, timeout: float, *, retries: int) -> StackOutputs | None:
         from ticketctl.aws.cloudformation import outputs_of
@@ -166,10 +169,12 @@ class Locator:
             stacks.execute(stacks.plan(name, template_body(self._settings), {}))
             return self.describe()
 
-    def _account(self) -> str:
+    def _account(self, deadline: Deadline | None) -> str:
+        """The account for an error that must not wait for it, nor fail with it."""
+        aws = self._session.aws
         try:
-            return self._session.aws.account()
-        except (AccessError, NoRegionError):
+            return aws.account() if deadline is None else call_within(deadline, aws.account)
+        except (TicketctlError, TimeoutError):
             return "this account"
 
     @property
