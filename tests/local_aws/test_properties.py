@@ -385,9 +385,13 @@ class Tickets(RuleBasedStateMachine):
             make_counter(self.keeper, self.run + name, increment=increment, ceiling=ceiling)
         self.world = self._stored()
 
-    @rule(name=NAMES, key=st.none() | KEYS, count=COUNTS, caller=CALLERS, fates=FATES)
-    def mint(self, name: str, key: str | None, count: int, caller: int, fates: list[str]) -> None:
-        self._mint(self.run + name, self._fresh_key() if key is None else self._key(key), count, caller, fates)
+    @rule(name=NAMES, key=st.none() | KEYS, count=COUNTS, caller=CALLERS, fates=FATES, again=st.booleans())
+    def mint(self, name: str, key: str | None, count: int, caller: int, fates: list[str], again: bool) -> None:
+        """A mint, whose caller may try again with the same key at once."""
+        request = (self.run + name, self._fresh_key() if key is None else self._key(key), count)
+        self._mint(*request, caller, fates)
+        if again:
+            self._mint(*request, caller, [])
 
     @rule(back=st.integers(0, 3) | st.integers(14, 18), caller=CALLERS, fates=FATES)
     def ask_again(self, back: int, caller: int, fates: list[str]) -> None:
