@@ -49,6 +49,7 @@ class FaultyProxy:
         self._delay = delay
         self._lock = threading.Lock()
         self.injected: Counter[str] = Counter()
+        self.exchanges: list[tuple[bytes, bytes]] = []  # bodies of what was passed on, and of the true answers
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -88,6 +89,7 @@ class FaultyProxy:
             self._answer(request, 400, _aws_error("ThrottlingException"))
             return
         status, headers, answer = self._pass_on(request, body)
+        self.exchanges.append((body, answer))
         if fault == "":
             self._answer(request, status, answer, headers)
         elif fault == "failed":
