@@ -10,11 +10,26 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
-Fault = Literal["", "lost request", "lost reply", "reset", "delay", "half", "throttled", "failed"]
+Fault = Literal[
+    "",
+    "lost request",
+    "reset before",
+    "lost reply",
+    "reset",
+    "delay",
+    "half",
+    "throttled",
+    "failed",
+    "302",
+    "403",
+    "408",
+    "499",
+    "502",
+]
 SEED = int(os.environ.get("TICKETCTL_FAULT_SEED") or random.SystemRandom().randrange(2**32))
 """Of every random choice in these tests; the variable replays one that was printed."""
 
@@ -22,9 +37,10 @@ SEED = int(os.environ.get("TICKETCTL_FAULT_SEED") or random.SystemRandom().randr
 class FaultyProxy:
     """Passes requests to a port of loopback; ``choose`` names the fault of each, ``""`` for none.
 
-    *lost request*: closed before it is passed on. *lost reply*, *reset*, *half*, *delay*: passed on, and the
-    answer dropped, replaced by a TCP reset, cut in the middle, or held back for ``delay`` seconds and dropped.
-    *throttled*, *failed*: DynamoDB's own 400 and 500, the first without, the second after passing it on.
+    *lost request*, *reset before*: closed, or reset, before it is passed on. *lost reply*, *reset*, *half*, *delay*:
+    passed on, and the answer dropped, replaced by a TCP reset, cut in the middle, or held back for ``delay`` seconds
+    and dropped. *throttled*, *failed*: DynamoDB's own 400 and 500, the first without, the second after passing it on.
+    A number: passed on, and the answer replaced by a web page with that status, as from a proxy of a company.
     """
 
     def __init__(self, target: int, choose: Callable[[], Fault], *, delay: float = 0.0) -> None:
@@ -33,6 +49,7 @@ class FaultyProxy:
         self._delay = delay
         self._lock = threading.Lock()
         self.injected: Counter[str] = Counter()
+        self.exchanges: list[tuple[bytes, bytes]] = []  # bodies of what was passed on, and of the true answers
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -63,17 +80,23 @@ class FaultyProxy:
             fault = self._choose()
             self.injected[fault] += 1
         body = request.rfile.read(int(request.headers.get("content-length") or 0))
-        if fault == "lost request":
+        if fault in ("lost request", "reset before"):
             request.close_connection = True
+            if fault == "reset before":
+                _reset(request.connection)
             return
         if fault == "throttled":
             self._answer(request, 400, _aws_error("ThrottlingException"))
             return
         status, headers, answer = self._pass_on(request, body)
+        self.exchanges.append((body, answer))
         if fault == "":
             self._answer(request, status, answer, headers)
         elif fault == "failed":
             self._answer(request, 500, _aws_error("InternalServerError"))
+        elif fault.isdecimal():
+            headers = {"content-type": "text/html", "location": "http://127.0.0.1:1/login"}
+            self._answer(request, int(fault), b"<p>The proxy says no.</p>", headers)
         else:
             self._spoil(request, fault, status, answer)
 
@@ -99,8 +122,9 @@ class FaultyProxy:
         for name, value in (headers or {"content-type": "application/x-amz-json-1.0"}).items():
             request.send_header(name, value)
         request.send_header("content-length", str(len(body)))
-        request.end_headers()
-        request.wfile.write(body)
+        with suppress(ConnectionError):  # the client may have given up
+            request.end_headers()
+            request.wfile.write(body)
 
     def _spoil(self, request: BaseHTTPRequestHandler, fault: Fault, status: int, answer: bytes) -> None:
         request.close_connection = True
@@ -113,8 +137,7 @@ class FaultyProxy:
             request.end_headers()
             request.wfile.write(answer[: len(answer) // 2])
         elif fault == "reset":
-            request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            request.connection.close()
+            _reset(request.connection)
 
 
 @contextmanager
@@ -138,6 +161,12 @@ def first(fault: Fault, times: int = 1) -> Callable[[], Fault]:
     """The fault in the first requests, then none."""
     left = [fault] * times
     return lambda: left.pop() if left else ""
+
+
+def _reset(connection: socket.socket) -> None:
+    """Close a connection with a TCP reset. The handler's files share the descriptor, which closes with the last."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
 
 
 def _aws_error(code: str) -> bytes:

@@ -418,7 +418,7 @@ def refused(code: str, message: str, status: int, *, target: str, profile: str |
         return OutcomeUnknownError(
             f"{target} failed with {code or status}; a ticket may have been spent", hint="ticketctl status"
         )
-    if 400 <= status < 500 and not spends:
+    if 400 <= status < 500 and code and not spends:  # without a code the answer is a proxy's, not AWS's
         return RefusedError(f"{target}: {code or status}: {message}")
     return NotMintedError(f"{target}: {code or status}: {message}")
 
