@@ -134,8 +134,9 @@ class FaultyProxy:
             request.send_response(status)
             request.send_header("content-type", "application/json")
             request.send_header("content-length", str(len(answer)))
-            request.end_headers()
-            request.wfile.write(answer[: len(answer) // 2])
+            with suppress(ConnectionError):
+                request.end_headers()
+                request.wfile.write(answer[: len(answer) // 2])
         elif fault == "reset":
             _reset(request.connection)
 
