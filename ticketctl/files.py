@@ -50,6 +50,8 @@ def cache_file(name: str, environ: Mapping[str, str]) -> Path | None:
 def read_json(path: Path, *, hint: str) -> Any:
     """Return the document in a file, ``None`` if there is no file; ``FileError`` if it cannot be read."""
     try:
+        if path.exists() and not path.is_file():
+            raise FileError(f"{path} cannot be read: it is not a regular file", hint=hint)  # a pipe would block
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None

@@ -217,7 +217,7 @@ def _checked(name: str, value: Any, origin: str) -> Any:
             )
         case "region" if value is not None and not re.fullmatch(REGION, str(value)):
             raise UsageError(f"invalid region {value!r} (from {origin})", hint="use a name like us-east-1")
-        case "url" | "endpoint_url" if value is not None and not _is_http(str(value)):
+        case "url" | "endpoint_url" if value is not None and not is_http(str(value)):
             shown = str(value).rpartition("@")  # what precedes it may be a password
             raise UsageError(f"{'***@' * bool(shown[1]) + shown[2]!r} (from {origin}) is not an http or https URL")
         case "partition" if value is not None:
@@ -225,7 +225,8 @@ def _checked(name: str, value: Any, origin: str) -> Any:
     return value
 
 
-def _is_http(url: str) -> bool:
+def is_http(url: str) -> bool:
+    """Whether a URL is an http or https URL with a host and a valid port."""
     try:
         parts = urlsplit(url)
         return (

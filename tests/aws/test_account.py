@@ -338,6 +338,14 @@ def test_no_answer(error: Exception, spends: bool, kind: type[TicketctlError]) -
     assert type(in_our_words(error, spends=spends)) is kind
 
 
+@pytest.mark.parametrize("spends", [True, False])
+def test_secret_that_no_header_can_carry(spends: bool) -> None:
+    """The SDK's error quotes the value, which may be a session token; nothing was sent."""
+    error = exceptions.HTTPClientError(error=ValueError("Invalid header value b'hunter2\\n'"))
+    caught = in_our_words(error, spends=spends)
+    assert (type(caught), "hunter2" in caught.message) == (SetupError, False)
+
+
 def test_wrong_region() -> None:
     """A region that AWS's SDK refuses is wrong usage."""
     assert type(in_our_words(exceptions.InvalidRegionError(region_name="x"))) is UsageError

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -105,6 +106,14 @@ def test_damaged_file(cache: StackCache, path: Path, said: list[str], content: b
         {**ENTRY, "url": 5},
         {**ENTRY, "max_count": "5"},
         {**ENTRY, "offset": None},
+        {**ENTRY, "offset": -1},
+        {**ENTRY, "increment": 0},
+        {**ENTRY, "max_count": 0},
+        {**ENTRY, "table": ""},
+        {**ENTRY, "region": "a\x1b"},
+        {**ENTRY, "url": "javascript:x"},
+        {**ENTRY, "url": "https://[x"},
+        {**ENTRY, "url": "https://tickets.example:99999/"},
     ],
 )
 def test_damaged_entry(cache: StackCache, path: Path, said: list[str], entry: Any) -> None:
@@ -112,6 +121,15 @@ def test_damaged_entry(cache: StackCache, path: Path, said: list[str], entry: An
     path.write_text(json.dumps({"version": 1, "stacks": {"here": entry, "there": ENTRY}}), encoding="utf-8")
     assert (cache.get("here"), cache.get("there")) == (None, TICKETS)
     assert said == [f"ignored the entry here of {path}: it is not of this version"]
+
+
+@pytest.mark.parametrize("name", ["stacks.json", "stacks.json.lock"])
+def test_pipe_in_place_of_a_file(cache: StackCache, path: Path, said: list[str], name: str) -> None:
+    """A named pipe does not block a mint: nothing is remembered, and that is noted."""
+    os.mkfifo(path.with_name(name))
+    cache.put("here", TICKETS)
+    assert cache.get("here") is None or name == "stacks.json"
+    assert said
 
 
 def test_field_of_a_later_version(cache: StackCache, path: Path, said: list[str]) -> None:

@@ -378,6 +378,11 @@ def translated_errors(target: str, *, profile: str | None = None, spends: bool =
         exceptions.ChecksumError,
         ResponseParserError,
     ) as error:
+        if "Invalid header value" in str(error):  # its text has the value, which may be a secret
+            raise SetupError(
+                "the AWS credentials cannot be sent: they have a line break or another control character",
+                hint="check the AWS_* variables and the credentials file",
+            ) from None
         if spends and "CERTIFICATE_VERIFY_FAILED" not in str(error):  # that error comes before anything is sent
             raise OutcomeUnknownError(
                 f"{target} did not answer: {_reason(error)}; a ticket may have been spent",

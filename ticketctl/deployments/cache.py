@@ -3,6 +3,8 @@
 Nothing here raises an error: a file that cannot be read counts as empty, and one that cannot be written is skipped.
 """
 
+import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from typing import Any
 from ticketctl.errors import FileError
 from ticketctl.files import cache_file, read_json, write_json
 from ticketctl.models import StackOutputs
+from ticketctl.settings import REGION, is_http
 
 VERSION = 1
 LOCK_SECONDS = 1.0  # a process that was stopped while it held the lock must not stop a mint
@@ -104,7 +107,10 @@ def _outputs(entry: Any) -> StackOutputs | None:
     values: dict[str, Any] = {field.name: entry.get(field.name) for field in fields(StackOutputs)}
     if any(type(values[field.name]) is not field.type for field in fields(StackOutputs)):
         return None
-    return StackOutputs(**values)
+    outputs = StackOutputs(**values)
+    in_range = outputs.offset >= 0 and outputs.increment >= 1 and outputs.max_count >= 1
+    is_usable = in_range and outputs.table and re.fullmatch(REGION, outputs.region)
+    return outputs if is_usable and is_http(outputs.url) else None
 
 
 class _CacheFile:
@@ -152,7 +158,8 @@ def _locked(path: Path) -> Iterator[None]:
     import fcntl
 
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("a", encoding="utf-8") as lock:
+    # A pipe in place of the file must not block a mint.
+    with open(f"{path}.lock", "a", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK, 0o600)) as lock:
         ends = time.monotonic() + LOCK_SECONDS
         while True:
             try:
