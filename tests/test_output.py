@@ -509,3 +509,13 @@ def test_a_missing_receipt_is_said() -> None:
     )
     assert as_json.stderr.getvalue() == ""
     assert json.loads(as_json.stdout.getvalue())["receipt_missing"] is True
+
+
+def test_controls_in_json() -> None:
+    """A document steers no terminal, and reads back as it was."""
+    streams = Streams(as_json=True)
+    name = "a\x7f\x9b31m\u202eb"
+    streams.output.show(one_counter(replace(ORDERS, partition=name), title="Tickets"))
+    text = streams.written[0]
+    assert (text.isprintable(), text.rstrip("\n").isprintable()) == (False, True)
+    assert json.loads(text)["partition"] == name

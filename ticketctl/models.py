@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+MAX_TICKET = 2**53 - 1
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Block:
         block = cls(partition, **numbers, replayed=replayed, possible_gaps=gaps, receipt_missing=missing)  # type: ignore[arg-type]
         if block.increment < 1 or block.count < 1 or block.last != block.first + (block.count - 1) * block.increment:
             raise ValueError("not a block: its numbers contradict each other")
+        if block.last > MAX_TICKET:
+            raise ValueError("not a block: its numbers are beyond 2^53 - 1")
         return block
 
     @property

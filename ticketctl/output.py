@@ -200,7 +200,8 @@ def _safe(text: str) -> str:
 
 
 def _json(document: Any) -> str:
-    return json.dumps(document, ensure_ascii=False)
+    """A document on one line; what can steer a terminal is escaped as JSON does it."""
+    return _CONTROLS.sub(lambda m: f"\\u{ord(m[0]):04x}", json.dumps(document, ensure_ascii=False))
 
 
 class Output:

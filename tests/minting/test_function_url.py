@@ -501,3 +501,22 @@ def test_a_slow_403() -> None:
         with closing(source), pytest.raises(OutcomeUnknownError):
             source.mint(requested(1, partition="orders"), Deadline(0.9))
         assert time.monotonic() - begun < 1.3
+
+
+@pytest.mark.parametrize(("partition", "is_ours"), [("eu-west-1", True), ("us-east-1", False), ("orders", False)])
+def test_the_default_counter_has_the_name_of_its_region(partition: str, is_ours: bool) -> None:
+    """A block of another counter is not the answer to a mint from the default counter."""
+    function = Function(httpx.Response(200, json=BLOCK | {"partition": partition}))
+    url = FunctionUrl("https://tickets.example", sign=sign, signs_at_once=False, place="eu-west-1")
+    source = UrlSource(url, ScriptedTransport(function))
+    if is_ours:
+        assert mint(source, None, 4).partition == partition
+    else:
+        assert failure(lambda: mint(source, None, 4))[0] is OutcomeUnknownError
+
+
+def test_numbers_beyond_the_largest(opened: Open) -> None:
+    """No server of ours issues a ticket above 2^53 - 1."""
+    huge = {"partition": "orders", "first": 10**30, "last": 10**30, "count": 1, "increment": 1}
+    source, _ = opened(httpx.Response(200, json=huge))
+    assert failure(lambda: mint(source, "orders", 1))[0] is OutcomeUnknownError

@@ -25,7 +25,7 @@ def sdk_sender(client: Any, target: str, *, profile: str | None = None) -> Send:
     """Send through a botocore client, within the client's own limits; ``target`` names the table in errors."""
     from botocore.exceptions import ClientError
 
-    calls = {"GetItem": client.get_item, "PutItem": client.put_item, "UpdateItem": client.update_item}
+    calls = {"GetItem": client.get_item, "UpdateItem": client.update_item}
 
     def send(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
         with translated_errors(target, profile=profile, spends=operation != "GetItem"):

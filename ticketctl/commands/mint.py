@@ -16,9 +16,7 @@ from ticketctl.errors import (
     TicketctlError,
     UsageError,
 )
-from ticketctl.models import Block, MintRequest
-
-MAX_TICKETS = 2**53 - 1
+from ticketctl.models import MAX_TICKET, Block, MintRequest
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +44,7 @@ def next_ticket(run: Run) -> None:
 def fetch(
     run: Run,
     count: Annotated[
-        int, typer.Argument(parser=integer_range(1, MAX_TICKETS), metavar="COUNT", help="Mint this many tickets.")
+        int, typer.Argument(parser=integer_range(1, MAX_TICKET), metavar="COUNT", help="Mint this many tickets.")
     ],
     block: Annotated[
         int | None,

@@ -46,6 +46,7 @@ class FunctionUrl:
     def __init__(self, url: str, *, sign: Signer, signs_at_once: bool, place: str | None = None) -> None:
         self._url = url.rstrip("/") + "/"
         self._host = host_of(url)
+        self._default = place  # the default counter has the name of its region
         self._place = place or self._host
         self._sign = sign
         self.signs = signs_at_once
@@ -79,7 +80,7 @@ class FunctionUrl:
             block = Block.from_answer(self._answer(request, response), self._place)
         except ValueError as error:
             raise self._not_ours(f"{error}", request) from None
-        if block.count != request.tickets or request.partition not in (None, block.partition):
+        if block.count != request.tickets or block.partition != (request.partition or self._default or block.partition):
             raise self._not_ours("not the requested block", request)
         return block
 
