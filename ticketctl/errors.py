@@ -185,9 +185,16 @@ class ThrottledError(NotMintedError):
 
 
 class OutcomeUnknownError(TicketctlError):
-    """It is unknown if a ticket was minted; it may be spent."""
+    """It is unknown if a ticket was minted; it may be spent.
+
+    ``may_continue``: the function that got the request may still run, and may send its write once more.
+    """
 
     code, exit_code = "outcome_unknown", 8
+
+    def __init__(self, message: str, *, hint: str = "", may_continue: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.may_continue = may_continue
 
 
 class PartialError(TicketctlError):

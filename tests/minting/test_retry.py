@@ -21,6 +21,7 @@ from ticketctl.models import Block
 
 NOT_MINTED = NotMintedError("not minted")
 UNKNOWN = OutcomeUnknownError("unknown")
+CONTINUES = OutcomeUnknownError("no answer", may_continue=True)
 BLOCK = Block("orders", 7, 7, 1, 1)
 REPLAY = replace(BLOCK, replayed=True)
 GAP = replace(BLOCK, possible_gaps=("here",))
@@ -95,6 +96,12 @@ def test_unknown_is_tried_again() -> None:
 def test_a_block_that_is_no_replay_names_the_possible_gap(outcomes: list[Exception | Block]) -> None:
     """After an unknown attempt a new block may be the second one that was spent."""
     assert Run(*outcomes)() == GAP
+
+
+@pytest.mark.parametrize("outcomes", [[CONTINUES, REPLAY], [CONTINUES, UNKNOWN, REPLAY], [UNKNOWN, CONTINUES, REPLAY]])
+def test_a_replay_does_not_clear_a_function_that_may_still_run(outcomes: list[Exception | Block]) -> None:
+    """It may write once more after 16 other mints have pushed the key out of the register, and that mints again."""
+    assert Run(*outcomes)() == replace(REPLAY, possible_gaps=("here",))
 
 
 def test_a_gap_is_named_once() -> None:

@@ -135,6 +135,7 @@ class FunctionUrl:
             return OutcomeUnknownError(
                 f"{self._host} gave no usable answer ({what}); a ticket may have been spent",
                 hint="ticketctl status",
+                may_continue=True,
             )
         return UnreachableError(f"{self._host} gave no usable answer ({what})", hint="try again")
 

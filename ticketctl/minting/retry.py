@@ -31,7 +31,7 @@ class Tries:
         self.deadline = deadline
         self._jitter = jitter
         self._bound = FIRST_PAUSE
-        self._unknown: dict[str, OutcomeUnknownError] = {}
+        self._unknown: list[tuple[str, OutcomeUnknownError]] = []
 
     @contextmanager
     def at(self, place: str) -> Iterator[None]:
@@ -39,19 +39,24 @@ class Tries:
         try:
             yield
         except OutcomeUnknownError as error:
-            self._unknown.setdefault(place, error)
+            self._unknown.append((place, error))
             raise
 
     def succeeded(self, block: Block, place: str) -> Block:
-        """The block with its possible gaps: the places that may also have spent tickets. A replay settles its place."""
-        gaps = [name for name in self._unknown if not (name == place and block.replayed)]
+        """The block with its possible gaps: the places that may also have spent tickets.
+
+        A replay proves that the attempts at its place took only this block, unless a function may still run: if 16
+        other mints push the key out of the register before it writes once more, it takes another.
+        """
+        settled = place if block.replayed else None
+        gaps = [name for name, error in self._unknown if name != settled or error.may_continue]
         return replace(block, possible_gaps=tuple(dict.fromkeys([*gaps, *block.possible_gaps])))
 
     def pause_after(self, error: TicketctlError) -> float:
         """Return the seconds to wait before the next attempt; if there is none, raise the error that says most."""
         pause = self._jitter(0.0, self._bound)
         if not isinstance(error, NotMintedError | OutcomeUnknownError) or pause >= self.deadline.left():
-            for unknown in self._unknown.values():
+            for _, unknown in self._unknown:
                 raise unknown from (None if unknown is error else error)
             raise error
         self._bound = min(self._bound * 2, LONGEST_PAUSE)
