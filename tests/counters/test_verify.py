@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ticketctl.counters.lanes import Lane
-from ticketctl.counters.verify import Record, Report, percentile, report, run, work
+from ticketctl.counters.verify import Record, Report, mint_and_check, percentile, report, work
 from ticketctl.errors import AccessError, NotMintedError, OutcomeUnknownError
 
 ALL = Lane(1, 1)
@@ -157,7 +157,7 @@ def test_interrupted() -> None:
     began = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
-            run([(mint, ALL), (mint, ALL)], 1)
+            mint_and_check([(mint, ALL), (mint, ALL)], 1)
     finally:
         signal.signal(signal.SIGINT, before)
         answers.set()
@@ -219,7 +219,7 @@ def test_one_worker() -> None:
 def test_another_error_ends_the_run() -> None:
     """What is not about one mint is not counted: it is told."""
     with pytest.raises(AccessError):
-        run([(mints(1), ALL), (mints(AccessError("forbidden")), ALL)], 1)
+        mint_and_check([(mints(1), ALL), (mints(AccessError("forbidden")), ALL)], 1)
 
 
 def test_a_server_that_counts() -> None:
@@ -231,11 +231,11 @@ def test_a_server_that_counts() -> None:
             return next(counter)
 
     told: list[None] = []
-    found = run([(mint, Lane(5, 5))] * 8, 50, on_attempt=lambda: told.append(None))
+    found = mint_and_check([(mint, Lane(5, 5))] * 8, 50, on_attempt=lambda: told.append(None))
     assert (found.minted, found.passed, found.gaps, len(found.latencies), len(told)) == (400, True, 0, 400, 400)
 
 
 def test_a_server_that_repeats_itself() -> None:
     """Two counters that start alike are found out by their duplicates."""
-    found = run([(itertools.count(1).__next__, ALL) for _ in range(2)], 3)
+    found = mint_and_check([(itertools.count(1).__next__, ALL) for _ in range(2)], 3)
     assert (found.duplicates, found.out_of_order, found.gaps, found.passed) == ([1, 2, 3], 0, 0, False)

@@ -180,10 +180,11 @@ def test_processes_keep_each_others_entries(path: Path) -> None:
     script = (
         "import json, sys\n"
         "from pathlib import Path\n"
-        "from ticketctl.deployments.cache import StackCache\n"
+        "from ticketctl.deployments import cache as module\n"
         "from ticketctl.models import StackOutputs\n"
+        "module.CACHE_LOCK_SECONDS = 30.0  # on a busy machine the others take longer than a mint would wait\n"
         "tickets = StackOutputs(**json.loads(sys.argv[3]))\n"
-        "cache = StackCache(Path(sys.argv[1]), sys.exit)\n"
+        "cache = module.StackCache(Path(sys.argv[1]), sys.exit)\n"
         "sys.stdin.readline()\n"
         "for number in range(25):\n"
         "    cache.put(f'{sys.argv[2]}-{number}', tickets)\n"

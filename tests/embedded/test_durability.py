@@ -12,7 +12,7 @@ from ticketctl.embedded.durability import NOT_SAVED, Durable
 from ticketctl.embedded.emulator import Emulator
 from ticketctl.embedded.gate import Message
 from ticketctl.embedded.signature import SignedRequest
-from ticketctl.embedded.store import Change, Store, StoreError
+from ticketctl.embedded.store import ItemChange, Store, StoreError
 
 
 class ScriptedEmulator:
@@ -22,17 +22,17 @@ class ScriptedEmulator:
         self.counter = 0
         self.statuses: dict[object, str] = {}
         self.snapshots: list[str] = []
-        self._taken: list[tuple[Change, Callable[[], object]]] = []
+        self._taken: list[tuple[ItemChange, Callable[[], object]]] = []
 
     async def app(self, scope: Message, receive: Any, send: Any) -> None:  # noqa: ARG002 - as ASGI
         if scope["action"] == "UpdateItem":
             before, self.counter = self.counter, self.counter + 1
-            change = Change("table", '"p"', '""', str(self.counter))
+            change = ItemChange("table", '"p"', '""', str(self.counter))
             self._taken.append((change, lambda: setattr(self, "counter", before)))
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": str(self.counter).encode()})
 
-    def restore(self, documents: Mapping[str, str], items: Iterable[Change]) -> None:
+    def restore(self, documents: Mapping[str, str], items: Iterable[ItemChange]) -> None:
         assert (dict(documents), list(items)) == ({}, [])
 
     def stacks(self) -> dict[object, str]:
@@ -49,11 +49,11 @@ class ScriptedEmulator:
     def has_changes(self) -> bool:
         return bool(self._taken)
 
-    def take_changes(self) -> list[tuple[Change, Callable[[], object]]]:
+    def take_changes(self) -> list[tuple[ItemChange, Callable[[], object]]]:
         taken, self._taken = self._taken, []
         return taken
 
-    def undo(self, taken: list[tuple[Change, Callable[[], object]]]) -> None:
+    def undo(self, taken: list[tuple[ItemChange, Callable[[], object]]]) -> None:
         for _, back in reversed([*taken, *self._taken]):
             back()
         self._taken = []
@@ -71,7 +71,7 @@ class ScriptedStore:
     def services(self) -> dict[str, str]:
         return {}
 
-    def write(self, documents: Mapping[str, str], changes: Iterable[Change], *, replaces_items: bool) -> None:  # noqa: ARG002 - as a store
+    def write(self, documents: Mapping[str, str], changes: Iterable[ItemChange], *, replaces_items: bool) -> None:  # noqa: ARG002 - as a store
         self.go.wait(10)
         self.probe()
         self.items += [change.item or "" for change in changes]
@@ -108,7 +108,7 @@ class _Empty:
     def __init__(self, store: ScriptedStore) -> None:
         self.services, self.write, self.probe = store.services, store.write, store.probe
 
-    def items(self) -> list[Change]:
+    def items(self) -> list[ItemChange]:
         return []
 
 

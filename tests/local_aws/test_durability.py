@@ -21,7 +21,7 @@ from tests.support.command_line import Result, run, start
 from tests.support.effort import times
 from tests.support.faulty_proxy import SEED
 from ticketctl.embedded.engine import LocalAws, is_alive, is_engine
-from ticketctl.embedded.store import Change, Store, StoreError
+from ticketctl.embedded.store import ItemChange, Store, StoreError
 
 KILLS, INTERRUPTS = times(3), times(4)
 MINTERS = 8
@@ -238,10 +238,10 @@ def test_cut_record(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     store = Store(path)
     for number in (1, 2, 3):
-        store.write({}, [Change(TABLE, '"p"', '""', json.dumps({"n": number}))], replaces_items=False)
+        store.write({}, [ItemChange(TABLE, '"p"', '""', json.dumps({"n": number}))], replaces_items=False)
     log = path.with_name("state.db-wal")
     whole = log.read_bytes()
-    store.write({}, [Change(TABLE, '"p"', '""', json.dumps({"n": 4}))], replaces_items=False)
+    store.write({}, [ItemChange(TABLE, '"p"', '""', json.dumps({"n": 4}))], replaces_items=False)
     longer = log.read_bytes()
     killed = tmp_path / "killed"
     killed.mkdir()
@@ -257,10 +257,10 @@ def test_cut_record(tmp_path: Path) -> None:
 def test_write_is_whole_or_not_there(tmp_path: Path) -> None:
     """Documents and items go to disk together; a failed write leaves what was there."""
     store = Store(tmp_path / "state.db")
-    store.write({"iam": "{}"}, [Change(TABLE, '"p"', '""', "1")], replaces_items=False)
+    store.write({"iam": "{}"}, [ItemChange(TABLE, '"p"', '""', "1")], replaces_items=False)
 
-    def failing() -> Iterator[Change]:
-        yield Change(TABLE, '"q"', '""', "1")
+    def failing() -> Iterator[ItemChange]:
+        yield ItemChange(TABLE, '"q"', '""', "1")
         raise OSError("no more")
 
     with pytest.raises(StoreError, match=r"state\.db: no more"):

@@ -110,6 +110,15 @@ def test_a_gap_is_named_once() -> None:
     assert Run(replace(REPLAY, possible_gaps=("here",)))().possible_gaps == ("here",)
 
 
+def test_an_attempt_gets_the_time_that_an_answer_takes() -> None:
+    """Cut off, it would turn *not minted* into unknown. Once something is unknown, there is nothing to lose."""
+    refused, unknown = Run(NOT_MINTED), Run(UNKNOWN)
+    for run in (refused, unknown):
+        with pytest.raises(TicketctlError):
+            run(timeout=1.05)
+    assert (min(refused.left), min(unknown.left)) == (pytest.approx(0.7), pytest.approx(0.3))
+
+
 def test_unknown_until_the_deadline() -> None:
     """The time may end as unknown as it began."""
     with pytest.raises(OutcomeUnknownError):
@@ -148,7 +157,7 @@ def test_pauses_double_up_to_a_second() -> None:
     """The bound of the pauses begins at 50 ms, doubles, and stays at a second."""
     run = Run(NOT_MINTED)
     with pytest.raises(NotMintedError):
-        run(timeout=6.0)
+        run(timeout=6.2)
     assert run.pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0]
 
 

@@ -60,7 +60,7 @@ def verify(
             done = itertools.count(1)
             turns = itertools.cycle(itertools.product(SOURCES[via], tables))
             ways = [next(turns) for _ in range(workers)]
-            report = proof.run(
+            report = proof.mint_and_check(
                 [(_worker(run, opened, name, region, source), lanes[region]) for source, region in ways],
                 mints,
                 on_attempt=lambda: advance(next(done)),

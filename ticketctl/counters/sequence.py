@@ -20,7 +20,7 @@ from ticketctl.errors import CounterInvalidError, RefusedError, UsageError
 from ticketctl.minting.source import unknown_counter
 from ticketctl.models import Counter
 
-ATTEMPTS = 20
+LANE_ATTEMPTS = 20
 READS = 3
 SCRATCH = re.compile(r"verify-[0-9a-f]{32}")  # the counters of ``ticketctl verify``, which are deleted again
 CANNOT_BE_SPLIT = "in a state that several regions cannot share"
@@ -312,7 +312,7 @@ def _hand_over(
 
     ``pending_too``: also if the counter is pending; else that is left to the run that creates it.
     """
-    for _ in range(ATTEMPTS):
+    for _ in range(LANE_ATTEMPTS):
         holdings = {member.region: member.holding(counter) for member in members if member is not target}
         if any(holding and target.region in holding.offers for holding in holdings.values()):
             _take_offers(members, counter, target, report)
@@ -526,7 +526,7 @@ def advance(members: Sequence[Member], name: str, to: int) -> Sequence[Counter]:
 def _move(members: Sequence[Member], name: str, to: int) -> Sequence[Counter]:
     """Move a counter forward in every region that has it."""
     moved: Sequence[Counter] = []
-    for _ in range(ATTEMPTS):  # a region may receive a lane at the same time, which starts further back
+    for _ in range(LANE_ATTEMPTS):  # a region may receive a lane at the same time, which starts further back
         holders = _require_holders(members, name)
         if moved and all(holding.lane.offset > to for _, holding in holders):
             break
@@ -537,7 +537,7 @@ def _move(members: Sequence[Member], name: str, to: int) -> Sequence[Counter]:
 def _moved(member: Member, holding: Holding, to: int) -> Counter:
     """Move one region's counter to the last number of its lane that is not above ``to``."""
     counter = holding.counter
-    for _ in range(ATTEMPTS):
+    for _ in range(LANE_ATTEMPTS):
         last = to - (to - counter.last) % counter.increment
         if last <= counter.last:
             return counter
@@ -563,7 +563,7 @@ def thaw(members: Sequence[Member], name: str) -> Sequence[Counter]:
 
 def _switch(members: Sequence[Member], name: str, change: Callable[[Counters, str], Counter]) -> Sequence[Counter]:
     changed: Sequence[Counter] = []
-    for _ in range(ATTEMPTS):  # a region may receive a lane at the same time, with the old state
+    for _ in range(LANE_ATTEMPTS):  # a region may receive a lane at the same time, with the old state
         holders = _require_holders(members, name)
         if changed and all(holding.counter.frozen == changed[0].frozen for _, holding in holders):
             break

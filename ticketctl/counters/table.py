@@ -21,7 +21,7 @@ from ticketctl.minting.source import unknown_counter
 from ticketctl.models import Counter
 from ticketctl.settings import REGION
 
-ATTEMPTS = 10
+COUNTER_ATTEMPTS = 10
 PENDING = "half-made"  # the value of the attribute ``frozen`` until the counter exists in every region
 ABSENT = "attribute_not_exists(#partition)"
 SHOWN = ("#partition", "#last", "#increment", "#ceiling", "#minted_at", "#frozen")  # what ``all`` reads of an item
@@ -98,7 +98,7 @@ class Counters:
         Raises ``RefusedError`` if the counter would move back, leave its lane or pass its ceiling.
         """
         counter = self.get(name)
-        for _ in range(ATTEMPTS):
+        for _ in range(COUNTER_ATTEMPTS):
             if counter is None:
                 raise unknown_counter(name)
             require_can_advance(counter, to)

@@ -90,7 +90,7 @@ def work(
     return record
 
 
-def run(
+def mint_and_check(
     workers: Sequence[tuple[Callable[[], int], Lane]],
     mints: int,
     *,

@@ -18,7 +18,7 @@ from ticketctl.models import StackOutputs
 from ticketctl.settings import REGION, is_http
 
 VERSION = 1
-LOCK_SECONDS = 1.0  # a process that was stopped while it held the lock must not stop a mint
+CACHE_LOCK_SECONDS = 1.0  # a process that was stopped while it held the lock must not stop a mint
 _IDENTITY = ("AWS_ACCESS_KEY_ID", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_ROLE_ARN")
 
 Note = Callable[[str], None]
@@ -160,7 +160,7 @@ def _locked(path: Path) -> Iterator[None]:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # A pipe in place of the file must not block a mint.
     with open(f"{path}.lock", "a", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK, 0o600)) as lock:
-        ends = time.monotonic() + LOCK_SECONDS
+        ends = time.monotonic() + CACHE_LOCK_SECONDS
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

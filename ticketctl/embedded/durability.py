@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ticketctl.embedded.emulator import Emulator
-from ticketctl.embedded.gate import Message, Receive, Send, answer, called_function, refuse
+from ticketctl.embedded.gate import AsgiSend, Message, Receive, answer, called_function, refuse
 from ticketctl.embedded.signature import SignedRequest
 from ticketctl.embedded.store import Store, StoreError
 
@@ -53,7 +53,7 @@ class Durable:
             self._log(f"the last log lines of functions are not saved: {error}")
         await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
 
-    async def __call__(self, scope: Message, request: SignedRequest, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Message, request: SignedRequest, receive: Receive, send: AsgiSend) -> None:
         """Execute a request and answer when its effect is saved; only reads if saving has failed."""
         is_call = bool(called_function(scope["path"]))
         reads = bool(_READS.match(_action(request))) and not is_call
@@ -64,7 +64,7 @@ class Durable:
         else:
             await self._answer(scope, request, receive, send)
 
-    async def _answer(self, scope: Message, request: SignedRequest, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Message, request: SignedRequest, receive: Receive, send: AsgiSend) -> None:
         held: list[Message] = []
 
         async def hold(message: Message) -> None:
@@ -139,7 +139,7 @@ class Durable:
         self._problem = ""
         return True
 
-    async def _refuse(self, request: SignedRequest, send: Send, *, is_call: bool) -> None:
+    async def _refuse(self, request: SignedRequest, send: AsgiSend, *, is_call: bool) -> None:
         detail = f"{self._problem}; nothing was written"
         if is_call:
             document: dict[str, Any] = {"code": "unavailable", "status": 503, "title": "Unavailable", "detail": detail}

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ticketctl.embedded.signature import RejectedRequestError
-from ticketctl.embedded.store import Change
+from ticketctl.embedded.store import ItemChange
 
 SERVICES = "cloudformation,dynamodb,iam,lambda,logs,sts"
 LOG_WAIT_SECONDS = 0.002
@@ -57,7 +57,7 @@ class Emulator:
     def __init__(self, app: Any) -> None:
         self.app = app.app
         self._module = app
-        self._changes: deque[tuple[Change, Callable[[], object]]] = deque()
+        self._changes: deque[tuple[ItemChange, Callable[[], object]]] = deque()
         self._tables: set[str] = set()
         self._lock = threading.RLock()
         self._finished_stacks: dict[object, Any] = {}
@@ -79,7 +79,7 @@ class Emulator:
         found = lambda_svc.resolve_function_url(url_id)
         return found is not None and found[-1].get("AuthType") == "NONE"
 
-    def restore(self, documents: Mapping[str, str], items: Iterable[Change]) -> None:
+    def restore(self, documents: Mapping[str, str], items: Iterable[ItemChange]) -> None:
         """Load what ``snapshot`` and ``take_changes`` returned; raises an exception if any of it cannot be loaded."""
         from ministack.core import persistence
         from ministack.services import cloudformation, dynamodb
@@ -163,14 +163,14 @@ class Emulator:
         """Whether a recorded change belongs to a table that is in no snapshot."""
         return any(change.table_arn not in self._tables for change, _ in self._changes)
 
-    def take_changes(self) -> list[tuple[Change, Callable[[], object]]]:
+    def take_changes(self) -> list[tuple[ItemChange, Callable[[], object]]]:
         """Remove and return the recorded changes in order, each with a function that undoes it."""
         with self._lock:
             taken = list(self._changes)
             self._changes.clear()
             return taken
 
-    def undo(self, taken: list[tuple[Change, Callable[[], object]]]) -> None:
+    def undo(self, taken: list[tuple[ItemChange, Callable[[], object]]]) -> None:
         """Undo these changes and all that were recorded since."""
         with self._lock:
             for _, undo_one in reversed([*taken, *self._changes]):
@@ -188,7 +188,7 @@ class Emulator:
                 return set_item(table, partition_key, sort_key, before)
 
             text = None if item is None else json.dumps(item)
-            change = Change(table["TableArn"], json.dumps(partition_key), json.dumps(sort_key), text)
+            change = ItemChange(table["TableArn"], json.dumps(partition_key), json.dumps(sort_key), text)
             self._changes.append((change, undo_one))
 
         def set_and_record(table: Any, partition_key: Any, sort_key: Any, item: Any) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
-from ticketctl.embedded.signature import RejectedRequestError, SignedRequest, claims_signature, verify
+from ticketctl.embedded.signature import RejectedRequestError, SignedRequest, claims_signature, verify_signature
 
 _FUNCTION_URL = re.compile("/_aws/lambda-url/([0-9a-z-]+)(?:/|$)")
 HOSTS = ("127.0.0.1", "localhost")
@@ -27,10 +27,10 @@ _ONCE = ("host", "authorization", "x-amz-date", "x-amz-security-token", "x-amz-t
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
+AsgiSend = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, AsgiSend], Awaitable[None]]
 """An ASGI application; see the ASGI specification, version 3."""
-Inside = Callable[[Message, SignedRequest, Receive, Send], Awaitable[None]]
+Inside = Callable[[Message, SignedRequest, Receive, AsgiSend], Awaitable[None]]
 """An ASGI application that also gets the request that the gate has read."""
 
 
@@ -58,7 +58,7 @@ class Gate:
         self._issued = issued
         self._is_public = is_public
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: AsgiSend) -> None:
         """Answer one request (the ASGI interface)."""
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
@@ -68,7 +68,7 @@ class Gate:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
 
-    async def _answer(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Message, receive: Receive, send: AsgiSend) -> None:
         headers: dict[str, str] = {}
         try:
             headers = _headers(scope["headers"])
@@ -107,7 +107,7 @@ class Gate:
             return
         if "origin" in request.headers or "sec-fetch-site" in request.headers:
             raise RejectedRequestError("it comes from a web page")
-        verify(request, self._secret_of)
+        verify_signature(request, self._secret_of)
 
     def _secret_of(self, key: str, token: str) -> str:
         if hmac.compare_digest(key.encode(errors="replace"), self._key.encode()) and not token:
@@ -121,7 +121,7 @@ def called_function(path: str) -> str:
     return found[1] if found else ""
 
 
-async def refuse(send: Send, headers: dict[str, str], status: int, code: str, message: str) -> None:
+async def refuse(send: AsgiSend, headers: dict[str, str], status: int, code: str, message: str) -> None:
     """Answer with an error in AWS's format: XML for the query protocol, JSON for the others."""
     if headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
         kind, body = b"text/xml", _xml(code, message)
@@ -130,7 +130,7 @@ async def refuse(send: Send, headers: dict[str, str], status: int, code: str, me
     await answer(send, status, [(b"content-type", kind), (b"x-amzn-errortype", code.encode())], body.encode())
 
 
-async def answer(send: Send, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+async def answer(send: AsgiSend, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
     """Send a complete answer."""
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})

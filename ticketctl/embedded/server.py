@@ -20,13 +20,13 @@ from typing import TextIO
 
 from ticketctl.embedded.durability import Durable
 from ticketctl.embedded.emulator import Emulator, IncompatibleError, environment, open_emulator
-from ticketctl.embedded.gate import Gate, Message, Receive, Send
+from ticketctl.embedded.engine import HOST
+from ticketctl.embedded.gate import AsgiSend, Gate, Message, Receive
 from ticketctl.embedded.store import Store, StoreError
 
-HOST = "127.0.0.1"
 LOCK, RECORD, STORE = "engine.lock", "engine.json", "state.db"
 KEEP_ALIVE_SECONDS = 75.0
-LOCK_SECONDS = 0.5
+FOLDER_LOCK_SECONDS = 0.5
 WATCH_SECONDS = 1.0
 
 
@@ -110,7 +110,7 @@ class Server:
             await asyncio.sleep(WATCH_SECONDS)
         self._ended.set()
 
-    async def _lifespan(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def _lifespan(self, scope: Message, receive: Receive, send: AsgiSend) -> None:
         async def noticed(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 self._is_up.set()
@@ -140,7 +140,7 @@ def listen(preferred: int) -> socket.socket:
 
 
 def _lock(file: TextIO) -> bool:
-    deadline = time.monotonic() + LOCK_SECONDS
+    deadline = time.monotonic() + FOLDER_LOCK_SECONDS
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -61,7 +61,7 @@ def claims_signature(request: SignedRequest) -> bool:
     )
 
 
-def verify(request: SignedRequest, secret_of: SecretOf) -> None:
+def verify_signature(request: SignedRequest, secret_of: SecretOf) -> None:
     """Raise ``RejectedRequestError`` unless a request is signed with a known key, not expired and not altered."""
     from ministack.core import sigv4
 

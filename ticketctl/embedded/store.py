@@ -14,7 +14,7 @@ from typing import NamedTuple
 FORMAT = 1
 
 
-class Change(NamedTuple):
+class ItemChange(NamedTuple):
     """The current value of a table's item, in JSON; ``item`` is ``None`` if it was deleted."""
 
     table_arn: str
@@ -60,14 +60,14 @@ class Store:
         except sqlite3.Error as error:
             raise StoreError(f"{self._path}: {error}") from error
 
-    def items(self) -> Iterator[Change]:
+    def items(self) -> Iterator[ItemChange]:
         """The items that changed after the document of their service was written, in no order."""
         try:
-            yield from map(Change._make, self._database.execute("SELECT * FROM items"))
+            yield from map(ItemChange._make, self._database.execute("SELECT * FROM items"))
         except sqlite3.Error as error:
             raise StoreError(f"{self._path}: {error}") from error
 
-    def write(self, documents: Mapping[str, str], changes: Iterable[Change], *, replaces_items: bool) -> None:
+    def write(self, documents: Mapping[str, str], changes: Iterable[ItemChange], *, replaces_items: bool) -> None:
         """Save documents and changes atomically; ``replaces_items``: the documents contain all earlier items."""
         try:
             self._check_files()

@@ -15,11 +15,10 @@ from ticketctl.errors import (
     TicketctlError,
     UnknownCounterError,
 )
-from ticketctl.minting.retry import Tries
+from ticketctl.minting.retry import LEAST_SECONDS, Tries
 from ticketctl.models import Block, MintRequest
 
 FAILOVER_CONNECT_SECONDS = 1.0  # the limit for opening a connection if another region can be tried
-LEAST_SECONDS = 0.5  # the least time for an answer: less would turn a slow refusal into an unknown outcome
 ASIDE_SECONDS = 10.0  # after a region did not answer, it is tried last for this long
 
 

@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from ticketctl.errors import TicketctlError
 
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
+SIGNAL_SECONDS = 0.5
 
 
 def as_they_arrive(
@@ -38,12 +40,19 @@ def as_they_arrive(
             flying += 1
         if not flying:
             return
-        answer = arrived.get()
+        answer = _wait_for(arrived)
         flying -= 1
         if isinstance(answer, Exception) and not isinstance(answer, TicketctlError):
             raise answer
         failed = failed or isinstance(answer, TicketctlError)
         yield answer
+
+
+def _wait_for(arrived: "queue.SimpleQueue[Answer]") -> Answer:
+    """The next answer. A signal that comes just before Python blocks does not wake it, so it looks again and again."""
+    while True:
+        with suppress(queue.Empty):
+            return arrived.get(timeout=SIGNAL_SECONDS)
 
 
 def _one_by_one(work: Callable[[Job], Answer], jobs: Iterable[Job]) -> Iterator[Answer | TicketctlError]:

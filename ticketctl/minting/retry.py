@@ -11,6 +11,7 @@ from ticketctl.models import Block
 
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
+LEAST_SECONDS = 0.5  # the least time for an answer: less would turn a slow refusal into an unknown outcome
 
 
 def _uniform(least: float, most: float) -> float:
@@ -55,7 +56,8 @@ class Tries:
     def pause_after(self, error: TicketctlError) -> float:
         """Return the seconds to wait before the next attempt; if there is none, raise the error that says most."""
         pause = self._jitter(0.0, self._bound)
-        if not isinstance(error, NotMintedError | OutcomeUnknownError) or pause >= self.deadline.left():
+        left = self.deadline.left() - (0.0 if self._unknown else LEAST_SECONDS)
+        if not isinstance(error, NotMintedError | OutcomeUnknownError) or pause >= left:
             for _, unknown in self._unknown:
                 raise unknown from (None if unknown is error else error)
             raise error
