@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import botocore_files
 from tests.support.http_server import Server
 from tests.support.synthesis import Assembly
 from ticketctl.aws import template
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; the tests' children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+botocore_files.read_once()
 
 
 @pytest.fixture

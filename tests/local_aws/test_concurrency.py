@@ -5,13 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.support.effort import times
 from tests.support.minting import take
 from ticketctl.deployments.regional_stack import RegionalStack
 
 WORKERS = 16
 
 
-@pytest.mark.parametrize(("via", "mints"), [("url", 100), ("dynamodb", 200)])
+@pytest.mark.parametrize(("via", "mints"), [("url", times(30)), ("dynamodb", times(60))])
 def test_no_duplicate_and_no_gap(connect: Callable[..., RegionalStack], deployed: str, via: str, mints: int) -> None:
     """16 threads with a client each get every number from 1 exactly once, each thread in ascending order."""
     connections = [connect(stack=deployed, via=via) for _ in range(WORKERS)]

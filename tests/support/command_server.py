@@ -19,6 +19,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
+from tests.support import botocore_files
 from tests.support.command_line import Result
 
 LOADED = ("boto3", "botocore.auth", "botocore.session", "httpx", "rich.table", "urllib3")
@@ -95,5 +96,7 @@ if __name__ == "__main__":
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for module in (*LOADED, "ticketctl.cli", *(f"ticketctl.commands.{name}" for name in COMMANDS)):
         import_module(module)
+    botocore_files.read_once()
+    botocore_files.preload()
     with socket.socket(fileno=int(sys.argv[1])) as listening, suppress(KeyboardInterrupt):
         serve(listening)
