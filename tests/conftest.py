@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import botocore_files
+from tests.support.command_server import CommandServer
 from tests.support.http_server import Server
 from tests.support.synthesis import Assembly
 from ticketctl.aws import template
@@ -24,6 +25,14 @@ botocore_files.read_once()
 def server() -> Iterator[Server]:
     with Server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[CommandServer]:
+    """Runs the command line; each run has its own environment."""
+    server = CommandServer({"PATH": os.environ["PATH"]})
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ import typer
 from typer.core import TyperGroup, TyperOption
 from typer.main import get_command
 
+from tests.support.command_line import Result
+from tests.support.command_server import CommandServer
 from tests.support.http_server import Answer, Server
 from tests.support.interruptible import SIGNALS, interruptible
 from ticketctl import __version__, errors
@@ -93,10 +95,17 @@ def environ(home: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def ticketctl(environ: dict[str, str], home: Path) -> Callable[..., Run]:
+def ticketctl(environ: dict[str, str], home: Path, commands: CommandServer) -> Callable[..., Result]:
     """Run the command line; ``around`` is a shell command that gets it as ``"$@"``."""
 
-    def ticketctl(*arguments: str, around: str = 'exec "$@"', **variables: str) -> Run:
+    def ticketctl(*arguments: str, around: str | None = None, **variables: str) -> Result:
+        run = (
+            in_shell(around, *arguments, **variables) if around else commands.run(arguments, environ | variables, home)
+        )
+        assert "Traceback" not in run.stdout + run.stderr
+        return run
+
+    def in_shell(around: str, *arguments: str, **variables: str) -> Result:
         run = subprocess.run(
             ["/bin/sh", "-c", around, "sh", sys.executable, "-m", "ticketctl", *arguments],
             env=environ | variables,
@@ -106,8 +115,7 @@ def ticketctl(environ: dict[str, str], home: Path) -> Callable[..., Run]:
             text=True,
             check=False,
         )
-        assert "Traceback" not in run.stdout + run.stderr
-        return run
+        return Result(run.returncode, run.stdout, run.stderr)
 
     return ticketctl
 
@@ -149,7 +157,7 @@ def test_commands() -> None:
     ]
 
 
-def test_panels(ticketctl: Callable[..., Run]) -> None:
+def test_panels(ticketctl: Callable[..., Result]) -> None:
     """The help groups the commands, in a pipe, too."""
     text = ticketctl("--help").stdout
     headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
@@ -159,20 +167,20 @@ def test_panels(ticketctl: Callable[..., Run]) -> None:
 
 @pytest.mark.parametrize("columns", ["50", "80", "200"])
 @pytest.mark.parametrize("path", [(), *GROUPS], ids=words)
-def test_no_text_is_cut(ticketctl: Callable[..., Run], path: tuple[str, ...], columns: str) -> None:
+def test_no_text_is_cut(ticketctl: Callable[..., Result], path: tuple[str, ...], columns: str) -> None:
     """No text of a list of commands is cut, however narrow the terminal."""
     assert "..." not in ticketctl(*path, "--help", COLUMNS=columns).stdout.partition("\n\n")[2]
 
 
 @pytest.mark.parametrize("path", [(path[0],) for path in COMMANDS if len(path) == 1], ids=words)
-def test_one_text(ticketctl: Callable[..., Run], path: tuple[str, ...]) -> None:
+def test_one_text(ticketctl: Callable[..., Result], path: tuple[str, ...]) -> None:
     """What ticketctl's own help says of a command is the first paragraph of the command's help."""
     paragraph = " ".join(ticketctl(*path, "--help").stdout.split("\n\n")[1].split())
     assert f"{path[0]} {paragraph}" in " ".join(ticketctl("--help").stdout.split())
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=words)
-def test_examples(ticketctl: Callable[..., Run], path: tuple[str, ...]) -> None:
+def test_examples(ticketctl: Callable[..., Result], path: tuple[str, ...]) -> None:
     """The help of each command ends with two or three examples of that command that parse."""
     text = ticketctl(*path, "--help").stdout
     shown = re.findall(r"ticketctl [^|)\n]*", text.partition("\n  Examples:\n")[2])
@@ -195,14 +203,14 @@ def test_options_say_their_default(path: tuple[str, ...]) -> None:
             assert re.search(r"[Dd]efault: |\[required\]", shown[1]), shown
 
 
-def test_completion(ticketctl: Callable[..., Run]) -> None:
+def test_completion(ticketctl: Callable[..., Result]) -> None:
     """A shell is offered the options of a command, too."""
     words = {"COMP_WORDS": "ticketctl fetch --conc", "COMP_CWORD": "2", "_TICKETCTL_COMPLETE": "complete_bash"}
     run = ticketctl(**words)
     assert (run.returncode, run.stdout) == (0, "--concurrency\n")
 
 
-def test_bare(ticketctl: Callable[..., Run]) -> None:
+def test_bare(ticketctl: Callable[..., Result]) -> None:
     """Without a command the help is the answer."""
     run = ticketctl()
     assert (run.returncode, run.stdout.splitlines()[0], run.stderr) == (
@@ -213,28 +221,28 @@ def test_bare(ticketctl: Callable[..., Run]) -> None:
 
 
 @pytest.mark.parametrize("path", GROUPS, ids=words)
-def test_bare_group(ticketctl: Callable[..., Run], path: tuple[str, ...]) -> None:
+def test_bare_group(ticketctl: Callable[..., Result], path: tuple[str, ...]) -> None:
     """Without a command of a group its help is the answer, too."""
     run, helped = ticketctl(*path), ticketctl(*path, "--help")
     assert (run.returncode, run.stdout, run.stderr) == (0, helped.stdout, "")
 
 
 @pytest.mark.parametrize("path", [(), *GROUPS, *COMMANDS], ids=words)
-def test_help(ticketctl: Callable[..., Run], path: tuple[str, ...]) -> None:
+def test_help(ticketctl: Callable[..., Result], path: tuple[str, ...]) -> None:
     """-h is the help of every command."""
     run = ticketctl(*path, "-h")
     usage = f"Usage: {words(('ticketctl', *path))} "
     assert (run.returncode, run.stdout[: len(usage)], run.stderr) == (0, usage, "")
 
 
-def test_version(ticketctl: Callable[..., Run]) -> None:
+def test_version(ticketctl: Callable[..., Result]) -> None:
     """--version is the version and nothing else."""
     run = ticketctl("--version")
     assert (run.returncode, run.stdout, run.stderr) == (0, f"{__version__}\n", "")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["fetch", "--help"], ["fetch", "none"]], ids=words)
-def test_no_colour_in_a_pipe(ticketctl: Callable[..., Run], arguments: list[str]) -> None:
+def test_no_colour_in_a_pipe(ticketctl: Callable[..., Result], arguments: list[str]) -> None:
     """No variable of a CI system puts colours into a pipe."""
     run = ticketctl(*arguments, GITHUB_ACTIONS="1", FORCE_COLOR="1")
     assert "\x1b" not in run.stdout + run.stderr
@@ -317,13 +325,13 @@ def test_next_is_light(environ: dict[str, str], home: Path, server: Server) -> N
     ],
     ids=str,
 )
-def test_wrong_usage(ticketctl: Callable[..., Run], arguments: list[str], message: str, hint: str) -> None:
+def test_wrong_usage(ticketctl: Callable[..., Result], arguments: list[str], message: str, hint: str) -> None:
     """Wrong usage is two lines on stderr and exit code 2."""
     run = ticketctl(*arguments)
     assert (run.returncode, run.stdout, run.stderr) == (2, "", f"error: {message}\nhint: {hint}\n")
 
 
-def test_wrong_usage_as_json(ticketctl: Callable[..., Run]) -> None:
+def test_wrong_usage_as_json(ticketctl: Callable[..., Result]) -> None:
     """With --json wrong usage is one object, even if the command line cannot be parsed."""
     run = ticketctl("fetch", "many", "--json", "--zzz")
     assert (run.returncode, run.stdout, json.loads(run.stderr)) == (
@@ -363,7 +371,7 @@ def test_wrong_usage_as_json(ticketctl: Callable[..., Run]) -> None:
     ],
     ids=str,
 )
-def test_refused_settings(ticketctl: Callable[..., Run], arguments: list[str], variables: dict[str, str]) -> None:
+def test_refused_settings(ticketctl: Callable[..., Result], arguments: list[str], variables: dict[str, str]) -> None:
     """An invalid setting is refused before anything is done."""
     run = ticketctl(*arguments, "--json", **variables)
     error = json.loads(run.stderr)["error"]
@@ -374,7 +382,7 @@ def test_refused_settings(ticketctl: Callable[..., Run], arguments: list[str], v
 
 
 @pytest.mark.parametrize("path", IN_A_REGION, ids=words)
-def test_every_command_without_a_region(ticketctl: Callable[..., Run], path: tuple[str, ...]) -> None:
+def test_every_command_without_a_region(ticketctl: Callable[..., Result], path: tuple[str, ...]) -> None:
     """Every command that needs a region says so: as JSON in one object with a code of the closed list."""
     run = ticketctl(*path, *ARGUMENTS.get(path, []), "--json")
     document = json.loads(run.stderr)
@@ -394,7 +402,7 @@ def test_every_command_without_a_region(ticketctl: Callable[..., Run], path: tup
 
 
 @pytest.mark.parametrize("path", [path for path in COMMANDS if path[0] == "local"], ids=words)
-def test_every_local_command_in_a_wrong_region(ticketctl: Callable[..., Run], path: tuple[str, ...]) -> None:
+def test_every_local_command_in_a_wrong_region(ticketctl: Callable[..., Result], path: tuple[str, ...]) -> None:
     """The commands of the embedded AWS keep to the same form of errors."""
     run = ticketctl(*path, "--region", "nowhere", "--json")
     assert (json.loads(run.stderr), run.returncode, run.stdout) == (
@@ -412,7 +420,7 @@ def test_every_local_command_in_a_wrong_region(ticketctl: Callable[..., Run], pa
 
 
 @pytest.mark.parametrize("path", IN_A_REGION, ids=words)
-def test_every_command_without_credentials(ticketctl: Callable[..., Run], path: tuple[str, ...]) -> None:
+def test_every_command_without_credentials(ticketctl: Callable[..., Result], path: tuple[str, ...]) -> None:
     """Every command that calls AWS says that it has no credentials, after having looked at the places it names."""
     run = ticketctl(*path, *ARGUMENTS.get(path, []), "--json", "--region", "us-east-1")
     assert (json.loads(run.stderr), run.returncode, run.stdout) == (
@@ -429,7 +437,7 @@ def test_every_command_without_credentials(ticketctl: Callable[..., Run], path: 
     )
 
 
-def test_error_for_a_person(ticketctl: Callable[..., Run]) -> None:
+def test_error_for_a_person(ticketctl: Callable[..., Result]) -> None:
     """For a person an error is what happened, and last the line that helps."""
     run = ticketctl("next")
     assert (run.returncode, run.stdout, run.stderr) == (
@@ -439,7 +447,7 @@ def test_error_for_a_person(ticketctl: Callable[..., Run]) -> None:
     )
 
 
-def test_unknown_profile(ticketctl: Callable[..., Run]) -> None:
+def test_unknown_profile(ticketctl: Callable[..., Result]) -> None:
     """A profile that does not exist is said before the region that it cannot give."""
     run = ticketctl("next", "--profile", "wrok")
     assert (run.returncode, run.stdout, run.stderr) == (
@@ -449,14 +457,14 @@ def test_unknown_profile(ticketctl: Callable[..., Run]) -> None:
     )
 
 
-def test_broken_aws_configuration(ticketctl: Callable[..., Run], home: Path) -> None:
+def test_broken_aws_configuration(ticketctl: Callable[..., Result], home: Path) -> None:
     """An AWS configuration that cannot be parsed is this machine's fault, not a bug of ticketctl's."""
     (home / "aws_config").write_text("region = eu-west-1\n", encoding="utf-8")
     run = ticketctl("next", AWS_CONFIG_FILE=str(home / "aws_config"))
     assert (run.returncode, run.stdout, "aws_config" in run.stderr) == (3, "", True)
 
 
-def test_broken_cache(ticketctl: Callable[..., Run], home: Path) -> None:
+def test_broken_cache(ticketctl: Callable[..., Result], home: Path) -> None:
     """Damaged caches are ignored: the stack is looked up, and only --verbose says why."""
     for name in ("stacks.json", "regions.json"):
         (home / name).write_text("{", encoding="utf-8")
@@ -466,7 +474,7 @@ def test_broken_cache(ticketctl: Callable[..., Run], home: Path) -> None:
     assert f"ignored the cache {home / 'stacks.json'}: " in told
 
 
-def test_verbose(ticketctl: Callable[..., Run]) -> None:
+def test_verbose(ticketctl: Callable[..., Result]) -> None:
     """--verbose says where each setting came from."""
     run = ticketctl("synth", "--verbose", "--timeout", "2", TICKETCTL_STACK="orders", AWS_REGION="eu-west-1")
     assert run.stderr.splitlines() == [
@@ -486,7 +494,7 @@ def test_verbose(ticketctl: Callable[..., Run]) -> None:
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=str)
 @pytest.mark.parametrize("option", ["--url", "--endpoint-url"])
 @pytest.mark.parametrize("via", ["url", "dynamodb"])
-def test_password_in_a_url(ticketctl: Callable[..., Run], option: str, via: str, form: list[str]) -> None:
+def test_password_in_a_url(ticketctl: Callable[..., Result], option: str, via: str, form: list[str]) -> None:
     """The user and password of a URL are never printed: not as a setting, not in an error, not in a traceback."""
     url = "http://me:secret@127.0.0.1:1/"
     keys = {
@@ -553,7 +561,7 @@ def test_no_home(
     ids=str,
 )
 def test_local_not_running(
-    ticketctl: Callable[..., Run], home: Path, arguments: list[str], stdout: str, stderr: str
+    ticketctl: Callable[..., Result], home: Path, arguments: list[str], stdout: str, stderr: str
 ) -> None:
     """What can be said of the embedded AWS without starting it is said without starting it."""
     run = ticketctl("local", *arguments)
@@ -579,7 +587,7 @@ def test_local_not_running(
     ids=str,
 )
 def test_local_not_running_as_json(
-    ticketctl: Callable[..., Run], home: Path, arguments: list[str], document: dict[str, object]
+    ticketctl: Callable[..., Result], home: Path, arguments: list[str], document: dict[str, object]
 ) -> None:
     """As JSON it is one document, and stderr is empty."""
     run = ticketctl("local", *arguments, "--json")
@@ -587,7 +595,7 @@ def test_local_not_running_as_json(
     assert (run.returncode, json.loads(run.stdout), run.stderr) == (0, expected, "")
 
 
-def test_nobody_to_ask(ticketctl: Callable[..., Run]) -> None:
+def test_nobody_to_ask(ticketctl: Callable[..., Result]) -> None:
     """If stdin is not a terminal, a confirmation must be given as an option."""
     run = ticketctl("local", "reset")
     assert (run.returncode, run.stdout, run.stderr) == (
@@ -616,19 +624,19 @@ def test_interrupted(environ: dict[str, str], home: Path, number: signal.Signals
 
 
 @pytest.mark.parametrize("stack", ["Tickets", "orders"])
-def test_synth(ticketctl: Callable[..., Run], stack: str) -> None:
+def test_synth(ticketctl: Callable[..., Result], stack: str) -> None:
     """The output of synth is the shipped template with the table's name set; it needs no region and no extra."""
     run = ticketctl("synth", "--stack", stack)
     shipped = json.loads(template.SHIPPED.read_text(encoding="utf-8"))
     assert (run.returncode, json.loads(run.stdout), run.stderr) == (0, template.for_stack(shipped, stack), "")
 
 
-def test_synth_as_json(ticketctl: Callable[..., Run]) -> None:
+def test_synth_as_json(ticketctl: Callable[..., Result]) -> None:
     """The template is one JSON document with or without --json."""
     assert json.loads(ticketctl("synth", "--json").stdout) == json.loads(ticketctl("synth").stdout)
 
 
-def test_synth_into_a_folder_that_cannot_be(ticketctl: Callable[..., Run], home: Path) -> None:
+def test_synth_into_a_folder_that_cannot_be(ticketctl: Callable[..., Result], home: Path) -> None:
     """A folder that cannot be made is an error that names it."""
     (home / "file").touch()
     run = ticketctl("synth", "--out", "file/below")
@@ -643,7 +651,7 @@ WRITING = [["synth"], ["--version"], ["next", "--help"]]
 
 
 @pytest.mark.parametrize("arguments", WRITING, ids=words)
-def test_full_disk(ticketctl: Callable[..., Run], arguments: list[str]) -> None:
+def test_full_disk(ticketctl: Callable[..., Result], arguments: list[str]) -> None:
     """A full disk under stdout is a failure that says so."""
     run = ticketctl(*arguments, around='exec "$@" >/dev/full')
     assert (run.returncode, run.stderr) == (
@@ -664,7 +672,7 @@ def test_reader_gone(environ: dict[str, str], home: Path, arguments: list[str]) 
 
 
 @pytest.mark.parametrize("arguments", WRITING, ids=words)
-def test_no_stdout(ticketctl: Callable[..., Run], arguments: list[str]) -> None:
+def test_no_stdout(ticketctl: Callable[..., Result], arguments: list[str]) -> None:
     """If stdout is closed from the start, nothing was delivered: a failure that says so."""
     run = ticketctl(*arguments, around='exec "$@" >&-')
     assert (run.returncode, run.stderr.splitlines()[:1]) == (
@@ -674,6 +682,6 @@ def test_no_stdout(ticketctl: Callable[..., Run], arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "exit_code"), [(["synth"], 0), (["next"], 3), (["next", "--zzz"], 2)])
-def test_no_stderr(ticketctl: Callable[..., Run], arguments: list[str], exit_code: int) -> None:
+def test_no_stderr(ticketctl: Callable[..., Result], arguments: list[str], exit_code: int) -> None:
     """If stderr is closed, the exit code still says what happened."""
     assert ticketctl(*arguments, around='exec "$@" 2>&-').returncode == exit_code

@@ -79,13 +79,6 @@ def deployed(connect: Callable[..., RegionalStack], new_stack: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def commands(environ: dict[str, str]) -> Iterator[CommandServer]:
-    server = CommandServer(environ)
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="session")
 def ticketctl(environ: dict[str, str], engine: Engine, commands: CommandServer) -> Ticketctl:
     """Run the command line as a process of its own."""
     assert engine.port
