@@ -734,10 +734,9 @@ class Credentials(NamedTuple):
 
 
 def endpoint_url(environ: Mapping[str, str]) -> str:
-    """DynamoDB's endpoint: the one that the environment names, else AWS's for the region."""
-    region = environ["AWS_REGION"]
-    regional = f"https://dynamodb.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
-    return environ.get("AWS_ENDPOINT_URL_DYNAMODB") or environ.get("AWS_ENDPOINT_URL") or regional
+    """DynamoDB's endpoint: the one that a variable of AWS's tools names, else the one that the template gives."""
+    named = environ.get("AWS_ENDPOINT_URL_DYNAMODB") or environ.get("AWS_ENDPOINT_URL")
+    return named or environ["DYNAMODB_ENDPOINT"]
 
 
 def authorization(

@@ -62,7 +62,7 @@ class TicketsStack(Stack):
             self,
             "LogRetentionDays",
             type="Number",
-            default=30,
+            default="30",
             allowed_values=[str(days) for days in LOG_RETENTION_DAYS],
             description="Days to keep the function's logs.",
         )
@@ -124,6 +124,7 @@ class TicketsStack(Stack):
                 "OFFSET": self.offset.value_as_string,
                 "INCREMENT": self.increment.value_as_string,
                 "MAX_COUNT": self.max_count.value_as_string,
+                "DYNAMODB_ENDPOINT": Fn.sub("https://dynamodb.${AWS::Region}.${AWS::URLSuffix}"),
             },
         )
         reserves = CfnCondition(

@@ -142,6 +142,7 @@ def test_function(template: dict[str, Any]) -> None:
             "OFFSET": {"Ref": "Offset"},
             "INCREMENT": {"Ref": "Increment"},
             "MAX_COUNT": {"Ref": "MaxCount"},
+            "DYNAMODB_ENDPOINT": {"Fn::Sub": "https://dynamodb.${AWS::Region}.${AWS::URLSuffix}"},
         }
     }
 
@@ -230,7 +231,7 @@ def test_parameters(template: dict[str, Any]) -> None:
         "Increment": {"Type": "Number", "Default": 1, "MinValue": 1, "MaxValue": 1_000_000},
         "MaxCount": {"Type": "Number", "Default": 10_000, "MinValue": 1, "MaxValue": 10_000},
         "ReservedConcurrency": {"Type": "Number", "Default": -1, "MinValue": -1},
-        "LogRetentionDays": {"Type": "Number", "Default": 30, "AllowedValues": days},
+        "LogRetentionDays": {"Type": "Number", "Default": "30", "AllowedValues": days},
     }
 
 

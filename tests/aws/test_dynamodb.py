@@ -178,17 +178,24 @@ def test_the_address(region: str, endpoint_url: str | None, asked: str) -> None:
     assert asked_by(region, endpoint_url) == asked
 
 
-@pytest.mark.parametrize("partition", ["aws", "aws-cn", "aws-us-gov"])
-def test_the_address_of_every_region(partition: str) -> None:
-    """Every region of AWS's three open partitions is asked at the address that the SDK knows."""
+def test_the_address_of_every_region() -> None:
+    """Every region of every partition is asked at the address that the SDK knows."""
     session = Session()
-    regions = session.get_available_regions("dynamodb", partition_name=partition)
-    assert regions
+    partitions = session.get_available_partitions()
+    regions = [name for each in partitions for name in session.get_available_regions("dynamodb", partition_name=each)]
+    assert {"eu-west-1", "cn-north-1", "us-gov-west-1", "eusc-de-east-1", "us-iso-east-1"} <= set(regions)
     known = {}
     for region in regions:
         with closing(session.create_client("dynamodb", region_name=region)) as client:
             known[region] = f"{client.meta.endpoint_url}/"
     assert {region: asked_by(region) for region in regions} == known
+
+
+def test_a_region_that_the_sdk_does_not_know() -> None:
+    """A region of no partition is left to the SDK; a new region of a known partition is not."""
+    assert needs_sdk("nowhere", {"AWS_CONFIG_FILE": "/nonexistent"}) is True
+    assert needs_sdk("eu-west-99", {"AWS_CONFIG_FILE": "/nonexistent"}) is False
+    assert asked_by("eu-west-99") == "https://dynamodb.eu-west-99.amazonaws.com/"
 
 
 # --- the outcome -------------------------------------------------------------------------------------

@@ -214,6 +214,8 @@ NOWHERE = "http://127.0.0.1:9"
         ({"AWS_SESSION_TOKEN": "t"}, False),
         ({"AWS_ENDPOINT_URL": NOWHERE}, False),
         ({"AWS_ENDPOINT_URL_DYNAMODB": ""}, False),
+        ({"AWS_REGION": "eusc-de-east-1"}, False),
+        ({"AWS_REGION": "us-iso-east-1"}, False),
         ({"AWS_PROFILE": "work"}, True),
         ({"TICKETCTL_PROFILE": "work"}, True),
         ({"AWS_ENDPOINT_URL_DYNAMODB": NOWHERE}, True),
@@ -227,7 +229,8 @@ def test_which_sender(tmp_path: Path, environ: dict[str, str], *, by_sdk: bool) 
     (tmp_path / "aws_shared_credentials_file").write_text(
         "[work]\naws_access_key_id = AKWORK\naws_secret_access_key = other\n", encoding="utf-8"
     )
-    assert in_a_fresh_process(tmp_path, CHOOSES, **KEYS, HTTPS_PROXY=NOWHERE, HTTP_PROXY=NOWHERE, **environ) is by_sdk
+    environ = {**KEYS, "HTTPS_PROXY": NOWHERE, "HTTP_PROXY": NOWHERE, **environ}
+    assert in_a_fresh_process(tmp_path, CHOOSES, **environ) is by_sdk
 
 
 @pytest.mark.parametrize(

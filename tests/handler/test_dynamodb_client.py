@@ -90,17 +90,16 @@ def test_credentials_are_read_for_each_request() -> None:
 @pytest.mark.parametrize(
     ("environment", "url"),
     [
-        ({"AWS_REGION": "eu-west-1"}, "https://dynamodb.eu-west-1.amazonaws.com"),
-        ({"AWS_REGION": "cn-north-1"}, "https://dynamodb.cn-north-1.amazonaws.com.cn"),
-        ({"AWS_REGION": "r", "AWS_ENDPOINT_URL": "http://a:1"}, "http://a:1"),
-        ({"AWS_REGION": "r", "AWS_ENDPOINT_URL": "http://a", "AWS_ENDPOINT_URL_DYNAMODB": "http://b"}, "http://b"),
-        ({"AWS_REGION": "r", "AWS_ENDPOINT_URL": "http://a", "AWS_ENDPOINT_URL_DYNAMODB": ""}, "http://a"),
-        ({"AWS_REGION": "r", "AWS_ENDPOINT_URL": ""}, "https://dynamodb.r.amazonaws.com"),
+        ({}, "https://t"),
+        ({"AWS_ENDPOINT_URL": "http://a:1"}, "http://a:1"),
+        ({"AWS_ENDPOINT_URL": "http://a", "AWS_ENDPOINT_URL_DYNAMODB": "http://b"}, "http://b"),
+        ({"AWS_ENDPOINT_URL": "http://a", "AWS_ENDPOINT_URL_DYNAMODB": ""}, "http://a"),
+        ({"AWS_ENDPOINT_URL": ""}, "https://t"),
     ],
 )
 def test_the_nearest_setting_names_the_endpoint(environment: dict[str, str], url: str) -> None:
-    """The service's own variable comes before the general one, and that before AWS's own address."""
-    assert handler.endpoint_url(environment) == url
+    """The service's own variable comes before the general one, and that before the template's."""
+    assert handler.endpoint_url({"AWS_REGION": "r", "DYNAMODB_ENDPOINT": "https://t", **environment}) == url
 
 
 @pytest.mark.parametrize("fault", [hangs_up, resets])

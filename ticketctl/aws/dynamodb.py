@@ -11,6 +11,7 @@ from typing import Any
 
 from ticketctl import handler as bundle
 from ticketctl.aws.account import Aws, proxies_in_force, refused, translated_errors
+from ticketctl.aws.endpoints import dynamodb_url
 from ticketctl.deadline import Deadline, call_within
 from ticketctl.errors import OutcomeUnknownError, TicketctlError, UnreachableError
 from ticketctl.http_client import HttpClient, Response, TransportError
@@ -102,14 +103,13 @@ def needs_sdk(region: str, environ: Mapping[str, str]) -> bool:
     named = ("AWS_ENDPOINT_URL_DYNAMODB", "AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT")
     if any(environ.get(name) for name in (*named, "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")):
         return True
-    if re.match(r"eusc-|[a-z]+-iso", region):  # these partitions have other domains
-        return True
     try:
+        dynamodb_url(region)
         file = Path(environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
         return re.search("endpoint|ca_bundle|services", file.read_text(errors="replace")) is not None
     except (FileNotFoundError, RuntimeError):  # a user without a home folder has no such file
         return False
-    except OSError:
+    except (OSError, LookupError):
         return True
 
 
@@ -118,8 +118,7 @@ def plain_sender(aws: Aws, http: HttpClient, target: str, *, timeout: float, con
 
     ``timeout`` and ``connect`` are the most seconds for each request and connection, within the deadline.
     """
-    suffix = ".cn" if aws.region.startswith("cn-") else ""
-    url = (aws.endpoint_url or f"https://dynamodb.{aws.region}.amazonaws.com{suffix}").rstrip("/") + "/"
+    url = (aws.endpoint_url or dynamodb_url(aws.region)).rstrip("/") + "/"
 
     def send(deadline: Deadline, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
         spends, body = operation != "GetItem", bundle.handler.encode(request)
