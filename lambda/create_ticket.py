@@ -492,6 +492,8 @@ def _integer(item: Item, name: str, partition: str) -> int:
 
 # --- HTTP ------------------------------------------------------------------------------------------
 
+Answer = tuple[dict[str, Any], str, dict[str, str]]
+"""What a caller gets as JSON and as plain text, and the warnings for the log."""
 FENCES: dict[str, Fence] = {}  # what this execution environment has learned of each counter
 
 
@@ -543,7 +545,7 @@ def respond(
     try:
         path, method = read_target(event)
         as_text = wants_text(read_header(event, "accept") or "")
-        answer, text = _route(path, method)(event, configuration, in_time)
+        answer, text, warnings = _route(path, method)(event, configuration, in_time)
     except ProblemError as problem:
         return _refuse(problem, request_id, method, path)
     except Exception as error:  # its text may hold secrets, and Lambda's own 502 would tell the caller nothing
@@ -553,8 +555,8 @@ def respond(
         cause = f"{type(error).__name__} in {line.name}, line {line.lineno}"
         unexpected = ProblemError("outcome_unknown", "The request failed; a ticket may have been spent.", cause=cause)
         return _refuse(unexpected, request_id, method, path)
-    if answer.get("possible_gap"):
-        _log("WARNING", request_id, code="possible_gap", detail="A write whose outcome is unknown was sent again.")
+    for code, detail in warnings.items():
+        _log("WARNING", request_id, code=code, detail=detail)
     if as_text:
         return _response(200, "text/plain; charset=utf-8", text)
     return _response(200, "application/json", json.dumps(answer))
@@ -580,7 +582,7 @@ def read_header(event: Mapping[str, Any], name: str) -> str | None:
     raise ProblemError("bad_request", f"The header {name} must be text.")
 
 
-def _route(path: str, method: str) -> Callable[[Mapping[str, Any], Configuration, Send], tuple[dict[str, Any], str]]:
+def _route(path: str, method: str) -> Callable[[Mapping[str, Any], Configuration, Send], Answer]:
     methods, operation = {"/": (("GET", "POST"), _mint), "/status": (("GET",), _status)}.get(path, ((), None))
     if operation is None:
         raise ProblemError("not_found", "Nothing is at this path. Mint at / and read a counter at /status.")
@@ -590,7 +592,7 @@ def _route(path: str, method: str) -> Callable[[Mapping[str, Any], Configuration
     return operation
 
 
-def _mint(event: Mapping[str, Any], configuration: Configuration, send: Send) -> tuple[dict[str, Any], str]:
+def _mint(event: Mapping[str, Any], configuration: Configuration, send: Send) -> Answer:
     fields = read_fields(event, {"partition", "count"})
     partition = check_name(fields.get("partition", configuration.default))
     count = check_count(fields.get("count", 1), configuration.max_count)
@@ -609,16 +611,32 @@ def _mint(event: Mapping[str, Any], configuration: Configuration, send: Send) ->
     if not block.get("replayed"):
         FENCES[partition] = fence
     tickets = range(block["first"], block["last"] + 1, block["increment"])
-    return block, "".join(f"{ticket}\n" for ticket in tickets)
+    return block, "".join(f"{ticket}\n" for ticket in tickets), warnings_of(block, fence.ceiling)
 
 
-def _status(event: Mapping[str, Any], configuration: Configuration, send: Send) -> tuple[dict[str, Any], str]:
+def warnings_of(block: Mapping[str, Any], ceiling: int) -> dict[str, str]:
+    """What the log has to say of a mint, one sentence per code; usually nothing.
+
+    A mint that leaves less than a tenth, or a hundredth, of the ceiling for the first time is ``counter_low``.
+    """
+    warnings = {}
+    if block.get("possible_gap"):
+        warnings["possible_gap"] = "A write whose outcome is unknown was sent again."
+    left, before = ceiling - block["last"], ceiling - block["first"] + block["increment"]
+    near = left * 10 < ceiling and not block.get("replayed")
+    if near and any(left * share < ceiling <= before * share for share in (10, 100)):
+        tickets = left // block["increment"]
+        warnings["counter_low"] = f"The counter {block['partition']!r} has {tickets} tickets left below {ceiling}."
+    return warnings
+
+
+def _status(event: Mapping[str, Any], configuration: Configuration, send: Send) -> Answer:
     partition = check_name(read_fields(event, {"partition"}).get("partition", configuration.default))
     item = send("GetItem", read_request(configuration.table, partition)).get("Item")
     if item is None:
         raise unknown_counter(partition)
     counter = read_counter(item)
-    return counter, f"{counter['hand_crafted_int']}\n"
+    return counter, f"{counter['hand_crafted_int']}\n", {}
 
 
 def read_fields(event: Mapping[str, Any], known: set[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The stack: parameters, the table, the function with its role and log group, and the Function URL."""
+"""The stack: parameters, the table, the function with its role and log group, the Function URL and the alarms."""
 
 import ast
 from pathlib import Path
@@ -21,6 +21,8 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
+from alarms import Alarms
+
 HANDLER = Path(__file__).parent.parent / "lambda" / "create_ticket.py"
 LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 180, 365, 731, 1827, 3653)
 
@@ -34,8 +36,10 @@ class TicketsStack(Stack):
         )
         self._parameters()
         table = self._table()
-        function = self._function(table)
+        log_group = self._log_group()
+        function = self._function(table, log_group)
         url = self._url(function)
+        Alarms(self, function=function.function_name, table=table.table_name, log_group=log_group.log_group_name)
         self._outputs(table, url)
 
     def _parameters(self) -> None:
@@ -96,10 +100,13 @@ class TicketsStack(Stack):
             removal_policy=RemovalPolicy.RETAIN,
         )
 
-    def _function(self, table: dynamodb.Table) -> lambda_.Function:
+    def _log_group(self) -> logs.LogGroup:
         log_group = logs.LogGroup(self, "CreateTicketLogs", removal_policy=RemovalPolicy.DESTROY)
-        log_group_resource = cast(logs.CfnLogGroup, log_group.node.default_child)
-        log_group_resource.retention_in_days = self.log_retention.value_as_number
+        resource = cast(logs.CfnLogGroup, log_group.node.default_child)
+        resource.retention_in_days = self.log_retention.value_as_number
+        return log_group
+
+    def _function(self, table: dynamodb.Table, log_group: logs.LogGroup) -> lambda_.Function:
         role = iam.Role(self, "CreateTicketRole", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         log_group.grant_write(role)
         table.grant(role, "dynamodb:UpdateItem", "dynamodb:GetItem")
@@ -137,6 +144,9 @@ class TicketsStack(Stack):
             "ReservedConcurrentExecutions",
             {"Fn::If": [reserves.logical_id, {"Ref": self.concurrency.logical_id}, {"Ref": "AWS::NoValue"}]},
         )
+        policy = cast(iam.Policy, role.node.find_child("DefaultPolicy"))
+        # CDK also names the role, on which the function depends anyway.
+        resource.add_override("DependsOn", [cast(iam.CfnPolicy, policy.node.default_child).logical_id])
         Validations.of(function).acknowledge(
             Acknowledgment(
                 id="CloudFormation-Validate::F3034",

@@ -232,6 +232,110 @@ def test_parameters(template: dict[str, Any]) -> None:
         "MaxCount": {"Type": "Number", "Default": 10_000, "MinValue": 1, "MaxValue": 10_000},
         "ReservedConcurrency": {"Type": "Number", "Default": -1, "MinValue": -1},
         "LogRetentionDays": {"Type": "Number", "Default": "30", "AllowedValues": days},
+        "AlarmEmail": {"Type": "String", "Default": "none"},
+        "AlarmTopic": {"Type": "String", "Default": "none"},
+    }
+
+
+ALARMS = {
+    # the namespace and name of the metric, the statistic, the threshold and the periods
+    "UrlFails": ("AWS/Lambda", "Url5xxCount", "Sum", 1, 1),
+    "UrlIsSlow": ("AWS/Lambda", "UrlRequestLatency", "p99", 1000, 3),
+    "FunctionIsThrottled": ("AWS/Lambda", "Throttles", "Sum", 1, 1),
+    "TableIsThrottled": ("AWS/DynamoDB", "WriteThrottleEvents", "Sum", 1, 1),
+    "CounterRunsOut": (
+        {"Fn::Join": ["", ["ticketctl/", {"Ref": "AWS::StackName"}]]},
+        "CountersRunningOut",
+        "Sum",
+        1,
+        1,
+    ),
+}
+
+
+def test_alarms(template: dict[str, Any]) -> None:
+    """There are five alarms, off by default; each goes to the new topic or to the one that is named."""
+    alarms = resources(template, "AWS::CloudWatch::Alarm")
+    properties = {name: alarm["Properties"] for name, alarm in alarms.items()}
+    assert {
+        name: (
+            p["Namespace"],
+            p["MetricName"],
+            p.get("Statistic") or p.get("ExtendedStatistic"),
+            p["Threshold"],
+            p["EvaluationPeriods"],
+        )
+        for name, p in properties.items()
+    } == ALARMS
+    for name, alarm in alarms.items():
+        assert alarm["Condition"] == "HasAlarms"
+        action = {"Fn::If": ["MailsAlarms", {"Ref": "AlarmMails"}, {"Ref": "AlarmTopic"}]}
+        assert alarm["Properties"]["AlarmActions"] == [action], name
+        assert alarm["Properties"]["TreatMissingData"] == "notBreaching"
+    no_email, no_topic = ({"Fn::Equals": [{"Ref": name}, "none"]} for name in ("AlarmEmail", "AlarmTopic"))
+    assert template["Conditions"]["MailsAlarms"] == {"Fn::Not": [no_email]}
+    assert template["Conditions"]["HasAlarms"] == {"Fn::Not": [{"Fn::And": [no_email, no_topic]}]}
+
+
+def test_what_the_alarms_watch(template: dict[str, Any]) -> None:
+    """The alarms watch the function and the table of the stack; a metric filter counts the log's warnings."""
+    function, _ = only(template, "AWS::Lambda::Function")
+    table, _ = only(template, "AWS::DynamoDB::Table")
+    log, _ = only(template, "AWS::Logs::LogGroup")
+    watched = {
+        name: [(each["Name"], each["Value"]) for each in alarm["Properties"].get("Dimensions", [])]
+        for name, alarm in resources(template, "AWS::CloudWatch::Alarm").items()
+    }
+    of_function = [("FunctionName", {"Ref": function})]
+    assert watched == {
+        "UrlFails": of_function,
+        "UrlIsSlow": of_function,
+        "FunctionIsThrottled": of_function,
+        "TableIsThrottled": [("TableName", {"Ref": table})],
+        "CounterRunsOut": [],
+    }
+    _, counted = only(template, "AWS::Logs::MetricFilter")
+    namespace, metric, *_ = ALARMS["CounterRunsOut"]
+    assert counted["Condition"] == "HasAlarms"
+    assert counted["Properties"] == {
+        "LogGroupName": {"Ref": log},
+        "FilterPattern": '{ $.code = "counter_low" || $.code = "counter_exhausted" }',
+        "MetricTransformations": [{"MetricName": metric, "MetricNamespace": namespace, "MetricValue": "1"}],
+    }
+
+
+def test_topic_of_the_alarms(template: dict[str, Any]) -> None:
+    """The new topic mails to one address; only this account's alarms publish to it, and nobody without TLS."""
+    topic, _ = only(template, "AWS::SNS::Topic")
+    _, subscription = only(template, "AWS::SNS::Subscription")
+    _, policy = only(template, "AWS::SNS::TopicPolicy")
+    kinds = ("AWS::SNS::Topic", "AWS::SNS::Subscription", "AWS::SNS::TopicPolicy")
+    assert {only(template, kind)[1]["Condition"] for kind in kinds} == {"MailsAlarms"}
+    assert subscription["Properties"] == {
+        "Endpoint": {"Ref": "AlarmEmail"},
+        "Protocol": "email",
+        "TopicArn": {"Ref": topic},
+    }
+    publish = {"Action": "sns:Publish", "Resource": {"Ref": topic}}
+    assert policy["Properties"] == {
+        "Topics": [{"Ref": topic}],
+        "PolicyDocument": {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Effect": "Allow",
+                    "Principal": {"Service": "cloudwatch.amazonaws.com"},
+                    "Condition": {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}},
+                    **publish,
+                },
+                {
+                    "Effect": "Deny",
+                    "Principal": "*",
+                    "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+                    **publish,
+                },
+            ],
+        },
     }
 
 

@@ -59,6 +59,43 @@ def test_a_ticket_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
 
 
+LOW = "The counter 'us-east-1' has {} tickets left below 1000."
+
+
+@pytest.mark.parametrize(
+    ("last", "count", "increment", "logged"),
+    [
+        (900, 1, 1, []),  # a tenth is left
+        (901, 1, 1, [LOW.format(99)]),
+        (902, 1, 1, []),
+        (902, 2, 1, [LOW.format(98)]),
+        (990, 1, 1, []),
+        (991, 1, 1, [LOW.format(9)]),
+        (1000, 1, 1, []),
+        (1000, 1000, 1, [LOW.format(0)]),
+        (904, 1, 5, [LOW.format(19)]),
+        (909, 1, 5, []),
+    ],
+)
+def test_few_tickets_left(
+    capsys: pytest.CaptureFixture[str], last: int, count: int, increment: int, logged: list[str]
+) -> None:
+    """A mint that leaves less than a tenth, or a hundredth, of the ceiling logs one line; no other mint does."""
+    handler.FENCES["us-east-1"] = handler.Fence(increment, 1000)
+    handler.respond(event(query=f"count={count}"), SETTINGS, mints(last), "request-1")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    facts = {"level": "WARNING", "code": "counter_low", "request_id": "request-1"}
+    assert lines == [{**facts, "detail": detail} for detail in logged]
+
+
+def test_a_replay_logs_no_low_counter() -> None:
+    """A repeated request takes nothing, so its counter was reported by the first; a possible gap is still logged."""
+    block = {"partition": "a", "first": 901, "last": 901, "count": 1, "increment": 1}
+    assert list(handler.warnings_of(block, 1000)) == ["counter_low"]
+    assert list(handler.warnings_of({**block, "replayed": True}, 1000)) == []
+    assert list(handler.warnings_of({**block, "replayed": True, "possible_gap": True}, 1000)) == ["possible_gap"]
+
+
 SIGNATURE = {"X-Amz-Algorithm": "AWS4-HMAC-SHA256", "X-Amz-Signature": "ab", "x-amz-expires": "60"}
 
 
