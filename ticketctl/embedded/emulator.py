@@ -19,7 +19,7 @@ from typing import Any
 from ticketctl.embedded.signature import RejectedRequestError
 from ticketctl.embedded.store import ItemChange
 
-SERVICES = "cloudformation,dynamodb,iam,lambda,logs,sts"
+SERVICES = "cloudformation,dynamodb,iam,lambda,logs,monitoring,sns,sts"
 LOG_WAIT_SECONDS = 0.002
 """How long the engine waits for a first log line after each call of a function; ministack's default is 50 ms."""
 _ATTEMPTS, _PAUSE_SECONDS = 50, 0.01
