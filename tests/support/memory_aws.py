@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from tests.support.model_table import Client, ModelTable, Request
 from ticketctl.aws.account import Aws
-from ticketctl.aws.cloudformation import TABLE_TYPE, Change, CloudFormation, Plan, Stack
+from ticketctl.aws.cloudformation import TABLE_TYPE, UNCHANGED, Change, CloudFormation, Plan, Stack, StackOptions
 from ticketctl.aws.dynamodb import SendUntil, sdk_sender
 from ticketctl.deployments.dialog import Dialog
 from ticketctl.deployments.regional_stack import RegionalStack
@@ -36,7 +36,8 @@ class Account:
 
     ``down`` are regions that cannot be reached, ``failing`` those whose deployments fail, and ``codes`` AWS's errors
     of DynamoDB by region. ``seconds`` is how long a deployment takes, ``locks`` how many hold the lock on deploying.
-    ``calls`` counts what was done to stacks, and the sources that were opened, by verb and region.
+    ``calls`` counts what was done to stacks, and the sources that were opened, by verb and region; ``options`` are
+    those of the last plan by region.
     """
 
     def __init__(self, *regions: str) -> None:
@@ -53,6 +54,7 @@ class Account:
         self.locks = 0
         self.calls: Tally[str] = Tally()
         self.planned: dict[str, Stack] = {}
+        self.options: dict[str, StackOptions] = {}
 
     def deploy(self, region: str, **parameters: str) -> None:
         """Deploy a stack by hand, with its table."""
@@ -90,12 +92,22 @@ class MemoryCloudFormation(CloudFormation):
         self._count("describe")
         return self._account.stacks.get(self._region)
 
-    def plan_from(self, current: Stack | None, stack: str, template_body: str, parameters: Mapping[str, str]) -> Plan:  # noqa: ARG002
+    def plan_from(
+        self,
+        current: Stack | None,
+        stack: str,  # noqa: ARG002
+        template_body: str,  # noqa: ARG002
+        parameters: Mapping[str, str],
+        options: StackOptions = UNCHANGED,
+    ) -> Plan:
         self._count("plan")
+        self._account.options[self._region] = options
         kept = current.parameters if current else {}
-        planned = stack_in(self._region, {**kept, **parameters})
+        was_protected = current is not None and current.is_protected
+        planned = replace(stack_in(self._region, {**kept, **parameters}), is_protected=was_protected)
         self._account.planned[self._region] = planned
-        return Plan("change-set", planned.id, current is None, self._changes_to(current, planned))
+        protects = None if options.protects == was_protected else options.protects
+        return Plan("change-set", planned.id, current is None, self._changes_to(current, planned), protects)
 
     def _changes_to(self, current: Stack | None, planned: Stack) -> tuple[Change, ...]:
         if current is None:
@@ -107,12 +119,14 @@ class MemoryCloudFormation(CloudFormation):
     def discard(self, plan: Plan) -> None:  # noqa: ARG002
         self._count("discard")
 
-    def execute(self, plan: Plan) -> None:  # noqa: ARG002
+    def execute(self, plan: Plan) -> None:
         self._count("execute")
         time.sleep(self._account.seconds)
         if self._region in self._account.failing:
             raise StackFailedError(f"the deployment failed in {self._region}")
-        self._account.stacks[self._region] = self._account.planned[self._region]
+        planned = self._account.planned[self._region]
+        protected = planned.is_protected if plan.protects is None else plan.protects
+        self._account.stacks[self._region] = replace(planned, is_protected=protected)
         self._account.tables.setdefault(self._region, ModelTable(STACK))
 
     def delete(self, stack: Stack) -> None:  # noqa: ARG002

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ticketctl.aws.account import translated_errors
@@ -29,6 +29,8 @@ class Stack:
     reason: str
     parameters: Mapping[str, str]
     outputs: Mapping[str, str]
+    is_protected: bool = False
+    """Whether it has termination protection: AWS refuses to delete it."""
 
     @property
     def is_empty(self) -> bool:
@@ -71,13 +73,46 @@ class Event:
 
 
 @dataclass(frozen=True)
+class StackOptions:
+    """What a deployment sets besides the template's parameters; ``None`` leaves it as it is.
+
+    ``tags`` replace the stack's tags, and CloudFormation puts them on its resources. ``role_arn`` is the IAM role with
+    which CloudFormation deploys the stack, now and later. ``protects``: turn termination protection on or off.
+    """
+
+    tags: Mapping[str, str] | None = None
+    role_arn: str | None = None
+    protects: bool | None = None
+
+    def of_change_set(self) -> dict[str, Any]:
+        """The options that a change set has, as CloudFormation names them."""
+        tags = [{"Key": key, "Value": value} for key, value in (self.tags or {}).items()]
+        given = {"Tags": tags if self.tags is not None else None, "RoleARN": self.role_arn}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+UNCHANGED = StackOptions()
+
+
+@dataclass(frozen=True)
 class Plan:
-    """A change set that was not executed yet; without ``changes`` the stack is up to date."""
+    """A change set that was not executed yet; it is discarded already if it has no ``changes``.
+
+    ``protects``: termination protection is to be turned on or off, besides the change set.
+    """
 
     change_set_id: str
     stack_id: str
     is_new: bool
     changes: tuple[Change, ...]
+    protects: bool | None = None
+
+    @property
+    def differences(self) -> tuple[Change, ...]:
+        """All that the deployment would change; empty if the stack is up to date."""
+        name = f"termination protection {'on' if self.protects else 'off'}"
+        own = Change("Modify", name, "AWS::CloudFormation::Stack", "False")
+        return self.changes if self.protects is None else (*self.changes, own)
 
     @property
     def endangers_table(self) -> tuple[Change, ...]:
@@ -124,6 +159,7 @@ class CloudFormation:
             reason=description.get("StackStatusReason", ""),
             parameters={p["ParameterKey"]: p.get("ParameterValue", "") for p in description.get("Parameters", [])},
             outputs={o["OutputKey"]: o["OutputValue"] for o in description.get("Outputs", [])},
+            is_protected=description.get("EnableTerminationProtection", False),
         )
 
     def find_ours(self, stack: str) -> Stack | None:
@@ -159,7 +195,14 @@ class CloudFormation:
         """Create a change set for the stack as it is now; see ``plan_from``."""
         return self.plan_from(self.find_ours(stack), stack, template_body, parameters)
 
-    def plan_from(self, current: Stack | None, stack: str, template_body: str, parameters: Mapping[str, str]) -> Plan:
+    def plan_from(
+        self,
+        current: Stack | None,
+        stack: str,
+        template_body: str,
+        parameters: Mapping[str, str],
+        options: StackOptions = UNCHANGED,
+    ) -> Plan:
         """Create a change set. Parameters that are not given keep their ``current`` values, or get their defaults."""
         is_new = current is None or current.is_empty
         known = json.loads(template_body).get("Parameters", {})
@@ -177,8 +220,12 @@ class CloudFormation:
                 ],
                 Capabilities=["CAPABILITY_NAMED_IAM" if '"RoleName"' in template_body else "CAPABILITY_IAM"],
                 ImportExistingResources=True,
+                **options.of_change_set(),
             )
-        return self._planned(made["Id"], made["StackId"], is_new=is_new)
+        plan = self._planned(made["Id"], made["StackId"], is_new=is_new)
+        was_protected = current is not None and current.is_protected
+        differs = options.protects is not None and options.protects != was_protected
+        return replace(plan, protects=options.protects) if differs else plan
 
     def discard(self, plan: Plan) -> None:
         """Delete a change set, and the empty stack that was created with it."""
@@ -191,6 +238,15 @@ class CloudFormation:
 
     def execute(self, plan: Plan) -> None:
         """Execute a plan and follow it to its end; ``StackFailedError`` names the first resource that failed."""
+        if plan.changes:
+            self._execute_change_set(plan)
+        if plan.protects is not None:
+            with self._errors():
+                self._client.update_termination_protection(
+                    StackName=plan.stack_id, EnableTerminationProtection=plan.protects
+                )
+
+    def _execute_change_set(self, plan: Plan) -> None:
         seen = {event.id for event in self._events(plan.stack_id)}
         with self._errors():
             self._client.execute_change_set(ChangeSetName=plan.change_set_id)

@@ -170,8 +170,39 @@ PARAMETERS: dict[str, Any] = {
             help="Keep log lines this many days. Default: unchanged, or 30.",
         ),
     ],
+    "alarm_email": Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Send alarms to this address. Default: unchanged, or no alarms."),
+    ],
+    "alarm_topic": Annotated[
+        str | None,
+        typer.Option(metavar="ARN", help="Send alarms to this SNS topic. Default: unchanged, or no alarms."),
+    ],
+    "no_alarms": Annotated[bool, typer.Option("--no-alarms", help="Delete the alarms. Default: unchanged.")],
+    "tag": Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Tag the stack and its resources; replaces all its tags. Repeat for several. Default: unchanged.",
+        ),
+    ],
+    "no_tags": Annotated[bool, typer.Option("--no-tags", help="Delete all tags. Default: unchanged.")],
+    "role_arn": Annotated[
+        str | None,
+        typer.Option(
+            metavar="ARN",
+            help="Let CloudFormation deploy with this IAM role. Default: unchanged; your own permissions.",
+        ),
+    ],
+    "termination_protection": Annotated[
+        bool | None,
+        typer.Option(
+            "--termination-protection/--no-termination-protection",
+            help="Refuse to delete the stack. Default: unchanged; off for a new stack.",
+        ),
+    ],
 }
-_FLAGS = {"spread", "as_json", "quiet", "verbose", "debug"}
+_FLAGS = {"spread", "as_json", "quiet", "verbose", "debug", "no_alarms", "no_tags"}
 _NOT_FOR_LOCAL = {"local", "profile", "endpoint_url"}
 
 

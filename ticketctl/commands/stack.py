@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ticketctl.commands.options import PARAMETERS, Run, Yes, command
+from ticketctl.commands.stack_options import alarm_parameters, stack_options
 from ticketctl.deployments.outcomes import Outcomes, raise_failures, succeeded
 from ticketctl.errors import FileError, TicketctlError, UsageError
 from ticketctl.output import Result, counter_row
@@ -45,13 +46,14 @@ def deploy(run: Run, yes: Yes = False) -> None:
         ticketctl deploy --region eu-central-1
         ticketctl deploy --region us-east-1 --region eu-west-1
         ticketctl deploy --local --max-count 1000 --log-retention 7
+        ticketctl deploy --tag team=ids --alarm-email ops@example.org --termination-protection
     """
     from ticketctl.deployments import deploy as deploying
 
-    parameters = _parameters(run)
+    parameters, options = _parameters(run), stack_options(run.flags)
     run.output.note(f"deploying {run.place}, {_who(run)}")
-    dialog = _dialog(run, yes=yes)
-    _show_deployed(run, deploying.deploy(run.regions, parameters, dialog, opens_to_anyone=bool(run.flags["public"])))
+    dialog, opens = _dialog(run, yes=yes), bool(run.flags["public"])
+    _show_deployed(run, deploying.deploy(run.regions, parameters, dialog, opens_to_anyone=opens, options=options))
 
 
 def _show_deployed(run: Run, outcomes: Outcomes["Deployed"]) -> None:
@@ -92,14 +94,14 @@ def diff(
     """
     from ticketctl.deployments import deploy as deploying
 
-    outcomes = deploying.preview(run.regions, _parameters(run), run.output.note)
+    outcomes = deploying.preview(run.regions, _parameters(run), run.output.note, stack_options(run.flags))
     plans = succeeded(outcomes)
-    if plans and not any(plan.changes for plan in plans.values()):
+    if plans and not any(plan.differences for plan in plans.values()):
         run.output.note("no changes")
     if plans:
         _show_changes(run, plans, several=len(outcomes) > 1)
     raise_failures(outcomes, "compared")
-    if exit_code and any(plan.changes for plan in plans.values()):
+    if exit_code and any(plan.differences for plan in plans.values()):
         raise typer.Exit(CHANGES_FOUND)
 
 
@@ -108,14 +110,14 @@ def _show_changes(run: Run, plans: Mapping[str, "Plan"], *, several: bool) -> No
         {
             "changes": [
                 {"action": c.action, "id": c.logical_id, "type": c.type, "replacement": c.replacement}
-                for c in plan.changes
+                for c in plan.differences
             ],
             "stack": run.settings.stack,
             "region": region,
         }
         for region, plan in plans.items()
     ]
-    changes = [(region, change) for region, plan in plans.items() for change in plan.changes]
+    changes = [(region, change) for region, plan in plans.items() for change in plan.differences]
     rows = [[f"{region}: {change}" if several else str(change)] for region, change in changes]
     run.output.show(Result({"regions": documents} if several else documents[0], rows))
 
@@ -233,7 +235,7 @@ def _parameters(run: Run) -> dict[str, str]:
     parameters = {name: str(value) for name, (_, value) in named.items()}
     if flags["public"] is not None:
         parameters["AuthType"] = "NONE" if flags["public"] else "AWS_IAM"
-    return parameters
+    return parameters | alarm_parameters(flags, run.regions.names)
 
 
 def _show_counters(run: Run, stack: "RegionalStack") -> None:

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from ticketctl.aws.cloudformation import CloudFormation, Plan, Stack, outputs_of
+from ticketctl.aws.cloudformation import UNCHANGED, CloudFormation, Plan, Stack, StackOptions, outputs_of
 from ticketctl.counters.sequence import DEFAULT, Member, Survey, arrange, require_names_free, survey
 from ticketctl.deployments.dialog import Dialog, Tell, interruptible
 from ticketctl.deployments.locator import template_body
@@ -40,7 +40,12 @@ class Planned:
 
 
 def deploy(
-    regions: Regions, parameters: Mapping[str, str], dialog: Dialog, *, opens_to_anyone: bool
+    regions: Regions,
+    parameters: Mapping[str, str],
+    dialog: Dialog,
+    *,
+    opens_to_anyone: bool,
+    options: StackOptions = UNCHANGED,
 ) -> Outcomes[Deployed]:
     """Deploy to every region. If one fails, the others continue.
 
@@ -52,7 +57,7 @@ def deploy(
         if shared.begins and regions.unread:
             name, unread = regions.home.settings.stack, ", ".join(regions.unread)
             dialog.confirm(f"Not read: {unread}. Continue as if {name} had no tickets there?")
-        plans = _plan_all(regions, parameters, dialog, shared=bool(shared.names))
+        plans = _plan_all(regions, parameters, options, dialog, shared=bool(shared.names))
         if opens_to_anyone and not all(planned.is_public for planned in succeeded(plans).values()):
             held.close()
             _confirm_public(dialog, succeeded(plans).values())
@@ -68,14 +73,19 @@ def deploy(
     return {name: outcomes[name] for name in plans}
 
 
-def preview(regions: Regions, parameters: Mapping[str, str], report: Callable[[str], None]) -> Outcomes[Plan]:
+def preview(
+    regions: Regions,
+    parameters: Mapping[str, str],
+    report: Callable[[str], None],
+    options: StackOptions = UNCHANGED,
+) -> Outcomes[Plan]:
     """What a deployment would change in each region; nothing is changed."""
     shared = sharing(regions, parameters)
 
     def look(stack: RegionalStack) -> Plan:
         stacks = stack.session.cloudformation(report=report)
         existing = stacks.find_ours(stack.settings.stack)
-        plan = _plan(stack, stacks, existing, parameters, shared=bool(shared.names)).plan
+        plan = _plan(stack, stacks, existing, parameters, options, shared=bool(shared.names)).plan
         if plan.changes:
             stacks.discard(plan)
         return plan
@@ -83,15 +93,17 @@ def preview(regions: Regions, parameters: Mapping[str, str], report: Callable[[s
     return regions.each(look)
 
 
-def _plan_all(regions: Regions, parameters: Mapping[str, str], dialog: Dialog, *, shared: bool) -> Outcomes[Planned]:
+def _plan_all(
+    regions: Regions, parameters: Mapping[str, str], options: StackOptions, dialog: Dialog, *, shared: bool
+) -> Outcomes[Planned]:
     """Plan in each region and show the changes."""
     with dialog.progress(regions.names) as tell:
 
         def plan(stack: RegionalStack) -> Planned:
             stacks = stack.session.cloudformation(report=partial(tell, stack.region))
             existing = stacks.prepare(stack.settings.stack)
-            planned = _plan(stack, stacks, existing, parameters, shared=shared)
-            for change in planned.plan.changes:
+            planned = _plan(stack, stacks, existing, parameters, options, shared=shared)
+            for change in planned.plan.differences:
                 tell(stack.region, f"  {change}")
             return planned
 
@@ -103,6 +115,7 @@ def _plan(
     stacks: CloudFormation,
     existing: Stack | None,
     parameters: Mapping[str, str],
+    options: StackOptions,
     *,
     shared: bool,
 ) -> Planned:
@@ -112,7 +125,8 @@ def _plan(
     """
     is_new = existing is None or existing.is_empty
     offset = {"Offset": "0"} if shared and is_new else {}
-    plan = stacks.plan_from(existing, stack.settings.stack, template_body(stack.settings), {**parameters, **offset})
+    body, parameters = template_body(stack.settings), {**parameters, **offset}
+    plan = stacks.plan_from(existing, stack.settings.stack, body, parameters, options)
     if plan.endangers_table:
         stacks.discard(plan)
         dangers = "; ".join(map(str, plan.endangers_table))
@@ -136,7 +150,7 @@ def _execute_all(regions: Regions, plans: Outcomes[Planned], tell: Tell) -> Outc
 
     def execute(stack: RegionalStack) -> Planned:
         planned = succeeded(plans)[stack.region]
-        if planned.plan.changes:
+        if planned.plan.differences:
             planned.stacks.execute(planned.plan)
         else:
             tell(stack.region, "no changes")
@@ -167,7 +181,7 @@ def _deployed(
             stack.locator.remember(outputs)
         else:
             outputs = stack.locator.look_up()
-        return Deployed(outputs, stack.url(), changed=bool(plans[stack.region].plan.changes))
+        return Deployed(outputs, stack.url(), changed=bool(plans[stack.region].plan.differences))
 
     return raise_first_failure(regions.each(look, plans))
 

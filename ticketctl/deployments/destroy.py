@@ -10,6 +10,7 @@ from ticketctl.deployments.dialog import Dialog, interruptible
 from ticketctl.deployments.outcomes import Outcomes, succeeded
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
+from ticketctl.errors import RefusedError
 
 if TYPE_CHECKING:
     from ticketctl.aws.cloudformation import Stack
@@ -25,6 +26,11 @@ class Removal:
     deletes_table: bool
 
     @property
+    def is_protected(self) -> bool:
+        """Whether AWS refuses to delete the stack."""
+        return self.stack is not None and self.stack.is_protected
+
+    @property
     def what(self) -> str:
         """What is deleted, for a person; empty if nothing is."""
         parts = ["the stack"] * (self.stack is not None) + ["the table with every counter"] * self.deletes_table
@@ -32,14 +38,25 @@ class Removal:
 
 
 def plan(regions: Regions, *, delete_tickets: bool) -> Outcomes[Removal]:
-    """What there is to delete in each region; nothing is changed."""
+    """What there is to delete in each region; nothing is changed.
+
+    ``RefusedError`` if the stack has termination protection in any of them.
+    """
 
     def look(region: RegionalStack) -> Removal:
         name = region.settings.stack
         stack, has_table = region.session.cloudformation().find_ours(name), _tables(region).exists(name)
         return Removal(stack, has_table, deletes_table=has_table and delete_tickets)
 
-    return regions.each(look)
+    outcomes = regions.each(look)
+    protected = [name for name, removal in succeeded(outcomes).items() if removal.is_protected]
+    if protected:
+        raise RefusedError(
+            f"the stack {regions.home.settings.stack} has termination protection in {', '.join(protected)}; "
+            "nothing was deleted",
+            hint="ticketctl deploy --no-termination-protection",
+        )
+    return outcomes
 
 
 def destroy(regions: Regions, removals: Mapping[str, Removal], dialog: Dialog) -> Outcomes[Removal]:

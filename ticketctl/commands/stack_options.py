@@ -1,0 +1,73 @@
+"""The options of ``deploy`` and ``diff`` about tags, role, protection and alarms; what they accept."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ticketctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from ticketctl.aws.cloudformation import StackOptions
+
+NOBODY = "none"
+"""The template's parameters for alarms have this value if there are none."""
+_MOST_TAGS, _KEY_LENGTH, _VALUE_LENGTH = 50, 128, 256
+_TAG_TEXT = r"[\w .:/=+\-@]+"
+_TAG_HINT = "KEY=VALUE; both have letters, digits, spaces and _ . : / = + - @, up to 128 and 256 characters"
+_ADDRESS = r"[^@\s]+@[^@\s]+"
+_TOPIC = r"arn:[a-z-]+:sns:([a-z0-9-]+):[0-9]{12}:[\w-]{1,256}"
+_ROLE = r"arn:[a-z-]+:iam::[0-9]{12}:role/[\w+=,.@/-]+"
+
+
+def stack_options(flags: Mapping[str, Any]) -> "StackOptions":
+    """The options of a deployment that are no parameters of the template."""
+    from ticketctl.aws.cloudformation import StackOptions
+
+    if flags["tag"] and flags["no_tags"]:
+        raise UsageError("--tag and --no-tags contradict each other")
+    role = flags["role_arn"]
+    if role is not None and not re.fullmatch(_ROLE, role, re.ASCII):
+        raise UsageError(f"--role-arn {role!r} is not the ARN of a role", hint="arn:aws:iam::ACCOUNT:role/NAME")
+    tags = tags_of(flags["tag"]) if flags["tag"] else ({} if flags["no_tags"] else None)
+    return StackOptions(tags=tags, role_arn=role, protects=flags["termination_protection"])
+
+
+def tags_of(texts: Sequence[str]) -> dict[str, str]:
+    """The tags of ``KEY=VALUE`` texts; ``UsageError`` if AWS would not take them."""
+    tags: dict[str, str] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        fits = len(key) <= _KEY_LENGTH and len(value) <= _VALUE_LENGTH
+        if not (fits and re.fullmatch(_TAG_TEXT, key) and re.fullmatch(_TAG_TEXT, value)):
+            raise UsageError(f"--tag {text!r} is not a tag", hint=_TAG_HINT)
+        if key.lower().startswith("aws:"):
+            raise UsageError(f"--tag {text!r} is not allowed: AWS reserves keys that begin with aws:")
+        if key in tags:
+            raise UsageError(f"--tag {key} is given twice")
+        tags[key] = value
+    if len(tags) > _MOST_TAGS:
+        raise UsageError(f"{len(tags)} tags are not allowed", hint=f"up to {_MOST_TAGS}")
+    return tags
+
+
+def alarm_parameters(flags: Mapping[str, Any], regions: Sequence[str]) -> dict[str, str]:
+    """The template's parameters for alarms in these regions; empty if no option is about them."""
+    email, topic = flags["alarm_email"], flags["alarm_topic"]
+    given = [name for name in ("alarm_email", "alarm_topic", "no_alarms") if flags[name] not in (None, False)]
+    if len(given) > 1:
+        raise UsageError(" and ".join(f"--{name.replace('_', '-')}" for name in given) + " contradict each other")
+    if email is not None and not re.fullmatch(_ADDRESS, email):
+        raise UsageError(f"--alarm-email {email!r} is not an email address", hint="--no-alarms deletes the alarms")
+    if topic is not None:
+        _check_topic(topic, regions)
+    return {"AlarmEmail": email or NOBODY, "AlarmTopic": topic or NOBODY} if given else {}
+
+
+def _check_topic(topic: str, regions: Sequence[str]) -> None:
+    found = re.fullmatch(_TOPIC, topic, re.ASCII)
+    if found is None:
+        hint = "arn:aws:sns:REGION:ACCOUNT:NAME; --no-alarms deletes the alarms"
+        raise UsageError(f"--alarm-topic {topic!r} is not the ARN of an SNS topic", hint=hint)
+    if others := [region for region in regions if region != found[1]]:
+        message = f"alarms in {', '.join(others)} cannot use a topic in {found[1]}"
+        raise UsageError(message, hint="deploy each region with its own topic: --region REGION --alarm-topic ARN")
