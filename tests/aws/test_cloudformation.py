@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,16 @@ import pytest
 from botocore.stub import ANY, Stubber
 
 from ticketctl.aws.account import Aws
-from ticketctl.aws.cloudformation import Change, CloudFormation, Event, Plan, Stack, first_cause, outputs_of
+from ticketctl.aws.cloudformation import (
+    Change,
+    CloudFormation,
+    Event,
+    Plan,
+    Stack,
+    StackOptions,
+    first_cause,
+    outputs_of,
+)
 from ticketctl.errors import AccessError, NotDeployedError, RefusedError, StackFailedError
 from ticketctl.models import StackOutputs
 
@@ -56,7 +66,7 @@ class CloudFormationScript:
         expected = {"ChangeSetName": CHANGE_SET}
         self.stubber.add_response("describe_change_set", {"Status": status, **details}, expected)
 
-    def created(self, kind: str, parameters: list[dict[str, Any]]) -> None:
+    def created(self, kind: str, parameters: list[dict[str, Any]], **options: Any) -> None:
         expected = {
             "StackName": "Tickets",
             "ChangeSetName": ANY,
@@ -65,6 +75,7 @@ class CloudFormationScript:
             "Parameters": parameters,
             "Capabilities": ["CAPABILITY_IAM"],
             "ImportExistingResources": True,
+            **options,
         }
         self.stubber.add_response("create_change_set", {"Id": CHANGE_SET, "StackId": ID}, expected)
 
@@ -76,6 +87,10 @@ class CloudFormationScript:
 
     def executed(self) -> None:
         self.stubber.add_response("execute_change_set", {}, {"ChangeSetName": CHANGE_SET})
+
+    def protects(self, *, on: bool) -> None:
+        expected = {"StackName": ID, "EnableTerminationProtection": on}
+        self.stubber.add_response("update_termination_protection", {"StackId": ID}, expected)
 
     def missing(self, operation: str, expected: dict[str, Any], message: str, code: str = "ValidationError") -> None:
         self.stubber.add_client_error(operation, code, message, 400, expected_params=expected)
@@ -455,9 +470,80 @@ def test_change_for_a_person(replacement: str, said: str) -> None:
     )
 
 
+ROLE = "arn:aws:iam::123456789012:role/deployer"
+
+
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        (StackOptions(), {}),
+        (StackOptions(tags={}), {"Tags": []}),
+        (
+            StackOptions(tags={"team": "ids", "a": "b"}),
+            {"Tags": [{"Key": "team", "Value": "ids"}, {"Key": "a", "Value": "b"}]},
+        ),
+        (StackOptions(role_arn=ROLE), {"RoleARN": ROLE}),
+    ],
+)
+def test_plan_with_options(script: CloudFormationScript, options: StackOptions, sent: dict[str, Any]) -> None:
+    """Tags and role are sent only if they are given; no tags are an empty list, which removes them."""
+    script.created("CREATE", [], **sent)
+    script.change_set("CREATE_COMPLETE")
+    assert script.stacks.plan_from(None, "Tickets", TEMPLATE, {}, options) == Plan(
+        CHANGE_SET, ID, is_new=True, changes=()
+    )
+
+
+@pytest.mark.parametrize(
+    ("is_protected", "wanted", "planned"),
+    [
+        (None, True, True),
+        (None, False, None),
+        (False, True, True),
+        (True, False, False),
+        (True, True, None),
+        (True, None, None),
+    ],
+)
+def test_plan_of_protection(
+    script: CloudFormationScript, *, is_protected: bool | None, wanted: bool | None, planned: bool | None
+) -> None:
+    """Termination protection is planned only if it is to be another."""
+    if is_protected is None:
+        script.describe()
+    else:
+        script.describe("CREATE_COMPLETE", EnableTerminationProtection=is_protected)
+    current = script.stacks.describe("Tickets")
+    script.created("CREATE" if current is None else "UPDATE", [] if current is None else KEPT)
+    script.change_set("CREATE_COMPLETE")
+    plan = script.stacks.plan_from(current, "Tickets", TEMPLATE, {}, StackOptions(protects=wanted))
+    assert plan.protects is planned
+    assert [str(change) for change in plan.differences] == (
+        []
+        if planned is None
+        else [f"modify AWS::CloudFormation::Stack termination protection {'on' if planned else 'off'}"]
+    )
+
+
 # --- execute and delete -----------------------------------------------------------------------------
 
 PLAN = Plan(CHANGE_SET, ID, is_new=False, changes=(Change("Modify", "CreateTicket", FUNCTION, ""),))
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_protection_without_a_change_set(script: CloudFormationScript, *, on: bool) -> None:
+    """If only the protection changes, the change set is gone already, and is not executed."""
+    script.protects(on=on)
+    script.stacks.execute(Plan(CHANGE_SET, ID, is_new=False, changes=(), protects=on))
+
+
+def test_protection_after_the_deployment(script: CloudFormationScript) -> None:
+    """The stack is protected once the deployment is complete."""
+    script.events()
+    script.executed()
+    script.events(event(1, "CREATE_COMPLETE"))
+    script.protects(on=True)
+    script.stacks.execute(replace(PLAN, protects=True))
 
 
 def test_execute(script: CloudFormationScript) -> None:

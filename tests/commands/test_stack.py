@@ -10,6 +10,7 @@ import typer
 
 from tests.support.memory_aws import EU, US, Account, regions_of, url_in
 from tests.support.minting import requested
+from ticketctl.aws.cloudformation import StackOptions
 from ticketctl.commands.options import PARAMETERS, Run
 from ticketctl.commands.stack import CHANGES_FOUND, deploy, destroy, diff
 from ticketctl.deadline import Deadline
@@ -106,6 +107,42 @@ def test_a_parameter_that_the_template_refuses(
         shell.run(command, US, flags=flags)
     assert caught.value.hint == hint
     assert account.calls == {}
+
+
+@pytest.mark.parametrize("flags", [{"tag": ["foo"]}, {"role_arn": "me"}, {"alarm_email": "me"}])
+@pytest.mark.parametrize("command", [deploy, diff])
+def test_an_option_that_aws_refuses(shell: Shell, account: Account, command: Any, flags: dict[str, Any]) -> None:
+    """A bad tag, role or address is refused before anything is asked of AWS, and before a line is written."""
+    with pytest.raises(UsageError):
+        shell.run(command, US, flags=flags)
+    assert (account.calls, shell.stdout, shell.stderr) == ({}, "", "")
+
+
+def test_deploy_sends_tags_and_role(shell: Shell, account: Account) -> None:
+    """Tags, role and protection are for the stack; the alarms are parameters of its template."""
+    role = "arn:aws:iam::123456789012:role/deployer"
+    flags = {"tag": ["team=ids"], "role_arn": role, "termination_protection": True, "alarm_email": "a@example.org"}
+    shell.run(deploy, US, EU, flags=flags)
+    assert account.options == dict.fromkeys((US, EU), StackOptions({"team": "ids"}, role, protects=True))
+    assert [(s.parameters["AlarmEmail"], s.is_protected) for s in account.stacks.values()] == [
+        ("a@example.org", True)
+    ] * 2
+
+
+def test_protection_is_a_change(shell: Shell, account: Account) -> None:
+    """Termination protection alone is a change, for diff and deploy; it is set once."""
+    account.deploy(US)
+    on = {"termination_protection": True}
+    with pytest.raises(typer.Exit) as caught:
+        shell.run(diff, US, flags=on, exit_code=True)
+    changed = "modify AWS::CloudFormation::Stack termination protection on"
+    assert (caught.value.exit_code, shell.stdout) == (CHANGES_FOUND, f"{changed}\n")
+    assert not account.stacks[US].is_protected
+    shell.run(deploy, US, flags=on, as_json=True)
+    assert json.loads(shell.stdout)["changed"]
+    assert account.stacks[US].is_protected
+    shell.run(diff, US, flags=on, exit_code=True)
+    assert (shell.stdout, shell.stderr) == ("", "no changes\n")
 
 
 def test_deploy_asks_before_it_opens_to_anyone(shell: Shell, account: Account) -> None:

@@ -1,6 +1,7 @@
 """``destroy``: what is deleted, as the user is asked, and what stays; in an account in memory."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from ticketctl.deployments.deploy import deploy
 from ticketctl.deployments.destroy import Removal, destroy, plan
 from ticketctl.deployments.outcomes import Outcomes, failures, succeeded
 from ticketctl.deployments.regions import Regions
-from ticketctl.errors import NotDeployedError, StackFailedError
+from ticketctl.errors import NotDeployedError, RefusedError, StackFailedError
 
 STACK = Stack(id="1", name="Tickets", status="CREATE_COMPLETE", reason="", parameters={}, outputs={})
 Connect = Callable[..., Regions]
@@ -46,6 +47,15 @@ def destroyed(regions: Regions, said: Said, *, delete_tickets: bool = False) -> 
     """Destroy what a plan finds, as the command does."""
     removals = succeeded(plan(regions, delete_tickets=delete_tickets))
     return destroy(regions, {name: removal for name, removal in removals.items() if removal.what}, said.dialog)
+
+
+def test_one_protected_region_keeps_them_all(shared: Regions, account: Account) -> None:
+    """If the stack is protected in one region, none is destroyed."""
+    account.stacks[EU] = replace(account.stacks[EU], is_protected=True)
+    account.calls.clear()
+    with pytest.raises(RefusedError, match=f"termination protection in {EU}; nothing was deleted"):
+        plan(shared, delete_tickets=True)
+    assert account.calls == {f"describe {US}": 1, f"describe {EU}": 1}
 
 
 @pytest.mark.parametrize(
