@@ -45,8 +45,7 @@ def deploy(run: Run, yes: Yes = False) -> None:
     Examples:
         ticketctl deploy --region eu-central-1
         ticketctl deploy --region us-east-1 --region eu-west-1
-        ticketctl deploy --local --max-count 1000 --log-retention 7
-        ticketctl deploy --tag team=ids --alarm-email ops@example.org --termination-protection
+        ticketctl deploy --tag team=ids --alarm-email ops@example.org --log-retention 7
     """
     from ticketctl.deployments import deploy as deploying
 
