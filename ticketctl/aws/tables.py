@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ticketctl.aws.account import NOT_ENABLED, Aws, translated_errors
+from ticketctl.aws.account import Aws
+from ticketctl.aws.sdk_errors import NOT_ENABLED, translated_errors
 from ticketctl.errors import NotDeployedError, StackFailedError, TicketctlError
 
 PARALLEL_REGIONS = 16

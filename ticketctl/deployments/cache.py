@@ -42,7 +42,8 @@ def key_of(
         return "|".join(["embedded", "", "", region, stack])
     import hashlib
 
-    identity = "\n".join(environ.get(name, "") for name in _IDENTITY)
+    names = _IDENTITY if profile is None else _IDENTITY[1:]  # with a profile, no access key of the environment is used
+    identity = "\n".join(environ.get(name, "") for name in names)
     who = hashlib.sha256(identity.encode()).hexdigest()[:12] if identity.strip() else ""
     return "|".join([endpoint or "aws", profile or "", who, region, stack])
 

@@ -3,7 +3,7 @@
 import threading
 from dataclasses import dataclass
 
-from ticketctl.aws.account import proxies_in_force
+from ticketctl.aws.sdk_errors import proxies_in_force
 from ticketctl.aws.tables import tables_elsewhere
 from ticketctl.deadline import Deadline, call_within
 from ticketctl.deployments.cache import StackCache, cache_path, key_of

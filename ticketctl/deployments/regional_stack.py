@@ -135,7 +135,8 @@ class RegionalStack:
         _, _, rest = host.partition(".lambda-url.")
         if not self.settings.url or not rest:
             return self.session.aws
-        return Aws(rest.partition(".")[0], profile=self.settings.profile)
+        first = not self.settings.has_explicit_profile
+        return Aws(rest.partition(".")[0], profile=self.settings.profile, environment_first=first)
 
     def _source(self, deadline: Deadline) -> tuple[Source, int]:
         """The source, and the generation of the stack that it was opened with."""

@@ -164,7 +164,7 @@ def resolve_settings(flags: Mapping[str, Any], environ: Mapping[str, str], note:
     """The settings from flags, the environment, files, and the regions of the last deployment."""
 
     def profile_region(profile: str | None) -> str | None:
-        from ticketctl.aws.account import profile_region
+        from ticketctl.aws.credentials import profile_region
 
         return profile_region(profile)
 
