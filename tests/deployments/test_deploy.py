@@ -184,8 +184,23 @@ def test_an_unread_region_is_asked_about(deployed: Deploy, account: Account, sai
     said.refusal = RefusedError("not confirmed")
     with pytest.raises(RefusedError):
         deployed(US)
-    assert said.questions == [f"Not read: {AP}. Continue as if Tickets had no tickets there?"]
+    (question,) = said.questions
+    assert question.startswith(f"Not read: {AP} (DynamoDB in {AP} cannot be reached: ")
+    assert question.endswith("). Continue as if Tickets had no tickets there?")
     assert account.stacks == {}
+
+
+def test_regions_that_do_not_know_the_credentials_are_asked_about(
+    deployed: Deploy, account: Account, said: Said
+) -> None:
+    """The question names them together, once, with the permission that makes the question unnecessary."""
+    account.codes = {EU: "UnrecognizedClientException", AP: "InvalidClientTokenId"}
+    said.refusal = RefusedError("not confirmed")
+    with pytest.raises(RefusedError):
+        deployed(US)
+    (question,) = said.questions
+    assert question.startswith(f"Not read: {EU}, {AP} (these credentials are not valid there, or ")
+    assert question.count("account:ListRegions") == 1
 
 
 def test_another_deployment_at_the_same_time_is_noticed(deployed: Deploy, account: Account, said: Said) -> None:

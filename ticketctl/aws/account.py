@@ -8,12 +8,14 @@ from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
+from ticketctl.aws.account_regions import listed_regions
 from ticketctl.aws.credentials import LockedSession, embedded_session, profile_session
 from ticketctl.aws.sdk_errors import broken_setup, no_credentials, translated_errors
 from ticketctl.deadline import Deadline, call_within
 from ticketctl.errors import NotMintedError
 
 _PLAIN_URL = re.compile(r"https?://[\w.:-]+(/[\w~-][\w.~-]*)*/?", re.ASCII)  # needs no escaping and no normalization
+LISTING_SECONDS = 3.0  # for the list of regions, which a deployment can do without
 
 
 class Aws:
@@ -44,6 +46,7 @@ class Aws:
                 else profile_session(profile, asking, environment_first=environment_first)
             )
         )
+        self._account_regions: Mapping[str, bool | None] | None = None
         self._opened = ExitStack()
 
     def in_region(self, region: str) -> "Aws":
@@ -58,6 +61,18 @@ class Aws:
         with self._session as session:
             partition = session.get_partition_for_region(self.region)
             return list(session.get_available_regions("dynamodb", partition_name=partition))
+
+    def account_regions(self) -> Mapping[str, bool | None]:
+        """Every region that may have a table, and whether the account has enabled it; ``None`` if that is unknown.
+
+        AWS is asked once, unless the endpoint is not AWS's: then there is nothing to enable.
+        """
+        if self._account_regions is None:
+            known: dict[str, bool | None] = dict.fromkeys(self.regions())
+            if self.embedded is None and self.endpoint_url is None:
+                known |= listed_regions(lambda service: self.client(service, timeout=LISTING_SECONDS, retries=0))
+            self._account_regions = known
+        return self._account_regions
 
     def client(
         self,

@@ -50,7 +50,7 @@ def deploy(
         held.enter_context(regions.home.session.exclusively())
         shared = sharing(regions, parameters)
         if shared.begins and regions.unread:
-            name, unread = regions.home.settings.stack, ", ".join(regions.unread)
+            name, unread = regions.home.settings.stack, regions.describe_unread()
             dialog.confirm(f"Not read: {unread}. Continue as if {name} had no tickets there?")
         plans = _plan_all(regions, parameters, dialog, shared=bool(shared.names))
         if opens_to_anyone and not all(planned.is_public for planned in succeeded(plans).values()):
