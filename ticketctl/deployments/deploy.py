@@ -167,6 +167,8 @@ def _deployed(
             stack.locator.remember(outputs)
         else:
             outputs = stack.locator.look_up()
+        if plans[stack.region].plan.changes:
+            stack.locator.mark_deployed()
         return Deployed(outputs, stack.url(), changed=bool(plans[stack.region].plan.changes))
 
     return raise_first_failure(regions.each(look, plans))

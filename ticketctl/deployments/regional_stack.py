@@ -1,6 +1,8 @@
 """One stack in one region, and the source of its tickets: its Function URL or its table."""
 
 import threading
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
@@ -11,6 +13,7 @@ from ticketctl.aws.account import Aws
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.locator import Locator
 from ticketctl.deployments.session import Session
+from ticketctl.deployments.spread import Spreading
 from ticketctl.embedded.engine import reachable_url
 from ticketctl.errors import TicketctlError, UnreachableError
 from ticketctl.minting.source import Source, host_of
@@ -27,11 +30,14 @@ class RegionalStack:
     ``table``: mint from this table, whether or not a stack owns it.
     """
 
-    def __init__(self, session: Session, *, table: str | None = None) -> None:
+    def __init__(
+        self, session: Session, *, table: str | None = None, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self.session = session
         self.settings = session.settings
         self.locator = Locator(session)
         self._table = table
+        self._sleep = sleep
         self._open_source: tuple[Source, int] | None = None
         self._opening = threading.RLock()  # one thread opens the source for all
         self._opened = ExitStack()
@@ -78,7 +84,7 @@ class RegionalStack:
         """
         source, generation = self._source(deadline)
         try:
-            block = source.mint(request, deadline)
+            block = self._mint(source, request, deadline)
         except TicketctlError as error:
             if isinstance(error, UnreachableError) and not looks_up:
                 raise
@@ -86,6 +92,17 @@ class RegionalStack:
             block = source.mint(request, deadline)
         self.locator.mark_working(generation)
         return replace(block, region=self.named_region)
+
+    def _mint(self, source: Source, request: MintRequest, deadline: Deadline) -> Block:
+        """Take tickets; if the stack was just deployed, a refusal is retried for a few seconds."""
+        spreading = Spreading(self.locator, deadline)
+        while True:
+            try:
+                return source.mint(request, deadline)
+            except TicketctlError as error:
+                if (pause := spreading.pause_after(error)) is None:
+                    raise
+            self._sleep(pause)
 
     def counter(self, partition: str | None, deadline: Deadline) -> Counter:
         """Read a counter through the source."""
