@@ -12,18 +12,22 @@ from botocore.session import Session as BotocoreSession
 from ticketctl.aws.account import Aws
 from ticketctl.deployments.cache import key_of
 from ticketctl.deployments.session import Session
-from ticketctl.errors import NoCredentialsError
+from ticketctl.errors import NoCredentialsError, ProfileNotFoundError
 from ticketctl.settings import Settings, resolve
 
 KEYS: list[Mapping[str, str]] = [
     {},
     {"AWS_ACCESS_KEY_ID": "ENV"},
     {"AWS_SECRET_ACCESS_KEY": "x"},
+    {"AWS_SESSION_TOKEN": "token"},
     {"AWS_ACCESS_KEY_ID": "ENV", "AWS_SECRET_ACCESS_KEY": "x"},
-]
-TOKENS: list[Mapping[str, str]] = [
-    {},
-    {"AWS_SESSION_TOKEN": "token", "AWS_SECURITY_TOKEN": "older"},
+    {"AWS_ACCESS_KEY_ID": "ENV", "AWS_SECRET_ACCESS_KEY": "x", "AWS_SESSION_TOKEN": "token"},
+    {
+        "AWS_ACCESS_KEY_ID": "ENV",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_SESSION_TOKEN": "token",
+        "AWS_SECURITY_TOKEN": "older",
+    },
 ]
 PROFILES = [None, "work", "bare"]
 NAMED_BY = ["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "TICKETCTL_PROFILE", "--profile", "the configuration file"]
@@ -77,15 +81,15 @@ def test_as_botocore(files: Path, monkeypatch: pytest.MonkeyPatch, named_by: str
     ``TICKETCTL_PROFILE`` is explicit, like ``--profile``; the configuration file only sets the default.
     """
     owners: dict[str, set[str]] = {}
-    for keys, token, profile in itertools.product(KEYS, TOKENS, PROFILES):
+    for keys, profile in itertools.product(KEYS, PROFILES):
         with monkeypatch.context() as patched:
             by_variable = {named_by: profile} if profile and named_by.isupper() else {}
-            for name, value in {**keys, **token, **by_variable}.items():
+            for name, value in {**keys, **by_variable}.items():
                 patched.setenv(name, value)
             settings = resolved(files, named_by, profile)
             ours = choice_of(Session(settings, environ=os.environ).aws)
             explicit = named_by in ("--profile", "TICKETCTL_PROFILE")
-            assert ours == choice_of_botocore(profile, explicit=explicit), (keys, token, profile)
+            assert ours == choice_of_botocore(profile, explicit=explicit), (keys, profile)
             key = key_of(stack="Tickets", endpoint=None, profile=settings.profile, environ=os.environ)
             owners.setdefault(key, set()).add(ours[0] if isinstance(ours, tuple) else "")
             assert ("the access key" in settings.identity) == (ours == "incomplete" or ours[0] == "ENV")
@@ -124,3 +128,11 @@ def test_origin(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "AWS_ACCESS_KEY_ID, against AWS_PROFILE",
         "the access key in AWS_ACCESS_KEY_ID",
     )
+
+
+def test_a_default_profile_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, files: Path) -> None:
+    """The AWS CLI also refuses a profile that does not exist if the access key is in the environment."""
+    for name, value in {**KEYS[4], "AWS_PROFILE": "nope"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ProfileNotFoundError, match="the AWS profile 'nope' does not exist; existing profiles: "):
+        Session(resolved(files, "AWS_PROFILE", "nope"), environ=os.environ).aws.credentials()

@@ -1,5 +1,6 @@
 """``spread``: a mint that is refused right after a deployment is tried again while the new policy spreads."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from tests.support.http_server import Answer, Server
 from tests.support.memory_aws import US, Account, MemorySession, stack_in
 from tests.support.minting import requested
 from ticketctl.aws.cloudformation import outputs_of
+from ticketctl.client.aio import UrlMinter
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.cache import DeployedCache
 from ticketctl.deployments.locator import Locator
@@ -120,6 +122,22 @@ def test_another_caller_is_refused_at_once(
     with pytest.raises(AccessError):
         mint(connect(), clock, 60)
     assert (clock.slept, len(server.requests), account.calls[f"describe {US}"]) == ([], 1, 1)
+
+
+def test_a_policy_spreads_for_await_too(connect: Connect, server: Server) -> None:
+    """An asynchronous client waits in the same way, without blocking its event loop."""
+    server.answers = [FORBIDDEN, MINTED]
+    stack = connect()
+    stack.locator.mark_deployed()
+
+    async def mint() -> int:
+        minter = UrlMinter(stack)
+        try:
+            return (await minter.mint(requested(1), Deadline(20))).last
+        finally:
+            await minter.close()
+
+    assert (asyncio.run(mint()), len(server.requests)) == (1, 2)
 
 
 @pytest.mark.parametrize("error", [ExpiredCredentialsError("expired"), TicketctlError("other")], ids=repr)

@@ -111,11 +111,12 @@ def profile_session(
     session = Session(session_vars=as_default) if profile and environment_first else Session(profile=profile)
     try:
         resolver = session.get_component("credential_provider")
-    except ProfileNotFound:
+    except ProfileNotFound as error:
         known = ", ".join(session.available_profiles) or "none"
         raise ProfileNotFoundError(
-            f"the AWS profile {profile!r} does not exist; existing profiles: {known}", hint="aws configure sso"
-        ) from None
+            f"the AWS profile {error.kwargs['profile']!r} does not exist; existing profiles: {known}",
+            hint="aws configure sso",
+        ) from error
     provider = resolver.get_provider(_QuickMetadata.METHOD)
     resolver.insert_before(_QuickMetadata.METHOD, _QuickMetadata(provider))
     resolver.providers.remove(provider)
