@@ -84,25 +84,30 @@ class RegionalStack:
         """
         source, generation = self._source(deadline)
         try:
-            block = self._mint(source, request, deadline)
+            block = source.mint(request, deadline)
         except TicketctlError as error:
             if isinstance(error, UnreachableError) and not looks_up:
                 raise
-            source, generation = self._source_after(error, generation, deadline)
-            block = source.mint(request, deadline)
+            block, generation = self._mint_again(error, source, generation, request, deadline)
         self.locator.mark_working(generation)
         return replace(block, region=self.named_region)
 
-    def _mint(self, source: Source, request: MintRequest, deadline: Deadline) -> Block:
-        """Take tickets; if the stack was just deployed, a refusal is retried for a few seconds."""
+    def _mint_again(
+        self, error: TicketctlError, source: Source, generation: int, request: MintRequest, deadline: Deadline
+    ) -> tuple[Block, int]:
+        """Take tickets after ``error``, and the generation that gave them.
+
+        If the stack was just deployed, a refusal is retried for a few seconds, and only then is it looked up.
+        """
         spreading = Spreading(self.locator, deadline)
-        while True:
-            try:
-                return source.mint(request, deadline)
-            except TicketctlError as error:
-                if (pause := spreading.pause_after(error)) is None:
-                    raise
+        while (pause := spreading.pause_after(error)) is not None:
             self._sleep(pause)
+            try:
+                return source.mint(request, deadline), generation
+            except TicketctlError as later:
+                error = later
+        source, generation = self._source_after(error, generation, deadline)
+        return source.mint(request, deadline), generation
 
     def counter(self, partition: str | None, deadline: Deadline) -> Counter:
         """Read a counter through the source."""
