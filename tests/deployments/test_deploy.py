@@ -11,7 +11,7 @@ from ticketctl.counters.sequence import DEFAULT, survey
 from ticketctl.deployments.deploy import Deployed, deploy, preview
 from ticketctl.deployments.outcomes import Outcomes, failures, succeeded
 from ticketctl.deployments.regions import Regions
-from ticketctl.errors import RefusedError, StackFailedError, TicketctlError, UsageError
+from ticketctl.errors import AccessError, RefusedError, StackFailedError, TicketctlError, UsageError
 
 Connect = Callable[..., Regions]
 
@@ -69,6 +69,17 @@ def test_a_deployed_stack_is_remembered(deployed: Deploy, connect: Connect, acco
     before = account.calls[f"describe {US}"]
     assert connect(US).home.locator.locate().outputs.url == url_in(US)
     assert account.calls[f"describe {US}"] == before
+
+
+def test_a_changed_stack_counts_as_just_deployed(deployed: Deploy, connect: Connect, account: Account) -> None:
+    """The next process retries a missing permission if the deployment changed the stack, and else does not."""
+    denied = AccessError("denied")
+    account.deploy(US)
+    deployed(US)
+    assert not connect(US, via="url").home.locator.policy_may_spread(denied)
+    deployed(US, MaxCount="5")
+    assert connect(US, via="url").home.locator.policy_may_spread(denied)
+    assert not connect(US, via="dynamodb").home.locator.policy_may_spread(denied)
 
 
 def test_no_changes(deployed: Deploy, account: Account, said: Said) -> None:
