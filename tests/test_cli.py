@@ -488,6 +488,7 @@ def test_verbose(ticketctl: Callable[..., Result]) -> None:
         "endpoint-url: None (from default)",
         "url: None (from default)",
         "timeout: 2.0 (from --timeout)",
+        "credentials: profile default",
     ]
 
 

@@ -17,9 +17,11 @@ REGION = r"[a-z]{2,}(-[a-z]+)+-\d+"
 
 _AWS_VARIABLES = {
     "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
-    "profile": ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"),
+    "profile": ("AWS_DEFAULT_PROFILE", "AWS_PROFILE"),  # in the order of botocore and the AWS CLI
     "endpoint_url": ("AWS_ENDPOINT_URL",),
 }
+ACCESS_KEY = "AWS_ACCESS_KEY_ID"
+_EXPLICIT_PROFILES = ("--profile", "TICKETCTL_PROFILE")
 _DEFAULTS: dict[str, Any] = {
     "stack": "Tickets",
     "region": None,
@@ -39,6 +41,7 @@ class Settings:
     """The settings of a command. ``timeout`` is in seconds; ``origins`` says where each value came from.
 
     ``regions`` are the stack's regions in the order in which they are tried; ``region`` is the first of them.
+    ``profile`` is the profile that credentials come from: ``None`` if access keys in the environment come before it.
     """
 
     stack: str
@@ -56,6 +59,20 @@ class Settings:
     def in_region(self, region: str) -> "Settings":
         """The same settings for one region."""
         return replace(self, region=region, regions=(region,))
+
+    @property
+    def has_explicit_profile(self) -> bool:
+        """Whether the profile comes before credentials in the environment, as ``--profile`` of the AWS CLI does."""
+        return self.origins.get("profile") in _EXPLICIT_PROFILES
+
+    @property
+    def identity(self) -> str:
+        """Whose credentials are used, for a person."""
+        if self.local:
+            return "the key of the embedded AWS"
+        if self.origins.get("profile", "").startswith(ACCESS_KEY):
+            return f"the access key in {ACCESS_KEY}"
+        return f"profile {self.profile or 'default'}"
 
     def require_region(self) -> str:
         """Return the region, or raise an error that lists the places that were searched."""
@@ -92,7 +109,11 @@ def resolve(
     for name, value in values.items():
         if name != "regions":
             values[name] = _checked(name, value, origins[name])
-    _resolve_regions(values, origins, profile_region, deployed)
+    configured = values["profile"]
+    if not values["local"] and environ.get(ACCESS_KEY) and origins["profile"] not in _EXPLICIT_PROFILES:
+        origins["profile"] = f"{ACCESS_KEY}, against {origins['profile']}" if configured else ACCESS_KEY
+        values["profile"] = None
+    _resolve_regions(values, origins, lambda: (configured, profile_region(configured)), deployed)
     if values["url"] and values["via"] == "dynamodb":
         if origins["via"] == "--via" and origins["url"] != "--url":
             values["url"], origins["url"] = None, f"--via, against {origins['url']}"
@@ -106,18 +127,23 @@ def resolve(
 def _resolve_regions(
     values: dict[str, Any],
     origins: dict[str, str],
-    profile_region: Callable[[str | None], str | None],
+    profile_region: Callable[[], tuple[str | None, str | None]],
     deployed: Callable[[Mapping[str, Any]], Sequence[str]],
 ) -> None:
-    """Resolve the regions: as set, else those of the last deployment, with the current region first."""
+    """Resolve the regions: as set, else those of the last deployment, with the current region first.
+
+    ``profile_region`` returns the AWS profile and its region.
+    """
     is_said = origins["regions"] in ("--region", "TICKETCTL_REGIONS")
     if values["regions"] is not None and (is_said or origins["region"] != "TICKETCTL_REGION"):
         values["regions"] = _region_names(values["regions"], origins["regions"])
         values["region"], origins["region"] = values["regions"][0], origins["regions"]
         return
-    if values["region"] is None and not values["local"] and (region := profile_region(values["profile"])):
-        values["region"] = _checked("region", region, f"AWS profile {values['profile'] or 'default'}")
-        origins["region"] = f"AWS profile {values['profile'] or 'default'}"
+    if values["region"] is None and not values["local"]:
+        profile, region = profile_region()
+        if region:
+            origins["region"] = f"AWS profile {profile or 'default'}"
+            values["region"] = _checked("region", region, origins["region"])
     home = values["region"]
     before = () if values["url"] or origins["region"] == "TICKETCTL_REGION" else tuple(deployed(values))
     if before and home in (None, *before):

@@ -17,7 +17,9 @@ from botocore.parsers import ResponseParserError
 
 from tests.support.http_server import Answer, Server
 from tests.support.peer import Peer, never_answers
-from ticketctl.aws.account import Aws, profile_region, proxies_in_force, translated_errors
+from ticketctl.aws.account import Aws
+from ticketctl.aws.credentials import profile_region
+from ticketctl.aws.sdk_errors import proxies_in_force, translated_errors
 from ticketctl.deadline import Deadline
 from ticketctl.errors import (
     AccessError,
@@ -155,9 +157,9 @@ def test_no_credentials(no_aws: Path, profile: str | None, looked_at: str) -> No
 
 
 def test_half_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An access key without its secret is no credentials."""
+    """An access key without its secret is no credentials; the error says what is missing."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
-    with pytest.raises(NoCredentialsError):
+    with pytest.raises(NoCredentialsError, match=r"incomplete: .* missing: AWS_SECRET_ACCESS_KEY"):
         Aws("us-east-1").signed_headers(**SENT)  # type: ignore[arg-type]
 
 
@@ -277,6 +279,25 @@ def test_refused_otherwise(spends: bool, kind: type[TicketctlError]) -> None:
     """Any other refusal of a mint minted nothing; of another request it is a refusal."""
     ours = in_our_words(refused("ValidationException"), spends=spends)
     assert (type(ours), ours.message) == (kind, "the table: ValidationException: why")
+
+
+@pytest.mark.parametrize("code", ["InvalidSignatureException", "SignatureDoesNotMatch"])
+@pytest.mark.parametrize(
+    "why",
+    [
+        "Signature expired: 20261124T120000Z is now earlier than 20261124T125507Z (20261124T130007Z - 5 min.)",
+        "Signature not yet current: 20261124T140000Z is still later than 20261124T130507Z (20261124T130007Z + 5 min.)",
+    ],
+)
+@pytest.mark.parametrize("spends", [False, True])
+def test_wrong_clock(code: str, why: str, spends: bool) -> None:
+    """A clock that is wrong is no missing permission: the error says so, and nothing was done."""
+    ours = in_our_words(refused(code, message=why), spends=spends)
+    assert (type(ours), ours.message, ours.hint) == (
+        SetupError,
+        f"the table: {why}; the clock of this machine is wrong",
+        "set the clock of this machine, then try again",
+    )
 
 
 def test_failed_credential_process() -> None:

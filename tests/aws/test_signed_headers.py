@@ -216,7 +216,7 @@ NOWHERE = "http://127.0.0.1:9"
         ({"AWS_ENDPOINT_URL_DYNAMODB": ""}, False),
         ({"AWS_REGION": "eusc-de-east-1"}, False),
         ({"AWS_REGION": "us-iso-east-1"}, False),
-        ({"AWS_PROFILE": "work"}, True),
+        ({"AWS_PROFILE": "work"}, False),
         ({"TICKETCTL_PROFILE": "work"}, True),
         ({"AWS_ENDPOINT_URL_DYNAMODB": NOWHERE}, True),
         ({"AWS_USE_FIPS_ENDPOINT": "true"}, True),
@@ -225,7 +225,7 @@ NOWHERE = "http://127.0.0.1:9"
     ids=lambda value: next(iter(value), "nothing") if isinstance(value, dict) else None,
 )
 def test_which_sender(tmp_path: Path, environ: dict[str, str], *, by_sdk: bool) -> None:
-    """The SDK is loaded only if there is a profile or a special endpoint."""
+    """The SDK is loaded only if a profile comes before the access key, or there is a special endpoint."""
     (tmp_path / "aws_shared_credentials_file").write_text(
         "[work]\naws_access_key_id = AKWORK\naws_secret_access_key = other\n", encoding="utf-8"
     )

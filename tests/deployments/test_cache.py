@@ -220,15 +220,13 @@ def test_damaged_regions(path: Path, regions: Any) -> None:
 
 
 def test_key() -> None:
-    """A key has the profile, region and stack, and a hash of the access key."""
-    key = key_of(
-        stack="Tickets",
-        region="us-east-1",
-        endpoint=None,
-        profile="work",
-        environ={"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE"},
-    )
-    assert key == "aws|work|86e4b15fe47b|us-east-1|Tickets"
+    """A key has the region, the stack, and the profile or a hash of the access key: whose credentials are used."""
+    environ = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE"}
+    keys = [
+        key_of(stack="Tickets", region="us-east-1", endpoint=None, profile=profile, environ=environ)
+        for profile in ("work", None)
+    ]
+    assert keys == ["aws|work||us-east-1|Tickets", "aws||86e4b15fe47b|us-east-1|Tickets"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from ticketctl.counters.sequence import DEFAULT, survey
 from ticketctl.deployments.deploy import Deployed, deploy, preview
 from ticketctl.deployments.outcomes import Outcomes, failures, succeeded
 from ticketctl.deployments.regions import Regions
-from ticketctl.errors import RefusedError, StackFailedError, TicketctlError, UsageError
+from ticketctl.errors import AccessError, RefusedError, StackFailedError, TicketctlError, UsageError
 
 Connect = Callable[..., Regions]
 
@@ -69,6 +69,17 @@ def test_a_deployed_stack_is_remembered(deployed: Deploy, connect: Connect, acco
     before = account.calls[f"describe {US}"]
     assert connect(US).home.locator.locate().outputs.url == url_in(US)
     assert account.calls[f"describe {US}"] == before
+
+
+def test_a_changed_stack_counts_as_just_deployed(deployed: Deploy, connect: Connect, account: Account) -> None:
+    """The next process retries a missing permission if the deployment changed the stack, and else does not."""
+    denied = AccessError("denied")
+    account.deploy(US)
+    deployed(US)
+    assert not connect(US, via="url").home.locator.policy_may_spread(denied)
+    deployed(US, MaxCount="5")
+    assert connect(US, via="url").home.locator.policy_may_spread(denied)
+    assert not connect(US, via="dynamodb").home.locator.policy_may_spread(denied)
 
 
 def test_no_changes(deployed: Deploy, account: Account, said: Said) -> None:
@@ -184,8 +195,23 @@ def test_an_unread_region_is_asked_about(deployed: Deploy, account: Account, sai
     said.refusal = RefusedError("not confirmed")
     with pytest.raises(RefusedError):
         deployed(US)
-    assert said.questions == [f"Not read: {AP}. Continue as if Tickets had no tickets there?"]
+    (question,) = said.questions
+    assert question.startswith(f"Not read: {AP} (DynamoDB in {AP} cannot be reached: ")
+    assert question.endswith("). Continue as if Tickets had no tickets there?")
     assert account.stacks == {}
+
+
+def test_regions_that_do_not_know_the_credentials_are_asked_about(
+    deployed: Deploy, account: Account, said: Said
+) -> None:
+    """The question names them together, once, with the permission that makes the question unnecessary."""
+    account.codes = {EU: "UnrecognizedClientException", AP: "InvalidClientTokenId"}
+    said.refusal = RefusedError("not confirmed")
+    with pytest.raises(RefusedError):
+        deployed(US)
+    (question,) = said.questions
+    assert question.startswith(f"Not read: {EU}, {AP} (these credentials are not valid there, or ")
+    assert question.count("account:ListRegions") == 1
 
 
 def test_another_deployment_at_the_same_time_is_noticed(deployed: Deploy, account: Account, said: Said) -> None:

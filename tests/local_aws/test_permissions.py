@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,6 +13,8 @@ from tests.support.embedded_aws import REGION, Connect, physical_id
 from tests.support.minting import look, take
 from ticketctl.aws.account import Aws
 
+POLICIES = Path(__file__).parents[2] / "docs" / "policies"
+CHANGE_SETS = f"arn:aws:cloudformation:{REGION}:000000000000:changeSet/ticketctl-*"
 PROBE = """
 import boto3, os
 def handler(event, context):
@@ -51,6 +54,18 @@ def make_user(aws: Aws, name: str, *statements: Mapping[str, object]) -> dict[st
     }
 
 
+def policy(name: str, stack: str) -> list[dict[str, object]]:
+    """The statements of a policy of the documentation, for one stack.
+
+    The embedded AWS does not know which change set a request is about, only ``*``.
+    """
+    text = (POLICIES / f"{name}.json").read_text(encoding="utf-8")
+    for placeholder, value in {"ACCOUNT": "000000000000", "REGION": REGION, "STACK": stack, CHANGE_SETS: "*"}.items():
+        text = text.replace(placeholder, value)
+    statements: list[dict[str, object]] = json.loads(text)["Statement"]
+    return statements
+
+
 def test_unsigned_call_is_refused(connect: Connect, deployed: str) -> None:
     """Without a signature the URL answers 403 and nothing is minted."""
     connection = connect(stack=deployed)
@@ -71,37 +86,72 @@ def test_caller_without_permission_is_refused(
     assert list(connect(stack=deployed).counters().all(pytest.fail)) == []
 
 
-def test_readme_permissions_suffice_to_mint(aws: Aws, ticketctl: Ticketctl, deployed: str) -> None:
-    """Who may look the stack up and invoke the function through its URL can mint, and do nothing else."""
-    user = make_user(
-        aws,
-        f"minter-{deployed}",
-        {"Effect": "Allow", "Action": "cloudformation:DescribeStacks", "Resource": "*"},
-        {"Effect": "Allow", "Action": ["lambda:InvokeFunctionUrl", "lambda:InvokeFunction"], "Resource": "*"},
-    )
+def test_policy_to_mint_through_the_url(aws: Aws, ticketctl: Ticketctl, deployed: str) -> None:
+    """With ``mint-url`` a caller can find the URL and mint through it, and do nothing else."""
+    user = make_user(aws, f"minter-{deployed}", *policy("mint-url", deployed))
     assert ticketctl("next", "--stack", deployed, env=user).stdout == "1\n"
+    assert (
+        ticketctl("fetch", "20000", "--ranges", "--stack", deployed, env=user).stdout
+        == "2\t10001\t1\n10002\t20001\t1\n"
+    )
+    assert ticketctl("url", "--stack", deployed, env=user).returncode == 0
+    for command in (["status"], ["next", "--via", "dynamodb"]):
+        refused = ticketctl(*command, "--stack", deployed, env=user)
+        assert (refused.returncode, "dynamodb:" in refused.stderr) == (4, True)
+
+
+def test_policy_to_mint_from_the_table(aws: Aws, ticketctl: Ticketctl, deployed: str) -> None:
+    """With ``mint-table`` a caller can mint from the table and read one counter, and do nothing else."""
+    user = make_user(aws, f"table-minter-{deployed}", *policy("mint-table", deployed))
+    options = ("--stack", deployed, "--via", "dynamodb")
+    assert ticketctl("next", *options, env=user).stdout == "1\n"
+    assert ticketctl("fetch", "20000", "--ranges", *options, env=user).stdout == "2\t10001\t1\n10002\t20001\t1\n"
+    assert ticketctl("next", "--idempotency-key", "a", *options, env=user).stdout == "20002\n"
+    assert ticketctl("status", "--partition", REGION, *options, env=user).returncode == 0
     refused = ticketctl("status", "--stack", deployed, env=user)
     assert (refused.returncode, "dynamodb:Scan" in refused.stderr) == (4, True)
 
 
-def test_readme_permissions_suffice_to_mint_from_the_table(aws: Aws, ticketctl: Ticketctl, deployed: str) -> None:
-    """A caller that may update items of the table, and nothing else of it, can mint from it."""
-    user = make_user(
-        aws,
-        f"table-minter-{deployed}",
-        {"Effect": "Allow", "Action": "cloudformation:DescribeStacks", "Resource": "*"},
-        {
-            "Effect": "Allow",
-            "Action": "dynamodb:UpdateItem",
-            "Resource": f"arn:aws:dynamodb:{REGION}:*:table/{deployed}",
-        },
-    )
+def test_updating_items_suffices_to_mint_from_the_table(aws: Aws, ticketctl: Ticketctl, deployed: str) -> None:
+    """Without a typed key, ``dynamodb:UpdateItem`` is the only permission that a mint from the table needs."""
+    update = {"Effect": "Allow", "Action": "dynamodb:UpdateItem", "Resource": f"arn:aws:dynamodb:*:*:table/{deployed}"}
+    user = make_user(aws, f"updater-{deployed}", policy("mint-table", deployed)[0], update)
     options = ("--stack", deployed, "--via", "dynamodb")
     assert ticketctl("next", *options, env=user).stdout == "1\n"
-    assert ticketctl("fetch", "20000", "--ranges", *options, env=user).stdout == "2\t10001\t1\n10002\t20001\t1\n"
     typed = ticketctl("next", "--idempotency-key", "a", *options, env=user)
     assert (typed.returncode, typed.stdout, "dynamodb:GetItem" in typed.stderr) == (4, "", True)
-    assert ticketctl("next", *options, env=user).stdout == "20002\n"
+    assert ticketctl("next", *options, env=user).stdout == "2\n"
+
+
+def test_policy_to_look(aws: Aws, connect: Connect, ticketctl: Ticketctl, deployed: str) -> None:
+    """With ``look`` a user can read the stack and its counters, and cannot mint or change anything."""
+    take(connect(stack=deployed), 7)
+    user = make_user(aws, f"reader-{deployed}", *policy("look", deployed))
+    for command in (["status"], ["regions"], ["counter", "list"], ["url"]):
+        run = ticketctl(*command, "--stack", deployed, env=user)
+        assert run.returncode == 0, (command, run.stderr)
+    for command in (["next"], ["next", "--via", "dynamodb"], ["counter", "advance", REGION, "--to", "100"], ["diff"]):
+        assert ticketctl(*command, "--stack", deployed, env=user).returncode == 4
+    assert look(connect(stack=deployed)).last == 7
+
+
+def test_policy_to_deploy(aws: Aws, ticketctl: Ticketctl, new_stack: str) -> None:
+    """With ``deploy`` a user can deploy, change counters and destroy, of this stack only."""
+    user = make_user(aws, f"deployer-{new_stack}", *policy("deploy", new_stack))
+    options = ("--stack", new_stack)
+    other = ticketctl("deploy", "--yes", "--stack", f"other-{new_stack}", env=user)
+    assert (other.returncode, "not authorized" in other.stderr) == (4, True)
+    for command in (
+        ["deploy"],
+        ["diff"],
+        ["counter", "create", "orders"],
+        ["counter", "advance", "orders", "--to", "100"],
+        ["counter", "freeze", "orders"],
+        ["status"],
+        ["destroy", "--yes", "--delete-tickets", new_stack],
+    ):
+        run = ticketctl(*command, *options, env=user)
+        assert run.returncode == 0, (command, run.stderr)
 
 
 def test_wrong_secret_is_refused(aws: Aws, ticketctl: Ticketctl, deployed: str) -> None:

@@ -18,11 +18,13 @@ from ticketctl.errors import (
     CounterExhaustedError,
     CounterFrozenError,
     CounterInvalidError,
+    ExpiredCredentialsError,
     IdempotencyConflictError,
     NotDeployedError,
     NotMintedError,
     OutcomeUnknownError,
     RefusedError,
+    SetupError,
     ThrottledError,
     TicketctlError,
     UnknownCounterError,
@@ -46,6 +48,19 @@ COUNTER = {
 }
 UNKNOWN = "tickets.example gave no usable answer ({}); a ticket may have been spent"
 LOOK = "ticketctl status"
+DENIED = (
+    "Forbidden. For troubleshooting Function URL authorization issues, see: "
+    "https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html"
+)
+LATE = "Signature expired: 20261124T120000Z is now earlier than 20261124T125507Z (20261124T130007Z - 5 min.)"
+EARLY = "Signature not yet current: 20261124T140000Z is still later than 20261124T130507Z (20261124T130007Z + 5 min.)"
+MISMATCH = (
+    "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key "
+    "and signing method. Consult the service documentation for details."
+)
+INVALID = "The security token included in the request is invalid."
+EXPIRED = "The security token included in the request is expired"
+UNSIGNED = "check that no proxy removes the signature"
 PERMISSIONS = "the caller needs both lambda:InvokeFunctionUrl and lambda:InvokeFunction on the function"
 
 
@@ -274,16 +289,45 @@ def test_open_url_is_not_signed(opened: Open) -> None:
 @pytest.mark.parametrize(("signs_at_once", "sent"), [(True, 1), (False, 2)])
 def test_refused_signature(opened: Open, signs_at_once: bool, sent: int) -> None:
     """A signed request that is refused names both permissions, and is not sent again."""
-    forbidden = [httpx.Response(403, json={"Message": "Forbidden"}, headers=BY_AWS) for _ in range(sent)]
+    forbidden = [httpx.Response(403, json={"Message": DENIED}, headers=BY_AWS) for _ in range(sent)]
     source, function = opened(*forbidden, signs_at_once=signs_at_once)
     assert failure(lambda: mint(source, "orders", 4)) == (
         AccessError,
-        "tickets.example refused the request (403): Forbidden",
+        f"tickets.example refused the request (403): {DENIED}",
         PERMISSIONS,
         "access_denied",
         4,
     )
     assert len(function.requests) == sent
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "kind", "exit_code", "hint"),
+    [
+        ("AccessDeniedException", "Forbidden", AccessError, 4, UNSIGNED),
+        ("MissingAuthenticationTokenException", "Missing Authentication Token", AccessError, 4, "without a signature"),
+        ("InvalidSignatureException", LATE, SetupError, 3, "set the clock of this machine"),
+        ("InvalidSignatureException", EARLY, SetupError, 3, "set the clock of this machine"),
+        ("InvalidSignatureException", MISMATCH, AccessError, 4, "check the secret access key"),
+        ("UnrecognizedClientException", INVALID, AccessError, 4, "check the access key"),
+        ("ExpiredTokenException", EXPIRED, ExpiredCredentialsError, 4, "aws sso login"),
+        ("AccessDeniedException", EXPIRED, ExpiredCredentialsError, 4, "aws sso login"),
+        ("InvalidSignatureException:http://internal.amazon.com/coral/", MISMATCH, AccessError, 4, "check the secret"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else None,
+)
+@pytest.mark.parametrize("name", ["Message", "message"])
+def test_kinds_of_403(
+    opened: Open, code: str, message: str, kind: type[TicketctlError], exit_code: int, hint: str, name: str
+) -> None:
+    """Each reason that the Function URL gives for a 403 has its own hint; nothing was minted or is retried."""
+    headers = {"x-amzn-errortype": code, "x-amzn-requestid": "1"}
+    source, function = opened(httpx.Response(403, json={name: message}, headers=headers))
+    found = failure(lambda: mint(source, "orders", 4))
+    assert (found[0], found[4], len(function.requests)) == (kind, exit_code, 1)
+    assert message in found[1]
+    assert hint in found[2]
+    assert ("the clock of this machine is wrong" in found[1]) == (kind is SetupError)
 
 
 def test_refused_without_a_reason(opened: Open) -> None:

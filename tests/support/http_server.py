@@ -2,7 +2,9 @@
 
 import threading
 import time
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -11,6 +13,7 @@ class Answer(NamedTuple):
     content_type: str
     body: bytes
     after: float = 0.0  # seconds
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class Request(NamedTuple):
@@ -49,7 +52,8 @@ class Server:
                     return
                 time.sleep(answer.after)
                 self.send_response(answer.status)
-                self.send_header("content-type", answer.content_type)
+                for name, value in {**answer.headers, "content-type": answer.content_type}.items():
+                    self.send_header(name, value)
                 self.send_header("content-length", str(len(answer.body)))
                 self.end_headers()
                 self.wfile.write(answer.body)

@@ -1,58 +1,29 @@
-"""One AWS account and region: session, clients, credentials, and the SDK's errors as errors of ticketctl."""
+"""One AWS account and region: its clients, and the signatures of requests that need no client."""
 
 import os
 import re
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
+from ticketctl.aws.account_regions import listed_regions
+from ticketctl.aws.credentials import LockedSession, embedded_session, profile_session
+from ticketctl.aws.sdk_errors import broken_setup, no_credentials, translated_errors
 from ticketctl.deadline import Deadline, call_within
-from ticketctl.errors import (
-    AccessError,
-    ExpiredCredentialsError,
-    FileError,
-    NoCredentialsError,
-    NotDeployedError,
-    NotMintedError,
-    OutcomeUnknownError,
-    ProfileNotFoundError,
-    RefusedError,
-    SetupError,
-    ThrottledError,
-    TicketctlError,
-    UnreachableError,
-    UsageError,
-)
+from ticketctl.errors import NotMintedError
 
-THROTTLES = {"ThrottlingException", "Throttling", "ProvisionedThroughputExceededException", "RequestLimitExceeded"}
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
-NOT_ENABLED = {"UnrecognizedClientException", "InvalidClientTokenId", "OptInRequired"}
-"""AWS's errors in a region that the account has not enabled, which does not know the credentials."""
-_DENIED = NOT_ENABLED | {
-    "AccessDenied",
-    "AccessDeniedException",
-    "UnauthorizedOperation",
-    "SignatureDoesNotMatch",
-    "InvalidSignatureException",
-    "MissingAuthenticationToken",
-    "NotAuthorized",
-}
-_HIDDEN = "(invalid URL, not shown)"
 _PLAIN_URL = re.compile(r"https?://[\w.:-]+(/[\w~-][\w.~-]*)*/?", re.ASCII)  # needs no escaping and no normalization
-METADATA_ADDRESS = ("169.254.169.254", 80)
-METADATA_SECONDS = 0.25
-Asking = Callable[[str], AbstractContextManager[None]]
+LISTING_SECONDS = 3.0  # for the list of regions, which a deployment can do without
 
 
 class Aws:
     """AWS with one profile in one region, or the embedded AWS at ``endpoint_url``.
 
     ``embedded`` is the embedded AWS's access key and secret: with it, none of the user's credentials and configuration
-    are read. Thread-safe.
+    are read. ``environment_first``: credentials in the environment come before those of the profile, as with
+    ``AWS_PROFILE`` of the AWS CLI. Thread-safe.
     """
 
     def __init__(
@@ -62,12 +33,20 @@ class Aws:
         profile: str | None = None,
         endpoint_url: str | None = None,
         embedded: tuple[str, str] | None = None,
+        environment_first: bool = False,
     ) -> None:
         self.region = region
         self.profile = profile
         self.endpoint_url = endpoint_url
         self.embedded = embedded
-        self._session = _Session(lambda asking: _embedded_session(*embedded) if embedded else _session(profile, asking))
+        self._session = LockedSession(
+            lambda asking: (
+                embedded_session(*embedded)
+                if embedded
+                else profile_session(profile, asking, environment_first=environment_first)
+            )
+        )
+        self._account_regions: Mapping[str, bool | None] | None = None
         self._opened = ExitStack()
 
     def in_region(self, region: str) -> "Aws":
@@ -82,6 +61,18 @@ class Aws:
         with self._session as session:
             partition = session.get_partition_for_region(self.region)
             return list(session.get_available_regions("dynamodb", partition_name=partition))
+
+    def account_regions(self) -> Mapping[str, bool | None]:
+        """Every region that may have a table, and whether the account has enabled it; ``None`` if that is unknown.
+
+        AWS is asked once, unless the endpoint is not AWS's: then there is nothing to enable.
+        """
+        if self._account_regions is None:
+            known: dict[str, bool | None] = dict.fromkeys(self.regions())
+            if self.embedded is None and self.endpoint_url is None:
+                known |= listed_regions(lambda service: self.client(service, timeout=LISTING_SECONDS, retries=0))
+            self._account_regions = known
+        return self._account_regions
 
     def client(
         self,
@@ -112,7 +103,7 @@ class Aws:
             user_agent_extra="ticketctl",
         )
         translated = translated_errors(f"{service} in {self.region}", profile=self.profile)
-        with translated, _broken_setup(), self._session as session:
+        with translated, broken_setup(), self._session as session:
             client = session.create_client(
                 service, region_name=self.region, endpoint_url=self.endpoint_url, config=config
             )
@@ -130,7 +121,10 @@ class Aws:
 
     @property
     def plain_credentials(self) -> tuple[str, str, str] | None:
-        """Key, secret and token (or "") if they need no look-up: the embedded AWS's, or those of the environment."""
+        """Key, secret and token (or "") if they need no look-up: the embedded AWS's, or those of the environment.
+
+        With a profile there are none: see ``Settings.profile``.
+        """
         if self.embedded:
             return *self.embedded, ""
         key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
@@ -165,10 +159,10 @@ class Aws:
 
     def credentials(self) -> Any:
         """The credentials as they are now, refreshed if they are about to expire."""
-        with translated_errors("the credentials", profile=self.profile), _broken_setup(), self._session as session:
+        with translated_errors("the credentials", profile=self.profile), broken_setup(), self._session as session:
             credentials = session.get_credentials()
             if credentials is None:
-                raise _no_credentials(self.profile)
+                raise no_credentials(self.profile)
             with self._session.asking(credentials.method):
                 return credentials.get_frozen_credentials()
 
@@ -217,245 +211,3 @@ def _signed(
         service=scope[1],
     )
     return {**headers, **added, "Authorization": authorization}
-
-
-class _Session:
-    """A botocore session, made at the first use. botocore allows one thread at a time, so using it takes a lock.
-
-    ``source`` names the credential source that is being asked.
-    """
-
-    def __init__(self, make: Callable[[Asking], Any]) -> None:
-        self._make = make
-        self._lock = threading.RLock()
-        self._made: Any = None
-        self.source: str | None = None
-
-    def __enter__(self) -> Any:
-        self._lock.acquire()
-        try:
-            if self._made is None:
-                self._made = self._make(self.asking)
-        except BaseException:
-            self._lock.release()
-            raise
-        return self._made
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-    @contextmanager
-    def asking(self, source: str) -> Iterator[None]:
-        """Name a credential source while it is asked."""
-        before, self.source = self.source, source
-        try:
-            yield
-        finally:
-            self.source = before
-
-
-class _WatchedProvider:
-    """Wraps a credential provider of botocore and reports its name while it is asked."""
-
-    def __init__(self, provider: Any, asking: Asking) -> None:
-        self.METHOD = provider.METHOD
-        self.CANONICAL_NAME = provider.CANONICAL_NAME
-        self._provider = provider
-        self._asking = asking
-
-    def load(self) -> Any:
-        """The provider's credentials; ``None`` if it has none."""
-        with self._asking(self.METHOD):
-            return self._provider.load()
-
-
-def profile_region(profile: str | None) -> str | None:
-    """The region that the AWS configuration names for a profile."""
-    with translated_errors("the AWS configuration", profile=profile), _broken_setup():
-        region: str | None = _session(profile).get_config_variable("region")
-        return region
-
-
-class _QuickMetadata:
-    """Wraps botocore's provider of instance roles: asks it only if the instance metadata service is reachable.
-
-    Outside EC2 it is not, and botocore would wait one second for each of two requests.
-    """
-
-    METHOD = "iam-role"
-    CANONICAL_NAME = "Ec2InstanceMetadata"
-
-    def __init__(self, provider: Any) -> None:
-        self._provider = provider
-
-    def load(self) -> Any:
-        """The instance's credentials; ``None`` if this is not an EC2 instance."""
-        if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
-            return None
-        moved = ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE")
-        if not any(os.environ.get(name) for name in moved):
-            try:
-                socket.create_connection(METADATA_ADDRESS, timeout=METADATA_SECONDS).close()
-            except OSError:
-                return None
-        return self._provider.load()
-
-
-def _session(profile: str | None, asking: Asking = lambda source: nullcontext()) -> Any:
-    """A botocore session of a profile; ``asking`` gets the name of each credential source that is asked."""
-    from botocore.exceptions import ProfileNotFound
-    from botocore.session import Session
-
-    session = Session(profile=profile)
-    try:
-        resolver = session.get_component("credential_provider")
-    except ProfileNotFound:
-        known = ", ".join(session.available_profiles) or "none"
-        raise ProfileNotFoundError(
-            f"the AWS profile {profile!r} does not exist; existing profiles: {known}", hint="aws configure sso"
-        ) from None
-    provider = resolver.get_provider(_QuickMetadata.METHOD)
-    resolver.insert_before(_QuickMetadata.METHOD, _QuickMetadata(provider))
-    resolver.providers.remove(provider)
-    resolver.providers = [_WatchedProvider(each, asking) for each in resolver.providers]
-    return session
-
-
-def _embedded_session(key: str, secret: str) -> Any:
-    from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES as VARIABLES
-    from botocore.session import Session
-
-    variables = {name: (None, None, default, None) for name, (_, _, default, _) in VARIABLES.items()}
-    files = dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
-    session = Session(session_vars=variables | files)
-    session.set_credentials(key, secret)
-    return session
-
-
-@contextmanager
-def _broken_setup() -> Iterator[None]:
-    """Turn errors that botocore does not translate into ``SetupError``: those of files, variables and programs."""
-    try:
-        yield
-    except (OSError, ValueError, ImportError) as error:
-        raise SetupError(f"the AWS configuration cannot be used: {error}", hint="aws configure list") from error
-
-
-@contextmanager
-def translated_errors(target: str, *, profile: str | None = None, spends: bool = False) -> Iterator[None]:
-    """Turn botocore's errors into errors of ticketctl. ``spends``: the request may have minted.
-
-    Only an error that proves that nothing was sent, or that AWS refused, counts as not minted.
-    """
-    from botocore import exceptions
-    from botocore.parsers import ResponseParserError
-
-    try:
-        yield
-    except exceptions.ClientError as error:
-        details = error.response.get("Error", {})
-        code, message = details.get("Code", ""), details.get("Message", "") or str(error)
-        code = "" if code.isdigit() else code  # if AWS gave no error code, botocore uses the status
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        raise refused(code, message, status, target=target, profile=profile, spends=spends) from error
-    except exceptions.ProfileNotFound as error:
-        raise ProfileNotFoundError(str(error)) from error
-    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
-        raise _no_credentials(profile) from error
-    except exceptions.CredentialRetrievalError as error:
-        raise NoCredentialsError(str(error), hint="check the profile's credential_process or role") from error
-    except (exceptions.TokenRetrievalError, exceptions.SSOError) as error:
-        raise _expired(str(error), profile) from error
-    except exceptions.ProxyConnectionError:  # its text can have the proxy's password
-        raise UnreachableError(
-            f"{target} cannot be reached: the proxy failed{proxies_in_force()}", hint="try again"
-        ) from None
-    except (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError) as error:
-        raise UnreachableError(f"{target} cannot be reached: {error}{proxies_in_force()}", hint="try again") from error
-    except (
-        exceptions.HTTPClientError,
-        exceptions.SSLError,
-        exceptions.ChecksumError,
-        ResponseParserError,
-    ) as error:
-        if "Invalid header value" in str(error):  # its text has the value, which may be a secret
-            raise SetupError(
-                "the AWS credentials cannot be sent: they have a line break or another control character",
-                hint="check the AWS_* variables and the credentials file",
-            ) from None
-        if spends and "CERTIFICATE_VERIFY_FAILED" not in str(error):  # that error comes before anything is sent
-            raise OutcomeUnknownError(
-                f"{target} did not answer: {_reason(error)}; a ticket may have been spent",
-                hint="ticketctl status",
-            ) from error
-        raise UnreachableError(
-            f"{target} did not answer: {_reason(error)}{proxies_in_force()}", hint="try again"
-        ) from error
-    except exceptions.ConfigParseError as error:
-        raise FileError(str(error), hint="correct the file, or set AWS_CONFIG_FILE to another") from error
-    except (exceptions.InvalidRegionError, exceptions.InvalidEndpointConfigurationError) as error:
-        raise UsageError(str(error)) from error
-    except exceptions.BotoCoreError as error:  # the remaining errors occur before a request is sent
-        raise SetupError(str(error), hint="check the AWS configuration: aws configure list") from error
-
-
-def _reason(error: Exception) -> str:
-    """The text of a connection error, unless it could contain a part of an invalid proxy URL."""
-    from urllib.request import getproxies
-
-    hidden = [scheme for scheme, url in sorted(getproxies().items()) if scheme != "no" and _host_of(url) == _HIDDEN]
-    return f"the URL of the {hidden[0]} proxy is invalid" if hidden else str(error)
-
-
-def refused(code: str, message: str, status: int, *, target: str, profile: str | None, spends: bool) -> TicketctlError:
-    """The error for an error response. ``code``: AWS's error code, or ""; ``spends``: the request may have minted."""
-    from ticketctl.handler import handler
-
-    if code in _EXPIRED:
-        return _expired(message, profile)
-    if code in _DENIED:
-        return AccessError(f"{target}: {message}", hint="ask for this permission, or use another --profile")
-    if code == "ResourceNotFoundException":
-        return NotDeployedError(f"{target} does not exist", hint="ticketctl deploy")
-    if code in THROTTLES:
-        return ThrottledError(f"{target}: {code}; nothing was minted", hint="try again")
-    if spends and handler.may_have_written(status, code):
-        return OutcomeUnknownError(
-            f"{target} failed with {code or status}; a ticket may have been spent", hint="ticketctl status"
-        )
-    if 400 <= status < 500 and code and not spends:  # without a code the answer is a proxy's, not AWS's
-        return RefusedError(f"{target}: {code or status}: {message}")
-    return NotMintedError(f"{target}: {code or status}: {message}")
-
-
-def _no_credentials(profile: str | None) -> NoCredentialsError:
-    searched = f"the profile {profile!r}" if profile else "the environment, ~/.aws, SSO, containers and instance roles"
-    return NoCredentialsError(
-        f"no AWS credentials; looked at {searched}",
-        hint="aws configure sso, or aws login; or try it without AWS: ticketctl next --local",
-    )
-
-
-def _expired(message: str, profile: str | None) -> ExpiredCredentialsError:
-    return ExpiredCredentialsError(
-        f"the AWS credentials of the profile {profile or 'default'!r} are no longer valid: {message}",
-        hint=f"aws sso login --profile {profile or 'default'}",
-    )
-
-
-def proxies_in_force() -> str:
-    """The proxies that the environment sets, without passwords, for a message about a connection error."""
-    from urllib.request import getproxies
-
-    known = sorted(getproxies().items())
-    proxies = ", ".join(f"{scheme}={url if scheme == 'no' else _host_of(url)}" for scheme, url in known)
-    return f" (proxies in force: {proxies})" if proxies else ""
-
-
-def _host_of(url: str) -> str:
-    """The host and port of a proxy's URL. Any other part may be a password, so the rest of an odd URL is not shown."""
-    rest = url.partition("://")[2] or url
-    login, _, host = rest.rpartition("@")
-    host = re.split("[/?#]", host, maxsplit=1)[0]
-    valid = not re.search("[/?#]", login) and re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:[0-9]{1,5})?", host)
-    return host if valid else _HIDDEN

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ticketctl.aws.account import translated_errors
+from ticketctl.aws.sdk_errors import translated_errors
 from ticketctl.errors import NotDeployedError, RefusedError, StackFailedError
 from ticketctl.models import StackOutputs
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ticketctl import handler as bundle
-from ticketctl.aws.account import Aws, proxies_in_force, refused, translated_errors
+from ticketctl.aws.account import Aws
 from ticketctl.aws.endpoints import dynamodb_url
+from ticketctl.aws.sdk_errors import proxies_in_force, refused, translated_errors
 from ticketctl.deadline import Deadline, call_within
 from ticketctl.errors import OutcomeUnknownError, TicketctlError, UnreachableError
 from ticketctl.http_client import HttpClient, Response, TransportError

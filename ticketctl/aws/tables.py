@@ -1,10 +1,11 @@
 """Tables as a whole: check if one exists, find its regions, delete it with every counter."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ticketctl.aws.account import NOT_ENABLED, Aws, translated_errors
-from ticketctl.errors import NotDeployedError, StackFailedError, TicketctlError
+from ticketctl.aws.account import Aws
+from ticketctl.aws.sdk_errors import NOT_ENABLED, UNKNOWN_KEY, translated_errors
+from ticketctl.errors import AccessError, NotDeployedError, StackFailedError, TicketctlError
 
 PARALLEL_REGIONS = 16
 
@@ -42,19 +43,39 @@ class Tables:
                 ) from error
 
 
-def tables_elsewhere(aws: Aws, name: str) -> tuple[Sequence[str], Sequence[str]]:
-    """The other regions of the account that have a table of that name, and those that did not answer."""
+def tables_elsewhere(aws: Aws, name: str) -> tuple[Sequence[str], Mapping[str, TicketctlError]]:
+    """The other regions of the account that have a table of that name, and those that cannot be read, and why.
+
+    A region that the account has not enabled has no table.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
-    def look(region: str) -> bool | None:
+    def look(region: str) -> bool | TicketctlError:
         client = aws.in_region(region).client("dynamodb", timeout=5.0, retries=0)
         try:
             return Tables(client, profile=aws.profile).exists(name)
         except TicketctlError as error:
             code = (getattr(error.__cause__, "response", None) or {}).get("Error", {}).get("Code")
-            return False if code in NOT_ENABLED else None
+            if code in UNKNOWN_KEY:
+                return _unknown_key(is_enabled=enabled[region])
+            return False if code == NOT_ENABLED else error
 
-    others = [region for region in aws.regions() if region != aws.region]
+    enabled = aws.account_regions()
+    others = [region for region, is_enabled in enabled.items() if region != aws.region and is_enabled is not False]
     with ThreadPoolExecutor(PARALLEL_REGIONS) as pool:
         found = dict(zip(others, pool.map(look, others), strict=True))
-    return [region for region, there in found.items() if there], [r for r, there in found.items() if there is None]
+    unread = {region: outcome for region, outcome in found.items() if isinstance(outcome, TicketctlError)}
+    return [region for region, there in found.items() if there is True], unread
+
+
+def _unknown_key(*, is_enabled: bool | None) -> AccessError:
+    """The error if a region does not know the access key, which is valid in other regions."""
+    if is_enabled:
+        return AccessError(
+            "the account has enabled the region, but these credentials are not valid there; "
+            "use STS tokens of version 2, such as with AWS_STS_REGIONAL_ENDPOINTS=regional"
+        )
+    return AccessError(
+        "these credentials are not valid there, or the account has not enabled the region; "
+        "the permission account:ListRegions or ec2:DescribeRegions shows which"
+    )

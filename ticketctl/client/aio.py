@@ -15,6 +15,7 @@ from ticketctl.client.forks import forget_in_child, fork_gate
 from ticketctl.client.sync import ClientSettings, Minter, key_of_call, open_regions, resolve_client_settings
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
+from ticketctl.deployments.spread import Spreading
 from ticketctl.errors import OutcomeUnknownError, TicketctlError, UsageError
 from ticketctl.minting.async_function_url import AsyncUrlSource
 from ticketctl.minting.retry import Tries, call_with_retries_async
@@ -275,7 +276,7 @@ class UrlMinter:
         """Take tickets in one attempt, as ``RegionalStack.attempt`` does."""
         source, generation = await self._find(deadline)
         try:
-            block = await source.mint(request, deadline)
+            block = await self._mint_with(source, request, deadline)
         except TicketctlError as error:
             if not await self._refreshed(error, generation, deadline):
                 raise
@@ -283,6 +284,17 @@ class UrlMinter:
             block = await source.mint(request, deadline)
         self._stack.locator.mark_working(generation)
         return replace(block, region=self._stack.named_region)
+
+    async def _mint_with(self, source: AsyncUrlSource, request: MintRequest, deadline: Deadline) -> Block:
+        """Take tickets; if the stack was just deployed, a refusal is retried for a few seconds."""
+        spreading = Spreading(self._stack.locator, deadline)
+        while True:
+            try:
+                return await source.mint(request, deadline)
+            except TicketctlError as error:
+                if (pause := spreading.pause_after(error)) is None:
+                    raise
+            await asyncio.sleep(pause)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -329,6 +329,7 @@ def _run(flags: Mapping[str, Any]) -> Run:
     for name, origin in settings.origins.items():
         value = getattr(settings, name)
         output.detail(f"{name.replace('_', '-')}: {' '.join(value) if name == 'regions' else value} (from {origin})")
+    output.detail(f"credentials: {settings.identity}")
     connect = connect_seconds(settings)
     session = Session(settings, environ=os.environ, connect=connect, report=output.note, note=output.detail)
     home = RegionalStack(session)

@@ -247,5 +247,5 @@ def _show_counters(run: Run, stack: "RegionalStack") -> None:
 
 
 def _who(run: Run) -> str:
-    profile = "" if run.settings.local else f", profile {run.settings.profile or 'default'}"
-    return f"account {run.regions.account()}{profile}"
+    identity = "" if run.settings.local else f", {run.settings.identity}"
+    return f"account {run.regions.account()}{identity}"

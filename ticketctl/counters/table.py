@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from ticketctl import handler as bundle
-from ticketctl.aws.account import translated_errors
 from ticketctl.aws.dynamodb import sdk_sender
+from ticketctl.aws.sdk_errors import translated_errors
 from ticketctl.counters.lanes import Lane
 from ticketctl.errors import CounterInvalidError, RefusedError, UsageError
 from ticketctl.minting.dynamodb import translated_problems

@@ -3,6 +3,7 @@
 Nothing here raises an error: a file that cannot be read counts as empty, and one that cannot be written is skipped.
 """
 
+import math
 import os
 import re
 import time
@@ -19,6 +20,8 @@ from ticketctl.settings import REGION, is_http
 
 VERSION = 1
 CACHE_LOCK_SECONDS = 1.0  # a process that was stopped while it held the lock must not stop a mint
+DEPLOYED_SECONDS = 60.0
+"""How long a stack counts as just deployed."""
 _IDENTITY = ("AWS_ACCESS_KEY_ID", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_ROLE_ARN")
 
 Note = Callable[[str], None]
@@ -42,7 +45,8 @@ def key_of(
         return "|".join(["embedded", "", "", region, stack])
     import hashlib
 
-    identity = "\n".join(environ.get(name, "") for name in _IDENTITY)
+    names = _IDENTITY if profile is None else _IDENTITY[1:]  # with a profile, no access key of the environment is used
+    identity = "\n".join(environ.get(name, "") for name in names)
     who = hashlib.sha256(identity.encode()).hexdigest()[:12] if identity.strip() else ""
     return "|".join([endpoint or "aws", profile or "", who, region, stack])
 
@@ -98,6 +102,25 @@ class RegionsCache:
     def forget_embedded(self) -> None:
         """Forget the stacks of the embedded AWS, after it was reset."""
         self._file.change({key: None for key in self._file.read() if key.startswith("embedded|")})
+
+
+class DeployedCache:
+    """A file of the moments at which this machine deployed a stack, in seconds since 1970, by ``key_of``."""
+
+    def __init__(self, path: Path | None, note: Note = lambda line: None) -> None:
+        self._file = _CacheFile(path, "deployed", note)
+
+    def age(self, key: str, now: float) -> float:
+        """The seconds since the deployment; infinite if there is none, or if it is in the future."""
+        moment = self._file.read().get(key)
+        if isinstance(moment, float) and moment <= now:
+            return now - moment
+        return math.inf
+
+    def put(self, key: str, now: float) -> None:
+        """Remember a deployment, and forget those that are old."""
+        old = [other for other in self._file.read() if self.age(other, now) > DEPLOYED_SECONDS]
+        self._file.change({**dict.fromkeys(old), key: now})
 
 
 def _outputs(entry: Any) -> StackOutputs | None:

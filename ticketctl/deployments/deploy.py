@@ -55,7 +55,7 @@ def deploy(
         held.enter_context(regions.home.session.exclusively())
         shared = sharing(regions, parameters)
         if shared.begins and regions.unread:
-            name, unread = regions.home.settings.stack, ", ".join(regions.unread)
+            name, unread = regions.home.settings.stack, regions.describe_unread()
             dialog.confirm(f"Not read: {unread}. Continue as if {name} had no tickets there?")
         plans = _plan_all(regions, parameters, options, dialog, shared=bool(shared.names))
         if opens_to_anyone and not all(planned.is_public for planned in succeeded(plans).values()):
@@ -181,6 +181,8 @@ def _deployed(
             stack.locator.remember(outputs)
         else:
             outputs = stack.locator.look_up()
+        if plans[stack.region].plan.changes:
+            stack.locator.mark_deployed()
         return Deployed(outputs, stack.url(), changed=bool(plans[stack.region].plan.differences))
 
     return raise_first_failure(regions.each(look, plans))

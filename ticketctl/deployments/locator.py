@@ -1,12 +1,14 @@
 """Finding a stack: what is remembered of it, what CloudFormation says, and when it is looked up again."""
 
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from ticketctl.aws.account import proxies_in_force
+from ticketctl.aws.sdk_errors import proxies_in_force
 from ticketctl.aws.tables import tables_elsewhere
 from ticketctl.deadline import Deadline, call_within
-from ticketctl.deployments.cache import StackCache, cache_path, key_of
+from ticketctl.deployments.cache import DEPLOYED_SECONDS, DeployedCache, StackCache, cache_path, key_of
 from ticketctl.deployments.session import Session
 from ticketctl.errors import (
     AccessError,
@@ -37,10 +39,12 @@ class Located:
 class Locator:
     """Finds the stack of a session in its region. Threads may share it: one of them looks up for all."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, clock: Callable[[], float] = time.time) -> None:
         self._session = session
+        self._clock = clock
         self._settings = session.settings
         self._cache = StackCache(cache_path("stacks.json", session.environ, session.note), session.note)
+        self._deployed = DeployedCache(cache_path("deployed.json", session.environ, session.note), session.note)
         self._lock = threading.RLock()
         self._known: StackOutputs | None = None
         self._is_confirmed = False
@@ -112,6 +116,17 @@ class Locator:
             self._generation += 1
             self._was_asked = True
             self._keep(outputs)
+
+    def mark_deployed(self) -> None:
+        """Remember that the stack has just been deployed."""
+        self._deployed.put(self._key, self._clock())
+
+    def policy_may_spread(self, error: TicketctlError) -> bool:
+        """Whether a missing permission may be one of a stack whose deployment has not reached every host of AWS."""
+        settings = self._settings
+        if type(error) is not AccessError or settings.via != "url" or settings.url or settings.local:
+            return False
+        return self._deployed.age(self._key, self._clock()) <= DEPLOYED_SECONDS
 
     def forget(self) -> None:
         """Forget the stack, here and in the cache."""

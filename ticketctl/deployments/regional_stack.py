@@ -1,6 +1,8 @@
 """One stack in one region, and the source of its tickets: its Function URL or its table."""
 
 import threading
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
@@ -11,6 +13,7 @@ from ticketctl.aws.account import Aws
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.locator import Locator
 from ticketctl.deployments.session import Session
+from ticketctl.deployments.spread import Spreading
 from ticketctl.embedded.engine import reachable_url
 from ticketctl.errors import TicketctlError, UnreachableError
 from ticketctl.minting.source import Source, host_of
@@ -27,11 +30,14 @@ class RegionalStack:
     ``table``: mint from this table, whether or not a stack owns it.
     """
 
-    def __init__(self, session: Session, *, table: str | None = None) -> None:
+    def __init__(
+        self, session: Session, *, table: str | None = None, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self.session = session
         self.settings = session.settings
         self.locator = Locator(session)
         self._table = table
+        self._sleep = sleep
         self._open_source: tuple[Source, int] | None = None
         self._opening = threading.RLock()  # one thread opens the source for all
         self._opened = ExitStack()
@@ -82,10 +88,26 @@ class RegionalStack:
         except TicketctlError as error:
             if isinstance(error, UnreachableError) and not looks_up:
                 raise
-            source, generation = self._source_after(error, generation, deadline)
-            block = source.mint(request, deadline)
+            block, generation = self._mint_again(error, source, generation, request, deadline)
         self.locator.mark_working(generation)
         return replace(block, region=self.named_region)
+
+    def _mint_again(
+        self, error: TicketctlError, source: Source, generation: int, request: MintRequest, deadline: Deadline
+    ) -> tuple[Block, int]:
+        """Take tickets after ``error``, and the generation that gave them.
+
+        If the stack was just deployed, a refusal is retried for a few seconds, and only then is it looked up.
+        """
+        spreading = Spreading(self.locator, deadline)
+        while (pause := spreading.pause_after(error)) is not None:
+            self._sleep(pause)
+            try:
+                return source.mint(request, deadline), generation
+            except TicketctlError as later:
+                error = later
+        source, generation = self._source_after(error, generation, deadline)
+        return source.mint(request, deadline), generation
 
     def counter(self, partition: str | None, deadline: Deadline) -> Counter:
         """Read a counter through the source."""
@@ -135,7 +157,8 @@ class RegionalStack:
         _, _, rest = host.partition(".lambda-url.")
         if not self.settings.url or not rest:
             return self.session.aws
-        return Aws(rest.partition(".")[0], profile=self.settings.profile)
+        first = not self.settings.has_explicit_profile
+        return Aws(rest.partition(".")[0], profile=self.settings.profile, environment_first=first)
 
     def _source(self, deadline: Deadline) -> tuple[Source, int]:
         """The source, and the generation of the stack that it was opened with."""

@@ -12,7 +12,7 @@ from ticketctl.deadline import Deadline
 from ticketctl.deployments.cache import Note, RegionsCache, cache_path, key_of
 from ticketctl.deployments.outcomes import Outcomes, failures, raise_first_failure, side_by_side, succeeded
 from ticketctl.deployments.regional_stack import RegionalStack
-from ticketctl.errors import NotDeployedError, NotMintedError, TicketctlError, UnreachableError
+from ticketctl.errors import NotDeployedError, NotMintedError, TicketctlError
 from ticketctl.minting import failover
 from ticketctl.minting.failover import Failover
 from ticketctl.minting.retry import Tries, call_with_retries
@@ -146,9 +146,16 @@ class Regions:
 
     def elsewhere(self) -> Sequence[str]:
         """All other regions of the account that have a table with the stack's name."""
-        there, unknown = tables_elsewhere(self.home.session.aws, self.home.settings.stack)
-        self.unread |= {name: UnreachableError(f"DynamoDB in {name} cannot be asked") for name in unknown}
+        there, unread = tables_elsewhere(self.home.session.aws, self.home.settings.stack)
+        self.unread |= unread
         return there
+
+    def describe_unread(self) -> str:
+        """The regions that could not be read, and why."""
+        regions: dict[str, list[str]] = {}
+        for name, error in self.unread.items():
+            regions.setdefault(error.message, []).append(name)
+        return "; ".join(f"{', '.join(names)} ({why})" for why, names in regions.items())
 
     def before(self) -> tuple[str, ...]:
         """The regions of the last deployment, from the cache."""
@@ -164,7 +171,7 @@ def resolve_settings(flags: Mapping[str, Any], environ: Mapping[str, str], note:
     """The settings from flags, the environment, files, and the regions of the last deployment."""
 
     def profile_region(profile: str | None) -> str | None:
-        from ticketctl.aws.account import profile_region
+        from ticketctl.aws.credentials import profile_region
 
         return profile_region(profile)
 

@@ -89,7 +89,12 @@ class Session:
             engine = self.local.ensure()
             aws = Aws(region, endpoint_url=engine.endpoint_url, embedded=engine.credentials)
         else:
-            aws = Aws(region, profile=self.settings.profile, endpoint_url=self.settings.endpoint_url)
+            aws = Aws(
+                region,
+                profile=self.settings.profile,
+                endpoint_url=self.settings.endpoint_url,
+                environment_first=not self.settings.has_explicit_profile,
+            )
         self._opened.callback(aws.close)
         return aws
 

@@ -5,10 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
-from ticketctl.aws.account import proxies_in_force
+from ticketctl.aws.sdk_errors import access_error, proxies_in_force
 from ticketctl.deadline import Deadline
 from ticketctl.errors import (
-    AccessError,
     NotDeployedError,
     OutcomeUnknownError,
     RefusedError,
@@ -21,6 +20,8 @@ from ticketctl.http_client import Response, TransportError, UnsendableError
 from ticketctl.minting.source import CONNECT_SECONDS, PROBLEMS, host_of, problem_error, quoted_key
 from ticketctl.models import Block, Counter, MintRequest
 
+_PERMISSIONS = "the caller needs both lambda:InvokeFunctionUrl and lambda:InvokeFunction on the function"
+_UNSIGNED = f"check that no proxy removes the signature (the Authorization header); {_PERMISSIONS}"
 Signer = Callable[[str, str, Mapping[str, str], bytes, Deadline], Mapping[str, str]]
 """Signs a request: ``(method, url, headers, body, deadline)`` to the headers to send."""
 
@@ -114,20 +115,18 @@ class FunctionUrl:
         """The error for an answer that the function did not write: from AWS, or from a proxy."""
         from ticketctl.handler import handler  # a mint that succeeds does not load it
 
-        status, named = response.status, _error_name(response, document)
+        status, named = response.status, _error_name(response, document).partition(":")[0]
         if handler.may_have_written(status, named):
             return self._not_ours(f"status {status}", request)
-        detail = document.get("Message") or document.get("message")
+        detail = str(document.get("Message") or document.get("message") or "no reason given")
         if status in (401, 403):
-            return AccessError(
-                f"{self._host} refused the request ({status}): {detail or 'no reason given'}",
-                hint="the caller needs both lambda:InvokeFunctionUrl and lambda:InvokeFunction on the function",
-            )
+            target = f"{self._host} refused the request ({status})"
+            return access_error(named, detail, target=target, hint=_UNSIGNED if detail == "Forbidden" else _PERMISSIONS)
         if status == 404:
             return NotDeployedError(f"there is no ticket server at {self._host} (404)", hint="ticketctl deploy")
         if status == 429:
             return ThrottledError(f"{self._host} is throttling (429); nothing was minted", hint="try again")
-        return RefusedError(f"{self._host} refused the request ({status}, {named}): {detail or 'no reason given'}")
+        return RefusedError(f"{self._host} refused the request ({status}, {named}): {detail}")
 
     def _not_ours(self, what: str, request: HttpRequest) -> TicketctlError:
         """The error if there is no answer, or one from another sender: the request may have reached the function."""

@@ -1,0 +1,168 @@
+"""``spread``: a mint that is refused right after a deployment is tried again while the new policy spreads."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.deployments.test_cache import TICKETS
+from tests.support.http_server import Answer, Server
+from tests.support.memory_aws import US, Account, MemorySession, stack_in
+from tests.support.minting import requested
+from ticketctl.aws.cloudformation import outputs_of
+from ticketctl.client.aio import UrlMinter
+from ticketctl.deadline import Deadline
+from ticketctl.deployments.cache import DeployedCache
+from ticketctl.deployments.locator import Locator
+from ticketctl.deployments.regional_stack import RegionalStack
+from ticketctl.deployments.spread import PAUSES
+from ticketctl.errors import AccessError, ExpiredCredentialsError, TicketctlError
+from ticketctl.settings import resolve
+
+pytestmark = pytest.mark.usefixtures("no_aws")
+
+HEADERS = {"x-amzn-errortype": "AccessDeniedException", "x-amzn-requestid": "1"}
+FORBIDDEN = Answer(403, "application/json", b'{"Message":"Forbidden. For troubleshooting"}', headers=HEADERS)
+BLOCK = (
+    b'{"partition": "us-east-1", "hand_crafted_int": 1, "first": 1, "last": 1, "count": 1, "increment": 1, '
+    b'"replayed": false}'
+)
+MINTED = Answer(200, "application/json", BLOCK)
+
+
+class Clock:
+    """A clock that only sleep advances, both for the deadline and for the age of a deployment."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def account(server: Server) -> Account:
+    account = Account(US)
+    deployed = stack_in(US, {})
+    account.stacks[US] = replace(deployed, outputs={**deployed.outputs, "Url": server.url + "/"})
+    return account
+
+
+@pytest.fixture
+def connect(account: Account, tmp_path: Path, clock: Clock) -> Callable[[], RegionalStack]:
+    """Connect as each process does: the stack is known from the cache."""
+
+    def make() -> RegionalStack:
+        environ = {"TICKETCTL_HOME": str(tmp_path)}
+        session = MemorySession(resolve({"region": (US,)}, environ), account, environ)
+        Locator(session).remember(outputs_of(account.stacks[US], US))
+        stack = RegionalStack(session, sleep=clock.sleep)
+        stack.locator = Locator(session, clock=clock)
+        return stack
+
+    return make
+
+
+Connect = Callable[[], RegionalStack]
+
+
+def mint(stack: RegionalStack, clock: Clock, seconds: float) -> int:
+    return stack.attempt(requested(1), Deadline(seconds, clock), looks_up=True).last
+
+
+def test_a_policy_spreads(connect: Connect, server: Server, clock: Clock) -> None:
+    """A mint that is refused twice right after the deployment succeeds at the third attempt."""
+    server.answers = [FORBIDDEN, FORBIDDEN, MINTED]
+    connect().locator.mark_deployed()
+    assert mint(connect(), clock, 60) == 1
+    assert (clock.slept, len(server.requests)) == ([0.5, 1.0], 3)
+
+
+def test_a_missing_permission_stays_one(connect: Connect, server: Server, account: Account, clock: Clock) -> None:
+    """A caller who has no permission is told so after at most ten seconds, and the stack is looked up once."""
+    server.answers = [FORBIDDEN] * 10
+    connect().locator.mark_deployed()
+    with pytest.raises(AccessError):
+        mint(connect(), clock, 60)
+    assert (clock.slept, len(server.requests)) == (list(PAUSES), 1 + len(PAUSES))
+    assert sum(PAUSES) <= 10
+    assert account.calls[f"describe {US}"] == 1
+
+
+def test_the_deadline_ends_the_attempts(connect: Connect, server: Server, clock: Clock) -> None:
+    """No attempt begins after the deadline."""
+    server.answers = [FORBIDDEN] * 10
+    connect().locator.mark_deployed()
+    with pytest.raises(AccessError):
+        mint(connect(), clock, 2)
+    assert (clock.slept, len(server.requests)) == ([0.5, 1.0], 3)
+
+
+@pytest.mark.parametrize("later", [None, 61.0, -1.0], ids=["never", "a minute ago", "in the future"])
+def test_another_caller_is_refused_at_once(
+    connect: Connect, server: Server, account: Account, clock: Clock, later: float | None
+) -> None:
+    """If this machine did not just deploy the stack, a refusal costs one request and one look-up, as before."""
+    if later is not None:
+        connect().locator.mark_deployed()
+        clock.now += later
+    server.answers = [FORBIDDEN] * 10
+    with pytest.raises(AccessError):
+        mint(connect(), clock, 60)
+    assert (clock.slept, len(server.requests), account.calls[f"describe {US}"]) == ([], 1, 1)
+
+
+def test_a_policy_spreads_for_await_too(connect: Connect, server: Server) -> None:
+    """An asynchronous client waits in the same way, without blocking its event loop."""
+    server.answers = [FORBIDDEN, MINTED]
+    stack = connect()
+    stack.locator.mark_deployed()
+
+    async def mint() -> int:
+        minter = UrlMinter(stack)
+        try:
+            return (await minter.mint(requested(1), Deadline(20))).last
+        finally:
+            await minter.close()
+
+    assert (asyncio.run(mint()), len(server.requests)) == (1, 2)
+
+
+@pytest.mark.parametrize("error", [ExpiredCredentialsError("expired"), TicketctlError("other")], ids=repr)
+def test_only_a_missing_permission_may_spread(connect: Connect, error: TicketctlError) -> None:
+    """Expired credentials stay expired, whenever the stack was deployed."""
+    locator = connect().locator
+    locator.mark_deployed()
+    assert not locator.policy_may_spread(error)
+    assert locator.policy_may_spread(AccessError("denied"))
+
+
+def test_old_deployments_are_forgotten(tmp_path: Path) -> None:
+    """The file only keeps deployments of the last minute."""
+    path = tmp_path / "deployed.json"
+    cache = DeployedCache(path)
+    cache.put("old", 100.0)
+    cache.put("new", 170.5)
+    assert "old" not in path.read_text(encoding="utf-8")
+    assert DeployedCache(path).age("new", 171.0) == 0.5
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"version": 1, "deployed": {"here": "x"}}', '{"version": 1}'])
+def test_a_damaged_file_is_no_error(tmp_path: Path, content: str) -> None:
+    """A cache is never an error: what it does not say did not happen."""
+    path = tmp_path / "deployed.json"
+    path.write_text(content, encoding="utf-8")
+    assert DeployedCache(path).age(TICKETS.stack, 1.0) > 60
+    assert DeployedCache(path).age("here", 1.0) > 60
