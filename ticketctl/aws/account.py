@@ -32,6 +32,7 @@ THROTTLES = {"ThrottlingException", "Throttling", "ProvisionedThroughputExceeded
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
 NOT_ENABLED = {"UnrecognizedClientException", "InvalidClientTokenId", "OptInRequired"}
 """AWS's errors in a region that the account has not enabled, which does not know the credentials."""
+_OTHER_KEY = "key element does not match the schema"
 _DENIED = NOT_ENABLED | {
     "AccessDenied",
     "AccessDeniedException",
@@ -423,9 +424,18 @@ def refused(code: str, message: str, status: int, *, target: str, profile: str |
         return OutcomeUnknownError(
             f"{target} failed with {code or status}; a ticket may have been spent", hint="ticketctl status"
         )
+    if _OTHER_KEY in message:
+        return not_a_ticket_table(target, "its key is not partition (S) alone")
     if 400 <= status < 500 and code and not spends:  # without a code the answer is a proxy's, not AWS's
         return RefusedError(f"{target}: {code or status}: {message}")
     return NotMintedError(f"{target}: {code or status}: {message}")
+
+
+def not_a_ticket_table(target: str, why: str) -> RefusedError:
+    """The error for a table of something else."""
+    return RefusedError(
+        f"{target} is not a ticket server's: {why}; nothing was written", hint="use another name: --stack NAME"
+    )
 
 
 def _no_credentials(profile: str | None) -> NoCredentialsError:
