@@ -126,9 +126,9 @@ def test_only_an_imported_table_is_looked_at(deployed: Deploy, account: Account)
     """After an import all settings are compared; after another deployment of a table as in the template none is."""
     account.tables[US] = table(COUNTER)
     deployed(US)
-    assert account.calls[f"describe time to live {US}"] == 1
+    assert account.reads[f"describe time to live {US}"] == 1
     deployed(US)
-    assert account.calls[f"describe time to live {US}"] == 1
+    assert account.reads[f"describe time to live {US}"] == 1
 
 
 def test_an_unfinished_import_is_finished(deployed: Deploy, account: Account, said: Said) -> None:
@@ -160,7 +160,7 @@ def test_a_mint_by_url_is_not_looked_at(connect: Callable[..., Regions], account
     """A caller of the Function URL needs no permission on the table, and the table is not described."""
     account.deploy(US)
     connect(US, via="url").home.locator.look_up()
-    assert account.calls[f"describe table {US}"] == 0
+    assert account.reads[f"describe table {US}"] == 0
 
 
 def test_a_mint_from_a_known_stack_is_one_call(connect: Callable[..., Regions], account: Account) -> None:
@@ -168,7 +168,7 @@ def test_a_mint_from_a_known_stack_is_one_call(connect: Callable[..., Regions], 
     account.deploy(US)
     assert take(connect(US), 1).last == 1
     assert take(connect(US), 1).last == 2
-    assert account.calls[f"describe table {US}"] == 1
+    assert account.reads[f"describe table {US}"] == 1
 
 
 def test_a_caller_who_may_only_update_items_mints(connect: Callable[..., Regions], account: Account) -> None:

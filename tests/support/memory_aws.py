@@ -39,7 +39,7 @@ class Account:
     ``seconds`` is how long a deployment takes, ``locks`` how many hold the lock on deploying. ``owners`` are the ids of
     other stacks that tables are tagged with; these stacks are deleted unless it ``has_live_owner``.
     ``calls`` counts what was done to stacks, and the sources that were opened, by verb and region; ``options`` are
-    those of the last plan by region.
+    those of the last plan by region. ``reads`` counts how often tables were described.
     """
 
     def __init__(self, *regions: str) -> None:
@@ -59,6 +59,7 @@ class Account:
         self.seconds = 0.0
         self.locks = 0
         self.calls: Tally[str] = Tally()
+        self.reads: Tally[str] = Tally()
         self.planned: dict[str, Stack] = {}
         self.options: dict[str, StackOptions] = {}
 
@@ -164,7 +165,7 @@ class TableClient(Client):
         return self._table(operation, request["TableName"]).call(operation, request)
 
     def describe_table(self, TableName: str) -> dict[str, Any]:  # noqa: N803 - botocore's name
-        self._account.calls[f"describe table {self._region}"] += 1
+        self._account.reads[f"describe table {self._region}"] += 1
         self._table("DescribeTable", TableName)
         described = {
             "AttributeDefinitions": [{"AttributeName": KEY, "AttributeType": "S"}],
@@ -181,7 +182,7 @@ class TableClient(Client):
         return super().get_paginator(operation)
 
     def describe_time_to_live(self, TableName: str) -> dict[str, Any]:  # noqa: N803 - botocore's name
-        self._account.calls[f"describe time to live {self._region}"] += 1
+        self._account.reads[f"describe time to live {self._region}"] += 1
         self._table("DescribeTimeToLive", TableName)
         return {"TimeToLiveDescription": {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires_at"}}
 
