@@ -719,3 +719,59 @@ def test_plan_from_a_stack_that_is_known(script: CloudFormationScript) -> None:
     script.change_set("CREATE_COMPLETE")
     plan = script.stacks.plan_from(known, "Tickets", TEMPLATE, {})
     assert (plan.is_new, plan.changes) == (False, ())
+
+
+# --- an existing table -------------------------------------------------------------------------------
+
+
+def resources(script: CloudFormationScript, *found: tuple[str, str, str]) -> None:
+    """A stack's resources: type, name and status of each."""
+    summaries = [
+        {
+            "LogicalResourceId": "R",
+            "ResourceType": kind,
+            "PhysicalResourceId": name,
+            "ResourceStatus": status,
+            "LastUpdatedTimestamp": THEN,
+        }
+        for kind, name, status in found
+    ]
+    script.stubber.add_response("list_stack_resources", {"StackResourceSummaries": summaries}, {"StackName": ID})
+
+
+@pytest.mark.parametrize(
+    ("found", "has"),
+    [
+        ([(FUNCTION, "Tickets", "CREATE_COMPLETE"), (TABLE, "Tickets", "CREATE_COMPLETE")], True),
+        ([("AWS::DynamoDB::GlobalTable", "Tickets", "UPDATE_COMPLETE")], True),
+        ([(TABLE, "Tickets", "DELETE_FAILED")], True),
+        ([(TABLE, "Tickets", "DELETE_SKIPPED")], False),
+        ([(TABLE, "Tickets", "DELETE_COMPLETE")], False),
+        ([(TABLE, "Orders", "CREATE_COMPLETE"), (FUNCTION, "Tickets", "CREATE_COMPLETE")], False),
+    ],
+)
+def test_a_stack_has_a_table(script: CloudFormationScript, found: list[tuple[str, str, str]], *, has: bool) -> None:
+    """A stack has a table among its resources, unless it has given the table up."""
+    script.describe("UPDATE_COMPLETE", by=ID)
+    resources(script, *found)
+    assert script.stacks.has_table(ID, "Tickets") is has
+
+
+@pytest.mark.parametrize("status", ["", "DELETE_COMPLETE"])
+def test_a_deleted_stack_has_no_table(script: CloudFormationScript, status: str) -> None:
+    """The tag of a deleted stack stays on the table that it retained; its resources are not asked for."""
+    script.describe(status, by=ID)
+    assert script.stacks.has_table(ID, "Tickets") is False
+
+
+@pytest.mark.parametrize(
+    ("change", "imports"),
+    [
+        (Change("Import", "T", TABLE, ""), True),
+        (Change("Add", "T", TABLE, ""), False),
+        (Change("Import", "L", "AWS::Logs::LogGroup", ""), False),
+    ],
+)
+def test_a_plan_that_imports_the_table(change: Change, *, imports: bool) -> None:
+    """Only an import of the table counts."""
+    assert Plan("c", ID, True, (change,)).imports_table is imports

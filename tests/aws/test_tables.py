@@ -1,5 +1,6 @@
 """``tables``: whether a table exists, how it is deleted, and in which regions there is one."""
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -9,8 +10,8 @@ from botocore.stub import Stubber
 
 from tests.support.memory_aws import AP, EU, US, Account, MemoryAws
 from ticketctl.aws.account import Aws
-from ticketctl.aws.tables import Tables, tables_elsewhere
-from ticketctl.errors import AccessError, StackFailedError
+from ticketctl.aws.tables import Table, Tables, tables_elsewhere
+from ticketctl.errors import AccessError, RefusedError, StackFailedError
 
 TICKETS = {"TableName": "Tickets"}
 
@@ -182,3 +183,99 @@ def test_another_endpoint_is_not_asked_for_regions() -> None:
     """The embedded AWS, and any endpoint that is not AWS's, does not know which regions an account has enabled."""
     for aws in (Aws(US, endpoint_url="http://127.0.0.1:9"), Aws(US, embedded=("test", "test"))):
         assert aws.account_regions() == dict.fromkeys(aws.regions())
+
+
+# --- what a table is ---------------------------------------------------------------------------------
+
+ARN = "arn:aws:dynamodb:us-east-1:123456789012:table/Tickets"
+OURS: dict[str, Any] = {
+    "TableArn": ARN,
+    "AttributeDefinitions": [{"AttributeName": "partition", "AttributeType": "S"}],
+    "KeySchema": [{"AttributeName": "partition", "KeyType": "HASH"}],
+    "BillingModeSummary": {"BillingMode": "PAY_PER_REQUEST"},
+    "DeletionProtectionEnabled": True,
+}
+REPLICAS = {"Replicas": [{"RegionName": "us-east-1"}, {"RegionName": "eu-west-1"}], "GlobalTableVersion": "2019.11.21"}
+
+
+def describe(client: Any, script: Stubber, **differs: Any) -> Table:
+    script.add_response("describe_table", {"Table": {**OURS, **differs}}, TICKETS)
+    table = Tables(client).describe("Tickets")
+    assert table is not None
+    return table
+
+
+def test_a_table_of_a_ticket_server(client: Any, script: Stubber) -> None:
+    """A table as the template makes it can be used."""
+    table = describe(client, script)
+    assert table == Table("Tickets", "us-east-1", ARN, ("partition (S)",), "PAY_PER_REQUEST", True, ())
+    table.require_key()
+    table.require_no_replicas()
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ([("id", "S", "HASH")], "id (S)"),
+        ([("partition", "N", "HASH")], "partition (N)"),
+        ([("partition", "S", "HASH"), ("at", "N", "RANGE")], "partition (S) and at (N)"),
+    ],
+)
+def test_another_key(client: Any, script: Stubber, key: list[tuple[str, str, str]], said: str) -> None:
+    """A table whose key is not exactly ``partition``, a string, is refused."""
+    table = describe(
+        client,
+        script,
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": kind} for name, kind, _ in key],
+        KeySchema=[{"AttributeName": name, "KeyType": role} for name, _, role in key],
+    )
+    with pytest.raises(RefusedError, match=re.escape(f"its key is {said}; nothing was written")):
+        table.require_key()
+
+
+@pytest.mark.parametrize(
+    ("differs", "where"),
+    [
+        (REPLICAS, "eu-west-1"),
+        (REPLICAS | {"MultiRegionConsistency": "EVENTUAL"}, "eu-west-1"),
+        ({"GlobalTableVersion": "2017.11.29"}, "other regions"),
+    ],
+)
+def test_a_global_table(client: Any, script: Stubber, differs: dict[str, Any], where: str) -> None:
+    """A global table that is not strongly consistent is refused: each copy would give every number again."""
+    with pytest.raises(RefusedError, match=f"copies in {where}: each copy would give every number again") as caught:
+        describe(client, script, **differs).require_no_replicas()
+    assert caught.value.hint == "delete its replicas, or use another table: --stack NAME"
+
+
+@pytest.mark.parametrize(
+    "differs", [REPLICAS | {"MultiRegionConsistency": "STRONG"}, {"GlobalTableVersion": "2019.11.21"}]
+)
+def test_a_strongly_consistent_table(client: Any, script: Stubber, differs: dict[str, Any]) -> None:
+    """A strongly consistent global table is one table, and so is one whose replicas are gone."""
+    describe(client, script, **differs).require_no_replicas()
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "ValidationException", "ResourceNotFoundException"])
+def test_a_table_that_cannot_be_described_is_not_refused(client: Any, script: Stubber, code: str) -> None:
+    """Minting needs no permission to describe the table."""
+    script.add_client_error("describe_table", code, "no", 400)
+    Tables(client).require_no_replicas("Tickets")
+
+
+def test_the_stack_of_a_table(client: Any, script: Stubber) -> None:
+    """CloudFormation's tag says which stack made a table; it may be on a later page, or missing."""
+    tag = {"Key": "aws:cloudformation:stack-id", "Value": "arn:of:a/stack/1"}
+    pages = [({"ResourceArn": ARN}, [{"Key": "team", "Value": "a"}]), ({"ResourceArn": ARN, "NextToken": "2"}, [tag])]
+    script.add_response("list_tags_of_resource", {"Tags": pages[0][1], "NextToken": "2"}, pages[0][0])
+    script.add_response("list_tags_of_resource", {"Tags": pages[1][1]}, pages[1][0])
+    script.add_response("list_tags_of_resource", {}, {"ResourceArn": ARN})
+    table = Table("Tickets", "us-east-1", ARN, (), "", True, ())
+    assert [Tables(client).stack_of(table), Tables(client).stack_of(table)] == ["arn:of:a/stack/1", ""]
+
+
+def test_a_sample_is_one_bounded_page(client: Any, script: Stubber) -> None:
+    """A table with millions of items is not read."""
+    answer = {"Items": [{"partition": {"S": "a"}}], "LastEvaluatedKey": {"partition": {"S": "a"}}}
+    script.add_response("scan", answer, {**TICKETS, "ConsistentRead": True, "Limit": 100})
+    assert Tables(client).sample("Tickets") == [{"partition": {"S": "a"}}]

@@ -10,7 +10,7 @@ from tests.support.counter_items import item, number, offered, regions
 from tests.support.model_table import ModelTable
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.table import Counters, largest_integer
-from ticketctl.errors import CounterInvalidError
+from ticketctl.errors import CounterInvalidError, RefusedError
 
 
 def refusal(text: str, column: str | None = None) -> str:
@@ -157,3 +157,12 @@ def test_a_survey_reads_whole_items() -> None:
     rows = {"east": item("east", 40, **REGISTER, **offered("west", Lane(41, 2)), note={"S": "ours"})}
     table, answers = scanned(ModelTable(rows=rows))
     assert list(table.items()) == answers == [rows["east"]]
+
+
+@pytest.mark.parametrize("damaged", [{"id": {"S": "a"}}, {"partition": {"N": "7"}, "hand_crafted_int": number(1)}])
+def test_a_table_of_another_key_is_refused(damaged: dict[str, Any]) -> None:
+    """Items without the key of a counter are those of a table of something else: an error, not a bug."""
+    table, _ = scanned(ModelTable(rows={"a": damaged}))
+    for read in (table.all, table.items):
+        with pytest.raises(RefusedError, match="the table Tickets in east is not a ticket server's"):
+            list(read())

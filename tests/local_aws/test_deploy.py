@@ -52,7 +52,9 @@ def test_requests_of_a_deployment_without_changes(
     options = ("--local", "--stack", new_stack, "--region", names[0], "--region", names[1])
     urls = ticketctl("deploy", *options).stdout.split()
     said: list[str] = []
-    dialog = Dialog(said.append, pytest.fail, lambda names: nullcontext(lambda name, line: said.append(line)))
+    dialog = Dialog(
+        said.append, pytest.fail, pytest.fail, lambda names: nullcontext(lambda name, line: said.append(line))
+    )
     regions = Regions(connect(stack=new_stack, region=names), environ=environ)
     with caplog.at_level(logging.DEBUG, "botocore.endpoint"):
         deployed = succeeded(deploy(regions, {}, dialog, opens_to_anyone=False))
@@ -211,12 +213,12 @@ def test_failed_update_leaves_the_server_minting(stacks: CloudFormation, connect
 
 
 def test_table_of_another_stack_is_refused(stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str) -> None:
-    """A table that another stack owns is not taken from it; the reason is CloudFormation's own."""
+    """A table that another stack owns is not taken from it, and the error names that stack."""
     owner = {"Resources": {"Table": table_resource(new_stack)}}
     stacks.execute(stacks.plan(f"{new_stack}-owner", json.dumps(owner), {}))
     result = ticketctl("deploy", "--local", "--stack", new_stack)
     assert (result.returncode, result.stdout) == (6, "")
-    assert f"{new_stack} already exists in stack" in result.stderr
+    assert f"the table {new_stack} in {REGION} belongs to the stack {new_stack}-owner" in result.stderr
     assert stacks.describe(new_stack) is None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from tests.support.model_table import Client, ModelTable, Request
+from tests.support.model_table import KEY, Client, ModelTable, Request
 from ticketctl.aws.account import Aws
 from ticketctl.aws.cloudformation import TABLE_TYPE, UNCHANGED, Change, CloudFormation, Plan, Stack, StackOptions
 from ticketctl.aws.dynamodb import SendUntil, sdk_sender
@@ -34,10 +34,12 @@ DEFAULTS = {"AuthType": "AWS_IAM", "Offset": "1", "Increment": "1", "MaxCount": 
 class Account:
     """Its ``stacks`` and ``tables`` by region.
 
-    ``down`` are regions that cannot be reached, ``failing`` those whose deployments fail, and ``codes`` AWS's errors
-    of DynamoDB by region. ``seconds`` is how long a deployment takes, ``locks`` how many hold the lock on deploying.
+    ``down`` are regions that cannot be reached, ``failing`` those whose deployments fail, ``codes`` AWS's errors of
+    DynamoDB by region, ``denied`` the operations of tables that it denies, and ``described`` what DescribeTable adds.
+    ``seconds`` is how long a deployment takes, ``locks`` how many hold the lock on deploying. ``owners`` are the ids of
+    other stacks that tables are tagged with; these stacks are deleted unless it ``has_live_owner``.
     ``calls`` counts what was done to stacks, and the sources that were opened, by verb and region; ``options`` are
-    those of the last plan by region.
+    those of the last plan by region. ``reads`` counts how often tables were described.
     """
 
     def __init__(self, *regions: str) -> None:
@@ -47,12 +49,17 @@ class Account:
         self.down: set[str] = set()
         self.failing: set[str] = set()
         self.codes: dict[str, str] = {}
+        self.denied: set[str] = set()
+        self.described: dict[str, dict[str, Any]] = {}
+        self.owners: list[str] = []
+        self.has_live_owner = False
         self.replaces_table = False
         self.denies_cloudformation = False
         self.engine_restarted = False
         self.seconds = 0.0
         self.locks = 0
         self.calls: Tally[str] = Tally()
+        self.reads: Tally[str] = Tally()
         self.planned: dict[str, Stack] = {}
         self.options: dict[str, StackOptions] = {}
 
@@ -111,10 +118,13 @@ class MemoryCloudFormation(CloudFormation):
 
     def _changes_to(self, current: Stack | None, planned: Stack) -> tuple[Change, ...]:
         if current is None:
-            return (Change("Add", "Table", TABLE_TYPE, ""),)
+            return (Change("Import" if self._region in self._account.tables else "Add", "Table", TABLE_TYPE, ""),)
         if self._account.replaces_table:
             return (Change("Modify", "Table", TABLE_TYPE, "True"),)
         return () if planned == current else (Change("Modify", "Function", "AWS::Lambda::Function", "False"),)
+
+    def has_table(self, stack_id: str, table: str) -> bool:  # noqa: ARG002
+        return self._account.has_live_owner
 
     def discard(self, plan: Plan) -> None:  # noqa: ARG002
         self._count("discard")
@@ -155,12 +165,35 @@ class TableClient(Client):
         return self._table(operation, request["TableName"]).call(operation, request)
 
     def describe_table(self, TableName: str) -> dict[str, Any]:  # noqa: N803 - botocore's name
+        self._account.reads[f"describe table {self._region}"] += 1
         self._table("DescribeTable", TableName)
-        return {}
+        described = {
+            "AttributeDefinitions": [{"AttributeName": KEY, "AttributeType": "S"}],
+            "KeySchema": [{"AttributeName": KEY, "KeyType": "HASH"}],
+            "BillingModeSummary": {"BillingMode": "PAY_PER_REQUEST"},
+            "DeletionProtectionEnabled": True,
+        }
+        return {"Table": {**described, **self._account.described.get(self._region, {})}}
 
-    def update_table(self, TableName: str, *, DeletionProtectionEnabled: bool) -> None:  # noqa: N803 - botocore's name
+    def get_paginator(self, operation: str) -> Any:
+        if operation == "list_tags_of_resource":
+            tags = [{"Key": "aws:cloudformation:stack-id", "Value": owner} for owner in self._account.owners]
+            return SimpleNamespace(paginate=lambda **_: [{"Tags": tags}])
+        return super().get_paginator(operation)
+
+    def describe_time_to_live(self, TableName: str) -> dict[str, Any]:  # noqa: N803 - botocore's name
+        self._account.reads[f"describe time to live {self._region}"] += 1
+        self._table("DescribeTimeToLive", TableName)
+        return {"TimeToLiveDescription": {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires_at"}}
+
+    def describe_continuous_backups(self, TableName: str) -> dict[str, Any]:  # noqa: N803 - botocore's name
+        self._table("DescribeContinuousBackups", TableName)
+        recovery = {"PointInTimeRecoveryStatus": "ENABLED"}
+        return {"ContinuousBackupsDescription": {"PointInTimeRecoveryDescription": recovery}}
+
+    def update_table(self, TableName: str, **change: Any) -> None:  # noqa: N803 - botocore's name
         self._table("UpdateTable", TableName)
-        assert not DeletionProtectionEnabled
+        assert len(change) == 1, "DynamoDB makes one kind of change at a time"
 
     def delete_table(self, TableName: str) -> None:  # noqa: N803 - botocore's name
         self._table("DeleteTable", TableName)
@@ -173,7 +206,8 @@ class TableClient(Client):
         if self._region in self._account.down:
             raise EndpointConnectionError(endpoint_url=f"https://dynamodb.{self._region}.amazonaws.com")
         table = self._account.tables.get(self._region)
-        code = self._account.codes.get(self._region)
+        denied = "AccessDeniedException" if operation in self._account.denied else None
+        code = denied or self._account.codes.get(self._region)
         if code or table is None or table.name != name:
             details = {"Code": code or "ResourceNotFoundException", "Message": "no"}
             raise ClientError({"Error": details, "ResponseMetadata": {"HTTPStatusCode": 400}}, operation)
@@ -247,10 +281,11 @@ class MemorySession(Session):
 
 
 class Said:
-    """What the core said, and the questions that it asked; ``refusal`` is raised by all of them."""
+    """What the core said and warned of, and the questions that it asked; ``refusal`` is raised by all of them."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.warnings: list[str] = []
         self.questions: list[str] = []
         self.refusal: Exception | None = None
 
@@ -265,7 +300,7 @@ class Said:
 
     @property
     def dialog(self) -> Dialog:
-        return Dialog(self.lines.append, self.confirm, self.progress)
+        return Dialog(self.lines.append, self.warnings.append, self.confirm, self.progress)
 
 
 def regions_of(account: Account, home: Path, *names: str, said: Said | None = None, **flags: Any) -> Regions:

@@ -115,6 +115,11 @@ class Plan:
         return self.changes if self.protects is None else (*self.changes, own)
 
     @property
+    def imports_table(self) -> bool:
+        """Whether it takes an existing table into the stack."""
+        return any(change.type == TABLE_TYPE and change.action == "Import" for change in self.changes)
+
+    @property
     def endangers_table(self) -> tuple[Change, ...]:
         """The changes that would replace or delete the table, or might."""
         return tuple(
@@ -171,6 +176,20 @@ class CloudFormation:
                 hint="use another name: --stack NAME",
             )
         return found
+
+    def has_table(self, stack_id: str, table: str) -> bool:
+        """Whether a stack has the table; not if the stack was deleted or has given the table up."""
+        if self.describe(stack_id) is None:
+            return False
+        with self._errors():
+            pages = self._client.get_paginator("list_stack_resources").paginate(StackName=stack_id)
+            found = [resource for page in pages for resource in page["StackResourceSummaries"]]
+        return any(
+            resource["ResourceType"] in (TABLE_TYPE, "AWS::DynamoDB::GlobalTable")
+            and resource.get("PhysicalResourceId") == table
+            and resource["ResourceStatus"] not in ("DELETE_COMPLETE", "DELETE_SKIPPED")
+            for resource in found
+        )
 
     def prepare(self, stack: str) -> Stack | None:
         """Wait for a deployment in progress and delete a stack that failed to be created; return the stack."""

@@ -35,6 +35,7 @@ _ACCESS = _EXPIRED | _SKEWED | _UNSIGNED | _BADLY_SIGNED | UNKNOWN_KEY | _DENIED
 _CLOCK = re.compile("Signature expired|Signature not yet current")  # AWS has no error code for it
 _EXPIRED_TOKEN = re.compile("security token included in the request is expired")
 _ASK_FOR_PERMISSION = "ask for this permission, or use another --profile"
+_OTHER_KEY = "key element does not match the schema"
 _HIDDEN = "(invalid URL, not shown)"
 
 
@@ -129,9 +130,18 @@ def refused(code: str, message: str, status: int, *, target: str, profile: str |
         return OutcomeUnknownError(
             f"{target} failed with {code or status}; a ticket may have been spent", hint="ticketctl status"
         )
+    if _OTHER_KEY in message:
+        return not_a_ticket_table(target, "its key is not partition (S) alone")
     if 400 <= status < 500 and code and not spends:  # without a code the answer is a proxy's, not AWS's
         return RefusedError(f"{target}: {code or status}: {message}")
     return NotMintedError(f"{target}: {code or status}: {message}")
+
+
+def not_a_ticket_table(target: str, why: str) -> RefusedError:
+    """The error for a table of something else."""
+    return RefusedError(
+        f"{target} is not a ticket server's: {why}; nothing was written", hint="use another name: --stack NAME"
+    )
 
 
 def access_error(

@@ -170,10 +170,12 @@ def list_all(run: Run) -> None:
 def _members_of_stack(run: Run) -> "Sequence[Member]":
     """The regions that share the sequence; raises ``NotDeployedError`` if none of them has the stack."""
     members = run.regions.members()
-    if any(not member.retired for member in _named(run, members)):
-        return members
-    run.home.locator.look_up()  # deploys into the embedded AWS, or says what is missing
-    return run.regions.members()
+    if all(member.retired for member in _named(run, members)):
+        run.home.locator.look_up()  # deploys into the embedded AWS, or says what is missing
+        members = run.regions.members()
+    for member in members:
+        member.table.require_no_replicas()
+    return members
 
 
 def _members(run: Run) -> "Sequence[Member]":

@@ -184,7 +184,7 @@ def _show_destroyed(run: Run, removals: Mapping[str, "Removal"]) -> None:
 def _dialog(run: Run, *, yes: bool) -> "Dialog":
     from ticketctl.deployments.dialog import Dialog
 
-    return Dialog(run.output.note, partial(run.confirm, yes=yes), run.output.side_by_side)
+    return Dialog(run.output.note, run.output.warn, partial(run.confirm, yes=yes), run.output.side_by_side)
 
 
 def synth(

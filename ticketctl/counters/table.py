@@ -13,7 +13,8 @@ from typing import Any
 
 from ticketctl import handler as bundle
 from ticketctl.aws.dynamodb import sdk_sender
-from ticketctl.aws.sdk_errors import translated_errors
+from ticketctl.aws.sdk_errors import not_a_ticket_table, translated_errors
+from ticketctl.aws.tables import Tables
 from ticketctl.counters.lanes import Lane
 from ticketctl.errors import CounterInvalidError, RefusedError, UsageError
 from ticketctl.minting.dynamodb import translated_problems
@@ -73,7 +74,14 @@ class Counters:
         )
         with translated_errors(self._target, profile=self._profile):
             for page in pages:
-                yield from page["Items"]
+                for item in page["Items"]:
+                    if "S" not in item.get("partition", {}):
+                        raise not_a_ticket_table(self._target, "its key is not partition (S) alone")
+                    yield item
+
+    def require_no_replicas(self) -> None:
+        """Raise ``RefusedError`` if the table is a global table: each copy would give every number again."""
+        Tables(self._client, profile=self._profile).require_no_replicas(self._table)
 
     def item(self, name: str) -> Mapping[str, Any] | None:
         """Read the item of a counter, consistently; ``None`` if there is no counter of that name."""

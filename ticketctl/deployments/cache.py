@@ -101,7 +101,29 @@ class RegionsCache:
 
     def forget_embedded(self) -> None:
         """Forget the stacks of the embedded AWS, after it was reset."""
-        self._file.change({key: None for key in self._file.read() if key.startswith("embedded|")})
+        self._file.forget_embedded()
+
+
+class TicketsCache:
+    """A file of the last ticket of each counter at the last deployment, by ``key_of``."""
+
+    def __init__(self, path: Path | None, note: Note = lambda line: None) -> None:
+        self._file = _CacheFile(path, "tickets", note)
+
+    def get(self, key: str) -> Mapping[str, int]:
+        """The last tickets under that key, by counter; empty if none are known."""
+        tickets = self._file.read().get(key)
+        if not isinstance(tickets, dict):
+            return {}
+        return {name: last for name, last in tickets.items() if type(last) is int}
+
+    def put(self, key: str, tickets: Mapping[str, int]) -> None:
+        """Remember the last tickets of a table's counters."""
+        self._file.change({key: dict(tickets) or None})
+
+    def forget_embedded(self) -> None:
+        """Forget the counters of the embedded AWS, after it was reset."""
+        self._file.forget_embedded()
 
 
 class DeployedCache:
@@ -160,6 +182,10 @@ class _CacheFile:
             self.note(f"ignored the cache {self.path}: it is not of this version")
             return {}
         return entries
+
+    def forget_embedded(self) -> None:
+        """Remove the entries of the embedded AWS."""
+        self.change({key: None for key in self.read() if key.startswith("embedded|")})
 
     def change(self, entries: Mapping[str, Any]) -> None:
         """Replace entries, or with ``None`` remove them, and keep the others."""

@@ -4,10 +4,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from ticketctl.aws.cloudformation import UNCHANGED, CloudFormation, Plan, Stack, StackOptions, outputs_of
 from ticketctl.counters.sequence import DEFAULT, Member, Survey, arrange, require_names_free, survey
+from ticketctl.deployments.adoption import adopt, require_importable, require_usable, table_properties
 from ticketctl.deployments.dialog import Dialog, Tell, interruptible
+from ticketctl.deployments.last_tickets import LastTickets
 from ticketctl.deployments.locator import template_body
 from ticketctl.deployments.outcomes import Outcomes, failures, raise_first_failure, succeeded
 from ticketctl.deployments.regional_stack import RegionalStack
@@ -32,6 +35,8 @@ class Planned:
     stacks: CloudFormation
     existing: Stack | None
     plan: Plan
+    adopts: Mapping[str, Any]
+    """The settings to give its table if it is imported, or if an import before was not finished; else empty."""
 
     @property
     def is_public(self) -> bool:
@@ -57,6 +62,8 @@ def deploy(
         if shared.begins and regions.unread:
             name, unread = regions.home.settings.stack, regions.describe_unread()
             dialog.confirm(f"Not read: {unread}. Continue as if {name} had no tickets there?")
+        last_tickets = LastTickets(regions, shared.found)
+        last_tickets.warn_of_older(dialog.warn)
         plans = _plan_all(regions, parameters, options, dialog, shared=bool(shared.names))
         if opens_to_anyone and not all(planned.is_public for planned in succeeded(plans).values()):
             held.close()
@@ -69,6 +76,9 @@ def deploy(
     known = _unchanged(executed)
     with interruptible("deployment", "ticketctl deploy"):
         give_lanes(regions, shared, dialog.note, known)
+        imported = [name for name, planned in executed.items() if planned.adopts]
+        regions.each(lambda stack: adopt(stack.session, executed[stack.region].adopts, dialog), imported)
+    last_tickets.remember()
     outcomes: Outcomes[Deployed] = {**failures(plans), **_deployed(regions, executed, known)}
     return {name: outcomes[name] for name in plans}
 
@@ -119,19 +129,23 @@ def _plan(
     *,
     shared: bool,
 ) -> Planned:
-    """What a deployment would change; ``RefusedError`` if that would replace or delete the table.
+    """What a deployment would change; ``RefusedError`` if the table is not for it, or would be replaced or deleted.
 
     If the sequence is ``shared``, a new stack does not start the default counter by itself.
     """
     is_new = existing is None or existing.is_empty
+    if is_new:
+        require_importable(stack.session, stacks)
+    body = template_body(stack.settings)
+    wanted = table_properties(body)
+    differs = not is_new and not require_usable(stack.session, wanted)
     offset = {"Offset": "0"} if shared and is_new else {}
-    body, parameters = template_body(stack.settings), {**parameters, **offset}
-    plan = stacks.plan_from(existing, stack.settings.stack, body, parameters, options)
+    plan = stacks.plan_from(existing, stack.settings.stack, body, {**parameters, **offset}, options)
     if plan.endangers_table:
         stacks.discard(plan)
         dangers = "; ".join(map(str, plan.endangers_table))
         raise RefusedError(f"this would replace or delete the table: {dangers}; nothing was changed")
-    return Planned(stacks, existing, plan)
+    return Planned(stacks, existing, plan, adopts=wanted if plan.imports_table or differs else {})
 
 
 def _confirm_public(dialog: Dialog, plans: Collection[Planned]) -> None:

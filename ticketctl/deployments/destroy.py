@@ -6,6 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ticketctl.counters.sequence import withdraw_offers
+from ticketctl.deployments import last_tickets
+from ticketctl.deployments.adoption import require_tickets, tables_of
 from ticketctl.deployments.dialog import Dialog, interruptible
 from ticketctl.deployments.outcomes import Outcomes, succeeded
 from ticketctl.deployments.regional_stack import RegionalStack
@@ -14,7 +16,6 @@ from ticketctl.errors import RefusedError
 
 if TYPE_CHECKING:
     from ticketctl.aws.cloudformation import Stack
-    from ticketctl.aws.tables import Tables
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,10 @@ def plan(regions: Regions, *, delete_tickets: bool) -> Outcomes[Removal]:
 
     def look(region: RegionalStack) -> Removal:
         name = region.settings.stack
-        stack, has_table = region.session.cloudformation().find_ours(name), _tables(region).exists(name)
-        return Removal(stack, has_table, deletes_table=has_table and delete_tickets)
+        stack, table = region.session.cloudformation().find_ours(name), tables_of(region.session).describe(name)
+        if table is not None and delete_tickets:
+            require_tickets(tables_of(region.session), table)
+        return Removal(stack, has_table=table is not None, deletes_table=table is not None and delete_tickets)
 
     outcomes = regions.each(look)
     protected = [name for name, removal in succeeded(outcomes).items() if removal.is_protected]
@@ -72,7 +75,8 @@ def destroy(regions: Regions, removals: Mapping[str, Removal], dialog: Dialog) -
                 region.locator.forget()
             if removal.deletes_table:
                 withdraw_offers(members, region.region)
-                _tables(region).delete(region.settings.stack)
+                tables_of(region.session).delete(region.settings.stack)
+                last_tickets.forget(region)
             return removal
 
         with regions.home.session.exclusively(), interruptible("deletion", "ticketctl destroy"):
@@ -80,9 +84,3 @@ def destroy(regions: Regions, removals: Mapping[str, Removal], dialog: Dialog) -
     if gone := succeeded(outcomes):
         regions.remember([region for region in regions.before() if region not in gone])
     return outcomes
-
-
-def _tables(region: RegionalStack) -> "Tables":
-    from ticketctl.aws.tables import Tables
-
-    return Tables(region.session.aws.client("dynamodb"), profile=region.settings.profile)

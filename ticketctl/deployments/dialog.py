@@ -12,9 +12,13 @@ Tell = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Dialog:
-    """``confirm`` raises an error unless the user agrees; ``progress`` shows what happens in several regions."""
+    """``confirm`` raises an error unless the user agrees; ``progress`` shows what happens in several regions.
+
+    ``note`` tells the user something, ``warn`` what the user must know, even with ``--quiet``.
+    """
 
     note: Callable[[str], None]
+    warn: Callable[[str], None]
     confirm: Callable[[str], None]
     progress: Callable[[Sequence[str]], AbstractContextManager[Tell]]
 

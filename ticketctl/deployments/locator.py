@@ -3,16 +3,19 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ticketctl.aws.sdk_errors import proxies_in_force
-from ticketctl.aws.tables import tables_elsewhere
+from ticketctl.aws.tables import Tables, tables_elsewhere
 from ticketctl.deadline import Deadline, call_within
+from ticketctl.deployments.adoption import require_importable
 from ticketctl.deployments.cache import DEPLOYED_SECONDS, DeployedCache, StackCache, cache_path, key_of
-from ticketctl.deployments.session import Session
+from ticketctl.deployments.session import DYNAMODB_SECONDS, Session
 from ticketctl.errors import (
     AccessError,
     NotDeployedError,
+    RefusedError,
     TicketctlError,
     UnknownCounterError,
     UnreachableError,
@@ -80,6 +83,7 @@ class Locator:
             self._generation += 1
             self._was_asked = True
             found = self.describe(deadline) or (self._deploy_locally() if self._settings.local else None)
+            self._require_no_replicas(found, deadline)
             self._keep(found)
             if found is None:
                 raise NotDeployedError(
@@ -87,6 +91,26 @@ class Locator:
                     hint="ticketctl deploy",
                 )
             return found
+
+    def _require_no_replicas(self, found: StackOutputs | None, deadline: Deadline | None) -> None:
+        """Forget the stack and raise ``RefusedError`` if this process would mint from a copy of a global table.
+
+        A table that cannot be described is not refused: to mint, nobody needs that permission.
+        """
+        if found is None or self._settings.via != "dynamodb":
+            return
+
+        def look() -> None:
+            client = self._session.aws.client("dynamodb", timeout=DYNAMODB_SECONDS, retries=0)
+            Tables(client, profile=self._settings.profile).require_no_replicas(found.table)
+
+        until = Deadline(DYNAMODB_SECONDS) if deadline is None else deadline.within(DYNAMODB_SECONDS)
+        try:
+            with suppress(TimeoutError):
+                call_within(until, look)
+        except RefusedError:
+            self._keep(None)
+            raise
 
     def describe(self, deadline: Deadline | None = None) -> StackOutputs | None:
         """The deployed stack as CloudFormation describes it now, ``None`` if there is none; nothing is remembered.
@@ -181,6 +205,7 @@ class Locator:
             self._session.report(f"deploying {name} into the embedded AWS ({self._region})")
             stacks = self._session.cloudformation()
             stacks.prepare(name)
+            require_importable(self._session, stacks)
             stacks.execute(stacks.plan(name, template_body(self._settings), {}))
             return self.describe()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ticketctl.aws.tables import tables_elsewhere
 from ticketctl.counters.lanes import Lane
 from ticketctl.deadline import Deadline
-from ticketctl.deployments.cache import Note, RegionsCache, cache_path, key_of
+from ticketctl.deployments.cache import Note, RegionsCache, TicketsCache, cache_path, key_of
 from ticketctl.deployments.outcomes import Outcomes, failures, raise_first_failure, side_by_side, succeeded
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import NotDeployedError, NotMintedError, TicketctlError
@@ -193,8 +193,9 @@ def deployed_before(
 
 
 def forget_embedded(environ: Mapping[str, str]) -> None:
-    """Forget the regions of stacks in the embedded AWS, after it was reset."""
+    """Forget the regions and counters of stacks in the embedded AWS, after it was reset."""
     _regions_cache(environ).forget_embedded()
+    TicketsCache(cache_path("tickets.json", environ, lambda line: None)).forget_embedded()
 
 
 def _regions_cache(environ: Mapping[str, str], note: Note = lambda line: None) -> RegionsCache:
