@@ -148,6 +148,7 @@ def test_commands() -> None:
         "local reset",
         "local status",
         "local up",
+        "logs",
         "next",
         "regions",
         "status",

@@ -17,9 +17,19 @@ from ticketctl.models import Block, Counter
 if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
+    from rich.text import Text
 
 PLAIN_PROGRESS_SECONDS = 10.0
 PORTION = 4096  # what a pipe that has room takes without blocking (PIPE_BUF)
+STYLES = {
+    "ok": "green",
+    "warning": "yellow",
+    "failure": "bold red",
+    "WARNING": "yellow",
+    "ERROR": "bold red",
+    "CRITICAL": "bold red",
+}
+"""The colors of cells on a terminal."""
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 
@@ -50,12 +60,16 @@ class Result:
     """What a command prints, in every format: ``document`` as JSON, ``rows`` of cells for people and in pipes.
 
     With ``columns`` the rows are a table on a terminal. A cell beyond the last column is shown only in a pipe.
+    With ``widths`` they are lines on a terminal, whose cells are padded to these widths; a color marks an error or a
+    warning, and the lines of the last cell are kept. ``shown`` are the rows as a terminal shows them, if they differ.
     """
 
     document: Any
     rows: Sequence[Sequence[str]] = ()
     columns: Sequence[Column] = ()
     title: str = ""
+    widths: Sequence[int] = ()
+    shown: Sequence[Sequence[str]] = ()
 
 
 class Format(Protocol):
@@ -124,17 +138,20 @@ class PlainText:
 
 
 class TerminalTables(PlainText):
-    """Aligned tables for a terminal."""
+    """Aligned tables and lines for a terminal."""
 
     def result(self, result: Result) -> str:
-        """Return the rows as a table, if they have columns."""
-        if not result.columns:
+        """Return the rows as a table if they have columns, or as lines if they have widths."""
+        if not result.columns and not result.widths:
             return super().result(result)
         from rich.console import Console
 
-        drawn = Console(file=io.StringIO(), force_terminal=True)
+        drawn = Console(file=io.StringIO(), force_terminal=True, highlight=False)
         with drawn.capture() as captured:
-            drawn.print(table(result))
+            if result.widths:
+                drawn.print(padded_lines(result), soft_wrap=True)
+            else:
+                drawn.print(fitting(result, drawn.width))
         return captured.get()
 
 
@@ -432,6 +449,43 @@ class Output:
                 sleep(every)
 
 
+def padded_lines(result: Result) -> "Text":
+    """The rows as aligned lines. A further line of the last cell, such as one of a trace, is indented."""
+    from rich.text import Text
+
+    drawn = Text()
+    for row in _shown(result):
+        *cells, last = row
+        for cell, width in zip(cells, result.widths, strict=True):
+            drawn.append(printable(cell).ljust(width), style=STYLES.get(cell, ""))
+            drawn.append("  ")
+        drawn.append("\n    ".join(map(printable, last.splitlines() or [""])) + "\n")
+    drawn.right_crop(1)
+    return drawn
+
+
+def fitting(result: Result, width: int) -> "Table | Text":
+    """A result as a table, or if a terminal is too narrow for it, as one line per cell: no number is cut."""
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.text import Text
+
+    drawn = table(result)
+    ruler = Console(file=io.StringIO(), width=10_000)
+    if Measurement.get(ruler, ruler.options, drawn).minimum <= width:
+        return drawn
+    names = [column.heading for column in result.columns]
+    blocks = [
+        "".join(f"{name}: {printable(cell)}\n" for name, cell in zip(names, row, strict=False))
+        for row in _shown(result)
+    ]
+    return Text("\n".join(blocks).rstrip("\n"), overflow="fold")
+
+
+def _shown(result: Result) -> Sequence[Sequence[str]]:
+    return result.shown or result.rows
+
+
 def table(result: Result) -> "Table":
     """A result as a table for a terminal. Its cells are text, never markup, and no number is cut."""
     from rich.table import Table
@@ -441,7 +495,7 @@ def table(result: Result) -> "Table":
     for column in result.columns:
         right = column.is_number
         drawn.add_column(column.heading, justify="right" if right else "left", no_wrap=right)
-    for row in result.rows:
+    for row in _shown(result):
         drawn.add_row(*(Text(printable(cell), overflow="fold") for cell in row[: len(result.columns)]))
     return drawn
 
