@@ -141,6 +141,7 @@ def test_commands() -> None:
         "deploy",
         "destroy",
         "diff",
+        "doctor",
         "fetch",
         "local down",
         "local env",

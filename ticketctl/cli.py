@@ -27,6 +27,7 @@ _PANELS = {
         "regions": "regions",
         "verify": "verify",
         "logs": "logs",
+        "doctor": "doctor",
     },
     "Counters": {"counter": "counter"},
     "Deploy": {"deploy": "stack", "diff": "stack", "destroy": "stack", "synth": "stack"},
