@@ -78,7 +78,8 @@ class Checks:
             finding = self._outcome(look, otherwise, blocks=blocks)
         if finding.blocks:
             self._blocking.add(name)
-        self.found.append(Check(f"{name}{self._suffix}", finding.state, finding.detail, finding.fix))
+        texts = (without_userinfo(text) for text in (finding.detail, finding.fix))
+        self.found.append(Check(f"{name}{self._suffix}", finding.state, *texts))
 
     def blocked(self, needs: Iterable[str]) -> str:
         """The first of these checks that blocks the checks that need it; empty if none does."""
@@ -173,7 +174,7 @@ def _settings(stack: RegionalStack) -> Finding:
     for name, origin in stack.settings.origins.items():
         value = getattr(stack.settings, name)
         if value is not None and name != "region":
-            shown = " ".join(value) if name == "regions" else without_userinfo(str(value))
+            shown = " ".join(value) if name == "regions" else value
             texts.append(f"{name.replace('_', '-')} {shown} (from {origin})")
     return Finding(OK, ", ".join(texts))
 
