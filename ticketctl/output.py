@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TextIO
 
 from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError
 from ticketctl.models import Block, Counter
+from ticketctl.readable import Rates, ago, fullness, thousands, utc
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -443,9 +444,13 @@ class Output:
         from rich.console import Console
         from rich.live import Live
 
-        with Live(console=Console(), auto_refresh=False) as live:
+        console = Console()
+        rates = Rates(self._clock, encoding=console.encoding)
+        with Live(console=console, auto_refresh=False) as live:
             while True:
-                live.update(table(counter_list(look(), title=title)), refresh=True)
+                counters = look()
+                rates.look(counters)
+                live.update(fitting(counter_list(counters, title=title, rates=rates), console.width), refresh=True)
                 sleep(every)
 
 
@@ -500,21 +505,44 @@ def table(result: Result) -> "Table":
     return drawn
 
 
-def counter_list(counters: Sequence[Counter], *, title: str, document: Any = None) -> Result:
-    """Counters as a list. On a terminal their lanes and regions are shown only if there are several regions."""
-    columns = [
-        Column("counter"),
-        Column("last ticket", is_number=True),
-        Column("step", is_number=True),
-        Column("left", is_number=True),
-        Column("last minted"),
-        Column("state"),
-    ]
-    if len({counter.region for counter in counters}) > 1:
-        columns += [Column("offset", is_number=True), Column("region")]
+def counter_list(
+    counters: Sequence[Counter],
+    *,
+    title: str,
+    document: Any = None,
+    now: float | None = None,
+    rates: Rates | None = None,
+) -> Result:
+    """Counters as a list. On a terminal their lanes and regions are shown only if there are several regions.
+
+    ``now`` (epoch seconds) is what a terminal's "3 minutes ago" refers to; with ``rates`` it also shows how fast the
+    counters move.
+    """
+    several = len({counter.region for counter in counters}) > 1
+    now = time.time() if now is None else now
     rows = [counter_row(counter) for counter in counters]
+    shown = [_readable_row(counter, now, rates, several=several) for counter in counters]
     listed = [counter.as_dict() for counter in counters]
-    return Result(listed if document is None else document, rows, columns, title)
+    columns = _counter_columns(several=several, moves=rates is not None)
+    return Result(listed if document is None else document, rows, columns, title, shown=shown)
+
+
+def _counter_columns(*, several: bool, moves: bool) -> Sequence[Column]:
+    numbers = [Column(name, is_number=True) for name in ("last ticket", "step", "left", "full")]
+    columns = [Column("counter"), *numbers, Column("last minted"), Column("state")]
+    if moves:
+        columns += [Column("tickets/s", is_number=True), Column("trend")]
+    if several:
+        columns += [Column("offset", is_number=True), Column("region")]
+    return columns
+
+
+def _readable_row(counter: Counter, now: float, rates: Rates | None, *, several: bool) -> Sequence[str]:
+    """A counter's cells for a person, in the order of ``_counter_columns``."""
+    row = counter_row(counter)
+    numbers = map(thousands, (counter.last, counter.increment, counter.remaining))
+    cells = [row[0], *numbers, fullness(counter), ago(counter.minted_at, now), row[5]]
+    return [*cells, *(rates.cells(counter) if rates else ()), *(row[6:] if several else ())]
 
 
 def one_counter(counter: Counter, *, title: str) -> Result:
@@ -529,7 +557,7 @@ def counter_row(counter: Counter) -> Sequence[str]:
     return [
         printable(counter.partition),
         *map(str, numbers),
-        _utc(counter.minted_at),
+        utc(counter.minted_at),
         state,
         str(counter.offset),
         counter.region or "-",
@@ -540,15 +568,6 @@ def lanes(rows: Sequence[Sequence[str]], *, title: str, document: Any = None) ->
     """Which region has which lane; the rows are: counter, region, offset, increment, share, next ticket, state."""
     numbers = [Column(name, is_number=True) for name in ("offset", "step", "share", "next ticket")]
     return Result(document, rows, [Column("counter"), Column("region"), *numbers, Column("state")], title)
-
-
-def _utc(epoch_ms: int | None) -> str:
-    if epoch_ms is None:
-        return "-"
-    try:
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch_ms / 1000))
-    except (OverflowError, ValueError, OSError):  # an item can hold any number
-        return str(epoch_ms)
 
 
 def delivery_error(cause: OSError | None, story: str = "") -> TicketctlError:
