@@ -33,6 +33,7 @@ from ticketctl.output import (
     table,
     without_userinfo,
 )
+from ticketctl.readable import Rates
 
 ORDERS = Counter(
     partition="größe 1",
@@ -544,15 +545,32 @@ def test_pipes_and_json_stay_exact() -> None:
 @pytest.mark.parametrize("width", [1, 10, 30, 60, 79])
 def test_a_narrow_terminal_cuts_nothing(width: int) -> None:
     """If the table does not fit, each cell has a line of its own, and each number is there."""
-    there = replace(ORDERS, last=123_456_789_012, remaining=9_007_199_254_740_991, region="us-east-1")
+    there = replace(ORDERS, last=123_456_789_012, remaining=900_719_925_474_991, region="us-east-1")
     result = counter_list([ORDERS, there], title="Tickets", now=1_700_000_060)
     console = Console(file=io.StringIO(), width=width)
     console.print(fitting(result, width))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "123,456,789,012" in shown.replace("\n", "")
-    assert "9,007,199,254,740,991" in shown.replace("\n", "")
+    assert "900,719,925,474,991" in shown.replace("\n", "")
     assert "…" not in shown
     assert all(len(line) <= width for line in shown.splitlines())
+
+
+def test_a_usual_terminal_has_a_table() -> None:
+    """In 80 columns the table fits on one line per counter, also with rates; a step of 1 is not shown."""
+    times = iter([0.0, *[float(n) for n in range(1, 20)]])
+    rates = Rates(lambda: next(times))
+    counter = replace(NEW, partition="us-east-1", last=302, ceiling=2**53 - 1, remaining=2**53 - 303, minted_at=0)
+    for number in range(15):
+        rates.look([replace(counter, last=1_000 * number)])
+    for moving in (None, rates):
+        console = Console(file=io.StringIO(), width=80)
+        console.print(fitting(counter_list([counter], title="Tickets", now=48, rates=moving), 80))
+        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        (row,) = [line for line in lines if "302" in line]
+        assert "48 seconds ago" in row
+        assert ("9,007 trillion" in row, "██████████" in row) == (moving is None, moving is not None)
+        assert len(lines) == 6
 
 
 def test_lines_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from ticketctl.models import Counter
-from ticketctl.readable import Rates, ago, fullness, sparkline, thousands
+from ticketctl.readable import Rates, about, ago, fullness, sparkline, thousands
 
 NOW = 1_700_000_000
 DAY = 86_400
@@ -58,8 +58,9 @@ def test_fullness(last: int, ceiling: int, remaining: int, text: str) -> None:
 
 
 def test_thousands() -> None:
-    """Groups of three digits."""
+    """Groups of three digits; a number that nobody counts to is rounded down to trillions."""
     assert [thousands(number) for number in (7, 1_234, 2**53 - 1)] == ["7", "1,234", "9,007,199,254,740,991"]
+    assert [about(number) for number in (10**15 - 1, 2**53 - 1)] == ["999,999,999,999,999", "9,007 trillion"]
 
 
 def test_sparkline() -> None:
@@ -78,11 +79,11 @@ def test_rates() -> None:
 
     other = Counter("b", last=1, increment=1, ceiling=9, remaining=1, minted_at=None)
     rates.look([at(0)])
-    assert rates.cells(at(0)) == ["-", ""]
+    assert rates.cells(at(0)) == ("-", "")
     rates.look([at(30), other])
-    assert (rates.cells(at(30)), rates.cells(other)) == (["5.0", "█"], ["-", ""])
+    assert (rates.cells(at(30)), rates.cells(other)) == (("5.0", "█"), ("-", ""))
     rates.look([at(6_030)])
-    assert rates.cells(at(6_030)) == ["1,000", "▂█"]
+    assert rates.cells(at(6_030)) == ("1,000", "▂█")
 
 
 def test_rates_without_unicode() -> None:
@@ -92,4 +93,4 @@ def test_rates_without_unicode() -> None:
     counter = Counter("a", last=1, increment=1, ceiling=9, remaining=1, minted_at=None)
     rates.look([counter])
     rates.look([counter])
-    assert rates.cells(counter) == ["0.0", "_"]
+    assert rates.cells(counter) == ("0.0", "_")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TextIO
 
 from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError
 from ticketctl.models import Block, Counter
-from ticketctl.readable import Rates, ago, fullness, thousands, utc
+from ticketctl.readable import Rates, about, ago, fullness, thousands, utc
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -50,10 +50,11 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its heading, and if its cells are numbers, which are aligned to the right."""
+    """A column of a table: its heading, if its cells are numbers, which are aligned to the right, and if they wrap."""
 
     heading: str
     is_number: bool = False
+    wraps: bool = True
 
 
 @dataclass(frozen=True)
@@ -499,7 +500,7 @@ def table(result: Result) -> "Table":
     drawn = Table(title=Text(printable(result.title)), title_justify="left")
     for column in result.columns:
         right = column.is_number
-        drawn.add_column(column.heading, justify="right" if right else "left", no_wrap=right)
+        drawn.add_column(column.heading, justify="right" if right else "left", no_wrap=right or not column.wraps)
     for row in _shown(result):
         drawn.add_row(*(Text(printable(cell), overflow="fold") for cell in row[: len(result.columns)]))
     return drawn
@@ -518,31 +519,38 @@ def counter_list(
     ``now`` (epoch seconds) is what a terminal's "3 minutes ago" refers to; with ``rates`` it also shows how fast the
     counters move.
     """
-    several = len({counter.region for counter in counters}) > 1
-    now = time.time() if now is None else now
     rows = [counter_row(counter) for counter in counters]
-    shown = [_readable_row(counter, now, rates, several=several) for counter in counters]
     listed = [counter.as_dict() for counter in counters]
-    columns = _counter_columns(several=several, moves=rates is not None)
+    fields = _readable_fields(counters, rows, time.time() if now is None else now, rates)
+    shown = list(zip(*(cells for _, cells in fields), strict=True))
+    columns = [column for column, _ in fields]
     return Result(listed if document is None else document, rows, columns, title, shown=shown)
 
 
-def _counter_columns(*, several: bool, moves: bool) -> Sequence[Column]:
-    numbers = [Column(name, is_number=True) for name in ("last ticket", "step", "left", "full")]
-    columns = [Column("counter"), *numbers, Column("last minted"), Column("state")]
-    if moves:
-        columns += [Column("tickets/s", is_number=True), Column("trend")]
-    if several:
-        columns += [Column("offset", is_number=True), Column("region")]
-    return columns
-
-
-def _readable_row(counter: Counter, now: float, rates: Rates | None, *, several: bool) -> Sequence[str]:
-    """A counter's cells for a person, in the order of ``_counter_columns``."""
-    row = counter_row(counter)
-    numbers = map(thousands, (counter.last, counter.increment, counter.remaining))
-    cells = [row[0], *numbers, fullness(counter), ago(counter.minted_at, now), row[5]]
-    return [*cells, *(rates.cells(counter) if rates else ()), *(row[6:] if several else ())]
+def _readable_fields(
+    counters: Sequence[Counter], rows: Sequence[Sequence[str]], now: float, rates: Rates | None
+) -> Sequence[tuple[Column, Sequence[str]]]:
+    """The columns of a terminal's table with their cells; so that it fits, those that say nothing are left out."""
+    fields = [
+        (Column("counter"), [row[0] for row in rows]),
+        (Column("last ticket", is_number=True), [thousands(counter.last) for counter in counters]),
+    ]
+    if any(counter.increment != 1 for counter in counters):
+        fields.append((Column("step", is_number=True), [thousands(counter.increment) for counter in counters]))
+    if rates is None:
+        fields.append((Column("left", is_number=True), [about(counter.remaining) for counter in counters]))
+    fields.append((Column("full", is_number=True), [fullness(counter) for counter in counters]))
+    fields.append((Column("last minted", wraps=False), [ago(counter.minted_at, now) for counter in counters]))
+    if rates is None or any(counter.frozen for counter in counters):
+        fields.append((Column("state"), [row[5] for row in rows]))
+    if rates is not None:
+        moving = [rates.cells(counter) for counter in counters]
+        fields.append((Column("tickets/s", is_number=True), [rate for rate, _ in moving]))
+        fields.append((Column("trend", wraps=False), [trend for _, trend in moving]))
+    if len({counter.region for counter in counters}) > 1:
+        fields.append((Column("offset", is_number=True), [row[6] for row in rows]))
+        fields.append((Column("region"), [row[7] for row in rows]))
+    return fields
 
 
 def one_counter(counter: Counter, *, title: str) -> Result:

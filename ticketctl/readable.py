@@ -12,12 +12,17 @@ _NOW_SECONDS = 2
 _SKEW_SECONDS = 300  # how far the clocks of this machine and the function may differ
 _LONG_AGO_SECONDS = 30 * 86_400
 _BARS, _ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-=+*%#"
-_HISTORY = 20
+_HISTORY = 10
 
 
 def thousands(number: int) -> str:
     """A number with separators: 1,234,567."""
     return f"{number:,}"
+
+
+def about(number: int) -> str:
+    """A number with separators; from 10^15 on, such as what is left of a counter without a ceiling, in trillions."""
+    return f"{number // 10**12:,} trillion" if number >= 10**15 else thousands(number)
 
 
 def utc(epoch_ms: int | None) -> str:
@@ -82,9 +87,9 @@ class Rates:
                 self._rates.setdefault(place, deque(maxlen=_HISTORY)).append(rate)
             self._last[place] = (now, counter.last)
 
-    def cells(self, counter: Counter) -> list[str]:
+    def cells(self, counter: Counter) -> tuple[str, str]:
         """The tickets per second of a counter, and their course as a sparkline."""
         rates = self._rates.get((counter.region, counter.partition))
         if not rates:
-            return ["-", ""]
-        return [f"{rates[-1]:,.0f}" if rates[-1] >= 10 else f"{rates[-1]:.1f}", sparkline(rates, self._bars)]
+            return "-", ""
+        return f"{rates[-1]:,.0f}" if rates[-1] >= 10 else f"{rates[-1]:.1f}", sparkline(rates, self._bars)
