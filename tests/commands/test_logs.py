@@ -13,7 +13,7 @@ from tests.support.memory_aws import EU, US, Account, regions_of
 from ticketctl.aws.logs import LogEvent
 from ticketctl.commands import logs as commands
 from ticketctl.commands.options import Run
-from ticketctl.deployments.logs import Logs
+from ticketctl.deployments.logs import Logs, NoFunctionError
 from ticketctl.deployments.outcomes import Outcomes
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import AccessError, ThrottledError, TicketctlError
@@ -123,6 +123,14 @@ def test_a_region_that_fails_does_not_hide_the_other(tmp_path: Path) -> None:
     lines, outcomes = logs.read()
     found: Outcomes[Any] = {US: error, EU: [event(2, "b")]}
     assert ([line.region for line in lines], outcomes) == ([EU], found)
+
+
+def test_a_region_without_a_function_is_left_out(tmp_path: Path) -> None:
+    """A region that has only a table is no failure, unless no region has a function."""
+    none = NoFunctionError("no function")
+    logs = ScriptedLogs(tmp_path, {US: [none, none], EU: [[event(2, "b")], none]})
+    assert logs.read()[1] == {EU: [event(2, "b")]}
+    assert logs.read()[1] == {US: none, EU: none}
 
 
 def test_follow_goes_on_without_a_region(tmp_path: Path) -> None:

@@ -1,14 +1,28 @@
 """``doctor``: the checks that need no AWS, and how checks stand alone."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.http_server import Answer, Server
+from tests.support.memory_aws import EU, US, Account, regions_of
 from ticketctl.aws.probes import Drift
-from ticketctl.deployments.doctor import FAILURE, OK, WARNING, Checks, Finding, _cache, _clock, _drift, examine
+from ticketctl.deployments.doctor import (
+    FAILURE,
+    OK,
+    WARNING,
+    Checks,
+    Finding,
+    _cache,
+    _clock,
+    _drift,
+    _in_region,
+    _stack,
+    examine,
+)
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
 from ticketctl.deployments.session import Session
@@ -125,3 +139,48 @@ def test_drift() -> None:
     assert _drift([]) == (OK, "as in the template", "", False)
     assert _drift([repairable]) == (WARNING, "BillingMode is PROVISIONED", "aws dynamodb …", False)
     assert _drift([repairable, Drift("KeySchema", [], "")]).state == FAILURE
+
+
+def test_a_stack_without_a_function(tmp_path: Path) -> None:
+    """A stack that has only a table is sound for --via dynamodb, and a warning for --via url."""
+    account = Account(US)
+    account.deploy(US)
+    stack = account.stacks[US]
+    account.stacks[US] = replace(stack, outputs={"TableName": "Tickets"})
+    found = {}
+    for via in ("dynamodb", "url"):
+        regions = regions_of(account, tmp_path, US, via=via)
+        (found[via],) = [check for check in _in_region(regions.home, several=False) if check.name == "url"]
+    assert [found["dynamodb"].state, found["url"].state] == [OK, WARNING]
+    assert found["url"].fix == "use --via dynamodb"
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("UPDATE_COMPLETE", OK),
+        ("UPDATE_IN_PROGRESS", WARNING),
+        ("UPDATE_ROLLBACK_COMPLETE", WARNING),
+        ("DELETE_FAILED", FAILURE),
+        ("ROLLBACK_COMPLETE", FAILURE),
+    ],
+)
+def test_stack_states(tmp_path: Path, status: str, state: str) -> None:
+    """A stack whose last deployment failed is found, with CloudFormation's reason."""
+    account = Account(US)
+    account.deploy(US)
+    account.stacks[US] = replace(account.stacks[US], status=status, reason="why")
+    finding = _stack(regions_of(account, tmp_path, US).home, FAILURE, {})
+    assert (finding.state, finding.detail) == (state, f"{status}: why, URL private")
+    assert finding.fix == ("" if state == OK else "ticketctl deploy")
+
+
+def test_several_regions(tmp_path: Path) -> None:
+    """With several regions each check names its region, and one without a stack hides nothing of the other."""
+    account = Account(US, EU)
+    account.deploy(US)
+    environ = {"TICKETCTL_HOME": str(tmp_path)}
+    found = {check.name: check for check in examine(regions_of(account, tmp_path, US, EU), environ)}
+    assert found[f"stack ({US})"].state == OK
+    assert found[f"stack ({EU})"].detail == f"Tickets is not deployed in {EU}"
+    assert found[f"url ({EU})"].detail == "not checked, because of: stack"

@@ -111,7 +111,7 @@ def examine(regions: Regions, environ: Mapping[str, str], *, clock: Callable[[],
     checks.run("clock", lambda: _clock(home, clock), needs=usable, otherwise=WARNING)
     needs = [*usable, "credentials"]
     if checks.blocked(needs):
-        checks.run("stack", lambda: _stack(home, FAILURE), needs=needs)
+        checks.run("stack", lambda: _stack(home, FAILURE, {}), needs=needs)
         return checks.found
     several = len(regions.names) > 1
     for region, outcome in regions.each(lambda stack: _in_region(stack, several=several)).items():
@@ -127,13 +127,15 @@ def _in_region(stack: RegionalStack, *, several: bool) -> Sequence[Check]:
     settings, session = stack.settings, stack.session
     checks = Checks(settings.timeout, suffix=f" ({stack.region})" if several else "")
     probes = Probes(session.aws, timeout=settings.timeout, connect=session.connect)
-    table = settings.stack  # the table has the stack's name
+    outputs: dict[str, str] = {}
     by_table = settings.via == "dynamodb"
     of_stack = WARNING if settings.url or settings.local else FAILURE  # a typed URL needs none, --local deploys it
-    checks.run("stack", lambda: _stack(stack, of_stack), otherwise=of_stack, blocks=False)
+    checks.run("stack", lambda: _stack(stack, of_stack, outputs), otherwise=of_stack, blocks=False)
+    table = outputs.get("TableName", settings.stack)
+    has_function = not outputs or "Url" in outputs  # unknown if the stack cannot be described
     checks.run(
         "url",
-        lambda: _url(stack),
+        (lambda: _url(stack)) if has_function or settings.url else (lambda: _no_url(by_table=by_table)),
         needs=[] if settings.url else ["stack"],
         otherwise=WARNING if by_table else FAILURE,
     )
@@ -223,23 +225,23 @@ def _clock(stack: RegionalStack, clock: Callable[[], float]) -> Finding:
     return Finding(WARNING if abs(skew) <= most else FAILURE, detail, "synchronize this machine's clock (NTP)")
 
 
-def _stack(stack: RegionalStack, missing: str) -> Finding:
-    """The stack's state. ``missing`` is the finding's state if there is no stack."""
+def _stack(stack: RegionalStack, missing: str, outputs: dict[str, str]) -> Finding:
+    """The stack's state, and its ``outputs``. ``missing`` is the finding's state if there is no stack."""
     settings = stack.settings
     found = stack.session.cloudformation(timeout=settings.timeout, retries=0).find_ours(settings.stack)
     if found is None or found.is_empty:
         detail = f"{settings.stack} is not deployed in {stack.region}"
         return Finding(missing, detail, "ticketctl deploy", blocks=True)
     detail = found.status + (f": {found.reason}" if found.reason else "")
-    if "Url" in found.outputs:
-        outputs = outputs_of(found, stack.region)
-        stack.locator.remember(outputs)
-        detail += f", URL {'open to anyone' if outputs.auth == 'NONE' else 'private'}"
+    outputs.update(found.outputs)
+    if "Url" in outputs:
+        known = outputs_of(found, stack.region)
+        stack.locator.remember(known)
+        detail += f", URL {'open to anyone' if known.auth == 'NONE' else 'private'}"
     if found.status in _HEALTHY:
         return Finding(OK, detail)
     can_mint = found.in_progress or found.status.startswith("UPDATE_ROLLBACK")
-    fix = "ticketctl deploy, which follows it" if found.in_progress else "ticketctl deploy"
-    return Finding(WARNING if can_mint else FAILURE, detail, fix)
+    return Finding(WARNING if can_mint else FAILURE, detail, "ticketctl deploy")
 
 
 def _drift(drifts: Sequence[Drift]) -> Finding:
@@ -261,6 +263,10 @@ def _replicas(probes: Probes, table: str) -> Finding:
         return Finding(WARNING, f"strongly consistent replicas in {names}: each mint waits for another region")
     fix = "mint in one region only, delete the replicas, and deploy each region with ticketctl deploy --region"
     return Finding(FAILURE, f"replicas in {names}: minting in two regions issues every number twice", fix)
+
+
+def _no_url(*, by_table: bool) -> Finding:
+    return Finding(OK if by_table else WARNING, "the stack has no function", "" if by_table else "use --via dynamodb")
 
 
 def _url(stack: RegionalStack) -> Finding:

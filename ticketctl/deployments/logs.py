@@ -15,6 +15,10 @@ LOG_GROUP = "AWS::Logs::LogGroup"
 POLL_SECONDS = 2.0
 
 
+class NoFunctionError(NotDeployedError):
+    """The stack has no function in this region."""
+
+
 class Line(NamedTuple):
     """One event and the region that it is from."""
 
@@ -31,8 +35,13 @@ class Logs:
         self._followers: dict[str, Follower] = {}
 
     def read(self) -> tuple[Sequence[Line], Outcomes[Sequence[LogEvent]]]:
-        """Read the new events of all regions, oldest first, and what each region answered."""
+        """Read the new events of all regions, oldest first, and what each region answered.
+
+        Regions without a function are left out, unless none has one.
+        """
         outcomes = self._regions.each(self._poll)
+        with_function = {name: it for name, it in outcomes.items() if not isinstance(it, NoFunctionError)}
+        outcomes = with_function or outcomes
         found = succeeded(outcomes)
         lines = [[Line(region, event) for event in events] for region, events in found.items()]
         return list(heapq.merge(*lines, key=lambda line: line.event.time)), outcomes
@@ -72,7 +81,7 @@ def _log_group(stack: RegionalStack) -> LogGroup:
         stack.locator.confirm()  # deploys the stack, as other commands do
     name = session.cloudformation(timeout=settings.timeout).resource(settings.stack, LOG_GROUP)
     if name is None:
-        raise NotDeployedError(
+        raise NoFunctionError(
             f"the stack {settings.stack} in {stack.region} has no function, so it has no log lines",
             hint="ticketctl deploy",
         )
