@@ -114,6 +114,16 @@ def test_no_credentials(no_aws: Path, server: Server) -> None:
     assert found["stack"].detail == "not checked, because of: credentials"
 
 
+def test_no_region(no_aws: Path) -> None:
+    """Without a region the settings are the failure, and nothing else is."""
+    environ = {"TICKETCTL_HOME": str(no_aws)}
+    with connected(no_aws) as stack:
+        found = {check.name: check for check in examine(Regions(stack, environ=environ), environ)}
+    assert [name for name, check in found.items() if check.state == FAILURE] == ["settings"]
+    assert found["settings"].detail.startswith("no region is set")
+    assert found["stack"].detail == "not checked, because of: settings"
+
+
 def test_settings_hide_passwords(no_aws: Path) -> None:
     """The settings name their sources, and no password of a URL."""
     stack = connected(no_aws, region="us-east-1", endpoint_url="http://me:secret@127.0.0.1:9", timeout=0.3)
