@@ -64,7 +64,7 @@ COMMANDS = list(walk(APP))
 GROUPS = [(str(sub.name),) for sub in APP.registered_groups]
 IN_A_REGION = [
     path for path in COMMANDS if path[0] not in ("doctor", "synth", "local")
-]  # doctor reports what is missing
+]  # doctor lists it
 
 
 def command_at(path: tuple[str, ...]) -> Any:
