@@ -18,6 +18,7 @@ from ticketctl.deployments.doctor import (
     Finding,
     _cache,
     _clock,
+    _credentials,
     _drift,
     _in_region,
     _stack,
@@ -112,6 +113,28 @@ def test_no_credentials(no_aws: Path, server: Server) -> None:
     assert found["credentials"].detail.startswith("no AWS credentials")
     assert found["credentials"].fix
     assert found["stack"].detail == "not checked, because of: credentials"
+
+
+def test_slow_credentials(no_aws: Path) -> None:
+    """A credential source that hangs is named, within the timeout."""
+    (no_aws / "aws_config").write_text("[default]\ncredential_process = sleep 20\n")
+    with connected(no_aws, region="us-east-1", timeout=4.0) as stack:
+        checks = Checks(4.0)
+        checks.run("credentials", lambda: _credentials(stack.session))
+    assert checks.found[0].state == FAILURE
+    assert "took too long (source: custom-process)" in checks.found[0].detail
+
+
+def test_unreachable_sts(monkeypatch: pytest.MonkeyPatch, no_aws: Path) -> None:
+    """If STS cannot be reached, the account is unknown, and the stack is checked all the same."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    environ = {"TICKETCTL_HOME": str(no_aws)}
+    with connected(no_aws, region="us-east-1", timeout=2, endpoint_url="http://127.0.0.1:9") as stack:
+        found = {check.name: check for check in examine(Regions(stack, environ=environ), environ)}
+    assert found["credentials"].state == WARNING
+    assert found["credentials"].detail.startswith("from env; the account is unknown: sts in us-east-1")
+    assert found["stack"].detail.startswith("CloudFormation in us-east-1 cannot be reached")
 
 
 def test_no_region(no_aws: Path) -> None:

@@ -16,7 +16,7 @@ from ticketctl.deployments.logs import LOG_GROUP
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
 from ticketctl.deployments.session import Session
-from ticketctl.errors import NotDeployedError, TicketctlError, UnknownCounterError
+from ticketctl.errors import NotDeployedError, NotMintedError, TicketctlError, UnknownCounterError
 from ticketctl.files import directory
 from ticketctl.output import without_userinfo
 
@@ -207,8 +207,16 @@ def _engine(session: Session) -> Finding:
 
 
 def _credentials(session: Session) -> Finding:
-    source = session.aws.credential_source()
-    return Finding(OK, f"account {session.aws.account()}, from {source}")
+    """The source of the credentials and their account. Some networks reach DynamoDB, but not STS, which names it."""
+    aws = session.aws
+    try:
+        source = call_within(Deadline(0.9 * session.settings.timeout), aws.credential_source)
+    except TimeoutError:
+        raise aws.slow_credentials() from None
+    try:
+        return Finding(OK, f"account {aws.account()}, from {source}")
+    except NotMintedError as error:
+        return Finding(WARNING, f"from {source}; the account is unknown: {error.message}", error.hint)
 
 
 def _clock(stack: RegionalStack, clock: Callable[[], float]) -> Finding:
