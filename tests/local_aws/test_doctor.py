@@ -128,11 +128,12 @@ def test_logs(environ: dict[str, str], ticketctl: Ticketctl, aws: Aws, deployed:
     assert (refusal["region"], len(refusal["request_id"])) == (REGION, 36)
     assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
     assert ticketctl("logs", "--since", "0s", *options).stdout == ""
-    process = interruptible(environ, "logs", "--follow", *options)
+    process = interruptible(environ, "logs", "--follow", "--timeout", "60", *options)
     assert process.stdout is not None
     shown = [process.stdout.readline() for _ in lines]
     ticketctl("next", "--partition", "typo-2", *options)
     while "typo-2" not in (line := process.stdout.readline()):
+        assert line, process.communicate()[1]
         shown.append(line)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
