@@ -62,7 +62,7 @@ def walk(group: typer.Typer, *path: str) -> Iterator[tuple[str, ...]]:
 APP = whole_command_line()
 COMMANDS = list(walk(APP))
 GROUPS = [(str(sub.name),) for sub in APP.registered_groups]
-IN_A_REGION = [path for path in COMMANDS if path[0] not in ("synth", "local")]
+IN_A_REGION = [path for path in COMMANDS if path[0] not in ("doctor", "synth", "local")]  # doctor lists it
 
 
 def command_at(path: tuple[str, ...]) -> Any:
@@ -141,6 +141,7 @@ def test_commands() -> None:
         "deploy",
         "destroy",
         "diff",
+        "doctor",
         "fetch",
         "local down",
         "local env",
@@ -148,6 +149,7 @@ def test_commands() -> None:
         "local reset",
         "local status",
         "local up",
+        "logs",
         "next",
         "regions",
         "status",

@@ -26,12 +26,14 @@ from ticketctl.output import (
     Result,
     counter_list,
     counter_row,
+    fitting,
     lanes,
     one_counter,
     printable,
     table,
     without_userinfo,
 )
+from ticketctl.readable import Rates
 
 ORDERS = Counter(
     partition="größe 1",
@@ -245,14 +247,17 @@ def test_one_counter() -> None:
 
 def test_table() -> None:
     """For a person counters are a table whose names are text, never markup."""
-    console = Console(file=io.StringIO(), width=80)
+    console = Console(file=io.StringIO(), width=100)
     odd = replace(NEW, partition="[red]odd", increment=2, frozen=True, region="eu-west-1")
-    console.print(table(counter_list([ORDERS, odd], title="Tickets")))
+    large = replace(ORDERS, partition="large", last=1_234_567, ceiling=2_000_000, remaining=765_433, increment=1)
+    now = 1_700_000_000 + 3 * 60
+    console.print(table(counter_list([ORDERS, odd, large], title="Tickets", now=now)))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
     assert cells == [
-        ["größe 1", "17", "3", "27", "2023-11-14T22:13:20Z", "mints"],
-        ["[red]odd", "0", "2", "100", "-", "frozen"],
+        ["größe 1", "17", "3", "27", "17%", "3 minutes ago", "mints"],
+        ["[red]odd", "0", "2", "100", "0%", "-", "frozen"],
+        ["large", "1,234,567", "1", "765,433", "61%", "3 minutes ago", "mints"],
     ]
 
 
@@ -261,7 +266,7 @@ def test_table_of_regions() -> None:
     there = replace(ORDERS, region="us-east-1", last=18)
     drawn = table(counter_list([ORDERS, there], title="Tickets"))
     cells = [[str(cell) for cell in column.cells] for column in drawn.columns]
-    assert cells[6:] == [["2", "3"], ["eu-west-1", "us-east-1"]]
+    assert cells[7:] == [["2", "3"], ["eu-west-1", "us-east-1"]]
 
 
 def test_lanes_in_a_pipe() -> None:
@@ -519,3 +524,66 @@ def test_controls_in_json() -> None:
     text = streams.written[0]
     assert (text.isprintable(), text.rstrip("\n").isprintable()) == (False, True)
     assert json.loads(text)["partition"] == name
+
+
+def test_pipes_and_json_stay_exact() -> None:
+    """What a terminal shows readably is exact for programs, byte for byte."""
+    plain, as_json = Streams(), Streams(as_json=True)
+    for streams in (plain, as_json):
+        streams.output.show(counter_list([replace(ORDERS, last=1_234_567), NEW], title="Tickets", now=1_700_000_060))
+    assert plain.written[0] == (
+        "größe 1\t1234567\t3\t27\t2023-11-14T22:13:20Z\tmints\t1\teu-west-1\nnew\t0\t1\t100\t-\tmints\t1\t-\n"
+    )
+    assert as_json.written[0] == (
+        '[{"partition": "größe 1", "last": 1234567, "increment": 3, "ceiling": 100, "remaining": 27, '
+        '"minted_at": 1700000000000, "frozen": false, "region": "eu-west-1", "offset": 1}, '
+        '{"partition": "new", "last": 0, "increment": 1, "ceiling": 100, "remaining": 100, '
+        '"minted_at": null, "frozen": false, "region": null, "offset": 1}]\n'
+    )
+
+
+@pytest.mark.parametrize("width", [1, 10, 30, 60, 79])
+def test_a_narrow_terminal_cuts_nothing(width: int) -> None:
+    """If the table does not fit, each cell has a line of its own, and each number is there."""
+    there = replace(ORDERS, last=123_456_789_012, remaining=900_719_925_474_991, region="us-east-1")
+    result = counter_list([ORDERS, there], title="Tickets", now=1_700_000_060)
+    console = Console(file=io.StringIO(), width=width)
+    console.print(fitting(result, width))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "123,456,789,012" in shown.replace("\n", "")
+    assert "900,719,925,474,991" in shown.replace("\n", "")
+    assert "…" not in shown
+    assert all(len(line) <= width for line in shown.splitlines())
+
+
+def test_a_usual_terminal_has_a_table() -> None:
+    """In 80 columns the table fits on one line per counter, also with rates; a step of 1 is not shown."""
+    times = iter([0.0, *[float(n) for n in range(1, 20)]])
+    rates = Rates(lambda: next(times))
+    counter = replace(NEW, partition="us-east-1", last=302, ceiling=2**53 - 1, remaining=2**53 - 303, minted_at=0)
+    for number in range(15):
+        rates.look([replace(counter, last=1_000 * number)])
+    for moving in (None, rates):
+        console = Console(file=io.StringIO(), width=80)
+        console.print(fitting(counter_list([counter], title="Tickets", now=48, rates=moving), 80))
+        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        (row,) = [line for line in lines if "302" in line]
+        assert "48 seconds ago" in row
+        assert ("9,007 trillion" in row, "██████████" in row) == (moving is None, moving is not None)
+        assert len(lines) == 6
+
+
+def test_lines_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells are aligned, states have colors unless NO_COLOR is set, and a long line is not cut."""
+    result = Result({}, [["ok", "a", "x" * 300, ""]], widths=(7, 3), shown=[["ok", "a", "x" * 300 + "\nfix: y\x1b"]])
+    colored, plain, piped = Streams(stdout=TerminalBytes()), Streams(stdout=TerminalBytes()), Streams()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    colored.output.show(result)
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain.output.show(result)
+    piped.output.show(result)
+    expected = f"ok       a    {'x' * 300}\n    fix: y\\x1b\n"
+    assert plain.written[0] == expected
+    assert colored.written[0] == expected.replace("ok     ", "\x1b[32mok     \x1b[0m")
+    assert piped.written[0] == f"ok\ta\t{'x' * 300}\t\n"

@@ -21,7 +21,14 @@ from ticketctl.output import Output, delivery_error, standard_output
 
 _PANELS = {
     "Mint": {"next": "mint", "fetch": "mint"},
-    "Look": {"status": "status", "url": "status", "regions": "regions", "verify": "verify"},
+    "Look": {
+        "status": "status",
+        "url": "status",
+        "regions": "regions",
+        "verify": "verify",
+        "logs": "logs",
+        "doctor": "doctor",
+    },
     "Counters": {"counter": "counter"},
     "Deploy": {"deploy": "stack", "diff": "stack", "destroy": "stack", "synth": "stack"},
     "Local": {"local": "local"},

@@ -13,13 +13,24 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TextIO
 
 from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError
 from ticketctl.models import Block, Counter
+from ticketctl.readable import Rates, about, ago, fullness, thousands, utc
 
 if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
+    from rich.text import Text
 
 PLAIN_PROGRESS_SECONDS = 10.0
 PORTION = 4096  # what a pipe that has room takes without blocking (PIPE_BUF)
+STYLES = {
+    "ok": "green",
+    "warning": "yellow",
+    "failure": "bold red",
+    "WARNING": "yellow",
+    "ERROR": "bold red",
+    "CRITICAL": "bold red",
+}
+"""The colors of cells on a terminal."""
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 
@@ -39,10 +50,11 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its heading, and if its cells are numbers, which are aligned to the right."""
+    """A column of a table: its heading, if its cells are numbers, which are aligned to the right, and if they wrap."""
 
     heading: str
     is_number: bool = False
+    wraps: bool = True
 
 
 @dataclass(frozen=True)
@@ -50,12 +62,16 @@ class Result:
     """What a command prints, in every format: ``document`` as JSON, ``rows`` of cells for people and in pipes.
 
     With ``columns`` the rows are a table on a terminal. A cell beyond the last column is shown only in a pipe.
+    With ``widths`` they are lines on a terminal, whose cells are padded to these widths; a color marks an error or a
+    warning, and the lines of the last cell are kept. ``shown`` are the rows as a terminal shows them, if they differ.
     """
 
     document: Any
     rows: Sequence[Sequence[str]] = ()
     columns: Sequence[Column] = ()
     title: str = ""
+    widths: Sequence[int] = ()
+    shown: Sequence[Sequence[str]] = ()
 
 
 class Format(Protocol):
@@ -124,17 +140,20 @@ class PlainText:
 
 
 class TerminalTables(PlainText):
-    """Aligned tables for a terminal."""
+    """Aligned tables and lines for a terminal."""
 
     def result(self, result: Result) -> str:
-        """Return the rows as a table, if they have columns."""
-        if not result.columns:
+        """Return the rows as a table if they have columns, or as lines if they have widths."""
+        if not result.columns and not result.widths:
             return super().result(result)
         from rich.console import Console
 
-        drawn = Console(file=io.StringIO(), force_terminal=True)
+        drawn = Console(file=io.StringIO(), force_terminal=True, highlight=False)
         with drawn.capture() as captured:
-            drawn.print(table(result))
+            if result.widths:
+                drawn.print(padded_lines(result), soft_wrap=True)
+            else:
+                drawn.print(fitting(result, drawn.width))
         return captured.get()
 
 
@@ -426,10 +445,51 @@ class Output:
         from rich.console import Console
         from rich.live import Live
 
-        with Live(console=Console(), auto_refresh=False) as live:
+        console = Console()
+        rates = Rates(self._clock, encoding=console.encoding)
+        with Live(console=console, auto_refresh=False) as live:
             while True:
-                live.update(table(counter_list(look(), title=title)), refresh=True)
+                counters = look()
+                rates.look(counters)
+                live.update(fitting(counter_list(counters, title=title, rates=rates), console.width), refresh=True)
                 sleep(every)
+
+
+def padded_lines(result: Result) -> "Text":
+    """The rows as aligned lines. A further line of the last cell, such as one of a trace, is indented."""
+    from rich.text import Text
+
+    drawn = Text()
+    for row in _shown(result):
+        *cells, last = row
+        for cell, width in zip(cells, result.widths, strict=True):
+            drawn.append(printable(cell).ljust(width), style=STYLES.get(cell, ""))
+            drawn.append("  ")
+        drawn.append("\n    ".join(map(printable, last.splitlines() or [""])) + "\n")
+    drawn.right_crop(1)
+    return drawn
+
+
+def fitting(result: Result, width: int) -> "Table | Text":
+    """A result as a table, or if a terminal is too narrow for it, as one line per cell: no number is cut."""
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.text import Text
+
+    drawn = table(result)
+    ruler = Console(file=io.StringIO(), width=10_000)
+    if Measurement.get(ruler, ruler.options, drawn).minimum <= width:
+        return drawn
+    names = [column.heading for column in result.columns]
+    blocks = [
+        "".join(f"{name}: {printable(cell)}\n" for name, cell in zip(names, row, strict=False))
+        for row in _shown(result)
+    ]
+    return Text("\n".join(blocks).rstrip("\n"), overflow="fold")
+
+
+def _shown(result: Result) -> Sequence[Sequence[str]]:
+    return result.shown or result.rows
 
 
 def table(result: Result) -> "Table":
@@ -440,27 +500,57 @@ def table(result: Result) -> "Table":
     drawn = Table(title=Text(printable(result.title)), title_justify="left")
     for column in result.columns:
         right = column.is_number
-        drawn.add_column(column.heading, justify="right" if right else "left", no_wrap=right)
-    for row in result.rows:
+        drawn.add_column(column.heading, justify="right" if right else "left", no_wrap=right or not column.wraps)
+    for row in _shown(result):
         drawn.add_row(*(Text(printable(cell), overflow="fold") for cell in row[: len(result.columns)]))
     return drawn
 
 
-def counter_list(counters: Sequence[Counter], *, title: str, document: Any = None) -> Result:
-    """Counters as a list. On a terminal their lanes and regions are shown only if there are several regions."""
-    columns = [
-        Column("counter"),
-        Column("last ticket", is_number=True),
-        Column("step", is_number=True),
-        Column("left", is_number=True),
-        Column("last minted"),
-        Column("state"),
-    ]
-    if len({counter.region for counter in counters}) > 1:
-        columns += [Column("offset", is_number=True), Column("region")]
+def counter_list(
+    counters: Sequence[Counter],
+    *,
+    title: str,
+    document: Any = None,
+    now: float | None = None,
+    rates: Rates | None = None,
+) -> Result:
+    """Counters as a list. On a terminal their lanes and regions are shown only if there are several regions.
+
+    ``now`` (epoch seconds) is what a terminal's "3 minutes ago" refers to; with ``rates`` it also shows how fast the
+    counters move.
+    """
     rows = [counter_row(counter) for counter in counters]
     listed = [counter.as_dict() for counter in counters]
-    return Result(listed if document is None else document, rows, columns, title)
+    fields = _readable_fields(counters, rows, time.time() if now is None else now, rates)
+    shown = list(zip(*(cells for _, cells in fields), strict=True))
+    columns = [column for column, _ in fields]
+    return Result(listed if document is None else document, rows, columns, title, shown=shown)
+
+
+def _readable_fields(
+    counters: Sequence[Counter], rows: Sequence[Sequence[str]], now: float, rates: Rates | None
+) -> Sequence[tuple[Column, Sequence[str]]]:
+    """The columns of a terminal's table with their cells; so that it fits, those that say nothing are left out."""
+    fields = [
+        (Column("counter"), [row[0] for row in rows]),
+        (Column("last ticket", is_number=True), [thousands(counter.last) for counter in counters]),
+    ]
+    if any(counter.increment != 1 for counter in counters):
+        fields.append((Column("step", is_number=True), [thousands(counter.increment) for counter in counters]))
+    if rates is None:
+        fields.append((Column("left", is_number=True), [about(counter.remaining) for counter in counters]))
+    fields.append((Column("full", is_number=True), [fullness(counter) for counter in counters]))
+    fields.append((Column("last minted", wraps=False), [ago(counter.minted_at, now) for counter in counters]))
+    if rates is None or any(counter.frozen for counter in counters):
+        fields.append((Column("state"), [row[5] for row in rows]))
+    if rates is not None:
+        moving = [rates.cells(counter) for counter in counters]
+        fields.append((Column("tickets/s", is_number=True), [rate for rate, _ in moving]))
+        fields.append((Column("trend", wraps=False), [trend for _, trend in moving]))
+    if len({counter.region for counter in counters}) > 1:
+        fields.append((Column("offset", is_number=True), [row[6] for row in rows]))
+        fields.append((Column("region"), [row[7] for row in rows]))
+    return fields
 
 
 def one_counter(counter: Counter, *, title: str) -> Result:
@@ -475,7 +565,7 @@ def counter_row(counter: Counter) -> Sequence[str]:
     return [
         printable(counter.partition),
         *map(str, numbers),
-        _utc(counter.minted_at),
+        utc(counter.minted_at),
         state,
         str(counter.offset),
         counter.region or "-",
@@ -486,15 +576,6 @@ def lanes(rows: Sequence[Sequence[str]], *, title: str, document: Any = None) ->
     """Which region has which lane; the rows are: counter, region, offset, increment, share, next ticket, state."""
     numbers = [Column(name, is_number=True) for name in ("offset", "step", "share", "next ticket")]
     return Result(document, rows, [Column("counter"), Column("region"), *numbers, Column("state")], title)
-
-
-def _utc(epoch_ms: int | None) -> str:
-    if epoch_ms is None:
-        return "-"
-    try:
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch_ms / 1000))
-    except (OverflowError, ValueError, OSError):  # an item can hold any number
-        return str(epoch_ms)
 
 
 def delivery_error(cause: OSError | None, story: str = "") -> TicketctlError:

@@ -166,6 +166,16 @@ class Aws:
             with self._session.asking(credentials.method):
                 return credentials.get_frozen_credentials()
 
+    def credential_source(self) -> str:
+        """Where the credentials come from, as botocore names it, such as ``env`` or ``sso``."""
+        if self.embedded:
+            return "the embedded AWS"
+        with translated_errors("the credentials", profile=self.profile), broken_setup(), self._session as session:
+            credentials = session.get_credentials()
+            if credentials is None:
+                raise no_credentials(self.profile)
+            return str(credentials.method)
+
     @property
     def asked_source(self) -> str | None:
         """The credential source that is being asked now."""

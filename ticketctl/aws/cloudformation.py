@@ -191,6 +191,13 @@ class CloudFormation:
             for resource in found
         )
 
+    def resource(self, stack: str, resource_type: str) -> str | None:
+        """The physical ID of the first resource of a type that a stack has; ``None`` if it has none."""
+        with self._errors():
+            resources = self._client.describe_stack_resources(StackName=stack)["StackResources"]
+        found = (each.get("PhysicalResourceId") for each in resources if each["ResourceType"] == resource_type)
+        return next(filter(None, found), None)
+
     def prepare(self, stack: str) -> Stack | None:
         """Wait for a deployment in progress and delete a stack that failed to be created; return the stack."""
         found = self.find_ours(stack)

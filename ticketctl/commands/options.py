@@ -348,4 +348,5 @@ def _with_options(hint: str, flags: Mapping[str, Any]) -> str:
             hint += f" --{name.replace('_', '-')} {shlex.quote(str(flags[name]))}"
     if hint.startswith("ticketctl status") and flags.get("partition") is not None:
         hint += f" --partition {shlex.quote(flags['partition'])}"
-    return f"{hint} --local" if flags.get("local") else hint
+    is_for_local = hint.startswith("ticketctl local ")  # these commands do not have the option
+    return f"{hint} --local" if flags.get("local") and not is_for_local else hint
