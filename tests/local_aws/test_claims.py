@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.local_aws.test_permissions import make_user
 from tests.support.claims import BILLS, STACK, bill, claims_at
 from tests.support.command_line import Ticketctl
 from tests.support.effort import times
@@ -28,7 +30,8 @@ from ticketctl.client.aio import async_minter
 from ticketctl.client.sync import open_regions, resolve_client_settings
 from ticketctl.deadline import Deadline
 from ticketctl.embedded.engine import Engine
-from ticketctl.errors import ClaimRefusedError, CounterFrozenError, CounterGaplessError, RefusedError
+from ticketctl.errors import AccessError, ClaimRefusedError, CounterFrozenError, CounterGaplessError, RefusedError
+from ticketctl.minting.claim import Claims
 
 OPTIONS = ("--local", "--stack", STACK)
 
@@ -221,3 +224,51 @@ def test_killed(engine: Engine, aws: Aws, client: TicketClient, name: str, envir
     last = client.claim(bill(name, "last"), partition=name)
     assert last > times(2) * 2
     assert sorted(records(aws, name)) == list(range(1, last + 1)), SEED
+
+
+def test_permissions(aws: Aws, name: str) -> None:
+    """A claim needs GetItem and UpdateItem of the counter, and what the caller's own writes need."""
+
+    def claims_of(user: str, *actions: str) -> Claims:
+        keys = make_user(aws, user, {"Effect": "Allow", "Action": list(actions), "Resource": "*"})
+        return claims_at(str(aws.endpoint_url), (keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"]))
+
+    needed = ("dynamodb:GetItem", "dynamodb:UpdateItem", "dynamodb:PutItem")
+    assert claims_of("claims", *needed).claim(name, bill(name), Deadline(30)) == 1
+    for missing in needed:
+        claims = claims_of(f"claims-{missing[9:]}", *(action for action in needed if action != missing))
+        with pytest.raises(AccessError, match=missing):
+            claims.claim(name, bill(name), Deadline(30))
+    assert list(records(aws, name)) == [1]
+
+
+FORK = """
+import os, sys, threading
+from tests.support.claims import STACK, bill
+from ticketctl import TicketClient
+name = sys.argv[1]
+tickets = TicketClient.connect(local=True, stack=STACK, timeout=30)
+def claim(who, count):
+    for _ in range(count):
+        tickets.claim(bill(name, who), partition=name)
+claim("parent", 1)
+thread = threading.Thread(target=claim, args=("thread", 20))
+thread.start()
+child = os.fork()
+claim("parent" if child else "child", 10)
+if child:
+    thread.join()
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_child(aws: Aws, name: str, environ: dict[str, str]) -> None:
+    """A child claims with connections of its own, while its parent's threads go on."""
+    root = str(Path(__file__).parents[2])
+    run = subprocess.run(
+        [sys.executable, "-c", FORK, name], env=environ, cwd=root, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    found = records(aws, name)
+    assert sorted(found) == list(range(1, 42))
+    assert Counter(found.values()) == {"parent": 11, "child": 10, "thread": 20}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar, Unpack
 from weakref import WeakSet
 
 from ticketctl.client.buffer import Buffer, is_final
-from ticketctl.client.counters import CounterOptions
+from ticketctl.client.counters import CreateOptions
 from ticketctl.client.forks import forget_in_child, fork_gate
 from ticketctl.client.sync import (
     ClientSettings,
@@ -230,7 +230,7 @@ class AsyncTicketClient:
         """Read all counters, in every region, sorted by name."""
         return await self._in_thread(TicketClient.counters)
 
-    async def create_counter(self, name: str, **options: Unpack[CounterOptions]) -> Counter:
+    async def create_counter(self, name: str, **options: Unpack[CreateOptions]) -> Counter:
         """Create a counter, as ``TicketClient.create_counter`` does."""
         return await self._in_thread(TicketClient.create_counter, name, **options)
 

@@ -9,7 +9,7 @@ from ticketctl.errors import UsageError
 from ticketctl.models import Counter
 
 
-class CounterOptions(TypedDict, total=False):
+class CreateOptions(TypedDict, total=False):
     """The options of ``ticketctl counter create``, with the same names and defaults."""
 
     start: int
@@ -34,7 +34,7 @@ def read_counters(regions: Regions) -> list[Counter]:
     return sorted(found, key=lambda counter: (counter.partition, counter.region or ""))
 
 
-def create_counter(regions: Regions, name: str, options: CounterOptions) -> Counter:
+def create_counter(regions: Regions, name: str, options: CreateOptions) -> Counter:
     """Create a counter in every region of the stack; return that of the first. One that exists is not changed."""
     from ticketctl.counters import sequence
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol, Self, TypedDict, Unpack
 from weakref import WeakSet
 
-from ticketctl.client.counters import CounterOptions, create_counter, read_counter, read_counters
+from ticketctl.client.counters import CreateOptions, create_counter, read_counter, read_counters
 from ticketctl.client.forks import forget_in_child, fork_gate
 from ticketctl.client.lease import Lease
 from ticketctl.deadline import Deadline
@@ -168,7 +168,7 @@ class TicketClient:
         with fork_gate.closed():
             return read_counters(self._regions())
 
-    def create_counter(self, name: str, **options: Unpack[CounterOptions]) -> Counter:
+    def create_counter(self, name: str, **options: Unpack[CreateOptions]) -> Counter:
         """Create a counter as ``ticketctl counter create`` does. One that exists with these options is not changed."""
         with fork_gate.closed():
             return create_counter(self._regions(), name, options)
