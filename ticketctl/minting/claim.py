@@ -33,7 +33,7 @@ from ticketctl.errors import (
     UsageError,
 )
 from ticketctl.minting.dynamodb import translated_problems
-from ticketctl.minting.retry import uniform
+from ticketctl.minting.retry import LEAST_SECONDS, uniform
 from ticketctl.minting.source import problem_error, unknown_counter
 
 FIRST_PAUSE = 0.02
@@ -279,7 +279,7 @@ def _taken(attempt: _Attempt, send: Send, patience: "_Patience") -> Item | None:
             return None
         unknown = unknown or isinstance(failure, OutcomeUnknownError)
         try:
-            patience.wait_after(failure)
+            patience.wait_after(failure, least=0.0 if unknown else LEAST_SECONDS)
         except TicketctlError as error:
             if unknown:
                 raise attempt.unknown(error) from error
@@ -304,12 +304,12 @@ class _Patience:
         self._jitter = jitter
         self._bound = FIRST_PAUSE
 
-    def wait_after(self, failure: TicketctlError) -> None:
-        """Pause before the next attempt; raise ``failure`` if no attempt can help or no time is left for one."""
+    def wait_after(self, failure: TicketctlError, *, least: float = LEAST_SECONDS) -> None:
+        """Pause before an attempt; raise ``failure`` if none can help or fewer than ``least`` seconds are left."""
         if not isinstance(failure, NotMintedError | OutcomeUnknownError):
             raise failure
         pause = self._jitter(0.0, self._bound)
-        if pause >= self.deadline.left():
+        if pause >= self.deadline.left() - least:
             raise failure
         self._bound = min(self._bound * 2, LONGEST_PAUSE)
         self._sleep(pause)
