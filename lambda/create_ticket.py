@@ -37,6 +37,8 @@ CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
 CALL_MS = 3_500  # the most that one call to DynamoDB takes: 1 s to connect, 2 s to answer, and a margin
 IDLE_SECONDS = 20.0  # after that a new connection is safer than one that may have been closed
+GAPLESS = "gapless"  # the value of the attribute ``frozen`` of a counter whose numbers only claims take
+GAPLESS_FROZEN = "gapless-frozen"  # the same while not even claims take them
 THROTTLES = {"ThrottlingException", "ProvisionedThroughputExceededException", "RequestLimitExceeded"}
 
 STATUS = {
@@ -47,6 +49,7 @@ STATUS = {
     "counter_exhausted": 409,
     "counter_invalid": 409,
     "counter_frozen": 409,
+    "counter_gapless": 409,
     "idempotency_conflict": 409,
     "throttled": 429,
     "unavailable": 503,
@@ -183,6 +186,7 @@ def read_counter(item: Item) -> dict[str, Any]:
     """Read a counter: its name, last ticket, increment, ceiling, last mint (epoch ms) and how many tickets are left."""
     partition = str(item["partition"]["S"])
     last, fence = _integer(item, "hand_crafted_int", partition), read_fence(item)
+    mark = item.get("frozen", {}).get("S")
     return {
         "partition": partition,
         "hand_crafted_int": last,
@@ -190,7 +194,8 @@ def read_counter(item: Item) -> dict[str, Any]:
         "ceiling": fence.ceiling,
         "remaining": max(0, (fence.ceiling - last) // fence.increment),
         "minted_at": _integer(item, "minted_at", partition) if "minted_at" in item else None,
-        "frozen": "frozen" in item,
+        "frozen": "frozen" in item and mark != GAPLESS,
+        "gapless": mark in (GAPLESS, GAPLESS_FROZEN),
     }
 
 
@@ -272,6 +277,8 @@ def fence_after_refusal(item: Item | None, partition: str, count: int) -> Fence:
     if item is None:
         raise unknown_counter(partition)
     counter, fence = read_counter(item), read_fence(item)
+    if counter["gapless"]:
+        raise ProblemError("counter_gapless", f"The counter {partition!r} is gapless: only a claim takes its numbers.")
     if counter["frozen"]:
         raise ProblemError("counter_frozen", f"The counter {partition!r} is frozen.")
     if counter["remaining"] < count:

@@ -27,6 +27,8 @@ KINDS = {
     "CounterExhaustedError": ("counter_exhausted", 6),
     "CounterInvalidError": ("counter_invalid", 6),
     "CounterFrozenError": ("counter_frozen", 6),
+    "CounterGaplessError": ("counter_gapless", 6),
+    "ClaimRefusedError": ("claim_refused", 6),
     "IdempotencyConflictError": ("idempotency_conflict", 6),
     "NotMintedError": ("unavailable", 7),
     "UnreachableError": ("unreachable", 7),

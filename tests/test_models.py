@@ -94,7 +94,7 @@ def test_counter() -> None:
         minted_at=1_700_000_000_000,
     )
     numbers = {name: value for name, value in COUNTER.items() if name != "hand_crafted_int"}
-    assert counter.as_dict() == numbers | {"last": 17, "frozen": False, "region": None, "offset": 2}
+    assert counter.as_dict() == numbers | {"last": 17, "frozen": False, "region": None, "gapless": False, "offset": 2}
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,21 @@ def test_frozen_counter() -> None:
     """A counter says that it is frozen, and only true says so."""
     assert Counter.from_answer(COUNTER | {"frozen": True}).frozen is True
     assert Counter.from_answer(COUNTER | {"frozen": "yes"}).frozen is False
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ({}, "mints"),
+        ({"frozen": True}, "frozen"),
+        ({"gapless": True}, "gapless"),
+        ({"gapless": True, "frozen": True}, "gapless, frozen"),
+        ({"gapless": "yes"}, "mints"),
+    ],
+)
+def test_state(state: dict[str, object], told: str) -> None:
+    """A counter tells in a word or two what it does."""
+    assert Counter.from_answer(COUNTER | state).state == told
 
 
 def test_counter_before_its_first_mint() -> None:

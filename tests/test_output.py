@@ -225,6 +225,7 @@ def test_counters_as_json() -> None:
                 "frozen": False,
                 "region": None,
                 "offset": 1,
+                "gapless": False,
             },
             ORDERS.as_dict(),
         ]

@@ -21,6 +21,8 @@
     │   ├── CounterExhaustedError    6   counter_exhausted
     │   ├── CounterInvalidError      6   counter_invalid
     │   ├── CounterFrozenError       6   counter_frozen
+    │   ├── CounterGaplessError      6   counter_gapless
+    │   ├── ClaimRefusedError        6   claim_refused
     │   └── IdempotencyConflictError 6   idempotency_conflict
     ├── NotMintedError               7   unavailable
     │   ├── UnreachableError         7   unreachable
@@ -33,6 +35,8 @@
 ``diff --exit-code`` exits with 9 if it found changes; that is a result, not an error.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -160,6 +164,40 @@ class CounterFrozenError(RefusedError):
     code = "counter_frozen"
 
 
+class CounterGaplessError(RefusedError):
+    """The counter is gapless: only a claim takes its numbers."""
+
+    code = "counter_gapless"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A write that made DynamoDB cancel a transaction.
+
+    ``index`` is its place in the caller's list, from 0. ``reason`` is AWS's code, for example
+    ``ConditionalCheckFailed``; ``message`` may be empty. ``item`` is the item as it is, if the write asked for it
+    with ``ReturnValuesOnConditionCheckFailure``.
+    """
+
+    index: int
+    reason: str
+    message: str
+    item: Mapping[str, Any] | None = None
+
+
+class ClaimRefusedError(RefusedError):
+    """A write of the caller's own refused the transaction of a claim: no number was taken, and nothing was written.
+
+    ``refusals`` are the writes that refused, as DynamoDB named them.
+    """
+
+    code = "claim_refused"
+
+    def __init__(self, message: str, *, hint: str = "", refusals: tuple[Refusal, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.refusals = refusals
+
+
 class IdempotencyConflictError(RefusedError):
     """The idempotency key was used for another counter or another count."""
 
@@ -188,13 +226,15 @@ class OutcomeUnknownError(TicketctlError):
     """It is unknown if a ticket was minted; it may be spent.
 
     ``may_continue``: the function that got the request may still run, and may send its write once more.
+    ``number`` is the number of a claim that may have been taken, ``None`` if the error is not about a claim.
     """
 
     code, exit_code = "outcome_unknown", 8
 
-    def __init__(self, message: str, *, hint: str = "", may_continue: bool = False) -> None:
+    def __init__(self, message: str, *, hint: str = "", may_continue: bool = False, number: int | None = None) -> None:
         super().__init__(message, hint=hint)
         self.may_continue = may_continue
+        self.number = number
 
 
 class PartialError(TicketctlError):

@@ -74,7 +74,8 @@ class Block:
 class Counter:
     """The state of a counter. ``minted_at`` is in epoch milliseconds, ``None`` before the first mint.
 
-    ``region`` is ``None`` if the counter was read through a URL that does not name a region.
+    ``region`` is ``None`` if the counter was read through a URL that does not name a region. ``gapless``: its numbers
+    are taken by claims only, see ``ticketctl.minting.claim``.
     """
 
     partition: str
@@ -85,6 +86,12 @@ class Counter:
     minted_at: int | None
     frozen: bool = False
     region: str | None = None
+    gapless: bool = False
+
+    @property
+    def state(self) -> str:
+        """What it does: ``mints``, ``frozen``, ``gapless`` (only claims take its numbers) or ``gapless, frozen``."""
+        return ", ".join(["gapless"] * self.gapless + ["frozen"] * self.frozen) or "mints"
 
     @property
     def offset(self) -> int:
@@ -98,8 +105,8 @@ class Counter:
         minted_at = None if answer.get("minted_at", ...) is None else _member(answer, "minted_at", int)
         numbers = {name: _member(answer, name, int) for name in ("increment", "ceiling", "remaining")}
         last = _member(answer, "hand_crafted_int", int)
-        frozen = answer.get("frozen") is True
-        return cls(partition=partition, last=last, minted_at=minted_at, frozen=frozen, **numbers)  # type: ignore[arg-type]
+        state = {name: answer.get(name) is True for name in ("frozen", "gapless")}
+        return cls(partition=partition, last=last, minted_at=minted_at, **state, **numbers)  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, Any]:
         """The counter as ``--json`` prints it."""

@@ -561,12 +561,11 @@ def one_counter(counter: Counter, *, title: str) -> Result:
 def counter_row(counter: Counter) -> Sequence[str]:
     """A counter's cells: name, last ticket, step, how many are left, last mint (UTC), state, offset, region."""
     numbers = (counter.last, counter.increment, counter.remaining)
-    state = "frozen" if counter.frozen else "mints"
     return [
         printable(counter.partition),
         *map(str, numbers),
         utc(counter.minted_at),
-        state,
+        counter.state,
         str(counter.offset),
         counter.region or "-",
     ]

@@ -43,6 +43,18 @@ class AsyncMintMinter:
         self._mint.aclosed = True
 
 
+def test_a_client_of_another_minter_only_mints() -> None:
+    """Claims and counters need a stack; after ``close`` the client says that it is closed."""
+    tickets = AsyncTicketClient(lambda: AsyncMintMinter(AsyncMint()))
+    with pytest.raises(UsageError, match="only mints"):
+        asyncio.run(tickets.claim(lambda _: []))
+    with pytest.raises(UsageError, match="only mints"):
+        asyncio.run(tickets.counters())
+    asyncio.run(tickets.close())
+    with pytest.raises(UsageError, match="is closed"):
+        asyncio.run(tickets.counter("a"))
+
+
 # --- the lease ----------------------------------------------------------------------------------------
 
 

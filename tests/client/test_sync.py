@@ -1,5 +1,6 @@
 """``client``: what programs import, how settings are resolved, threads and forks over one client."""
 
+import json
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from ticketctl.errors import (
 from ticketctl.models import Block
 
 HEAVY = ("asyncio", "boto3", "botocore", "httpx", "typer", "typing")
+ONE = b'{"partition": "%s", "first": 8, "last": 8, "count": 1, "increment": 1}'
 BLOCK = b'{"partition": "orders", "first": 8, "last": 17, "count": 4, "increment": 3}'
 
 
@@ -217,6 +219,20 @@ def test_threads_open_one_minter() -> None:
     assert len(opener.opened) == 1
 
 
+def test_a_client_of_another_minter_only_mints() -> None:
+    """Claims and counters need a stack."""
+    tickets = TicketClient(Opener())
+    calls: list[Callable[[], object]] = [
+        lambda: tickets.claim(lambda _: []),
+        tickets.counter,
+        tickets.counters,
+        lambda: tickets.create_counter("a"),
+    ]
+    for call in calls:
+        with pytest.raises(UsageError, match="only mints"):
+            call()
+
+
 def test_closing_a_client_closes_its_leases() -> None:
     """Leases end with their client, and say what is left all the same."""
     opener = Opener()
@@ -251,6 +267,31 @@ def test_a_url_is_enough(at_server: Callable[..., TicketClient], server: Server)
     server.answers = [Answer(200, "application/json", BLOCK)]
     with at_server() as tickets:
         assert tickets.fetch(4) == Block("orders", first=8, last=17, count=4, increment=3)
+
+
+def test_the_partition_of_a_call(at_server: Callable[..., TicketClient], server: Server) -> None:
+    """A ticket, a block and a lease may be of another counter than the client's."""
+    server.answers = [Answer(200, "application/json", ONE % name) for name in (b"bills", b"orders", b"bills")]
+    with at_server() as tickets:
+        assert tickets.next(partition="bills") == 8
+        assert tickets.next() == 8
+        assert next(tickets.lease(1, min_block=1, partition="bills")) == 8
+    names = [json.loads(request.body)["partition"] for request in server.requests]
+    assert names == ["bills", "orders", "bills"]
+
+
+def test_what_needs_the_table(at_server: Callable[..., TicketClient], server: Server) -> None:
+    """A typed URL neither claims nor lists nor creates."""
+    with at_server() as tickets:
+        calls: list[Callable[[], object]] = [
+            lambda: tickets.claim(lambda _: []),
+            tickets.counters,
+            lambda: tickets.create_counter("a"),
+        ]
+        for call in calls:
+            with pytest.raises(UsageError, match="through a URL"):
+                call()
+    assert server.requests == []
 
 
 def test_what_minted_nothing_is_tried_again(at_server: Callable[..., TicketClient], server: Server) -> None:

@@ -197,6 +197,7 @@ def test_a_counter_of_the_article() -> None:
         "remaining": 2**53 - 42,
         "minted_at": None,
         "frozen": False,
+        "gapless": False,
     }
 
 
@@ -211,6 +212,7 @@ def test_a_counter_in_a_lane_with_a_ceiling() -> None:
         "remaining": 3,
         "minted_at": 1_700_000_000_000,
         "frozen": False,
+        "gapless": False,
     }
 
 
@@ -338,6 +340,22 @@ def test_a_frozen_counter_mints_nothing_and_is_not_tried_again(last: str) -> Non
         "counter_frozen",
         409,
         "The counter 'orders' is frozen.",
+    )
+    assert len(table.requests) == 1
+
+
+@pytest.mark.parametrize(("mark", "frozen"), [("gapless", False), ("gapless-frozen", True)])
+@pytest.mark.parametrize("last", ["41", str(MAX)], ids=["room", "full"])
+def test_a_gapless_counter_mints_nothing_and_is_not_tried_again(mark: str, frozen: bool, last: str) -> None:
+    """A plain mint is refused after one write, which says that only claims take the counter's numbers."""
+    item = {"partition": {"S": "orders"}, "hand_crafted_int": {"N": last}, "frozen": {"S": mark}}
+    assert [handler.read_counter(item)[name] for name in ("frozen", "gapless")] == [frozen, True]
+    table = Table(handler.ConditionFailedError(item))
+    problem = problem_of(table)
+    assert (problem.code, problem.status, problem.detail) == (
+        "counter_gapless",
+        409,
+        "The counter 'orders' is gapless: only a claim takes its numbers.",
     )
     assert len(table.requests) == 1
 

@@ -221,6 +221,7 @@ def test_a_status_reads_the_counter_and_mints_nothing() -> None:
         "remaining": 3,
         "minted_at": 7,
         "frozen": False,
+        "gapless": False,
     }
     assert table.requests == [handler.read_request("Tickets", "us-east-1")]
 

@@ -63,6 +63,7 @@ def counter(name: str, **attributes: Any) -> dict[str, Any]:
 SEEDS = [
     counter(REGION),
     counter("frozen", frozen={"BOOL": True}),
+    counter("gapless", frozen={"S": "gapless"}),
     counter("full", ceiling=number(7)),
     counter("nearly", ceiling=number(9)),
     counter("last", hand_crafted_int=number(MAX)),
@@ -215,6 +216,7 @@ REQUESTS: dict[str, Ask] = {
     "status of an unknown": unknown("nobody", path="/status", method="GET"),
     # counters
     "frozen": of("frozen", 409, "counter_frozen"),
+    "gapless": of("gapless", 409, "counter_gapless"),
     "frozen with a key": Ask(409, "counter_frozen", "partition=frozen", headers=[("Idempotency-Key", "f")]),
     "full": of("full", 409, "counter_exhausted"),
     "nearly full": Ask(409, "counter_exhausted", "partition=nearly&count=3"),

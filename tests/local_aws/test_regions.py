@@ -58,6 +58,7 @@ def counter(name: str, region: str, last: int, *, offset: int, increment: int, *
         "frozen": False,
         "region": region,
         "offset": offset,
+        "gapless": False,
         **others,
     }
 

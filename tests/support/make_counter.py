@@ -1,5 +1,7 @@
 """Creating a counter in one table, as ``ticketctl counter create`` does for a stack in one region."""
 
+from typing import Any
+
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.sequence import Member, create
 from ticketctl.counters.table import Counters
@@ -11,7 +13,7 @@ def alone(table: Counters, lane: Lane = Lane(1, 1)) -> list[Member]:  # noqa: B0
     return [Member(table, lane)]
 
 
-def make_counter(table: Counters, name: str, **options: int | None) -> tuple[Counter, bool]:
+def make_counter(table: Counters, name: str, **options: Any) -> tuple[Counter, bool]:
     """Create a counter in one region; return it and whether it is new."""
     (counter,), is_new = create(alone(table), [table.region], name, **options)
     return counter, is_new

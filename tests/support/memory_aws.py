@@ -274,7 +274,7 @@ class MemorySession(Session):
     ) -> CloudFormation:
         return MemoryCloudFormation(self._account, self.settings.require_region(), report)
 
-    def sender(self, table: str) -> SendUntil:
+    def sender(self, table: str, *, sdk: bool = False) -> SendUntil:  # noqa: ARG002
         self._account.calls[f"sender {self.settings.region}"] += 1
         send = sdk_sender(self.aws.client("dynamodb"), f"the table {table} in {self.settings.region}")
         return lambda deadline: send

@@ -4,7 +4,7 @@ import json
 import re
 import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,29 @@ from ticketctl.aws.account import Aws
 from ticketctl.aws.endpoints import dynamodb_url
 from ticketctl.aws.sdk_errors import proxies_in_force, refused, translated_errors
 from ticketctl.deadline import Deadline, call_within
-from ticketctl.errors import OutcomeUnknownError, TicketctlError, UnreachableError
+from ticketctl.errors import OutcomeUnknownError, RefusedError, TicketctlError, UnreachableError, UsageError
 from ticketctl.http_client import HttpClient, Response, TransportError
 
 Send = Callable[[str, dict[str, Any]], Mapping[str, Any]]
 """Performs an operation for the handler's functions: ``("UpdateItem", request)`` to the response."""
+_METHODS = {"GetItem": "get_item", "UpdateItem": "update_item", "TransactWriteItems": "transact_write_items"}
 SendUntil = Callable[[Deadline], Send]
 """Makes a ``Send`` whose requests end by the deadline."""
 
 
 def sdk_sender(client: Any, target: str, *, profile: str | None = None) -> Send:
     """Send through a botocore client, within the client's own limits; ``target`` names the table in errors."""
-    from botocore.exceptions import ClientError
-
-    calls = {"GetItem": client.get_item, "UpdateItem": client.update_item}
+    from botocore.exceptions import ClientError, ParamValidationError
 
     def send(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
         with translated_errors(target, profile=profile, spends=operation != "GetItem"):
             try:
-                answer: Mapping[str, Any] = calls[operation](**request)
+                answer: Mapping[str, Any] = getattr(client, _METHODS[operation])(**request)
+            except ParamValidationError as error:
+                raise UsageError(f"the request is invalid: {error}") from None
             except ClientError as error:
+                if operation == "TransactWriteItems":
+                    raise_transaction_error(error.response, target)
                 if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
                     raise bundle.handler.ConditionFailedError(error.response.get("Item") or None) from None
                 raise
@@ -42,6 +45,25 @@ def sdk_sender(client: Any, target: str, *, profile: str | None = None) -> Send:
         return answer
 
     return send
+
+
+class TransactionCanceledError(Exception):
+    """DynamoDB made none of a transaction's writes. ``reasons`` are in the order of the writes; see its ``Code``."""
+
+    def __init__(self, reasons: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__("the transaction was canceled")
+        self.reasons = reasons
+
+
+def raise_transaction_error(response: Mapping[str, Any], target: str) -> None:
+    """Raise the error of a transaction if AWS's error code has a meaning of its own for transactions."""
+    code, message = response["Error"]["Code"], response["Error"].get("Message", "")
+    if code == "TransactionCanceledException":
+        raise TransactionCanceledError(response.get("CancellationReasons") or [{"Code": "TransactionConflict"}])
+    if code == "TransactionInProgressException":  # an earlier attempt with the same token
+        raise OutcomeUnknownError(f"{target}: {code}")
+    if code in ("ValidationException", "IdempotentParameterMismatchException"):
+        raise RefusedError(f"{target}: {code}: {message}")
 
 
 def timed_sdk_sender(aws: Aws, target: str, *, timeout: float, connect: float) -> SendUntil:

@@ -7,20 +7,32 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import replace
-from typing import Protocol, Self, TypeVar, Unpack
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar, Unpack
 from weakref import WeakSet
 
 from ticketctl.client.buffer import Buffer, is_final
+from ticketctl.client.counters import CreateOptions
 from ticketctl.client.forks import forget_in_child, fork_gate
-from ticketctl.client.sync import ClientSettings, Minter, key_of_call, open_regions, resolve_client_settings
+from ticketctl.client.sync import (
+    ClientSettings,
+    Minter,
+    TicketClient,
+    key_of_call,
+    open_regions,
+    resolve_client_settings,
+)
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.spread import Spreading
 from ticketctl.errors import OutcomeUnknownError, TicketctlError, UsageError
 from ticketctl.minting.async_function_url import AsyncUrlSource
 from ticketctl.minting.retry import Tries, call_with_retries_async
-from ticketctl.models import Block, MintRequest
+from ticketctl.models import Block, Counter, MintRequest
 from ticketctl.settings import Settings
+
+if TYPE_CHECKING:
+    from ticketctl.minting.claim import Writes
 
 T = TypeVar("T")
 MAX_THREADS = 32
@@ -143,14 +155,23 @@ class AsyncTicketClient:
     A cancelled call may have spent its tickets: they become a gap. If the client is closed during a call that then
     cannot finish, the call raises ``OutcomeUnknownError``.
 
+    What is not minting (``claim`` and the counters) is done by ``blocking``, a ``TicketClient``, in threads.
+
     Forks work as with ``TicketClient``, with one exception: do not fork in the thread of the event loop during the
     first mint.
     """
 
     def __init__(
-        self, open_minter: Callable[[], AsyncMinter], *, partition: str | None = None, timeout: float = 10.0
+        self,
+        open_minter: Callable[[], AsyncMinter],
+        *,
+        partition: str | None = None,
+        timeout: float = 10.0,
+        blocking: TicketClient | None = None,
     ) -> None:
         self._open = open_minter
+        self._blocking = blocking
+        self._threads: ThreadPoolExecutor | None = None
         self._partition = partition
         self._timeout = timeout
         self._opened: AsyncMinter | None = None
@@ -165,7 +186,10 @@ class AsyncTicketClient:
         """Make a client from settings, as ``TicketClient.connect`` does."""
         table, settings = resolve_client_settings(given, os.environ)
         return cls(
-            lambda: async_minter(settings, os.environ, table), partition=settings.partition, timeout=settings.timeout
+            lambda: async_minter(settings, os.environ, table),
+            partition=settings.partition,
+            timeout=settings.timeout,
+            blocking=TicketClient.connect(**given),
         )
 
     async def __aenter__(self) -> Self:
@@ -174,36 +198,74 @@ class AsyncTicketClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def next(self, *, idempotency_key: str | None = None) -> int:
-        """Mint one ticket. The same ``idempotency_key`` gives the same ticket again for a day."""
-        return (await self.fetch(1, idempotency_key=idempotency_key)).last
+    async def next(self, *, partition: str | None = None, idempotency_key: str | None = None) -> int:
+        """Mint one ticket; parameters as with ``TicketClient.next``."""
+        return (await self.fetch(1, partition=partition, idempotency_key=idempotency_key)).last
 
-    async def fetch(self, count: int, *, idempotency_key: str | None = None) -> Block:
+    async def fetch(self, count: int, *, partition: str | None = None, idempotency_key: str | None = None) -> Block:
         """Mint ``count`` tickets, 1 to 10,000, in one write; errors as with ``TicketClient.fetch``."""
         key, is_typed = key_of_call(idempotency_key)
-        return await self._mint(count, key, is_typed=is_typed)
+        return await self._mint(count, key, is_typed=is_typed, partition=partition)
 
-    def lease(self, block_size: int = 10_000, *, min_block: int = 100, seconds: float = 60.0) -> AsyncLease:
+    def lease(
+        self, block_size: int = 10_000, *, min_block: int = 100, seconds: float = 60.0, partition: str | None = None
+    ) -> AsyncLease:
         """Return an endless asynchronous iterator of tickets; the parameters are those of ``TicketClient.lease``."""
-        lease = AsyncLease(self._mint, block_size=block_size, min_block=min_block, seconds=seconds)
+        mint = partial(self._mint, partition=partition)
+        lease = AsyncLease(mint, block_size=block_size, min_block=min_block, seconds=seconds)
         self._leases.add(lease)
         return lease
+
+    async def claim(self, writes: "Writes", *, partition: str | None = None, timeout: float = 30.0) -> int:
+        """Take the next number of a gapless counter, as ``TicketClient.claim`` does; a thread calls ``writes``.
+
+        A cancelled claim continues in its thread, and may still take the number.
+        """
+        return await self._in_thread(TicketClient.claim, writes, partition=partition, timeout=timeout)
+
+    async def counter(self, name: str | None = None) -> Counter:
+        """Read a counter, as ``TicketClient.counter`` does."""
+        return await self._in_thread(TicketClient.counter, name)
+
+    async def counters(self) -> list[Counter]:
+        """Read all counters, in every region, sorted by name."""
+        return await self._in_thread(TicketClient.counters)
+
+    async def create_counter(self, name: str, **options: Unpack[CreateOptions]) -> Counter:
+        """Create a counter, as ``TicketClient.create_counter`` does."""
+        return await self._in_thread(TicketClient.create_counter, name, **options)
 
     async def close(self) -> None:
         """Close the leases and the connections."""
         self._closed = True
         for lease in list(self._leases):
             await lease.close()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+        if self._blocking is not None:
+            self._blocking.close()
         if self._opened is not None:
             await self._opened.close()
 
-    async def _mint(self, count: int, key: str, *, is_typed: bool = False) -> Block:
+    async def _in_thread(self, call: Callable[..., T], *arguments: object, **more: object) -> T:
+        """Call a method of the blocking client in a thread."""
+        if self._closed:
+            raise UsageError("the client is closed")
+        if self._blocking is None:
+            raise UsageError("this client only mints", hint="make it with AsyncTicketClient.connect")
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="ticketctl")
+        work = partial(call, self._blocking, *arguments, **more)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def _mint(self, count: int, key: str, *, is_typed: bool = False, partition: str | None = None) -> Block:
         deadline = Deadline(self._timeout)
         if self._closed:
             raise UsageError("the client is closed")
         if self._opened is None:
             self._opened = self._open()
-        request = MintRequest(self._partition, count, key, is_typed)
+        name = self._partition if partition is None else partition
+        request = MintRequest(name, count, key, is_typed)
         try:
             # The first mint imports modules and finds the stack, in threads: do not fork before it ends.
             with nullcontext() if self._minted else fork_gate.closed():
@@ -224,6 +286,7 @@ class AsyncTicketClient:
     def _forget(self) -> None:
         """In a forked child: keep the parent's connections, unused."""
         self._minted = False
+        self._threads = None  # of the parent; the blocking client forgets by itself
         self._parents, self._opened = self._opened or self._parents, None
 
 

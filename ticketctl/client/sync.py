@@ -5,9 +5,11 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol, Self, TypedDict, Unpack
+from functools import partial
+from typing import TYPE_CHECKING, Literal, Protocol, Self, TypedDict, Unpack
 from weakref import WeakSet
 
+from ticketctl.client.counters import CreateOptions, create_counter, read_counter, read_counters
 from ticketctl.client.forks import forget_in_child, fork_gate
 from ticketctl.client.lease import Lease
 from ticketctl.deadline import Deadline
@@ -16,8 +18,11 @@ from ticketctl.deployments.regions import Regions, connect_seconds, resolve_sett
 from ticketctl.deployments.session import Session
 from ticketctl.errors import UsageError
 from ticketctl.minting.source import check_typed_key, new_retry_key
-from ticketctl.models import Block, MintRequest
+from ticketctl.models import Block, Counter, MintRequest
 from ticketctl.settings import Settings
+
+if TYPE_CHECKING:
+    from ticketctl.minting.claim import Writes
 
 _log = logging.getLogger("ticketctl")
 
@@ -79,7 +84,7 @@ class TicketClient:
         self._timeout = timeout
         self._opened: Minter | None = None
         self._parents: Minter | None = None
-        self._minted = False
+        self._minted = self._claimed = False
         self._closed = False
         self._lock = threading.Lock()
         self._leases: WeakSet[Lease] = WeakSet()
@@ -102,29 +107,71 @@ class TicketClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def next(self, *, idempotency_key: str | None = None) -> int:
-        """Mint one ticket. The same ``idempotency_key`` gives the same ticket again for a day."""
-        return self.fetch(1, idempotency_key=idempotency_key).last
+    def next(self, *, partition: str | None = None, idempotency_key: str | None = None) -> int:
+        """Mint one ticket. The same ``idempotency_key`` gives the same ticket again for a day.
 
-    def fetch(self, count: int, *, idempotency_key: str | None = None) -> Block:
+        ``partition`` is the counter's name; the default is that of the client.
+        """
+        return self.fetch(1, partition=partition, idempotency_key=idempotency_key).last
+
+    def fetch(self, count: int, *, partition: str | None = None, idempotency_key: str | None = None) -> Block:
         """Mint ``count`` tickets, 1 to 10,000, in one write. The same ``idempotency_key`` gives them again for a day.
 
         Raises ``NotMintedError`` if no ticket was spent and it is safe to call again, ``OutcomeUnknownError`` if
         tickets may have been spent, and the other errors of ``ticketctl.errors`` if the request was refused.
         """
         key, is_typed = key_of_call(idempotency_key)
-        return self._mint(count, key, is_typed=is_typed)
+        return self._mint(count, key, is_typed=is_typed, partition=partition)
 
-    def lease(self, block_size: int = 10_000, *, min_block: int = 100, seconds: float = 60.0) -> Lease:
+    def lease(
+        self, block_size: int = 10_000, *, min_block: int = 100, seconds: float = 60.0, partition: str | None = None
+    ) -> Lease:
         """Return an endless iterator of tickets, which are minted ahead in blocks: see ``Lease``.
 
         The first block has ``block_size`` tickets. A later block has as many tickets as ``seconds`` will use at the
         rate of the block before it: at least ``min_block``, at most ``block_size``.
         """
-        lease = Lease(self._mint, block_size=block_size, min_block=min_block, seconds=seconds)
+        mint = partial(self._mint, partition=partition)
+        lease = Lease(mint, block_size=block_size, min_block=min_block, seconds=seconds)
         with self._lock:
             self._leases.add(lease)
         return lease
+
+    def claim(self, writes: "Writes", *, partition: str | None = None, timeout: float = 30.0) -> int:
+        """Take the next number of a gapless counter, in one DynamoDB transaction with the records that carry it.
+
+        ``writes(number)`` returns the ``TransactItems`` that contain the number: 1 to 99 dictionaries, at least one
+        with a condition. It is called again with another number if another caller was faster, so it must only build
+        them. Claims of one counter wait for each other. ``timeout`` is in seconds, at most 300.
+
+        Raises ``ClaimRefusedError`` if a condition of the caller's own writes does not hold (nothing was written),
+        ``OutcomeUnknownError`` with the ``number`` that may have been taken, ``NotMintedError`` if none was, and the
+        other errors of ``ticketctl.errors`` if the counter refused.
+        """
+        deadline, regions = Deadline(timeout), self._regions()
+        named = self._partition if partition is None else partition
+        name = regions.home.region if named is None else named
+        if self._claimed:
+            return regions.home.claim(name, writes, deadline)
+        with fork_gate.closed():
+            number = regions.home.claim(name, writes, deadline)
+        self._claimed = True
+        return number
+
+    def counter(self, name: str | None = None) -> Counter:
+        """Read a counter; the default is that of the client. With several regions, read it in the first."""
+        with fork_gate.closed():
+            return read_counter(self._regions(), self._partition if name is None else name, Deadline(self._timeout))
+
+    def counters(self) -> list[Counter]:
+        """Read all counters, in every region, sorted by name."""
+        with fork_gate.closed():
+            return read_counters(self._regions())
+
+    def create_counter(self, name: str, **options: Unpack[CreateOptions]) -> Counter:
+        """Create a counter as ``ticketctl counter create`` does. One that exists with these options is not changed."""
+        with fork_gate.closed():
+            return create_counter(self._regions(), name, options)
 
     def close(self) -> None:
         """Close the leases and the connections."""
@@ -136,14 +183,21 @@ class TicketClient:
         if opened is not None:
             opened.close()
 
-    def _mint(self, count: int, key: str, *, is_typed: bool = False) -> Block:
-        deadline, request = Deadline(self._timeout), MintRequest(self._partition, count, key, is_typed)
+    def _mint(self, count: int, key: str, *, is_typed: bool = False, partition: str | None = None) -> Block:
+        name = self._partition if partition is None else partition
+        deadline, request = Deadline(self._timeout), MintRequest(name, count, key, is_typed)
         if self._minted:
             return self._minter().mint(request, deadline)
         with fork_gate.closed():  # the first mint imports modules, finds the stack and opens connections
             block = self._minter().mint(request, deadline)
         self._minted = True
         return block
+
+    def _regions(self) -> Regions:
+        minter = self._minter()
+        if not isinstance(minter, Regions):
+            raise UsageError("this client only mints", hint="make it with TicketClient.connect")
+        return minter
 
     def _minter(self) -> Minter:
         with self._lock:
@@ -156,7 +210,7 @@ class TicketClient:
     def _forget(self) -> None:
         """In a forked child: keep the parent's connections, unused; closing them would need their locks."""
         self._lock = threading.Lock()
-        self._minted = False
+        self._minted = self._claimed = False
         self._parents, self._opened = self._opened or self._parents, None
 
 

@@ -58,18 +58,32 @@ def create(
         int | None,
         typer.Option(parser=integer_range(1), metavar="N", help="Issue no ticket above this one. Default: 2^53 - 1."),
     ] = None,
+    gapless: Annotated[
+        bool,
+        typer.Option("--gapless", help="Issue numbers only by claims, in one transaction each. Default: mint."),
+    ] = False,
 ) -> None:
     """Create a counter in every region of the stack. One that exists with these options is not changed.
 
+    A gapless counter needs a stack in one region. Programs take its numbers with TicketClient.claim.
+
     Examples:
         ticketctl counter create orders
+        ticketctl counter create invoices --gapless
         ticketctl counter create invoices --start 5000 --ceiling 99999
     """
     from ticketctl.counters import sequence
 
     members = _members_of_stack(run)
     counters, created = sequence.create(
-        members, _targets(run, members), name, start=start, offset=offset, increment=increment, ceiling=ceiling
+        members,
+        _targets(run, members),
+        name,
+        start=start,
+        offset=offset,
+        increment=increment,
+        ceiling=ceiling,
+        gapless=gapless,
     )
     _show(run, counters, "created" if created else "exists already", created=created)
 
@@ -154,7 +168,8 @@ def thaw(run: Run, name: Name) -> None:
     """
     from ticketctl.counters import sequence
 
-    _show(run, sequence.thaw(_members(run), name), "mints again")
+    counters = sequence.thaw(_members(run), name)
+    _show(run, counters, "can be claimed from again" if counters[0].gapless else "mints again")
 
 
 def list_all(run: Run) -> None:

@@ -107,10 +107,12 @@ def create_counter(
     ceiling: int | None = None,
     pending: bool = False,
     shared: bool = True,
+    gapless: bool = False,
 ) -> None:
     """Create a counter whose first ticket is ``lane.offset``, and record the lanes offered to other regions.
 
     ``pending``: it does not mint until ``release``. ``shared``: other regions have, or may get, a part of it.
+    ``gapless``: only claims take its numbers.
     Raises ``ConditionFailedError`` if it exists, and ``RefusedError`` if it could not mint.
     """
     limit, largest = bundle.handler.MAX_TICKET if ceiling is None else ceiling, bundle.handler.MAX_TICKET
@@ -123,6 +125,8 @@ def create_counter(
         attributes["ceiling"] = ceiling
     if pending:
         attributes["frozen"] = PENDING
+    if gapless:
+        attributes["frozen"] = bundle.handler.GAPLESS
     if shared:
         attributes["regions"] = frozenset({table.region, *(offers or ())})
     for region, offered in (offers or {}).items():

@@ -78,10 +78,8 @@ class Entry:
 
     @property
     def state(self) -> str:
-        """``mints``, ``frozen`` or ``not begun``."""
-        if self.holding is None:
-            return "not begun"
-        return "frozen" if self.holding.counter.frozen else "mints"
+        """``Counter.state``, or ``not begun``."""
+        return "not begun" if self.holding is None else self.holding.counter.state
 
     def as_dict(self) -> dict[str, Any]:
         """The lane as ``--json`` prints it; ``counter`` is ``null`` for the region's default counter."""
@@ -222,6 +220,8 @@ def _is_arranged(found: Survey, members: Sequence[Member], regions: Sequence[str
         holdings = found.holdings(counter)
         offered = {region for holding in holdings.values() for region in holding.offers}
         missing = names & set(regions) - holdings.keys() - {counter}
+        if all(holding.counter.gapless for holding in holdings.values()) and holdings:
+            continue  # it stays in its region
         if offered & names or missing:
             return False
     return True
@@ -371,6 +371,7 @@ class CounterOptions(NamedTuple):
     offset: int | None
     increment: int | None
     ceiling: int | None
+    gapless: bool = False
 
 
 def create(
@@ -382,15 +383,19 @@ def create(
     offset: int | None = None,
     increment: int | None = None,
     ceiling: int | None = None,
+    gapless: bool = False,
 ) -> tuple[Sequence[Counter], bool]:
     """Create a counter in each of ``regions``; return the counters and whether one of them is new.
 
     In regions that share the sequence it gets the lanes of their default counters and starts at or after ``start``.
     It mints nowhere until it exists in all of them; the next run resumes an interrupted one. In a single region,
     ``start`` must be in the lane, which ``offset`` and ``increment`` can set; the default is the stack's.
+    ``gapless``: only claims take its numbers; the stack must be in a single region and issue every number.
     Raises ``RefusedError`` if it exists with other options.
     """
-    wanted = CounterOptions(start, offset, increment, ceiling)
+    wanted = CounterOptions(start, offset, increment, ceiling, gapless)
+    if gapless:
+        return _create_gapless(members, regions, name, wanted)
     if _are_shared(members):
         if offset or increment:
             raise UsageError("--increment and --offset cannot be set if several regions share the lanes")
@@ -399,6 +404,25 @@ def create(
     if name == members[0].region:
         return _create(members, regions, DEFAULT, wanted, shared=False)
     require_no_region(name)
+    return _create(members, regions, name, wanted, shared=False)
+
+
+def _create_gapless(
+    members: Sequence[Member], regions: Sequence[str], name: str, wanted: CounterOptions
+) -> tuple[Sequence[Counter], bool]:
+    """Create a gapless counter. One that exists is not changed, even if other regions have joined the sequence."""
+    if wanted.increment or wanted.offset:
+        raise UsageError("--gapless cannot be combined with --increment or --offset: a gapless counter moves by 1")
+    require_no_region(name, {member.region for member in members})
+    before = _holdings(members, name)
+    if before:
+        _require_as_wanted(before, wanted)
+        return [holding.counter for holding in before.values()], False
+    if _are_shared(members) or members[0].start != Lane(1, 1):
+        raise RefusedError(
+            f"{name!r} cannot be gapless: this stack shares its numbers with other regions or servers",
+            hint="deploy a stack for it, in one region: ticketctl deploy --stack NAME",
+        )
     return _create(members, regions, name, wanted, shared=False)
 
 
@@ -437,7 +461,9 @@ def _create_in(
         return False
     if all(entry.is_pending and entry.lane.is_disjoint(lane) for entry in _lanes_of(members, counter)):
         name = member.name_of(counter)
-        return _create_unless_exists(member, name, lane, ceiling=wanted.ceiling, pending=shared, shared=shared)
+        return _create_unless_exists(
+            member, name, lane, ceiling=wanted.ceiling, pending=shared, shared=shared, gapless=wanted.gapless
+        )
     _hand_over(members, counter, member, ignore, pending_too=True)
     return True
 
@@ -471,13 +497,14 @@ def _require_as_wanted(holdings: Mapping[str, Holding], wanted: CounterOptions) 
     """Raise ``RefusedError`` if a counter exists with other options than are wanted."""
     for region, holding in holdings.items():
         counter = holding.counter
-        same = (wanted.increment or counter.increment, wanted.ceiling or counter.ceiling)
+        same = (wanted.increment or counter.increment, wanted.ceiling or counter.ceiling, wanted.gapless)
         is_elsewhere = wanted.offset is not None and (counter.last - wanted.offset) % counter.increment != 0
         is_behind = wanted.start is not None and holding.lane.offset < wanted.start
-        if same != (counter.increment, counter.ceiling) or is_elsewhere or is_behind:
+        if same != (counter.increment, counter.ceiling, counter.gapless) or is_elsewhere or is_behind:
             raise RefusedError(
                 f"the counter {counter.partition!r} exists in {region} with other options: last ticket "
-                f"{counter.last}, increment {counter.increment}, ceiling {counter.ceiling}",
+                f"{counter.last}, increment {counter.increment}, ceiling {counter.ceiling}"
+                + (", gapless" if counter.gapless else ""),
                 hint="choose another name, or move it forward with: ticketctl counter advance",
             )
 

@@ -16,7 +16,7 @@ from ticketctl.aws.dynamodb import sdk_sender
 from ticketctl.aws.sdk_errors import not_a_ticket_table, translated_errors
 from ticketctl.aws.tables import Tables
 from ticketctl.counters.lanes import Lane
-from ticketctl.errors import CounterInvalidError, RefusedError, UsageError
+from ticketctl.errors import CounterGaplessError, CounterInvalidError, RefusedError, UsageError
 from ticketctl.minting.dynamodb import translated_problems
 from ticketctl.minting.source import unknown_counter
 from ticketctl.models import Counter
@@ -119,23 +119,28 @@ class Counters:
         raise RefusedError(f"the counter {name!r} keeps changing; nothing was changed", hint="try again")
 
     def freeze(self, name: str) -> Counter:
-        """Stop a counter from minting."""
-        return self._switch(name, "SET #frozen = :frozen", {":frozen": True})
+        """Stop a counter from minting; one that is gapless stays so, and claims are refused as well."""
+        return self._switch(name, "SET #frozen = :frozen", True, bundle.handler.GAPLESS_FROZEN)
 
     def thaw(self, name: str) -> Counter:
-        """Let a frozen counter mint again."""
-        return self._switch(name, "REMOVE #frozen", {})
+        """Let a frozen counter mint again, or if it is gapless, let claims take its numbers again."""
+        return self._switch(name, "REMOVE #frozen", True, bundle.handler.GAPLESS)
 
     def remove(self, name: str) -> None:
         """Delete a temporary counter. Never any other: a new one of that name would issue its numbers again."""
         with translated_errors(self._target, profile=self._profile):
             self._client.delete_item(TableName=self._table, Key={"partition": {"S": name}})
 
-    def _switch(self, name: str, update: str, values: Mapping[str, Value]) -> Counter:
-        condition = "attribute_exists(#last) AND NOT #frozen = :pending"
+    def _switch(self, name: str, update: str, frozen: Value, gapless: str) -> Counter:
+        """Send ``update`` with ``frozen``; a gapless counter gets the mark ``gapless`` instead."""
+        marks = {":pending": PENDING, ":claims": bundle.handler.GAPLESS, ":stopped": bundle.handler.GAPLESS_FROZEN}
+        is_gapless = "(#frozen = :claims OR #frozen = :stopped)"
+        condition = f"attribute_exists(#last) AND NOT #frozen = :pending AND NOT {is_gapless}"
         try:
-            return self._changed(name, update, condition, {**values, ":pending": PENDING})
+            return self._changed(name, update, condition, {":frozen": frozen, **marks})
         except bundle.handler.ConditionFailedError as rejected:
+            if rejected.item is not None and self.read(rejected.item).gapless:
+                return self._changed(name, "SET #frozen = :frozen", is_gapless, {":frozen": gapless, **marks})
             if rejected.item is not None and "hand_crafted_int" in rejected.item:
                 raise RefusedError(
                     f"the counter {name!r} does not exist in every region yet",
@@ -178,8 +183,16 @@ class Counters:
 
 
 def require_can_advance(counter: Counter, to: int) -> None:
-    """Raise ``RefusedError`` if ``to`` is behind the counter, not in its lane or beyond its ceiling."""
+    """Raise ``RefusedError`` if ``to`` is behind the counter, not in its lane or beyond its ceiling.
+
+    A gapless counter cannot advance: that would be a gap.
+    """
     last, step = counter.last, counter.increment
+    if counter.gapless:
+        raise CounterGaplessError(
+            f"the counter {counter.partition!r} is gapless: to advance it would leave a gap",
+            hint="choose where it starts when you create it: ticketctl counter create NAME --gapless --start N",
+        )
     if to < last:
         raise RefusedError(
             f"the counter {counter.partition!r} is at {last}; going back to {to} would mint numbers again"

@@ -15,12 +15,20 @@ from ticketctl.deployments.locator import Locator
 from ticketctl.deployments.session import Session
 from ticketctl.deployments.spread import Spreading
 from ticketctl.embedded.engine import reachable_url
-from ticketctl.errors import TicketctlError, UnreachableError
+from ticketctl.errors import (
+    AccessError,
+    NotDeployedError,
+    TicketctlError,
+    UnknownCounterError,
+    UnreachableError,
+    UsageError,
+)
 from ticketctl.minting.source import Source, host_of
 from ticketctl.models import Block, Counter, MintRequest
 
 if TYPE_CHECKING:
     from ticketctl.counters.table import Counters
+    from ticketctl.minting.claim import Claims, Writes
     from ticketctl.minting.function_url import FunctionUrl
 
 
@@ -39,6 +47,7 @@ class RegionalStack:
         self._table = table
         self._sleep = sleep
         self._open_source: tuple[Source, int] | None = None
+        self._open_claims: tuple[Claims, int] | None = None
         self._opening = threading.RLock()  # one thread opens the source for all
         self._opened = ExitStack()
         self._opened.callback(session.close)
@@ -122,7 +131,22 @@ class RegionalStack:
 
     def counters(self) -> "Counters":
         """The counters of the stack's table, as CloudFormation has described it to this process."""
-        return self.session.counters(self.locator.confirm().table)
+        return self.session.counters(self._table or self.locator.confirm().table)
+
+    def claim(self, partition: str, writes: "Writes", deadline: Deadline) -> int:
+        """Take a number of a gapless counter, together with the caller's own writes; see ``Claims``."""
+        if self.settings.url:
+            raise UsageError("a claim needs the table: it cannot be made through a URL", hint="do not set url")
+        claims, generation = self._claims(deadline)
+        try:
+            number = claims.claim(partition, writes, deadline)
+        except (AccessError, NotDeployedError, UnknownCounterError) as error:
+            if self._table is not None or not self.locator.refresh_after(error, generation, deadline):
+                raise
+            claims, generation = self._claims(deadline)
+            number = claims.claim(partition, writes, deadline)
+        self.locator.mark_working(generation)
+        return number
 
     def max_block(self, deadline: Deadline) -> int:
         """The most tickets that one mint can take."""
@@ -173,6 +197,18 @@ class RegionalStack:
         if self._table is not None or not self.locator.refresh_after(error, generation, deadline):
             raise error
         return self._source(deadline)
+
+    def _claims(self, deadline: Deadline) -> "tuple[Claims, int]":
+        """What takes numbers of gapless counters, and the generation of the stack that it was opened with."""
+        from ticketctl.minting.claim import Claims
+
+        with self._opening:
+            if self._open_claims is None or self._open_claims[1] != self.locator.generation:
+                with self.session.starting(deadline):
+                    table = self._table or self.locator.locate(deadline).outputs.table
+                    claims = Claims(self.session.sender(table, sdk=True), table)
+                self._open_claims = claims, self.locator.generation
+            return self._open_claims
 
     def _url_source(self, deadline: Deadline) -> tuple[Source, int]:
         from ticketctl.http_client import HttpClient

@@ -45,7 +45,7 @@ class Regions:
         self.names = home.settings.regions
         self._environ = environ
         self._note = note
-        self._warn = warn
+        self.warn = warn
         self._lock = threading.RLock()
         self._stacks = dict.fromkeys(self.names[:1], home)
         self._failover = Failover(spread=spread, note=note)
@@ -113,7 +113,7 @@ class Regions:
             for name, error in failed.items():
                 if not tolerant or not (found or succeeded(outcomes)):
                     raise error
-                self._warn(f"{name} cannot be read: {error.message}")
+                self.warn(f"{name} cannot be read: {error.message}")
             self.unread |= failed
             found |= succeeded(outcomes) | dict.fromkeys(failed)
             names += sorted(other for there in found.values() if there for other in there[1])

@@ -144,14 +144,17 @@ class Session:
         client = self.aws.client("dynamodb", timeout=self.settings.timeout, connect=self.connect)
         return Counters(client, table, region=self.aws.region, profile=self.settings.profile)
 
-    def sender(self, table: str) -> "SendUntil":
-        """What sends a mint's requests to a table: each once, and without the SDK if the credentials do not need it."""
+    def sender(self, table: str, *, sdk: bool = False) -> "SendUntil":
+        """What sends a mint's requests to a table: each once, and without the SDK if the credentials do not need it.
+
+        ``sdk``: with it in any case; it checks what it sends, and sends transactions.
+        """
         from ticketctl.aws.dynamodb import needs_sdk, plain_sender, timed_sdk_sender
         from ticketctl.http_client import HttpClient
 
         region = self.settings.require_region()
         target, timeout = f"the table {table} in {region}", min(self.settings.timeout, DYNAMODB_SECONDS)
-        if self.aws.plain_credentials is None or (not self.aws.embedded and needs_sdk(region, self.environ)):
+        if sdk or self.aws.plain_credentials is None or (not self.aws.embedded and needs_sdk(region, self.environ)):
             return timed_sdk_sender(self.aws, target, timeout=timeout, connect=self.connect)
         transport = HttpClient(direct=self.aws.embedded is not None)
         self._opened.callback(transport.close)

@@ -14,7 +14,8 @@ LONGEST_PAUSE = 1.0
 LEAST_SECONDS = 0.5  # the least time for an answer: less would turn a slow refusal into an unknown outcome
 
 
-def _uniform(least: float, most: float) -> float:
+def uniform(least: float, most: float) -> float:
+    """A random number between two, for pauses."""
     import random  # here, because a command that succeeds at once does not need it
 
     return random.uniform(least, most)  # noqa: S311 - it spreads load and protects no secret
@@ -28,7 +29,7 @@ class Tries:
     pauses are "full jitter": from 0 to a bound that doubles (AWS Architecture Blog, "Exponential Backoff And Jitter").
     """
 
-    def __init__(self, deadline: Deadline, *, jitter: Callable[[float, float], float] = _uniform) -> None:
+    def __init__(self, deadline: Deadline, *, jitter: Callable[[float, float], float] = uniform) -> None:
         self.deadline = deadline
         self._jitter = jitter
         self._bound = FIRST_PAUSE

@@ -10,6 +10,7 @@ from ticketctl.deadline import Deadline
 from ticketctl.errors import (
     CounterExhaustedError,
     CounterFrozenError,
+    CounterGaplessError,
     CounterInvalidError,
     IdempotencyConflictError,
     NotMintedError,
@@ -30,6 +31,7 @@ PROBLEMS: dict[str, type[TicketctlError]] = {
     "counter_exhausted": CounterExhaustedError,
     "counter_invalid": CounterInvalidError,
     "counter_frozen": CounterFrozenError,
+    "counter_gapless": CounterGaplessError,
     "idempotency_conflict": IdempotencyConflictError,
     "throttled": ThrottledError,
     "unavailable": NotMintedError,
@@ -100,6 +102,8 @@ def problem_error(code: str, detail: str, partition: str | None) -> TicketctlErr
     hint = "try again" if issubclass(kind, NotMintedError) else ""
     if kind is CounterFrozenError and partition is not None:
         hint = f"ticketctl counter thaw {shlex.quote(partition)}"
+    if kind is CounterGaplessError:
+        hint = "take the number together with its record, from Python: TicketClient.claim"
     return kind(detail, hint=hint)
 
 

@@ -1,0 +1,27 @@
+"""Claims in the embedded AWS, and the records that carry their numbers."""
+
+from typing import Any
+
+from tests.support.embedded_aws import REGION
+from ticketctl.aws.account import Aws
+from ticketctl.aws.dynamodb import timed_sdk_sender
+from ticketctl.minting.claim import Claims, Writes
+
+BILLS, STACK = "Bills", "claims"
+
+
+def bill(name: str, who: str = "") -> Writes:
+    """Put a record for the number, unless there is one."""
+
+    def writes(number: int) -> list[dict[str, Any]]:
+        record = {"partition": {"S": f"{name}/{number}"}, "number": {"N": str(number)}, "who": {"S": who}}
+        put = {"TableName": BILLS, "Item": record, "ConditionExpression": "attribute_not_exists(who)"}
+        return [{"Put": put}]
+
+    return writes
+
+
+def claims_at(url: str, credentials: tuple[str, str]) -> Claims:
+    """The claims of one process, sent to a URL of the embedded AWS."""
+    aws = Aws(REGION, endpoint_url=url, embedded=credentials)
+    return Claims(timed_sdk_sender(aws, "the table", timeout=3.0, connect=3.0), STACK)
