@@ -537,9 +537,9 @@ def test_pipes_and_json_stay_exact() -> None:
     )
     assert as_json.written[0] == (
         '[{"partition": "größe 1", "last": 1234567, "increment": 3, "ceiling": 100, "remaining": 27, '
-        '"minted_at": 1700000000000, "frozen": false, "region": "eu-west-1", "offset": 1}, '
+        '"minted_at": 1700000000000, "frozen": false, "region": "eu-west-1", "gapless": false, "offset": 1}, '
         '{"partition": "new", "last": 0, "increment": 1, "ceiling": 100, "remaining": 100, '
-        '"minted_at": null, "frozen": false, "region": null, "offset": 1}]\n'
+        '"minted_at": null, "frozen": false, "region": null, "gapless": false, "offset": 1}]\n'
     )
 
 
