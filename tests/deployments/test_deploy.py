@@ -234,8 +234,8 @@ def test_an_unreachable_home_is_an_error(deployed: Deploy, account: Account) -> 
 
 def test_removing_urls_asks_once(connect: Connect, account: Account, said: Said) -> None:
     """The regions that would lose their URL are named in one question; a refusal changes nothing."""
-    account.deploy(US)
-    account.deploy(EU)
+    deploy(connect(US, EU), {}, said.dialog, opens_to_anyone=False)
+    account.calls.clear()
     said.refusal = RefusedError("not confirmed")
     with pytest.raises(RefusedError, match="not confirmed"):
         deploy(connect(US, EU), {}, said.dialog, opens_to_anyone=False, table_only=True)
