@@ -49,7 +49,6 @@ def deploy(run: Run, table_only: TableOnly = False, yes: Yes = False) -> None:
     """Deploy the ticket server to its regions, or update it. Options that are not given keep their values.
 
     Examples:
-        ticketctl deploy --region eu-central-1
         ticketctl deploy --region us-east-1 --region eu-west-1
         ticketctl deploy --tag team=ids --alarm-email ops@example.org --log-retention 7
         ticketctl deploy --table-only --region eu-central-2
