@@ -303,7 +303,9 @@ class UrlMinter:
         self._stack.locator.mark_working(generation)
         return replace(block, region=self._stack.named_region)
 
-    async def _mint_with(self, source: AsyncUrlSource, request: MintRequest, deadline: Deadline) -> Block:
+    async def _mint_with(
+        self, source: "AsyncUrlSource | _ThreadSource", request: MintRequest, deadline: Deadline
+    ) -> Block:
         """Take tickets; if the stack was just deployed, a refusal is retried for a few seconds."""
         spreading = Spreading(self._stack.locator, deadline)
         while True:
