@@ -122,12 +122,15 @@ def _member(answer: Mapping[str, Any], name: str, kind: type[T]) -> T:
 
 @dataclass(frozen=True)
 class StackOutputs:
-    """A deployed stack: its place, its URL and table, and the lane in which new counters start."""
+    """A deployed stack: its place, its URL and table, and the lane in which new counters start.
+
+    ``url`` is ``None`` for a table-only stack: it has no function, and ``max_count`` then limits nothing.
+    """
 
     account: str
     region: str
     stack: str
-    url: str
+    url: str | None
     auth: str
     table: str
     offset: int

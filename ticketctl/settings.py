@@ -74,6 +74,11 @@ class Settings:
             return f"the access key in {ACCESS_KEY}"
         return f"profile {self.profile or 'default'}"
 
+    @property
+    def requires_url(self) -> bool:
+        """Whether the user asked for the Function URL: by its address, or with ``via``."""
+        return self.url is not None or (self.via == "url" and self.origins.get("via", "default") != "default")
+
     def require_region(self) -> str:
         """Return the region, or raise an error that lists the places that were searched."""
         if self.region is None:

@@ -706,7 +706,7 @@ def test_outputs_of_a_foreign_stack() -> None:
     with pytest.raises(NotDeployedError) as caught:
         outputs_of(foreign, "us-east-1")
     assert (caught.value.message, caught.value.hint) == (
-        "the stack Shop in us-east-1 (CREATE_COMPLETE) is not a ticket server: it has no 'Url'",
+        "the stack Shop in us-east-1 (CREATE_COMPLETE) is not a ticket server: it has no 'TableName'",
         "deploy under another name: ticketctl deploy --stack NAME",
     )
 
@@ -775,3 +775,178 @@ def test_a_deleted_stack_has_no_table(script: CloudFormationScript, status: str)
 def test_a_plan_that_imports_the_table(change: Change, *, imports: bool) -> None:
     """Only an import of the table counts."""
     assert Plan("c", ID, True, (change,)).imports_table is imports
+
+
+# --- regions without Function URLs, and why a change set failed -------------------------------------------
+
+
+def test_a_region_without_function_urls(script: CloudFormationScript) -> None:
+    """If CloudFormation does not know Function URLs, the error says so and names the way out, with the lane."""
+    script.describe()
+    unknown = "Template format error: Unrecognized resource types: [AWS::Lambda::Url]"
+    script.stubber.add_client_error("create_change_set", "ValidationError", unknown, 400)
+    with pytest.raises(RefusedError) as caught:
+        script.stacks.plan("Tickets", TEMPLATE, {"Offset": "3", "Increment": "9", "MaxCount": "7"})
+    assert (caught.value.message, caught.value.hint) == (
+        "AWS has no Lambda Function URLs in us-east-1",
+        "ticketctl deploy --table-only --region us-east-1 --offset 3 --increment 9",
+    )
+
+
+def test_other_unknown_resources(script: CloudFormationScript) -> None:
+    """Any other type that CloudFormation does not know keeps CloudFormation's words."""
+    script.describe()
+    unknown = "Template format error: Unrecognized resource types: [AWS::Lambda::UrlX]"
+    script.stubber.add_client_error("create_change_set", "ValidationError", unknown, 400)
+    with pytest.raises(RefusedError) as caught:
+        script.stacks.plan("Tickets", TEMPLATE, {})
+    assert caught.value.message == f"CloudFormation in us-east-1: {unknown}"
+
+
+EARLY = (
+    "The following hook(s)/validation failed: [AWS::EarlyValidation::ResourceExistenceCheck]. To troubleshoot Early "
+    "Validation errors, use the DescribeEvents API for detailed failure information."
+)
+WITH_TABLE = TEMPLATE[:-1] + f', "Resources": {{"Table": {{"Type": "{TABLE}"}}}}}}'
+
+
+def invalid(logical_id: str, kind: str, name: str, reason: str, mode: str = "FAIL") -> dict[str, Any]:
+    """A failed check as DescribeEvents has it."""
+    return {
+        "EventId": f"{logical_id}-{name}",
+        "StackId": ID,
+        "OperationType": "CREATE_CHANGESET",
+        "EventType": "VALIDATION_ERROR",
+        "LogicalResourceId": logical_id,
+        "ResourceType": kind,
+        "Timestamp": THEN,
+        "ValidationFailureMode": mode,
+        "ValidationName": name,
+        "ValidationStatus": "FAILED",
+        "ValidationStatusReason": reason,
+        "ValidationPath": f"/Resources/{logical_id}",
+    }
+
+
+FINISHED = {
+    "EventId": "end",
+    "StackId": ID,
+    "OperationStatus": "FAILED",
+    "EventType": "STACK_EVENT",
+    "LogicalResourceId": "Tickets",
+    "Timestamp": THEN,
+}
+TABLE_EXISTS = invalid(
+    "Table", TABLE, "NAME_CONFLICT_VALIDATION", f"Resource of type '{TABLE}' with identifier 'Tickets' already exists."
+)
+NO_RUNTIME = invalid("CreateTicket", FUNCTION, "PROPERTY_VALIDATION", "Required property [Code] not found")
+
+
+def wanted(body: str, **more: Any) -> dict[str, Any]:
+    return {
+        "StackName": "Tickets",
+        "ChangeSetName": ANY,
+        "ChangeSetType": "CREATE",
+        "TemplateBody": body,
+        "Parameters": [],
+        "Capabilities": ["CAPABILITY_IAM"],
+        "ImportExistingResources": True,
+        **more,
+    }
+
+
+def rejected(script: CloudFormationScript, *failed: dict[str, Any], reason: str = EARLY) -> None:
+    """A new stack whose change set fails with these events, one per page."""
+    script.describe()
+    made = {"Id": CHANGE_SET, "StackId": ID}
+    script.stubber.add_response("create_change_set", made, wanted(WITH_TABLE))
+    script.change_set("FAILED", **({"StatusReason": reason} if reason else {}))
+    for page, entry in enumerate(failed):
+        expected = {"ChangeSetName": CHANGE_SET, "Filters": {"FailedEvents": True}}
+        answer = {"OperationEvents": [entry], **({"NextToken": str(page + 1)} if page + 1 < len(failed) else {})}
+        asked = {**expected, **({"NextToken": str(page)} if page else {})}
+        script.stubber.add_response("describe_events", answer, asked)
+
+
+@pytest.mark.parametrize("reason", [EARLY, ""])
+def test_the_cause_of_a_failed_validation(script: CloudFormationScript, reason: str) -> None:
+    """If the reason names no cause, each failed check is told once with its resource; warnings are left out."""
+    warning = invalid("Other", TABLE, "SERVICE_QUOTA", "near the limit", "WARN")
+    rejected(script, FINISHED, NO_RUNTIME, warning, TABLE_EXISTS, NO_RUNTIME, reason=reason)
+    script.discarded(stack=True)
+    with pytest.raises(StackFailedError) as caught:
+        script.stacks.plan("Tickets", WITH_TABLE, {})
+    assert (caught.value.message, caught.value.hint) == (
+        "CloudFormation refused the change set: "
+        "CreateTicket (AWS::Lambda::Function): Required property [Code] not found (PROPERTY_VALIDATION); "
+        "Table (AWS::DynamoDB::Table): Resource of type 'AWS::DynamoDB::Table' with identifier 'Tickets' already "
+        "exists. (NAME_CONFLICT_VALIDATION)",
+        "",
+    )
+
+
+def test_the_cause_of_a_failed_hook(script: CloudFormationScript) -> None:
+    """A hook of the account that refuses a resource is named with its reason."""
+    hook = {
+        **FINISHED,
+        "EventType": "HOOK_INVOCATION_ERROR",
+        "LogicalResourceId": "Table",
+        "ResourceType": TABLE,
+        "HookType": "Acme::Tags::Hook",
+        "HookStatus": "HOOK_COMPLETE_FAILED",
+        "HookStatusReason": "a tag is missing",
+        "HookFailureMode": "FAIL",
+    }
+    rejected(script, hook, reason="The following hook(s) failed: [Acme::Tags::Hook]")
+    script.discarded(stack=True)
+    with pytest.raises(StackFailedError, match=r"Table \(AWS::DynamoDB::Table\): a tag is missing \(Acme::Tags::Hook"):
+        script.stacks.plan("Tickets", WITH_TABLE, {})
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("AccessDenied", "allow cloudformation:DescribeEvents, which tells the cause"),
+        ("ValidationError", "the cause cannot be read: CloudFormation in us-east-1: no"),
+    ],
+)
+def test_a_cause_that_cannot_be_read(script: CloudFormationScript, code: str, hint: str) -> None:
+    """If DescribeEvents is denied or fails, the reason is told, and how to learn more; the change set is deleted."""
+    rejected(script)
+    script.missing("describe_events", {"ChangeSetName": CHANGE_SET, "Filters": {"FailedEvents": True}}, "no", code)
+    script.discarded(stack=True)
+    with pytest.raises(StackFailedError) as caught:
+        script.stacks.plan("Tickets", WITH_TABLE, {})
+    assert (caught.value.message, caught.value.hint) == (f"CloudFormation refused the change set: {EARLY}", hint)
+
+
+@pytest.mark.parametrize("imports", [True, False])
+def test_a_retained_table_that_validation_rejects(script: CloudFormationScript, imports: bool) -> None:
+    """If only the table is said to exist, the change set is made once more without validation, and only once."""
+    rejected(script, FINISHED, TABLE_EXISTS)
+    script.stubber.add_response("delete_change_set", {}, {"ChangeSetName": CHANGE_SET})
+    second = {"Id": CHANGE_SET, "StackId": ID}
+    script.stubber.add_response("create_change_set", second, wanted(WITH_TABLE, DisableValidation=True))
+    if imports:
+        script.change_set("CREATE_COMPLETE", Changes=[change("Import", "Table", TABLE)])
+        plan = script.stacks.plan("Tickets", WITH_TABLE, {})
+        assert plan == Plan(CHANGE_SET, ID, is_new=True, changes=(Change("Import", "Table", TABLE, ""),))
+    else:
+        script.change_set("FAILED", StatusReason="the table Tickets belongs to the stack Old")
+        script.discarded(stack=True)
+        with pytest.raises(StackFailedError, match="belongs to the stack Old"):
+            script.stacks.plan("Tickets", WITH_TABLE, {})
+    assert script.said == [
+        "AWS's validation rejects the table Tickets because it exists: importing it without validation"
+    ]
+
+
+def test_table_only_is_ours(script: CloudFormationScript) -> None:
+    """A stack without function is a ticket server; its outputs have no URL, and it is private."""
+    lane = given(Increment="3", MaxCount="100", Offset="2")
+    table = [{"OutputKey": "TableName", "OutputValue": "Tickets"}]
+    script.describe("CREATE_COMPLETE", Parameters=lane, Outputs=table)
+    found = script.stacks.find_ours("Tickets")
+    assert found is not None
+    outputs = outputs_of(found, "us-east-1")
+    assert (outputs.url, outputs.auth, outputs.offset, outputs.increment) == (None, "AWS_IAM", 2, 3)

@@ -202,3 +202,44 @@ def test_broken_stack(checkout: Path, tmp_path: Path) -> None:
         "",
         f"error: {app} cannot be synthesized: no such construct\nhint: python {app}\n",
     )
+
+
+def test_table_only() -> None:
+    """The template of a table-only stack has its table and what identifies it, and nothing of the function."""
+    made = template.for_table_only(SHIPPED, {"Offset": "7", "AuthType": "NONE"})
+    ((name, table),) = [(n, r) for n, r in SHIPPED["Resources"].items() if r["Type"] == TABLE_TYPE]
+    assert made["Resources"][name] == {
+        **table,
+        "Metadata": {"Increment": "1", "MaxCount": "10000", "Offset": "7"},
+    }
+    assert not {kind["Type"] for kind in made["Resources"].values()} & template._NOT_IN_TABLE_ONLY
+    assert "TableName" in made["Outputs"]
+    assert "Url" not in made["Outputs"]
+    assert {"Offset", "Increment", "MaxCount"} <= made["Parameters"].keys()
+    assert not {"AuthType", "ReservedConcurrency", "LogRetentionDays"} & made["Parameters"].keys()
+    assert not {"Public", "ReservesConcurrency"} & made["Conditions"].keys()
+    assert made["Metadata"] == SHIPPED["Metadata"]
+
+
+def test_table_only_keeps_what_does_not_need_the_function() -> None:
+    """What refers to the function goes, also in two steps; the conditions and parameters of the rest stay."""
+    alarm = {"Type": "AWS::CloudWatch::Alarm", "Condition": "Alarms"}
+    others = {
+        "OfFunction": {**alarm, "Properties": {"Name": {"Fn::Sub": "${CreateTicketC02DB11E}-errors"}}},
+        "OfAlarm": {"Type": "AWS::CloudWatch::CompositeAlarm", "DependsOn": ["OfFunction"], "Properties": {}},
+        "OfTable": {**alarm, "Properties": {"Name": {"Ref": "TicketsTableB76A19AF"}}},
+    }
+    conditions = {"Alarms": {"Fn::Not": [{"Condition": "Quiet"}]}, "Quiet": {"Fn::Equals": [{"Ref": "Level"}, ""]}}
+    function = next(n for n, kind in SHIPPED["Resources"].items() if kind["Type"] == "AWS::Lambda::Function")
+    text = json.dumps(others).replace("CreateTicketC02DB11E", function)
+    whole = {
+        **SHIPPED,
+        "Resources": {**SHIPPED["Resources"], **json.loads(text)},
+        "Conditions": {**SHIPPED["Conditions"], **conditions},
+        "Parameters": {**SHIPPED["Parameters"], "Level": {"Type": "String", "Default": ""}},
+    }
+    made = template.for_table_only(whole, {})
+    assert "OfTable" in made["Resources"]
+    assert not {"OfFunction", "OfAlarm"} & made["Resources"].keys()
+    assert {"Alarms", "Quiet"} <= made["Conditions"].keys()
+    assert "Level" in made["Parameters"]

@@ -88,6 +88,25 @@ def test_deploy_sends_the_parameters_that_are_named(shell: Shell, account: Accou
     }
 
 
+@pytest.mark.parametrize("command", [deploy, diff])
+@pytest.mark.parametrize(
+    ("flags", "option"),
+    [
+        ({"public": True}, "--public"),
+        ({"public": False}, "--no-public"),
+        ({"max_count": 7}, "--max-count"),
+        ({"reserved_concurrency": 2}, "--reserved-concurrency"),
+        ({"log_retention": 30}, "--log-retention"),
+    ],
+)
+def test_table_only_has_no_function(shell: Shell, account: Account, command: Any, flags: Any, option: str) -> None:
+    """An option of the function cannot be combined with --table-only; nothing is planned."""
+    with pytest.raises(UsageError) as caught:
+        shell.run(command, US, flags=flags, table_only=True)
+    assert caught.value.message == f"--table-only and {option} cannot be combined"
+    assert account.calls[f"plan {US}"] == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "hint"),
     [

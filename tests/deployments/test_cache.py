@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +252,14 @@ def test_keys_differ(other: dict[str, Any]) -> None:
         "environ": {},
     }
     assert key_of(**asked) != key_of(**asked | other)
+
+
+def test_a_stack_without_url(cache: StackCache, path: Path) -> None:
+    """A table-only stack is remembered; an entry in which the URL is missing or no text is ignored."""
+    table_only = replace(TICKETS, url=None)
+    cache.put("here", table_only)
+    assert StackCache(path).get("here") == table_only
+    without = {name: value for name, value in ENTRY.items() if name != "url"}
+    for damaged in (without, {**ENTRY, "url": False}, {**ENTRY, "url": ""}, {**ENTRY, "offset": None}):
+        path.write_text(json.dumps({"version": 1, "stacks": {"here": damaged}}))
+        assert cache.get("here") is None

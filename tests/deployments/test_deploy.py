@@ -229,6 +229,41 @@ def test_an_unreachable_home_is_an_error(deployed: Deploy, account: Account) -> 
     assert account.calls[f"plan {US}"] == 0
 
 
+# --- table-only --------------------------------------------------------------------------------------
+
+
+def test_removing_urls_asks_once(connect: Connect, account: Account, said: Said) -> None:
+    """The regions that would lose their URL are named in one question; a refusal changes nothing."""
+    deploy(connect(US, EU), {}, said.dialog, opens_to_anyone=False)
+    account.calls.clear()
+    said.refusal = RefusedError("not confirmed")
+    with pytest.raises(RefusedError, match="not confirmed"):
+        deploy(connect(US, EU), {}, said.dialog, opens_to_anyone=False, table_only=True)
+    assert said.questions == [
+        f"The function and its URL in {US}, {EU} will be removed; the counters stay. Remove them?"
+    ]
+    assert f"{US}:   remove AWS::Lambda::Url Url" in said.lines
+    assert [account.calls[f"discard {region}"] for region in (US, EU)] == [1, 1]
+    assert [account.calls[f"execute {region}"] for region in (US, EU)] == [0, 0]
+
+
+def test_no_lock_is_held_while_the_removal_is_asked(connect: Connect, account: Account, said: Said) -> None:
+    """Other commands can deploy while the question is open."""
+    account.deploy(US)
+    locks: list[int] = []
+    said.confirm = lambda question: locks.append(account.locks)  # type: ignore[method-assign]
+    (done,) = succeeded(deploy(connect(US), {}, said.dialog, opens_to_anyone=False, table_only=True)).values()
+    assert (locks, account.locks, done.url, done.outputs.url) == ([0], 0, None, None)
+
+
+def test_a_new_table_only_stack_asks_nothing(connect: Connect, said: Said) -> None:
+    """Nothing is removed by a first deployment, nor by the second."""
+    for changed in (True, False):
+        (done,) = succeeded(deploy(connect(US), {}, said.dialog, opens_to_anyone=False, table_only=True)).values()
+        assert (done.url, done.changed) == (None, changed)
+    assert said.questions == []
+
+
 # --- preview -----------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -231,3 +232,48 @@ def test_starting_the_embedded_aws_costs_no_time(account: Account, connect: Conn
     deadline = Deadline(0.8)
     assert connect(local=True).attempt(requested(1), deadline, looks_up=True).last == 1
     assert deadline.left() > 0.2
+
+
+# --- a table-only stack ------------------------------------------------------------------------------
+
+
+def make_table_only(account: Account, region: str = US, **parameters: str) -> None:
+    account.deploy(region, **parameters)
+    account.stacks[region] = replace(account.stacks[region], outputs={"TableName": STACK})
+
+
+@pytest.mark.parametrize("start", ["looked up", "remembered"])
+def test_a_table_only_stack_mints_from_its_table(account: Account, connect: Connect, start: str) -> None:
+    """Without a URL the table is the source; a first mint uses the lane of today, also if the cache is older."""
+    make_table_only(account, Offset="5", Increment="10", MaxCount="70")
+    if start == "remembered":
+        connect(via=None).locator.remember(replace(remembered(), url=None))
+    stack = connect(via=None)
+    assert [attempt(stack).last, attempt(stack).last] == [5, 15]
+    assert stack.counter(None, Deadline(5)).last == 15
+    assert stack.max_block(Deadline(5)) == 10_000
+    assert account.calls[f"describe {US}"] == 1
+
+
+def test_a_url_that_is_required(account: Account, connect: Connect) -> None:
+    """With --via url a table-only stack is not deployed: the error names the region and the command."""
+    make_table_only(account)
+    stack = connect(via="url")
+    for call in (stack.url, lambda: attempt(stack)):
+        with pytest.raises(NotDeployedError) as caught:
+            call()
+        assert (caught.value.message, caught.value.hint) == (
+            f"the stack Tickets in {US} is table-only: it has no Function URL, and tickets are minted from its table",
+            f"ticketctl deploy --region {US}",
+        )
+    assert account.tables[US].rows == {}
+
+
+def test_a_required_url_is_looked_up(account: Account, connect: Connect) -> None:
+    """With --via url a stack that is remembered without a URL is looked up: the function may have been added."""
+    account.deploy(US)
+    connect(via=None).locator.remember(replace(remembered(), url=None))
+    stack = connect(via="url")
+    assert not stack.mints_from_table(Deadline(5))
+    function_url, _ = stack.function_url(Deadline(5))
+    assert function_url.to_mint(requested(1)).url.startswith(url_in(US))

@@ -16,7 +16,16 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from tests.support.model_table import KEY, Client, ModelTable, Request
 from ticketctl.aws.account import Aws
-from ticketctl.aws.cloudformation import TABLE_TYPE, UNCHANGED, Change, CloudFormation, Plan, Stack, StackOptions
+from ticketctl.aws.cloudformation import (
+    TABLE_TYPE,
+    UNCHANGED,
+    URL_TYPE,
+    Change,
+    CloudFormation,
+    Plan,
+    Stack,
+    StackOptions,
+)
 from ticketctl.aws.dynamodb import SendUntil, sdk_sender
 from ticketctl.deployments.dialog import Dialog
 from ticketctl.deployments.regional_stack import RegionalStack
@@ -103,7 +112,7 @@ class MemoryCloudFormation(CloudFormation):
         self,
         current: Stack | None,
         stack: str,  # noqa: ARG002
-        template_body: str,  # noqa: ARG002
+        template_body: str,
         parameters: Mapping[str, str],
         options: StackOptions = UNCHANGED,
     ) -> Plan:
@@ -112,6 +121,8 @@ class MemoryCloudFormation(CloudFormation):
         kept = current.parameters if current else {}
         was_protected = current is not None and current.is_protected
         planned = replace(stack_in(self._region, {**kept, **parameters}), is_protected=was_protected)
+        if URL_TYPE not in template_body:
+            planned = replace(planned, outputs={"TableName": STACK})
         self._account.planned[self._region] = planned
         protects = None if options.protects == was_protected else options.protects
         return Plan("change-set", planned.id, current is None, self._changes_to(current, planned), protects)
@@ -121,6 +132,8 @@ class MemoryCloudFormation(CloudFormation):
             return (Change("Import" if self._region in self._account.tables else "Add", "Table", TABLE_TYPE, ""),)
         if self._account.replaces_table:
             return (Change("Modify", "Table", TABLE_TYPE, "True"),)
+        if "Url" in current.outputs and "Url" not in planned.outputs:
+            return (Change("Remove", "Url", URL_TYPE, ""),)
         return () if planned == current else (Change("Modify", "Function", "AWS::Lambda::Function", "False"),)
 
     def has_table(self, stack_id: str, table: str) -> bool:  # noqa: ARG002

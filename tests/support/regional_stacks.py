@@ -43,6 +43,7 @@ def send_to(environ: dict[str, str], region: str, port: int) -> None:
     """Remember another port as the address of a region's function."""
     with RegionalStack(Session(resolve({"region": region}, environ), environ=environ)) as connection:
         known = connection.locator.look_up()
+    assert known.url is not None
     key = key_of(stack=known.stack, region=region, local=True, endpoint=None, profile=None, environ=environ)
     address = reachable_url(known.url, f"http://{HOST}:{port}")
     StackCache(Path(environ["TICKETCTL_HOME"]) / "stacks.json").put(key, replace(known, url=address))

@@ -1,20 +1,25 @@
 """CloudFormation stacks: change sets, live events, outcomes. The only module that calls CloudFormation."""
 
 import json
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ticketctl.aws.sdk_errors import translated_errors
-from ticketctl.errors import NotDeployedError, RefusedError, StackFailedError
+from ticketctl.errors import AccessError, NotDeployedError, RefusedError, StackFailedError, TicketctlError
 from ticketctl.models import StackOutputs
 
 TABLE_TYPE = "AWS::DynamoDB::Table"
+URL_TYPE = "AWS::Lambda::Url"
+_NAMES_NO_CAUSE = ("DescribeEvents", "hook(s)")
+"""The words of a reason that names failed checks, but not the resource nor why."""
 _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 _DEAD = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"}
-_OUR_PARAMETERS = {"AuthType", "Offset", "Increment", "MaxCount"}
+OUR_PARAMETERS = frozenset({"Offset", "Increment", "MaxCount"})
+"""The parameters that every ticket server has, with or without a function."""
 _BEGINS = {"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"}
 _CANCELLED = ("Resource creation cancelled", "Resource update cancelled")
 
@@ -120,6 +125,11 @@ class Plan:
         return any(change.type == TABLE_TYPE and change.action == "Import" for change in self.changes)
 
     @property
+    def removes_url(self) -> bool:
+        """Whether the function and its URL would be removed."""
+        return any(change.type == URL_TYPE and change.action == "Remove" for change in self.changes)
+
+    @property
     def endangers_table(self) -> tuple[Change, ...]:
         """The changes that would replace or delete the table, or might."""
         return tuple(
@@ -170,7 +180,7 @@ class CloudFormation:
     def find_ours(self, stack: str) -> Stack | None:
         """As ``describe``, but ``RefusedError`` if the stack of that name is not a ticket server."""
         found = self.describe(stack)
-        if found is not None and not found.is_empty and not found.parameters.keys() >= _OUR_PARAMETERS:
+        if found is not None and not found.is_empty and not found.parameters.keys() >= OUR_PARAMETERS:
             raise RefusedError(
                 f"the stack {stack} in {self._region} is not a ticket server; nothing was changed",
                 hint="use another name: --stack NAME",
@@ -229,26 +239,36 @@ class CloudFormation:
         parameters: Mapping[str, str],
         options: StackOptions = UNCHANGED,
     ) -> Plan:
-        """Create a change set. Parameters that are not given keep their ``current`` values, or get their defaults."""
+        """Create a change set. Parameters that are not given keep their ``current`` values, or get their defaults.
+
+        If AWS's validation rejects only the table, because it exists, the change set is created without validation:
+        it imports that table.
+        """
         is_new = current is None or current.is_empty
-        known = json.loads(template_body).get("Parameters", {})
+        template = json.loads(template_body)
+        known = template.get("Parameters", {})
         old = [] if current is None or is_new else current.parameters
         kept = [name for name in old if name in known and name not in parameters]
-        with self._errors():
-            made = self._client.create_change_set(
-                StackName=stack,
-                ChangeSetName=f"ticketctl-{time.time_ns()}",
-                ChangeSetType="CREATE" if is_new else "UPDATE",
-                TemplateBody=template_body,
-                Parameters=[
-                    *({"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()),
-                    *({"ParameterKey": name, "UsePreviousValue": True} for name in kept),
-                ],
-                Capabilities=["CAPABILITY_NAMED_IAM" if '"RoleName"' in template_body else "CAPABILITY_IAM"],
-                ImportExistingResources=True,
-                **options.of_change_set(),
+        request = {
+            "StackName": stack,
+            "ChangeSetType": "CREATE" if is_new else "UPDATE",
+            "TemplateBody": template_body,
+            "Parameters": [
+                *({"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()),
+                *({"ParameterKey": name, "UsePreviousValue": True} for name in kept),
+            ],
+            "Capabilities": ["CAPABILITY_NAMED_IAM" if '"RoleName"' in template_body else "CAPABILITY_IAM"],
+            "ImportExistingResources": True,
+            **options.of_change_set(),
+        }
+        tables = {name for name, kind in template.get("Resources", {}).items() if kind["Type"] == TABLE_TYPE}
+        try:
+            plan = self._planned(request, is_new=is_new, tables=tables)
+        except _TableExistsError:
+            self._report(
+                f"AWS's validation rejects the table {stack} because it exists: importing it without validation"
             )
-        plan = self._planned(made["Id"], made["StackId"], is_new=is_new)
+            plan = self._planned({**request, "DisableValidation": True}, is_new=is_new)
         was_protected = current is not None and current.is_protected
         differs = options.protects is not None and options.protects != was_protected
         return replace(plan, protects=options.protects) if differs else plan
@@ -301,7 +321,11 @@ class CloudFormation:
                 hint="fix the cause and run ticketctl destroy again",
             )
 
-    def _planned(self, change_set_id: str, stack_id: str, *, is_new: bool) -> Plan:
+    def _planned(self, request: Mapping[str, Any], *, is_new: bool, tables: Collection[str] = ()) -> Plan:
+        """Create a change set; ``_TableExistsError`` if nothing but the existence of one of ``tables`` stops it."""
+        with self._errors(), self._function_urls_missing(request):
+            made = self._client.create_change_set(ChangeSetName=f"ticketctl-{time.time_ns()}", **request)
+        change_set_id, stack_id = made["Id"], made["StackId"]
         for pause in _pauses():
             with self._errors():
                 description = self._client.describe_change_set(ChangeSetName=change_set_id)
@@ -311,11 +335,52 @@ class CloudFormation:
         plan = Plan(change_set_id, stack_id, is_new, tuple(self._changes(change_set_id, description)))
         if description["Status"] == "CREATE_COMPLETE":
             return plan
-        self.discard(plan)
         reason = description.get("StatusReason", "")
         if any(words in reason for words in _NO_CHANGES):
+            self.discard(plan)
             return Plan(change_set_id, stack_id, is_new, ())
-        raise StackFailedError(f"CloudFormation refused the change set: {reason}")
+        failures, hint = self._validation_failures(change_set_id, reason)
+        if failures and all(failure.is_existence_of(tables) for failure in failures):
+            with self._errors():  # an empty stack stays for the next change set
+                self._client.delete_change_set(ChangeSetName=change_set_id)
+            raise _TableExistsError
+        self.discard(plan)
+        why = "; ".join(map(str, failures)) or reason or "it gave no reason"
+        raise StackFailedError(f"CloudFormation refused the change set: {why}", hint=hint)
+
+    def _validation_failures(self, change_set_id: str, reason: str) -> tuple[Sequence["_Failure"], str]:
+        """The failed checks of a change set whose ``reason`` names no cause, and a hint if they cannot be read."""
+        if reason and not any(words in reason for words in _NAMES_NO_CAUSE):
+            return (), ""
+        try:
+            with self._errors():
+                pages = self._client.get_paginator("describe_events").paginate(
+                    ChangeSetName=change_set_id, Filters={"FailedEvents": True}
+                )
+                found = [_failure(entry) for page in pages for entry in page.get("OperationEvents", [])]
+        except AccessError:
+            return (), "allow cloudformation:DescribeEvents, which tells the cause"
+        except TicketctlError as error:
+            return (), f"the cause cannot be read: {error.message}"
+        return tuple(dict.fromkeys(failure for failure in found if failure is not None)), ""
+
+    @contextmanager
+    def _function_urls_missing(self, request: Mapping[str, Any]) -> Iterator[None]:
+        """Say so if CloudFormation does not know Function URLs: AWS does not have them in every region."""
+        from botocore.exceptions import ClientError
+
+        try:
+            yield
+        except ClientError as error:
+            if not re.search(rf"Unrecognized resource types:.*\b{URL_TYPE}\b", str(error)):
+                raise
+            given = {p["ParameterKey"]: p.get("ParameterValue", "0") for p in request["Parameters"]}
+            lane = {name: given[name] for name in ("Offset", "Increment") if given.get(name, "0") != "0"}
+            options = "".join(f" --{name.lower()} {value}" for name, value in lane.items())
+            raise RefusedError(
+                f"AWS has no Lambda Function URLs in {self._region}",
+                hint=f"ticketctl deploy --table-only --region {self._region}{options}",
+            ) from error
 
     def _changes(self, change_set_id: str, description: Mapping[str, Any]) -> Iterator[Change]:
         while True:
@@ -405,6 +470,36 @@ class CloudFormation:
                 raise
 
 
+class _TableExistsError(Exception):
+    """AWS's validation rejects only the table, because it exists."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """One failed check of a change set. ``check`` is the name of the validation or the type of the hook."""
+
+    logical_id: str
+    type: str
+    check: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.logical_id} ({self.type}): {self.reason} ({self.check})"
+
+    def is_existence_of(self, resources: Collection[str]) -> bool:
+        """Whether it says only that one of these resources exists."""
+        return self.check == "NAME_CONFLICT_VALIDATION" and self.logical_id in resources
+
+
+def _failure(entry: Mapping[str, Any]) -> _Failure | None:
+    """An event of DescribeEvents as a failed check; ``None`` if it is another event or only a warning."""
+    check = entry.get("ValidationName") or entry.get("HookType")
+    if not check or "WARN" in (entry.get("ValidationFailureMode"), entry.get("HookFailureMode")):
+        return None
+    reason = entry.get("ValidationStatusReason") or entry.get("HookStatusReason") or "no reason given"
+    return _Failure(entry.get("LogicalResourceId", "the stack"), entry.get("ResourceType", ""), check, reason)
+
+
 def first_cause(events: list[Event]) -> str:
     """The first resource that failed and why, without the cancellations after it; ``events`` are oldest first."""
     failures = [event for event in events if event.status.endswith("_FAILED")]
@@ -421,9 +516,9 @@ def outputs_of(stack: Stack, region: str) -> StackOutputs:
             account=stack.id.split(":")[4],
             region=region,
             stack=stack.name,
-            url=stack.outputs["Url"],
+            url=stack.outputs.get("Url"),
             table=stack.outputs["TableName"],
-            auth=stack.parameters["AuthType"],
+            auth=stack.parameters.get("AuthType", "AWS_IAM"),
             offset=int(stack.parameters["Offset"]),
             increment=int(stack.parameters["Increment"]),
             max_count=int(stack.parameters["MaxCount"]),

@@ -7,13 +7,15 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ticketctl.aws.cloudformation import TABLE_TYPE
+from ticketctl.aws.cloudformation import OUR_PARAMETERS, TABLE_TYPE, URL_TYPE
 from ticketctl.errors import FileError, MissingExtraError, SetupError
 from ticketctl.handler import bundle_root
 from ticketctl.settings import LOCAL_REGION
@@ -21,6 +23,14 @@ from ticketctl.settings import LOCAL_REGION
 SHIPPED = Path(__file__).parent / "template.json"
 MAX_BYTES = 51_200  # CloudFormation's limit for a template that is sent with the request
 ROLE_TYPE = "AWS::IAM::Role"
+_NOT_IN_TABLE_ONLY = {
+    ROLE_TYPE,
+    URL_TYPE,
+    "AWS::IAM::Policy",
+    "AWS::Lambda::Function",
+    "AWS::Lambda::Permission",
+    "AWS::Logs::LogGroup",
+}
 _ROLE_NAME = "${AWS::StackName}-${AWS::Region}"
 
 
@@ -63,6 +73,39 @@ def for_stack(template: dict[str, Any], stack: str) -> dict[str, Any]:
         for name, resource in template["Resources"].items()
     }
     return {**template, "Resources": resources}
+
+
+def for_table_only(template: dict[str, Any], parameters: Mapping[str, str]) -> dict[str, Any]:
+    """The template without the function, its URL and everything that refers to them, for a table-only stack.
+
+    ``parameters`` become metadata of the table: CloudFormation ignores a changed parameter that changes no resource.
+    """
+    gone = {name for name, resource in template["Resources"].items() if resource["Type"] in _NOT_IN_TABLE_ONLY}
+    kept = {name: resource for name, resource in template["Resources"].items() if name not in gone}
+    while more := {name for name, kind in kept.items() if kind["Type"] != TABLE_TYPE and _words(kind) & gone}:
+        gone |= more
+        kept = {name: resource for name, resource in kept.items() if name not in more}
+    outputs = {name: output for name, output in template["Outputs"].items() if not _words(output) & gone}
+    used = _words([kept, outputs])
+    conditions: dict[str, Any] = {}
+    while new := {name: rule for name, rule in template["Conditions"].items() if name in used - conditions.keys()}:
+        conditions |= new
+        used |= _words(new)
+    defaults = {name: str(template["Parameters"][name]["Default"]) for name in sorted(OUR_PARAMETERS)}
+    metadata = {name: parameters.get(name, default) for name, default in defaults.items()}
+    return {
+        **template,
+        "Description": "Serverless integers: one table.",
+        "Parameters": {n: rules for n, rules in template["Parameters"].items() if n in used | OUR_PARAMETERS},
+        "Conditions": conditions,
+        "Resources": {n: {**r, "Metadata": metadata} if r["Type"] == TABLE_TYPE else r for n, r in kept.items()},
+        "Outputs": outputs,
+    }
+
+
+def _words(part: Any) -> set[str]:
+    """All words of a part of a template; the names that it refers to are among them."""
+    return set(re.findall(r"\w+", json.dumps(part)))
 
 
 def for_embedded(template: dict[str, Any], region: str) -> dict[str, Any]:

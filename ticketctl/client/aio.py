@@ -28,6 +28,7 @@ from ticketctl.deployments.spread import Spreading
 from ticketctl.errors import OutcomeUnknownError, TicketctlError, UsageError
 from ticketctl.minting.async_function_url import AsyncUrlSource
 from ticketctl.minting.retry import Tries, call_with_retries_async
+from ticketctl.minting.source import Source
 from ticketctl.models import Block, Counter, MintRequest
 from ticketctl.settings import Settings
 
@@ -314,12 +315,29 @@ class ThreadMinter:
         self._minter.close()
 
 
+class _ThreadSource:
+    """A source whose calls run in threads."""
+
+    def __init__(self, source: Source, threads: ThreadPoolExecutor) -> None:
+        self._source = source
+        self._threads = threads
+
+    async def mint(self, request: MintRequest, deadline: Deadline) -> Block:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._source.mint, request, deadline)
+
+    async def close(self) -> None:
+        """Close nothing: the stack closes the connections."""
+
+
 class UrlMinter:
-    """Mints through the Function URL of one stack; threads of a pool look up the URL and sign requests."""
+    """Mints through the Function URL of one stack; threads of a pool look up the URL and sign requests.
+
+    If the stack is table-only, the threads mint from its table.
+    """
 
     def __init__(self, stack: RegionalStack) -> None:
         self._stack = stack
-        self._source: tuple[AsyncUrlSource, int] | None = None
+        self._source: tuple[AsyncUrlSource | _ThreadSource, int] | None = None
         self._opened = AsyncExitStack()
         self._finding = asyncio.Lock()
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="ticketctl")
@@ -348,7 +366,9 @@ class UrlMinter:
         self._stack.locator.mark_working(generation)
         return replace(block, region=self._stack.named_region)
 
-    async def _mint_with(self, source: AsyncUrlSource, request: MintRequest, deadline: Deadline) -> Block:
+    async def _mint_with(
+        self, source: "AsyncUrlSource | _ThreadSource", request: MintRequest, deadline: Deadline
+    ) -> Block:
         """Take tickets; if the stack was just deployed, a refusal is retried for a few seconds."""
         spreading = Spreading(self._stack.locator, deadline)
         while True:
@@ -365,7 +385,7 @@ class UrlMinter:
         self._threads.shutdown(wait=False)
         self._stack.close()
 
-    async def _find(self, deadline: Deadline) -> tuple[AsyncUrlSource, int]:
+    async def _find(self, deadline: Deadline) -> "tuple[AsyncUrlSource | _ThreadSource, int]":
         """The source, and the generation of the stack that it was opened with."""
         async with self._finding:
             if self._source is None or self._source[1] != self._stack.locator.generation:
@@ -373,7 +393,10 @@ class UrlMinter:
                 self._opened.push_async_callback(self._source[0].close)
             return self._source
 
-    def _open(self, deadline: Deadline) -> tuple[AsyncUrlSource, int]:
+    def _open(self, deadline: Deadline) -> "tuple[AsyncUrlSource | _ThreadSource, int]":
+        if self._stack.mints_from_table(deadline):
+            table, generation = self._stack.table_source(deadline)
+            return _ThreadSource(table, self._threads), generation
         url, generation = self._stack.function_url(deadline)
         return AsyncUrlSource(url, self._threads, direct=self._stack.settings.local), generation
 

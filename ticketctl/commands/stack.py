@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from ticketctl.deployments.regional_stack import RegionalStack
 
 CHANGES_FOUND = 9
+TableOnly = Annotated[
+    bool,
+    typer.Option(
+        "--table-only", help="Deploy without function and URL; tickets are minted from the table. Default: with them."
+    ),
+]
 _TEMPLATE_NAMES = {
     "max_count": "MaxCount",
     "offset": "Offset",
@@ -39,28 +45,34 @@ def register(app: typer.Typer) -> None:
     command(app, "synth")(synth)
 
 
-def deploy(run: Run, yes: Yes = False) -> None:
+def deploy(run: Run, table_only: TableOnly = False, yes: Yes = False) -> None:
     """Deploy the ticket server to its regions, or update it. Options that are not given keep their values.
 
     Examples:
-        ticketctl deploy --region eu-central-1
         ticketctl deploy --region us-east-1 --region eu-west-1
         ticketctl deploy --tag team=ids --alarm-email ops@example.org --log-retention 7
+        ticketctl deploy --table-only --region eu-central-2
     """
     from ticketctl.deployments import deploy as deploying
 
-    parameters, options = _parameters(run), stack_options(run.flags)
+    parameters, options = _parameters(run, table_only=table_only), stack_options(run.flags)
     run.output.note(f"deploying {run.place}, {_who(run)}")
-    dialog, opens = _dialog(run, yes=yes), bool(run.flags["public"])
-    _show_deployed(run, deploying.deploy(run.regions, parameters, dialog, opens_to_anyone=opens, options=options))
+    deployed = deploying.deploy(
+        run.regions,
+        parameters,
+        _dialog(run, yes=yes),
+        opens_to_anyone=bool(run.flags["public"]),
+        options=options,
+        table_only=table_only,
+    )
+    _show_deployed(run, deployed)
 
 
 def _show_deployed(run: Run, outcomes: Outcomes["Deployed"]) -> None:
     """Show the URL of every region that is up to date, then report the regions that failed."""
     deployed = succeeded(outcomes)
     for region in deployed.values():
-        opened = ", open to anyone" if region.outputs.auth == "NONE" else ""
-        run.output.note(f"the ticket server is at {region.url}{opened}")
+        run.output.note(_address(region))
     if deployed:
         run.output.note(f"mint a ticket: {run.with_options('ticketctl next')}")
     documents = [
@@ -75,12 +87,21 @@ def _show_deployed(run: Run, outcomes: Outcomes["Deployed"]) -> None:
     ]
     if documents:
         document = documents[0] if len(outcomes) == 1 else {"regions": documents}
-        run.output.show(Result(document, [[region.url] for region in deployed.values()]))
+        run.output.show(Result(document, [[region.url] for region in deployed.values() if region.url]))
     raise_failures(outcomes, "deployed")
+
+
+def _address(region: "Deployed") -> str:
+    outputs = region.outputs
+    if region.url is None:
+        return f"the ticket server in {outputs.region} is table-only: tickets are minted from the table {outputs.table}"
+    opened = ", open to anyone" if outputs.auth == "NONE" else ""
+    return f"the ticket server is at {region.url}{opened}"
 
 
 def diff(
     run: Run,
+    table_only: TableOnly = False,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit with 9 if there are changes. Default: exit with 0.")
     ] = False,
@@ -93,7 +114,8 @@ def diff(
     """
     from ticketctl.deployments import deploy as deploying
 
-    outcomes = deploying.preview(run.regions, _parameters(run), run.output.note, stack_options(run.flags))
+    parameters, options = _parameters(run, table_only=table_only), stack_options(run.flags)
+    outcomes = deploying.preview(run.regions, parameters, run.output.note, options, table_only=table_only)
     plans = succeeded(outcomes)
     if plans and not any(plan.differences for plan in plans.values()):
         run.output.note("no changes")
@@ -214,11 +236,13 @@ def synth(
     run.output.show(Result({"out": str(out)}, [[str(out)]]))
 
 
-def _parameters(run: Run) -> dict[str, str]:
+def _parameters(run: Run, *, table_only: bool) -> dict[str, str]:
     """The template's parameters that options set, checked against what the template allows."""
     from ticketctl.aws.template import load
 
     flags = run.flags
+    if table_only:
+        _refuse_function_options(flags)
     if flags["offset"] == 0:
         raise UsageError("--offset 0 is not allowed", hint="from 1 up to 1000000")
     template = load(run.settings.stack)
@@ -235,6 +259,13 @@ def _parameters(run: Run) -> dict[str, str]:
     if flags["public"] is not None:
         parameters["AuthType"] = "NONE" if flags["public"] else "AWS_IAM"
     return parameters | alarm_parameters(flags, run.regions.names)
+
+
+def _refuse_function_options(flags: Mapping[str, Any]) -> None:
+    for name in ("public", "max_count", "reserved_concurrency", "log_retention"):
+        if flags[name] is not None:
+            option = f"--{'no-' * (flags[name] is False)}{name.replace('_', '-')}"
+            raise UsageError(f"--table-only and {option} cannot be combined", hint="remove one of them")
 
 
 def _show_counters(run: Run, stack: "RegionalStack") -> None:

@@ -61,7 +61,10 @@ def verify(
             turns = itertools.cycle(itertools.product(SOURCES[via], tables))
             ways = [next(turns) for _ in range(workers)]
             report = proof.mint_and_check(
-                [(_worker(run, opened, name, region, source), lanes[region]) for source, region in ways],
+                [
+                    (_worker(run, opened, name, region, source, requires_url=via == "url"), lanes[region])
+                    for source, region in ways
+                ],
                 mints,
                 on_attempt=lambda: advance(next(done)),
             )
@@ -86,14 +89,15 @@ def _lane(counter: Counter) -> Lane:
     return Lane(counter.last + counter.increment, counter.increment)
 
 
-def _worker(run: Run, opened: ExitStack, name: str, region: str, via: str) -> Callable[[], int]:
-    """Return a function that mints once, with its own connections."""
+def _worker(run: Run, opened: ExitStack, name: str, region: str, via: str, *, requires_url: bool) -> Callable[[], int]:
+    """Return a function that mints once, with its own connections; from the table if a stack has no required URL."""
     from ticketctl.deployments.regional_stack import RegionalStack
     from ticketctl.deployments.regions import Regions
     from ticketctl.deployments.session import Session
     from ticketctl.minting.source import new_retry_key
 
-    settings = dataclasses.replace(run.settings.in_region(region), via=via, url=None)
+    origins = {"via": "--via"} if requires_url else {}
+    settings = dataclasses.replace(run.settings.in_region(region), via=via, url=None, origins=origins)
     stack = opened.enter_context(RegionalStack(Session(settings, environ=os.environ)))
     stack.locator.locate()
     regions = Regions(stack, environ=os.environ)

@@ -55,9 +55,16 @@ def require_tickets(tables: Tables, table: Table) -> None:
 
 
 def _require_no_owner(tables: Tables, table: Table, stacks: CloudFormation) -> None:
-    """Raise ``RefusedError`` if another stack has the table. The tag of a deleted stack stays on a retained table."""
-    stack_id = tables.stack_of(table)
-    if stack_id and stacks.has_table(stack_id, table.name):
+    """Raise ``RefusedError`` if another stack has the table. The tag of a deleted stack stays on a retained table.
+
+    A user who may not look passes: AWS itself refuses to import the table of another stack, with a worse message.
+    """
+    try:
+        stack_id = tables.stack_of(table)
+        is_owned = bool(stack_id) and stacks.has_table(stack_id, table.name)
+    except AccessError:
+        return
+    if is_owned:
         owner = stack_id.split("/")[1]
         raise RefusedError(
             f"{table} belongs to the stack {owner}; nothing was changed",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ticketctl.errors import FileError
 from ticketctl.files import cache_file, read_json, write_json
@@ -147,15 +147,15 @@ class DeployedCache:
 
 def _outputs(entry: Any) -> StackOutputs | None:
     """An entry as a stack; fields of a later version are ignored, a missing or damaged field makes it ``None``."""
+    known = fields(StackOutputs)
     if not isinstance(entry, dict):
         return None
-    values: dict[str, Any] = {field.name: entry.get(field.name) for field in fields(StackOutputs)}
-    if any(type(values[field.name]) is not field.type for field in fields(StackOutputs)):
+    if any(type(entry.get(field.name, ...)) not in (get_args(field.type) or (field.type,)) for field in known):
         return None
-    outputs = StackOutputs(**values)
+    outputs = StackOutputs(**{field.name: entry[field.name] for field in known})
     in_range = outputs.offset >= 0 and outputs.increment >= 1 and outputs.max_count >= 1
     is_usable = in_range and outputs.table and re.fullmatch(REGION, outputs.region)
-    return outputs if is_usable and is_http(outputs.url) else None
+    return outputs if is_usable and (outputs.url is None or is_http(outputs.url)) else None
 
 
 class _CacheFile:

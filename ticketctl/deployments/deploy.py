@@ -24,7 +24,7 @@ class Deployed:
     """A region whose stack is up to date."""
 
     outputs: StackOutputs
-    url: str
+    url: str | None
     changed: bool
 
 
@@ -51,10 +51,11 @@ def deploy(
     *,
     opens_to_anyone: bool,
     options: StackOptions = UNCHANGED,
+    table_only: bool = False,
 ) -> Outcomes[Deployed]:
-    """Deploy to every region. If one fails, the others continue.
+    """Deploy to every region, with ``table_only`` without a function. If one region fails, the others continue.
 
-    With ``--local`` no lock is held while the user is asked whether to let anyone mint.
+    With ``--local`` no lock is held while the user is asked whether to let anyone mint, or to remove a URL.
     """
     with ExitStack() as held:
         held.enter_context(regions.home.session.exclusively())
@@ -64,10 +65,10 @@ def deploy(
             dialog.confirm(f"Not read: {unread}. Continue as if {name} had no tickets there?")
         last_tickets = LastTickets(regions, shared.found)
         last_tickets.warn_of_older(dialog.warn)
-        plans = _plan_all(regions, parameters, options, dialog, shared=bool(shared.names))
-        if opens_to_anyone and not all(planned.is_public for planned in succeeded(plans).values()):
+        plans = _plan_all(regions, parameters, options, dialog, shared=bool(shared.names), table_only=table_only)
+        if question := _question(succeeded(plans), opens_to_anyone=opens_to_anyone):
             held.close()
-            _confirm_public(dialog, succeeded(plans).values())
+            _confirm(dialog, question, succeeded(plans).values())
             held.enter_context(regions.home.session.exclusively())
         with dialog.progress(regions.names) as tell, interruptible("deployment", "ticketctl deploy"):
             plans = _execute_all(regions, plans, tell)
@@ -88,6 +89,8 @@ def preview(
     parameters: Mapping[str, str],
     report: Callable[[str], None],
     options: StackOptions = UNCHANGED,
+    *,
+    table_only: bool = False,
 ) -> Outcomes[Plan]:
     """What a deployment would change in each region; nothing is changed."""
     shared = sharing(regions, parameters)
@@ -95,7 +98,9 @@ def preview(
     def look(stack: RegionalStack) -> Plan:
         stacks = stack.session.cloudformation(report=report)
         existing = stacks.find_ours(stack.settings.stack)
-        plan = _plan(stack, stacks, existing, parameters, options, shared=bool(shared.names)).plan
+        plan = _plan(
+            stack, stacks, existing, parameters, options, shared=bool(shared.names), table_only=table_only
+        ).plan
         if plan.changes:
             stacks.discard(plan)
         return plan
@@ -104,7 +109,13 @@ def preview(
 
 
 def _plan_all(
-    regions: Regions, parameters: Mapping[str, str], options: StackOptions, dialog: Dialog, *, shared: bool
+    regions: Regions,
+    parameters: Mapping[str, str],
+    options: StackOptions,
+    dialog: Dialog,
+    *,
+    shared: bool,
+    table_only: bool,
 ) -> Outcomes[Planned]:
     """Plan in each region and show the changes."""
     with dialog.progress(regions.names) as tell:
@@ -112,7 +123,7 @@ def _plan_all(
         def plan(stack: RegionalStack) -> Planned:
             stacks = stack.session.cloudformation(report=partial(tell, stack.region))
             existing = stacks.prepare(stack.settings.stack)
-            planned = _plan(stack, stacks, existing, parameters, options, shared=shared)
+            planned = _plan(stack, stacks, existing, parameters, options, shared=shared, table_only=table_only)
             for change in planned.plan.differences:
                 tell(stack.region, f"  {change}")
             return planned
@@ -128,6 +139,7 @@ def _plan(
     options: StackOptions,
     *,
     shared: bool,
+    table_only: bool,
 ) -> Planned:
     """What a deployment would change; ``RefusedError`` if the table is not for it, or would be replaced or deleted.
 
@@ -136,11 +148,12 @@ def _plan(
     is_new = existing is None or existing.is_empty
     if is_new:
         require_importable(stack.session, stacks)
-    body = template_body(stack.settings)
+    given = {**parameters, **({"Offset": "0"} if shared and is_new else {})}
+    before = {} if existing is None else existing.parameters
+    body = template_body(stack.settings, {**before, **given} if table_only else None)
     wanted = table_properties(body)
     differs = not is_new and not require_usable(stack.session, wanted)
-    offset = {"Offset": "0"} if shared and is_new else {}
-    plan = stacks.plan_from(existing, stack.settings.stack, body, {**parameters, **offset}, options)
+    plan = stacks.plan_from(existing, stack.settings.stack, body, given, options)
     if plan.endangers_table:
         stacks.discard(plan)
         dangers = "; ".join(map(str, plan.endangers_table))
@@ -148,10 +161,19 @@ def _plan(
     return Planned(stacks, existing, plan, adopts=wanted if plan.imports_table or differs else {})
 
 
-def _confirm_public(dialog: Dialog, plans: Collection[Planned]) -> None:
+def _question(plans: Mapping[str, Planned], *, opens_to_anyone: bool) -> str:
+    """What to ask the user before the plans are executed; empty if nothing."""
+    if opens_to_anyone and not all(planned.is_public for planned in plans.values()):
+        return "Anyone who has the URL will be able to mint. Deploy it?"
+    if closing := [region for region, planned in plans.items() if planned.plan.removes_url]:
+        return f"The function and its URL in {', '.join(closing)} will be removed; the counters stay. Remove them?"
+    return ""
+
+
+def _confirm(dialog: Dialog, question: str, plans: Collection[Planned]) -> None:
     """Ask once for all regions; discard the plans if the user does not agree."""
     try:
-        dialog.confirm("Anyone who has the URL will be able to mint. Deploy it?")
+        dialog.confirm(question)
     except BaseException:
         for planned in plans:
             if planned.plan.changes:
@@ -197,7 +219,8 @@ def _deployed(
             outputs = stack.locator.look_up()
         if plans[stack.region].plan.changes:
             stack.locator.mark_deployed()
-        return Deployed(outputs, stack.url(), changed=bool(plans[stack.region].plan.differences))
+        url = None if outputs.url is None else stack.url()
+        return Deployed(outputs, url, changed=bool(plans[stack.region].plan.differences))
 
     return raise_first_failure(regions.each(look, plans))
 

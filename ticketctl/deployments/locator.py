@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -170,7 +170,8 @@ class Locator:
 
         ``generation`` is that of the stack that failed. If CloudFormation cannot be asked, ``error`` stays the answer.
         """
-        has_no_counter = isinstance(error, UnknownCounterError) and self._settings.via == "dynamodb"
+        is_from_table = self._settings.via == "dynamodb" or (self._known is not None and self._known.url is None)
+        has_no_counter = isinstance(error, UnknownCounterError) and is_from_table
         if self._settings.url or not (has_no_counter or isinstance(error, _SIGNS_OF_A_STALE_STACK)):
             return False
         with self._lock, self._session.starting(deadline):
@@ -233,9 +234,11 @@ class Locator:
         )
 
 
-def template_body(settings: Settings) -> str:
-    """The template of the stack as it is sent to CloudFormation."""
-    from ticketctl.aws.template import as_body, for_embedded, load
+def template_body(settings: Settings, table_only: Mapping[str, str] | None = None) -> str:
+    """The template of the stack as it is sent to CloudFormation; see ``template.for_table_only``."""
+    from ticketctl.aws.template import as_body, for_embedded, for_table_only, load
 
     document = load(settings.stack)
+    if table_only is not None:
+        document = for_table_only(document, table_only)
     return as_body(for_embedded(document, settings.require_region()) if settings.local else document)

@@ -24,7 +24,7 @@ from ticketctl.errors import (
     UsageError,
 )
 from ticketctl.minting.source import Source, host_of
-from ticketctl.models import Block, Counter, MintRequest
+from ticketctl.models import Block, Counter, MintRequest, StackOutputs
 
 if TYPE_CHECKING:
     from ticketctl.counters.table import Counters
@@ -82,8 +82,26 @@ class RegionalStack:
         return host_of(self.settings.url) if self.settings.url else self.region
 
     def url(self) -> str:
-        """The Function URL; with ``--local`` on the engine's current port."""
-        return reachable_url(self.locator.locate().outputs.url, self.session.aws.endpoint_url)
+        """The Function URL; with ``--local`` on the engine's current port. Raises an error if there is none."""
+        return self._url_of(self.locator.locate().outputs)
+
+    def _url_of(self, outputs: StackOutputs) -> str:
+        if outputs.url is None:
+            raise NotDeployedError(
+                f"the stack {outputs.stack} in {outputs.region} is table-only: it has no Function URL, "
+                "and tickets are minted from its table",
+                hint=f"ticketctl deploy --region {outputs.region}",
+            )
+        return reachable_url(outputs.url, self.session.aws.endpoint_url)
+
+    def mints_from_table(self, deadline: Deadline) -> bool:
+        """Whether tickets come from the table: as the settings say, or because the stack has no URL."""
+        if self._table is not None or self.settings.via == "dynamodb":
+            return True
+        if self.settings.requires_url:
+            return False
+        with self.session.starting(deadline):
+            return self.locator.locate(deadline).outputs.url is None
 
     def attempt(self, request: MintRequest, deadline: Deadline, *, looks_up: bool) -> Block:
         """Take tickets in one attempt.
@@ -150,7 +168,7 @@ class RegionalStack:
 
     def max_block(self, deadline: Deadline) -> int:
         """The most tickets that one mint can take."""
-        if self._table or self.settings.url or self.settings.via == "dynamodb":
+        if self.settings.url or self.mints_from_table(deadline):
             return 10_000
         with self.session.starting(deadline):
             return self.locator.locate(deadline).outputs.max_count
@@ -164,7 +182,10 @@ class RegionalStack:
         else:
             with self.session.starting(deadline):
                 located = self.locator.locate(deadline)
-                url = reachable_url(located.outputs.url, self.session.aws.endpoint_url)
+                if located.outputs.url is None and not located.is_confirmed:  # the function may have been added
+                    self.locator.look_up(deadline)
+                    located = self.locator.locate(deadline)
+                url = self._url_of(located.outputs)
             signs_at_once, generation = located.outputs.auth != "NONE", located.generation
         signer = cache(lambda: self._signer(url))
         function_url = FunctionUrl(
@@ -188,8 +209,8 @@ class RegionalStack:
         """The source, and the generation of the stack that it was opened with."""
         with self._opening:
             if self._open_source is None or self._open_source[1] != self.locator.generation:
-                by_table = self._table is not None or self.settings.via == "dynamodb"
-                self._open_source = self._table_source(deadline) if by_table else self._url_source(deadline)
+                by_table = self.mints_from_table(deadline)
+                self._open_source = self.table_source(deadline) if by_table else self._url_source(deadline)
             return self._open_source
 
     def _source_after(self, error: TicketctlError, generation: int, deadline: Deadline) -> tuple[Source, int]:
@@ -219,7 +240,8 @@ class RegionalStack:
         self._opened.callback(source.close)
         return source, generation
 
-    def _table_source(self, deadline: Deadline) -> tuple[Source, int]:
+    def table_source(self, deadline: Deadline) -> tuple[Source, int]:
+        """What mints from the table, and the generation of the stack that it is from."""
         from ticketctl.minting.dynamodb import DynamoDBSource
 
         with self.session.starting(deadline):
