@@ -20,6 +20,7 @@ DEFAULTS: dict[str, Any] = {
     "endpoint_url": None,
     "url": None,
     "timeout": 10.0,
+    "sqid_alphabet": None,
 }
 
 
@@ -83,6 +84,7 @@ def test_every_setting_from_the_file(home: dict[str, str]) -> None:
         local = false
         endpoint-url = "http://127.0.0.1:4566"
         timeout = 2.5
+        sqid-alphabet = "xyz123"
         """,
     )
     assert resolve({}, home) == Settings(
@@ -96,6 +98,7 @@ def test_every_setting_from_the_file(home: dict[str, str]) -> None:
         endpoint_url="http://127.0.0.1:4566",
         url=None,
         timeout=2.5,
+        sqid_alphabet="xyz123",
         origins=dict.fromkeys(DEFAULTS, file) | {"url": "default"},
     )
 
@@ -112,6 +115,7 @@ def test_every_setting_from_the_environment(home: dict[str, str]) -> None:
         "TICKETCTL_ENDPOINT_URL": "http://127.0.0.1:4566",
         "TICKETCTL_URL": "https://tickets.example",
         "TICKETCTL_TIMEOUT": "2.5",
+        "TICKETCTL_SQID_ALPHABET": "xyz123",
     }
     assert resolve({}, home | variables) == Settings(
         stack="orders",
@@ -124,6 +128,7 @@ def test_every_setting_from_the_environment(home: dict[str, str]) -> None:
         endpoint_url="http://127.0.0.1:4566",
         url="https://tickets.example",
         timeout=2.5,
+        sqid_alphabet="xyz123",
         origins={name: f"TICKETCTL_{name.upper()}" for name in DEFAULTS} | {"regions": "TICKETCTL_REGION"},
     )
 
@@ -295,7 +300,8 @@ def test_url_excludes_dynamodb(home: dict[str, str]) -> None:
         (
             'regoin = "eu-west-1"\nverbose = true\n',
             "{file} has unknown settings: regoin, verbose",
-            "known settings: endpoint_url, local, partition, profile, region, regions, stack, timeout, url, via",
+            "known settings: endpoint_url, local, partition, profile, region, regions, sqid_alphabet, stack, timeout, "
+            "url, via",
         ),
         (
             "region =",

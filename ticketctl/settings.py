@@ -33,6 +33,7 @@ _DEFAULTS: dict[str, Any] = {
     "endpoint_url": None,
     "url": None,
     "timeout": 10.0,
+    "sqid_alphabet": None,
 }
 
 
@@ -54,6 +55,7 @@ class Settings:
     endpoint_url: str | None
     url: str | None
     timeout: float
+    sqid_alphabet: str | None = field(default=None, repr=False)  # who knows it can count the tickets between two sqids
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def in_region(self, region: str) -> "Settings":
@@ -229,6 +231,8 @@ def _make_local(values: dict[str, Any], origins: dict[str, str], flags: Mapping[
 
 
 def _checked(name: str, value: Any, origin: str) -> Any:
+    if name == "sqid_alphabet":
+        return value if value is None else check_sqid_alphabet(value, origin)
     if name not in ("local", "timeout") and not isinstance(value, str | None):
         raise UsageError(f"{name.replace('_', '-')} is {value!r} (from {origin}), not text", hint="quote it")
     match name:
@@ -249,6 +253,16 @@ def _checked(name: str, value: Any, origin: str) -> Any:
         case "partition" if value is not None:
             return _name(str(value), origin)
     return value
+
+
+def check_sqid_alphabet(value: Any, origin: str) -> str:
+    """Return an alphabet for sqids; ``UsageError``, which does not show it, if it is invalid."""
+    if isinstance(value, str) and re.fullmatch(r"[!-~]{3,}", value) and len(set(value)) == len(value):
+        return value
+    raise UsageError(
+        f"invalid alphabet for sqids (from {origin})",
+        hint="use 3 or more different ASCII characters, without spaces",
+    )
 
 
 def is_http(url: str) -> bool:

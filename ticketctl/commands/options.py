@@ -328,6 +328,8 @@ def _run(flags: Mapping[str, Any]) -> Run:
     settings = resolve_settings(flags, os.environ, output.detail)
     for name, origin in settings.origins.items():
         value = getattr(settings, name)
+        if name == "sqid_alphabet" and value is not None:
+            value = "***"
         output.detail(f"{name.replace('_', '-')}: {' '.join(value) if name == 'regions' else value} (from {origin})")
     output.detail(f"credentials: {settings.identity}")
     connect = connect_seconds(settings)
