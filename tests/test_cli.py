@@ -483,6 +483,7 @@ def test_verbose(ticketctl: Callable[..., Result]) -> None:
     run = ticketctl("synth", "--verbose", "--timeout", "2", TICKETCTL_STACK="orders", AWS_REGION="eu-west-1")
     assert run.stderr.splitlines() == [
         "stack: orders (from TICKETCTL_STACK)",
+        "table: None (from default)",
         "region: eu-west-1 (from AWS_REGION)",
         "regions: eu-west-1 (from AWS_REGION)",
         "profile: None (from default)",

@@ -15,6 +15,9 @@ LOCAL_REGION = "us-east-1"
 REGION = r"[a-z]{2,}(-[a-z]+)+-\d+"
 """A regular expression for the names of AWS regions."""
 
+TABLE = r"[A-Za-z0-9_.-]{3,255}"
+"""A regular expression for the names of DynamoDB tables."""
+
 _AWS_VARIABLES = {
     "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
     "profile": ("AWS_DEFAULT_PROFILE", "AWS_PROFILE"),  # in the order of botocore and the AWS CLI
@@ -24,6 +27,7 @@ ACCESS_KEY = "AWS_ACCESS_KEY_ID"
 _EXPLICIT_PROFILES = ("--profile", "TICKETCTL_PROFILE")
 _DEFAULTS: dict[str, Any] = {
     "stack": "Tickets",
+    "table": None,
     "region": None,
     "regions": None,
     "profile": None,
@@ -43,6 +47,7 @@ class Settings:
 
     ``regions`` are the stack's regions in the order in which they are tried; ``region`` is the first of them.
     ``profile`` is the profile that credentials come from: ``None`` if access keys in the environment come before it.
+    With a ``table``, tickets come from that table instead of the stack.
     """
 
     stack: str
@@ -55,6 +60,7 @@ class Settings:
     endpoint_url: str | None
     url: str | None
     timeout: float
+    table: str | None = None
     sqid_alphabet: str | None = field(default=None, repr=False)  # who knows it can count the tickets between two sqids
     origins: Mapping[str, str] = field(default_factory=dict)
 
@@ -115,6 +121,7 @@ def resolve(
     if not values["local"] and environ.get(ACCESS_KEY) and origins["profile"] not in _EXPLICIT_PROFILES:
         origins["profile"] = f"{ACCESS_KEY}, against {origins['profile']}" if configured else ACCESS_KEY
         values["profile"] = None
+    _resolve_table(values, origins)
     _resolve_regions(values, origins, lambda: (configured, profile_region(configured)), deployed)
     if values["url"] and values["via"] == "dynamodb":
         if origins["via"] == "--via" and origins["url"] != "--url":
@@ -124,6 +131,24 @@ def resolve(
         else:
             raise UsageError("--url and --via dynamodb cannot be combined", hint="remove one of them")
     return Settings(**values, origins=origins)
+
+
+def _resolve_table(values: dict[str, Any], origins: dict[str, str]) -> None:
+    """A table excludes a URL and a stack. What was typed wins; otherwise the two contradict each other."""
+    for name in ("url", "via", "stack"):
+        if values["table"] is None:
+            return
+        if origins[name] == "default" or values[name] in (None, "dynamodb"):
+            continue
+        if origins["table"] == "--table" and origins[name] != f"--{name}":
+            values[name], origins[name] = _DEFAULTS[name], f"--table, against {origins[name]}"
+        elif origins["table"] != "--table" and origins[name] == f"--{name}":
+            values["table"], origins["table"] = None, f"--{name}, against {origins['table']}"
+        else:
+            other = "--via url" if name == "via" else f"--{name}"
+            raise UsageError(f"--table and {other} cannot be combined", hint="remove one of them")
+    if values["via"] != "dynamodb":
+        values["via"], origins["via"] = "dynamodb", origins["table"]
 
 
 def _resolve_regions(
@@ -140,6 +165,11 @@ def _resolve_regions(
     if values["regions"] is not None and (is_said or origins["region"] != "TICKETCTL_REGION"):
         values["regions"] = _region_names(values["regions"], origins["regions"])
         values["region"], origins["region"] = values["regions"][0], origins["regions"]
+        if values["table"] and len(values["regions"]) > 1:
+            raise UsageError(
+                f"a table is in one region, but several are set (from {origins['regions']})",
+                hint="pass --region once",
+            )
         return
     if values["region"] is None and not values["local"]:
         profile, region = profile_region()
@@ -147,7 +177,8 @@ def _resolve_regions(
             origins["region"] = f"AWS profile {profile or 'default'}"
             values["region"] = _checked("region", region, origins["region"])
     home = values["region"]
-    before = () if values["url"] or origins["region"] == "TICKETCTL_REGION" else tuple(deployed(values))
+    elsewhere = values["url"] or values["table"] or origins["region"] == "TICKETCTL_REGION"
+    before = () if elsewhere else tuple(deployed(values))
     if before and home in (None, *before):
         values["regions"] = tuple(dict.fromkeys([home or before[0], *before]))
         origins["regions"] = "the last deployment"
@@ -215,7 +246,7 @@ def _unreadable(file: Path, error: Exception) -> FileError:
 
 
 def _make_local(values: dict[str, Any], origins: dict[str, str], flags: Mapping[str, Any]) -> None:
-    """Drop what is meant for real AWS. Only ticketctl's own region and a --url on the command line stay."""
+    """Drop what is meant for real AWS. Only ticketctl's own region and a typed --url or --table stay."""
     for name in ("profile", "endpoint_url"):
         if flags.get(name) is not None:
             flag = f"--{name.replace('_', '-')}"
@@ -224,8 +255,9 @@ def _make_local(values: dict[str, Any], origins: dict[str, str], flags: Mapping[
                 hint=f"remove {flag}, or pass --no-local",
             )
         values[name], origins[name] = None, "default"
-    if flags.get("url") is None:
-        values["url"], origins["url"] = None, "default"
+    for name in ("url", "table"):
+        if flags.get(name) is None:
+            values[name], origins[name] = None, "default"
     if origins["region"].startswith("AWS_"):
         values["region"], origins["region"] = None, "default"
 
@@ -244,6 +276,11 @@ def _checked(name: str, value: Any, origin: str) -> Any:
             raise UsageError(
                 f"invalid stack name {value!r} (from {origin})",
                 hint="use 3 to 128 letters, digits and hyphens, starting with a letter",
+            )
+        case "table" if value is not None and not re.fullmatch(TABLE, str(value)):
+            raise UsageError(
+                f"invalid table name {value!r} (from {origin})",
+                hint="use 3 to 255 letters, digits, dots, hyphens and underscores",
             )
         case "region" if value is not None and not re.fullmatch(REGION, str(value)):
             raise UsageError(f"invalid region {value!r} (from {origin})", hint="use a name like us-east-1")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ticketctl.aws.sdk_errors import translated_errors
-from ticketctl.errors import NotDeployedError, RefusedError, StackFailedError
+from ticketctl.errors import NotDeployedError, RefusedError, SetupError, StackFailedError
 from ticketctl.models import StackOutputs
 
 TABLE_TYPE = "AWS::DynamoDB::Table"
@@ -16,6 +16,7 @@ _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 _DEAD = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"}
 _OUR_PARAMETERS = {"AuthType", "Offset", "Increment", "MaxCount"}
 _BEGINS = {"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"}
+_UNKNOWN_OPERATION = (400, 404, 405, 501)  # how other servers answer a request to CloudFormation
 _CANCELLED = ("Resource creation cancelled", "Resource update cancelled")
 
 
@@ -387,12 +388,21 @@ class CloudFormation:
     def _errors(self) -> Iterator[None]:
         """Translate errors. A missing stack has the code ValidationError, like any other invalid request."""
         from botocore.exceptions import ClientError
+        from botocore.parsers import ResponseParserError
 
         with translated_errors(self._target, profile=self._profile):
             try:
                 yield
+            except (ResponseParserError, KeyError) as error:
+                if self._is_of_aws():
+                    raise
+                raise self._no_cloudformation() from error
             except ClientError as error:
                 details = error.response.get("Error", {})
+                status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+                has_no_code = details.get("Code", "") in ("", "Unknown", "InvalidAction", str(status))
+                if has_no_code and status in _UNKNOWN_OPERATION and not self._is_of_aws():
+                    raise self._no_cloudformation() from error
                 message = details.get("Message", "")
                 if "does not exist" in message:
                     raise NotDeployedError(message) from error
@@ -403,6 +413,16 @@ class CloudFormation:
                 ):
                     raise RefusedError(f"{self._target}: {message}") from error
                 raise
+
+    def _is_of_aws(self) -> bool:
+        return "amazonaws." in self._client.meta.endpoint_url
+
+    def _no_cloudformation(self) -> SetupError:
+        """The error for an endpoint that does not answer as CloudFormation does, such as DynamoDB Local."""
+        return SetupError(
+            f"{self._client.meta.endpoint_url} has no CloudFormation, which finds the stack",
+            hint="ticketctl next --table NAME",
+        )
 
 
 def first_cause(events: list[Event]) -> str:

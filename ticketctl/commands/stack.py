@@ -49,6 +49,7 @@ def deploy(run: Run, yes: Yes = False) -> None:
     """
     from ticketctl.deployments import deploy as deploying
 
+    run.require_stack()
     parameters, options = _parameters(run), stack_options(run.flags)
     run.output.note(f"deploying {run.place}, {_who(run)}")
     dialog, opens = _dialog(run, yes=yes), bool(run.flags["public"])
@@ -93,6 +94,7 @@ def diff(
     """
     from ticketctl.deployments import deploy as deploying
 
+    run.require_stack()
     outcomes = deploying.preview(run.regions, _parameters(run), run.output.note, stack_options(run.flags))
     plans = succeeded(outcomes)
     if plans and not any(plan.differences for plan in plans.values()):
@@ -140,6 +142,7 @@ def destroy(
     """
     from ticketctl.deployments import destroy as destroying
 
+    run.require_stack()
     if delete_tickets is not None and delete_tickets != run.settings.stack:
         raise UsageError(f"--delete-tickets {delete_tickets} does not name the stack {run.settings.stack}")
     outcomes = destroying.plan(run.regions, delete_tickets=delete_tickets is not None)

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 class RegionalStack:
     """One stack in the region of a session, which is closed with it. Threads may mint from it at once.
 
-    ``table``: mint from this table, whether or not a stack owns it.
+    ``table``: mint from this table, whether or not a stack owns it; default: that of the settings. Nothing says in
+    which lane its default counter would begin: it must exist, unless the user typed --table, as with the article.
     """
 
     def __init__(
@@ -44,7 +45,8 @@ class RegionalStack:
         self.session = session
         self.settings = session.settings
         self.locator = Locator(session)
-        self._table = table
+        self.table = table or self.settings.table
+        self._may_begin = table is None and self.settings.origins.get("table") == "--table"
         self._sleep = sleep
         self._open_source: tuple[Source, int] | None = None
         self._open_claims: tuple[Claims, int] | None = None
@@ -130,8 +132,8 @@ class RegionalStack:
         return replace(counter, region=self.named_region)
 
     def counters(self) -> "Counters":
-        """The counters of the stack's table, as CloudFormation has described it to this process."""
-        return self.session.counters(self._table or self.locator.confirm().table)
+        """The counters of the table: the one that was named, or the stack's, as CloudFormation describes it."""
+        return self.session.counters(self.table or self.locator.confirm().table)
 
     def claim(self, partition: str, writes: "Writes", deadline: Deadline) -> int:
         """Take a number of a gapless counter, together with the caller's own writes; see ``Claims``."""
@@ -141,7 +143,7 @@ class RegionalStack:
         try:
             number = claims.claim(partition, writes, deadline)
         except (AccessError, NotDeployedError, UnknownCounterError) as error:
-            if self._table is not None or not self.locator.refresh_after(error, generation, deadline):
+            if self.table is not None or not self.locator.refresh_after(error, generation, deadline):
                 raise
             claims, generation = self._claims(deadline)
             number = claims.claim(partition, writes, deadline)
@@ -150,7 +152,7 @@ class RegionalStack:
 
     def max_block(self, deadline: Deadline) -> int:
         """The most tickets that one mint can take."""
-        if self._table or self.settings.url or self.settings.via == "dynamodb":
+        if self.table or self.settings.url or self.settings.via == "dynamodb":
             return 10_000
         with self.session.starting(deadline):
             return self.locator.locate(deadline).outputs.max_count
@@ -188,13 +190,13 @@ class RegionalStack:
         """The source, and the generation of the stack that it was opened with."""
         with self._opening:
             if self._open_source is None or self._open_source[1] != self.locator.generation:
-                by_table = self._table is not None or self.settings.via == "dynamodb"
+                by_table = self.table is not None or self.settings.via == "dynamodb"
                 self._open_source = self._table_source(deadline) if by_table else self._url_source(deadline)
             return self._open_source
 
     def _source_after(self, error: TicketctlError, generation: int, deadline: Deadline) -> tuple[Source, int]:
         """The source after a look-up of the stack; raises ``error`` if a retry cannot help."""
-        if self._table is not None or not self.locator.refresh_after(error, generation, deadline):
+        if self.table is not None or not self.locator.refresh_after(error, generation, deadline):
             raise error
         return self._source(deadline)
 
@@ -205,7 +207,7 @@ class RegionalStack:
         with self._opening:
             if self._open_claims is None or self._open_claims[1] != self.locator.generation:
                 with self.session.starting(deadline):
-                    table = self._table or self.locator.locate(deadline).outputs.table
+                    table = self.table or self.locator.locate(deadline).outputs.table
                     claims = Claims(self.session.sender(table, sdk=True), table)
                 self._open_claims = claims, self.locator.generation
             return self._open_claims
@@ -223,9 +225,10 @@ class RegionalStack:
         from ticketctl.minting.dynamodb import DynamoDBSource
 
         with self.session.starting(deadline):
-            if self._table is not None:  # its counter must exist: nothing says in which lane a new one would begin
-                sender = self.session.sender(self._table)
-                return DynamoDBSource(sender, self._table, region=self.region), self.locator.generation
+            if self.table is not None:
+                sender, first = self.session.sender(self.table), 1 if self._may_begin else None
+                source = DynamoDBSource(sender, self.table, region=self.region, offset=first)
+                return source, self.locator.generation
             located = self.locator.locate(deadline)
             known = located.outputs
             source = DynamoDBSource(
