@@ -136,9 +136,7 @@ def resolve(
 def _resolve_table(values: dict[str, Any], origins: dict[str, str]) -> None:
     """A table excludes a URL and a stack. What was typed wins; otherwise the two contradict each other."""
     for name in ("url", "via", "stack"):
-        if values["table"] is None:
-            return
-        if origins[name] == "default" or values[name] in (None, "dynamodb"):
+        if values["table"] is None or origins[name] == "default" or values[name] in (None, "dynamodb"):
             continue
         if origins["table"] == "--table" and origins[name] != f"--{name}":
             values[name], origins[name] = _DEFAULTS[name], f"--table, against {origins[name]}"
@@ -147,7 +145,7 @@ def _resolve_table(values: dict[str, Any], origins: dict[str, str]) -> None:
         else:
             other = "--via url" if name == "via" else f"--{name}"
             raise UsageError(f"--table and {other} cannot be combined", hint="remove one of them")
-    if values["via"] != "dynamodb":
+    if values["table"] is not None and values["via"] != "dynamodb":
         values["via"], origins["via"] = "dynamodb", origins["table"]
 
 
