@@ -818,7 +818,7 @@ def test_an_endpoint_without_cloudformation(server: Server, monkeypatch: pytest.
     [
         (Answer(503, "text/html", b"<html>unavailable</html>"), NotMintedError),
         (Answer(403, "text/html", b"<html>a proxy</html>"), NotMintedError),
-        (Answer(400, "text/xml", b"<ErrorResponse><Error><Code>ValidationError</Code></Error></ErrorResponse>"), RefusedError),
+        (Answer(400, "text/xml", b"<E><Error><Code>ValidationError</Code></Error></E>"), RefusedError),
     ],
     ids=str,
 )  # fmt: skip
