@@ -26,7 +26,7 @@ def run_as(ticketctl: Ticketctl, aws: Aws, table: str, *actions: str) -> ByTable
     """Run commands on the table by a user who may do these actions on it, and nothing else."""
     resource = f"arn:aws:dynamodb:{REGION}:*:table/{table}"
     allowed = {"Effect": "Allow", "Action": [f"dynamodb:{action}" for action in actions], "Resource": resource}
-    environ = make_user(aws, f"user-of-{table}", allowed)
+    environ = make_user(aws, f"{'-'.join(actions)}-{table}", allowed)
     return lambda *arguments, **variables: ticketctl(*arguments, env={**environ, **variables})
 
 
@@ -98,6 +98,28 @@ def test_commands_on_a_table(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> 
         shown = [row.split("\t")[:2] for row in on_table(*command).stdout.splitlines()]
         assert shown == [["orders", "12"], [REGION, "1"]]
     assert json.loads(on_table("status", "-p", "orders", "--json").stdout)["last"] == 12
+
+
+def test_least_permissions(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
+    """Each command works with the permissions on the table that docs/coming-from-the-article.md lists."""
+    create(aws, new_stack)
+    for actions, commands in {
+        ("UpdateItem",): [["next"], ["fetch", "20"]],
+        ("UpdateItem", "GetItem"): [
+            ["next", "--idempotency-key", "a"],
+            ["counter", "create", "orders"],
+            ["counter", "advance", "orders", "--to", "5"],
+            ["counter", "freeze", "orders"],
+            ["counter", "thaw", "orders"],
+        ],
+        ("GetItem",): [["status", "--partition", "orders"]],
+        ("Scan",): [["status"], ["counter", "list"]],
+        ("GetItem", "UpdateItem", "DeleteItem"): [["verify", "--workers", "1", "--mints", "2"]],
+    }.items():
+        by_table = run_as(ticketctl, aws, new_stack, *actions)
+        for command in commands:
+            run = by_table(*command, "--table", new_stack)
+            assert run.returncode == 0, (command, run.stderr)
 
 
 def test_a_missing_table(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
