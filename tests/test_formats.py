@@ -37,6 +37,7 @@ HOSTILE = [
     *("{ticket}{date:%}", "{ticket}{date:%c}", "{ticket}{date:%B}", "{ticket}{date:%999999999d}", "{ticket}{date:%s}"),
     *("{ticket}{base32}", "{ticket} {ticket}", "{partition}{ticket}", "{ticket}{region}", "{ticket}1{partition}"),
     *("{partition}1{ticket}", "{base32}x{partition}", "{sqid}x{ticket}", "{partition}*{base32check}"),
+    *("{ticket}/{partition}{base32}", "{ticket}/{partition}/{sqid}"),
     *("{partition}/{ticket}/{region}", "{ticket}\n", "\x1b[2J{ticket}", "{ticket}\x00", "\udce9{ticket}"),
     *("{ticket}\u2028", "{ticket}{date:%Y}{region}"),
     "x" * MAX_FORMAT + "{ticket}",

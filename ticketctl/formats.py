@@ -289,8 +289,8 @@ def _check_separation(pieces: Sequence[_Piece]) -> None:
     Towards the other fields it ends at a character that it cannot contain.
     """
     kinds = "".join("n" if piece.number else "t" for piece in pieces if not piece.fixed)
-    if re.search("tn+t", kinds):
-        raise _invalid("the number is between {partition} and {region}", "move both to the same side of the number")
+    if not re.fullmatch("n+t*|t*n+", kinds):
+        raise _invalid("{partition} and {region} are on both sides of a number, or between two", "put both on one side")
     ordered = pieces[::-1] if kinds.startswith("t") else pieces
     last = max(place for place, piece in enumerate(ordered) if not piece.fixed)
     for piece, after in pairwise(ordered[: last + 1]):
