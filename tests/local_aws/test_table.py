@@ -55,6 +55,8 @@ def test_the_articles_table(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> N
     stacks.get_waiter("stack_delete_complete").wait(StackName=article, WaiterConfig={"Delay": 1})
     deployed = ticketctl("deploy", "--local", "--stack", table, "--yes")
     assert deployed.returncode == 0, deployed.stderr
+    described = aws.client("dynamodb").describe_table(TableName=table)["Table"]
+    assert described["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
     assert ticketctl("next", "--local", "--stack", table).stdout == "46\n"
     assert ticketctl("next", "--local", "--stack", table, "-p", "orders").stdout == "11\n"
     assert by_table("next", "--table", table).stdout == "47\n"
