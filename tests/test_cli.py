@@ -40,13 +40,14 @@ CODES = {
 }
 ARGUMENTS = {
     ("fetch",): ["3"],
+    ("decode",): ["INV-17", "--format", "INV-{ticket}"],
     ("counter", "create"): ["orders"],
     ("counter", "advance"): ["orders", "--to", "5"],
     ("counter", "adopt"): ["orders", "--from-max", "numbers"],
     ("counter", "freeze"): ["orders"],
     ("counter", "thaw"): ["orders"],
 }
-HEAVY = ("boto3", "botocore", "httpx", "aws_cdk", "pydantic", "rich.table", "ministack")
+HEAVY = ("boto3", "botocore", "httpx", "aws_cdk", "pydantic", "rich.table", "ministack", "sqids")
 
 Run = subprocess.CompletedProcess[str]
 
@@ -62,7 +63,7 @@ def walk(group: typer.Typer, *path: str) -> Iterator[tuple[str, ...]]:
 APP = whole_command_line()
 COMMANDS = list(walk(APP))
 GROUPS = [(str(sub.name),) for sub in APP.registered_groups]
-IN_A_REGION = [path for path in COMMANDS if path[0] not in ("doctor", "synth", "local")]  # doctor lists it
+IN_A_REGION = [path for path in COMMANDS if path[0] not in ("doctor", "synth", "local", "decode")]  # doctor lists it
 
 
 def command_at(path: tuple[str, ...]) -> Any:
@@ -138,6 +139,7 @@ def test_commands() -> None:
         "counter freeze",
         "counter list",
         "counter thaw",
+        "decode",
         "deploy",
         "destroy",
         "diff",
@@ -481,6 +483,7 @@ def test_verbose(ticketctl: Callable[..., Result]) -> None:
     run = ticketctl("synth", "--verbose", "--timeout", "2", TICKETCTL_STACK="orders", AWS_REGION="eu-west-1")
     assert run.stderr.splitlines() == [
         "stack: orders (from TICKETCTL_STACK)",
+        "table: None (from default)",
         "region: eu-west-1 (from AWS_REGION)",
         "regions: eu-west-1 (from AWS_REGION)",
         "profile: None (from default)",
@@ -490,6 +493,7 @@ def test_verbose(ticketctl: Callable[..., Result]) -> None:
         "endpoint-url: None (from default)",
         "url: None (from default)",
         "timeout: 2.0 (from --timeout)",
+        "sqid-alphabet: None (from default)",
         "credentials: profile default",
     ]
 

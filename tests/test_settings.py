@@ -11,6 +11,7 @@ from ticketctl.settings import Settings, resolve
 
 DEFAULTS: dict[str, Any] = {
     "stack": "Tickets",
+    "table": None,
     "region": None,
     "regions": (),
     "profile": None,
@@ -20,6 +21,7 @@ DEFAULTS: dict[str, Any] = {
     "endpoint_url": None,
     "url": None,
     "timeout": 10.0,
+    "sqid_alphabet": None,
 }
 
 
@@ -83,6 +85,7 @@ def test_every_setting_from_the_file(home: dict[str, str]) -> None:
         local = false
         endpoint-url = "http://127.0.0.1:4566"
         timeout = 2.5
+        sqid-alphabet = "xyz123"
         """,
     )
     assert resolve({}, home) == Settings(
@@ -96,7 +99,8 @@ def test_every_setting_from_the_file(home: dict[str, str]) -> None:
         endpoint_url="http://127.0.0.1:4566",
         url=None,
         timeout=2.5,
-        origins=dict.fromkeys(DEFAULTS, file) | {"url": "default"},
+        sqid_alphabet="xyz123",
+        origins=dict.fromkeys(DEFAULTS, file) | {"url": "default", "table": "default"},
     )
 
 
@@ -112,6 +116,7 @@ def test_every_setting_from_the_environment(home: dict[str, str]) -> None:
         "TICKETCTL_ENDPOINT_URL": "http://127.0.0.1:4566",
         "TICKETCTL_URL": "https://tickets.example",
         "TICKETCTL_TIMEOUT": "2.5",
+        "TICKETCTL_SQID_ALPHABET": "xyz123",
     }
     assert resolve({}, home | variables) == Settings(
         stack="orders",
@@ -124,7 +129,9 @@ def test_every_setting_from_the_environment(home: dict[str, str]) -> None:
         endpoint_url="http://127.0.0.1:4566",
         url="https://tickets.example",
         timeout=2.5,
-        origins={name: f"TICKETCTL_{name.upper()}" for name in DEFAULTS} | {"regions": "TICKETCTL_REGION"},
+        sqid_alphabet="xyz123",
+        origins={name: f"TICKETCTL_{name.upper()}" for name in DEFAULTS}
+        | {"regions": "TICKETCTL_REGION", "table": "default"},
     )
 
 
@@ -290,12 +297,71 @@ def test_url_excludes_dynamodb(home: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("flags", "variables", "chosen"),
+    [
+        ({"table": "Old"}, {}, ("Old", "--table", "dynamodb", "--table")),
+        ({}, {"TICKETCTL_TABLE": "Old"}, ("Old", "TICKETCTL_TABLE", "dynamodb", "TICKETCTL_TABLE")),
+        ({"table": "Old", "via": "dynamodb"}, {}, ("Old", "--table", "dynamodb", "--via")),
+        ({"table": "Old"}, {"TICKETCTL_VIA": "url"}, ("Old", "--table", "dynamodb", "--table")),
+        ({"table": "Old"}, {"TICKETCTL_STACK": "orders"}, ("Old", "--table", "dynamodb", "--table")),
+        ({"table": "Old"}, {"TICKETCTL_URL": "http://x"}, ("Old", "--table", "dynamodb", "--table")),
+        ({"url": "http://x"}, {"TICKETCTL_TABLE": "Old"}, (None, "--url, against TICKETCTL_TABLE", "url", "default")),
+        ({"via": "url"}, {"TICKETCTL_TABLE": "Old"}, (None, "--via, against TICKETCTL_TABLE", "url", "--via")),
+        ({"stack": "orders"}, {"TICKETCTL_TABLE": "Old"}, (None, "--stack, against TICKETCTL_TABLE", "url", "default")),
+        ({"local": True}, {"TICKETCTL_TABLE": "Old"}, (None, "default", "url", "default")),
+        ({"local": True, "table": "Old"}, {}, ("Old", "--table", "dynamodb", "--table")),
+    ],
+)
+def test_table(
+    home: dict[str, str],
+    flags: dict[str, Any],
+    variables: dict[str, str],
+    chosen: tuple[str | None, ...],
+) -> None:
+    """A table needs no stack and no URL; what is typed wins against a variable."""
+    settings = resolve(flags, home | variables)
+    origins = settings.origins
+    assert (settings.table, origins["table"], settings.via, origins["via"]) == chosen
+    assert settings.table is None or (settings.url, settings.stack) == (None, "Tickets")
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables"),
+    [
+        ({"table": "Old", "url": "http://x"}, {}),
+        ({"table": "Old", "via": "url"}, {}),
+        ({"table": "Old", "stack": "orders"}, {}),
+        ({"table": "Old", "region": ["us-east-1", "eu-west-1"]}, {}),
+        ({"table": "Old"}, {"TICKETCTL_REGIONS": "us-east-1,eu-west-1"}),
+        ({}, {"TICKETCTL_TABLE": "Old", "TICKETCTL_URL": "http://x"}),
+        ({}, {"TICKETCTL_TABLE": "Old", "TICKETCTL_VIA": "url"}),
+        ({}, {"TICKETCTL_TABLE": "Old", "TICKETCTL_STACK": "orders"}),
+        ({"table": "no"}, {}),
+        ({"table": "a/b"}, {}),
+        ({"table": ""}, {}),
+    ],
+)
+def test_table_contradicts(home: dict[str, str], flags: dict[str, Any], variables: dict[str, str]) -> None:
+    """A table with a URL, a stack or several regions is refused, unless only one of them is typed."""
+    with pytest.raises(UsageError):
+        resolve(flags, home | variables)
+
+
+def test_table_is_in_one_region(home: dict[str, str]) -> None:
+    """The regions of a deployed stack are not those of a table."""
+    deployed = ["eu-west-1", "us-east-1"]
+    settings = resolve({"table": "Old"}, home | {"AWS_REGION": "eu-west-1"}, deployed=lambda values: deployed)
+    assert settings.regions == ("eu-west-1",)
+
+
+@pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
         (
             'regoin = "eu-west-1"\nverbose = true\n',
             "{file} has unknown settings: regoin, verbose",
-            "known settings: endpoint_url, local, partition, profile, region, regions, stack, timeout, url, via",
+            "known settings: endpoint_url, local, partition, profile, region, regions, sqid_alphabet, stack, table, "
+            "timeout, url, via",
         ),
         (
             "region =",

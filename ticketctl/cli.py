@@ -26,6 +26,7 @@ _PANELS = {
         "url": "status",
         "regions": "regions",
         "verify": "verify",
+        "decode": "decode",
         "logs": "logs",
         "doctor": "doctor",
     },

@@ -80,8 +80,8 @@ class Format(Protocol):
     is_for_people: bool
     """Whether a person reads stderr: then notes and progress are shown."""
 
-    def block(self, block: Block, *, ranges: bool) -> list[str]:
-        """Return a block's lines: one per ticket, or one for all of them."""
+    def block(self, block: Block, *, ranges: bool, texts: Sequence[str] | None) -> list[str]:
+        """Return a block's lines: one per ticket (its text, if there are ``texts``), or one for all of them."""
         ...
 
     def warnings(self, block: Block) -> list[str]:
@@ -110,8 +110,10 @@ class PlainText:
 
     is_for_people = True
 
-    def block(self, block: Block, *, ranges: bool) -> list[str]:
-        """Return the tickets, or with ``ranges`` the first, the last and the step."""
+    def block(self, block: Block, *, ranges: bool, texts: Sequence[str] | None) -> list[str]:
+        """Return the tickets or their ``texts``, or with ``ranges`` the first, the last and the step."""
+        if texts is not None:
+            return [printable(text, keep="\t") for text in texts]
         if ranges:
             return [f"{block.first}\t{block.last}\t{block.increment}"]
         return [str(ticket) for ticket in block.tickets]
@@ -162,9 +164,9 @@ class Json:
 
     is_for_people = False
 
-    def block(self, block: Block, *, ranges: bool) -> list[str]:  # noqa: ARG002 - a block is a range already
-        """Return the block's document."""
-        return [_json(block.as_dict())]
+    def block(self, block: Block, *, ranges: bool, texts: Sequence[str] | None) -> list[str]:  # noqa: ARG002 - a block is a range already
+        """Return the block's document, with the ``texts`` of its tickets."""
+        return [_json(block.as_dict() | ({} if texts is None else {"formatted": texts}))]
 
     def warnings(self, block: Block) -> list[str]:  # noqa: ARG002 - its document says all
         """Return nothing."""
@@ -251,9 +253,12 @@ class Output:
         """Whether stdout is a terminal."""
         return self._stdout.isatty()
 
-    def block(self, block: Block, *, ranges: bool) -> None:
-        """Write a block. If stdout does not accept all of it, the error names the tickets that were not delivered."""
-        lines = self._format.block(block, ranges=ranges)
+    def block(self, block: Block, *, ranges: bool, texts: Sequence[str] | None = None) -> None:
+        """Write a block, its tickets as ``texts`` if there are any.
+
+        If stdout does not accept all of it, the error names the tickets that were not delivered.
+        """
+        lines = self._format.block(block, ranges=ranges, texts=texts)
         try:
             self._write("".join([f"{line}\n" for line in lines]))
         except ShortWriteError as failure:

@@ -15,6 +15,9 @@ LOCAL_REGION = "us-east-1"
 REGION = r"[a-z]{2,}(-[a-z]+)+-\d+"
 """A regular expression for the names of AWS regions."""
 
+TABLE = r"[A-Za-z0-9_.-]{3,255}"
+"""A regular expression for the names of DynamoDB tables."""
+
 _AWS_VARIABLES = {
     "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
     "profile": ("AWS_DEFAULT_PROFILE", "AWS_PROFILE"),  # in the order of botocore and the AWS CLI
@@ -24,6 +27,7 @@ ACCESS_KEY = "AWS_ACCESS_KEY_ID"
 _EXPLICIT_PROFILES = ("--profile", "TICKETCTL_PROFILE")
 _DEFAULTS: dict[str, Any] = {
     "stack": "Tickets",
+    "table": None,
     "region": None,
     "regions": None,
     "profile": None,
@@ -33,6 +37,7 @@ _DEFAULTS: dict[str, Any] = {
     "endpoint_url": None,
     "url": None,
     "timeout": 10.0,
+    "sqid_alphabet": None,
 }
 
 
@@ -42,6 +47,7 @@ class Settings:
 
     ``regions`` are the stack's regions in the order in which they are tried; ``region`` is the first of them.
     ``profile`` is the profile that credentials come from: ``None`` if access keys in the environment come before it.
+    With a ``table``, tickets come from that table instead of the stack.
     """
 
     stack: str
@@ -54,6 +60,8 @@ class Settings:
     endpoint_url: str | None
     url: str | None
     timeout: float
+    table: str | None = None
+    sqid_alphabet: str | None = field(default=None, repr=False)  # who knows it can count the tickets between two sqids
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def in_region(self, region: str) -> "Settings":
@@ -118,6 +126,7 @@ def resolve(
     if not values["local"] and environ.get(ACCESS_KEY) and origins["profile"] not in _EXPLICIT_PROFILES:
         origins["profile"] = f"{ACCESS_KEY}, against {origins['profile']}" if configured else ACCESS_KEY
         values["profile"] = None
+    _resolve_table(values, origins)
     _resolve_regions(values, origins, lambda: (configured, profile_region(configured)), deployed)
     if values["url"] and values["via"] == "dynamodb":
         if origins["via"] == "--via" and origins["url"] != "--url":
@@ -127,6 +136,22 @@ def resolve(
         else:
             raise UsageError("--url and --via dynamodb cannot be combined", hint="remove one of them")
     return Settings(**values, origins=origins)
+
+
+def _resolve_table(values: dict[str, Any], origins: dict[str, str]) -> None:
+    """A table excludes a URL and a stack. What was typed wins; otherwise the two contradict each other."""
+    for name in ("url", "via", "stack"):
+        if values["table"] is None or origins[name] == "default" or values[name] in (None, "dynamodb"):
+            continue
+        if origins["table"] == "--table" and origins[name] != f"--{name}":
+            values[name], origins[name] = _DEFAULTS[name], f"--table, against {origins[name]}"
+        elif origins["table"] != "--table" and origins[name] == f"--{name}":
+            values["table"], origins["table"] = None, f"--{name}, against {origins['table']}"
+        else:
+            other = "--via url" if name == "via" else f"--{name}"
+            raise UsageError(f"--table and {other} cannot be combined", hint="remove one of them")
+    if values["table"] is not None and values["via"] != "dynamodb":
+        values["via"], origins["via"] = "dynamodb", origins["table"]
 
 
 def _resolve_regions(
@@ -143,6 +168,11 @@ def _resolve_regions(
     if values["regions"] is not None and (is_said or origins["region"] != "TICKETCTL_REGION"):
         values["regions"] = _region_names(values["regions"], origins["regions"])
         values["region"], origins["region"] = values["regions"][0], origins["regions"]
+        if values["table"] and len(values["regions"]) > 1:
+            raise UsageError(
+                f"a table is in one region, but several are set (from {origins['regions']})",
+                hint="pass --region once",
+            )
         return
     if values["region"] is None and not values["local"]:
         profile, region = profile_region()
@@ -150,7 +180,8 @@ def _resolve_regions(
             origins["region"] = f"AWS profile {profile or 'default'}"
             values["region"] = _checked("region", region, origins["region"])
     home = values["region"]
-    before = () if values["url"] or origins["region"] == "TICKETCTL_REGION" else tuple(deployed(values))
+    elsewhere = values["url"] or values["table"] or origins["region"] == "TICKETCTL_REGION"
+    before = () if elsewhere else tuple(deployed(values))
     if before and home in (None, *before):
         values["regions"] = tuple(dict.fromkeys([home or before[0], *before]))
         origins["regions"] = "the last deployment"
@@ -218,7 +249,7 @@ def _unreadable(file: Path, error: Exception) -> FileError:
 
 
 def _make_local(values: dict[str, Any], origins: dict[str, str], flags: Mapping[str, Any]) -> None:
-    """Drop what is meant for real AWS. Only ticketctl's own region and a --url on the command line stay."""
+    """Drop what is meant for real AWS. Only ticketctl's own region and a typed --url or --table stay."""
     for name in ("profile", "endpoint_url"):
         if flags.get(name) is not None:
             flag = f"--{name.replace('_', '-')}"
@@ -227,13 +258,16 @@ def _make_local(values: dict[str, Any], origins: dict[str, str], flags: Mapping[
                 hint=f"remove {flag}, or pass --no-local",
             )
         values[name], origins[name] = None, "default"
-    if flags.get("url") is None:
-        values["url"], origins["url"] = None, "default"
+    for name in ("url", "table"):
+        if flags.get(name) is None:
+            values[name], origins[name] = None, "default"
     if origins["region"].startswith("AWS_"):
         values["region"], origins["region"] = None, "default"
 
 
 def _checked(name: str, value: Any, origin: str) -> Any:
+    if name == "sqid_alphabet":
+        return value if value is None else check_sqid_alphabet(value, origin)
     if name not in ("local", "timeout") and not isinstance(value, str | None):
         raise UsageError(f"{name.replace('_', '-')} is {value!r} (from {origin}), not text", hint="quote it")
     match name:
@@ -246,6 +280,11 @@ def _checked(name: str, value: Any, origin: str) -> Any:
                 f"invalid stack name {value!r} (from {origin})",
                 hint="use 3 to 128 letters, digits and hyphens, starting with a letter",
             )
+        case "table" if value is not None and not re.fullmatch(TABLE, str(value)):
+            raise UsageError(
+                f"invalid table name {value!r} (from {origin})",
+                hint="use 3 to 255 letters, digits, dots, hyphens and underscores",
+            )
         case "region" if value is not None and not re.fullmatch(REGION, str(value)):
             raise UsageError(f"invalid region {value!r} (from {origin})", hint="use a name like us-east-1")
         case "url" | "endpoint_url" if value is not None and not is_http(str(value)):
@@ -254,6 +293,16 @@ def _checked(name: str, value: Any, origin: str) -> Any:
         case "partition" if value is not None:
             return _name(str(value), origin)
     return value
+
+
+def check_sqid_alphabet(value: Any, origin: str) -> str:
+    """Return an alphabet for sqids; ``UsageError``, which does not show it, if it is invalid."""
+    if isinstance(value, str) and re.fullmatch(r"[!-~]{3,}", value) and len(set(value)) == len(value):
+        return value
+    raise UsageError(
+        f"invalid alphabet for sqids (from {origin})",
+        hint="use 3 or more different ASCII characters, without spaces",
+    )
 
 
 def is_http(url: str) -> bool:

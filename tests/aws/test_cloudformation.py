@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from botocore.stub import ANY, Stubber
 
+from tests.support.http_server import Answer, Server
 from ticketctl.aws.account import Aws
 from ticketctl.aws.cloudformation import (
     Change,
@@ -20,7 +21,7 @@ from ticketctl.aws.cloudformation import (
     first_cause,
     outputs_of,
 )
-from ticketctl.errors import AccessError, NotDeployedError, RefusedError, StackFailedError
+from ticketctl.errors import AccessError, NotDeployedError, NotMintedError, RefusedError, SetupError, StackFailedError
 from ticketctl.models import StackOutputs
 
 ID = "arn:aws:cloudformation:us-east-1:123456789012:stack/Tickets/1"
@@ -950,3 +951,57 @@ def test_table_only_is_ours(script: CloudFormationScript) -> None:
     assert found is not None
     outputs = outputs_of(found, "us-east-1")
     assert (outputs.url, outputs.auth, outputs.offset, outputs.increment) == (None, "AWS_IAM", 2, 3)
+
+
+# --- servers without CloudFormation -----------------------------------------------------------------
+
+
+def describe_at(server: Server, monkeypatch: pytest.MonkeyPatch) -> Stack | None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA0000000000000000")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with closing(Aws("us-east-1", endpoint_url=server.url)) as aws:
+        return CloudFormation(aws.client("cloudformation", retries=0)).describe("Tickets")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(400, "application/x-amz-json-1.0", b'{"__type": "UnknownOperationException", "message": "x"}'),
+        Answer(404, "application/xml", b"<UnknownOperationException/>"),
+        Answer(404, "text/html", b"<html><body>Not found</body></html>"),
+        Answer(404, "text/plain", b""),
+        Answer(405, "text/plain", b"no"),
+        Answer(501, "text/plain", b"no"),
+        Answer(200, "text/plain", b"hello"),
+        Answer(200, "text/html", b"<html>hello</html>"),
+        Answer(400, "text/xml", b"<ErrorResponse><Error><Code>InvalidAction</Code></Error></ErrorResponse>"),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("no_aws")
+def test_an_endpoint_without_cloudformation(server: Server, monkeypatch: pytest.MonkeyPatch, answer: Answer) -> None:
+    """A server that has no CloudFormation, such as DynamoDB Local, is named, with the option that needs none."""
+    server.answers = [answer]
+    with pytest.raises(SetupError, match="has no CloudFormation") as caught:
+        describe_at(server, monkeypatch)
+    assert server.url in caught.value.message
+    assert caught.value.hint == "ticketctl next --table NAME"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (Answer(503, "text/html", b"<html>unavailable</html>"), NotMintedError),
+        (Answer(403, "text/html", b"<html>a proxy</html>"), NotMintedError),
+        (Answer(400, "text/xml", b"<E><Error><Code>ValidationError</Code></Error></E>"), RefusedError),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.usefixtures("no_aws")
+def test_other_failures_of_an_endpoint(
+    server: Server, monkeypatch: pytest.MonkeyPatch, answer: Answer, error: type[Exception]
+) -> None:
+    """A failure that a CloudFormation may have keeps its meaning."""
+    server.answers = [answer]
+    with pytest.raises(error):
+        describe_at(server, monkeypatch)

@@ -13,7 +13,7 @@ from tests.support.minting import requested
 from tests.support.model_table import ModelTable
 from ticketctl.aws.cloudformation import outputs_of
 from ticketctl.deadline import Deadline
-from ticketctl.deployments.regional_stack import RegionalStack
+from ticketctl.deployments.regional_stack import RegionalStack, max_block
 from ticketctl.errors import AccessError, NotDeployedError, UnknownCounterError, UnreachableError
 from ticketctl.models import Block, StackOutputs
 from ticketctl.settings import resolve
@@ -156,14 +156,14 @@ def test_a_typed_url_is_used_as_it_is(account: Account, connect: Connect) -> Non
     stack = connect(via="url", url="https://tickets.example:8443/x")
     url, _ = stack.function_url(Deadline(5))
     assert not url.signs
-    assert (stack.named_region, stack.place, stack.max_block(Deadline(5))) == (None, "tickets.example:8443", 10_000)
+    assert (stack.named_region, stack.place, max_block(stack, Deadline(5))) == (None, "tickets.example:8443", 10_000)
     assert account.calls == {}
 
 
 def test_the_largest_block(account: Account, connect: Connect) -> None:
     """The function limits a block as its stack says; minting from the table allows 10,000."""
     account.deploy(US, MaxCount="70")
-    assert [connect(via=via).max_block(Deadline(5)) for via in ("url", "dynamodb")] == [70, 10_000]
+    assert [max_block(connect(via=via), Deadline(5)) for via in ("url", "dynamodb")] == [70, 10_000]
 
 
 def test_the_counters_are_of_the_confirmed_table(account: Account, connect: Connect) -> None:
@@ -251,7 +251,7 @@ def test_a_table_only_stack_mints_from_its_table(account: Account, connect: Conn
     stack = connect(via=None)
     assert [attempt(stack).last, attempt(stack).last] == [5, 15]
     assert stack.counter(None, Deadline(5)).last == 15
-    assert stack.max_block(Deadline(5)) == 10_000
+    assert max_block(stack, Deadline(5)) == 10_000
     assert account.calls[f"describe {US}"] == 1
 
 

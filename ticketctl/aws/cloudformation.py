@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ticketctl.aws.sdk_errors import translated_errors
-from ticketctl.errors import AccessError, NotDeployedError, RefusedError, StackFailedError, TicketctlError
+from ticketctl.errors import (
+    AccessError,
+    NotDeployedError,
+    RefusedError,
+    SetupError,
+    StackFailedError,
+    TicketctlError,
+)
 from ticketctl.models import StackOutputs
 
 TABLE_TYPE = "AWS::DynamoDB::Table"
@@ -21,6 +28,7 @@ _DEAD = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED
 OUR_PARAMETERS = frozenset({"Offset", "Increment", "MaxCount"})
 """The parameters that every ticket server has, with or without a function."""
 _BEGINS = {"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"}
+_UNKNOWN_OPERATION = (400, 404, 405, 501)  # how other servers answer a request to CloudFormation
 _CANCELLED = ("Resource creation cancelled", "Resource update cancelled")
 
 
@@ -452,12 +460,21 @@ class CloudFormation:
     def _errors(self) -> Iterator[None]:
         """Translate errors. A missing stack has the code ValidationError, like any other invalid request."""
         from botocore.exceptions import ClientError
+        from botocore.parsers import ResponseParserError
 
         with translated_errors(self._target, profile=self._profile):
             try:
                 yield
+            except (ResponseParserError, KeyError) as error:
+                if self._is_of_aws():
+                    raise
+                raise self._no_cloudformation() from error
             except ClientError as error:
                 details = error.response.get("Error", {})
+                status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+                has_no_code = details.get("Code", "") in ("", "Unknown", "InvalidAction", str(status))
+                if has_no_code and status in _UNKNOWN_OPERATION and not self._is_of_aws():
+                    raise self._no_cloudformation() from error
                 message = details.get("Message", "")
                 if "does not exist" in message:
                     raise NotDeployedError(message) from error
@@ -468,6 +485,16 @@ class CloudFormation:
                 ):
                     raise RefusedError(f"{self._target}: {message}") from error
                 raise
+
+    def _is_of_aws(self) -> bool:
+        return "amazonaws." in self._client.meta.endpoint_url
+
+    def _no_cloudformation(self) -> SetupError:
+        """The error for an endpoint that does not answer as CloudFormation does, such as DynamoDB Local."""
+        return SetupError(
+            f"{self._client.meta.endpoint_url} has no CloudFormation, which finds the stack",
+            hint="ticketctl next --table NAME",
+        )
 
 
 class _TableExistsError(Exception):

@@ -19,7 +19,7 @@ from ticketctl.deployments.session import Session
 from ticketctl.errors import UsageError
 from ticketctl.minting.source import check_typed_key, new_retry_key
 from ticketctl.models import Block, Counter, MintRequest
-from ticketctl.settings import Settings
+from ticketctl.settings import TABLE, Settings
 
 if TYPE_CHECKING:
     from ticketctl.minting.claim import Writes
@@ -152,9 +152,9 @@ class TicketClient:
         named = self._partition if partition is None else partition
         name = regions.home.region if named is None else named
         if self._claimed:
-            return regions.home.claim(name, writes, deadline)
+            return regions.home.claims.claim(name, writes, deadline)
         with fork_gate.closed():
-            number = regions.home.claim(name, writes, deadline)
+            number = regions.home.claims.claim(name, writes, deadline)
         self._claimed = True
         return number
 
@@ -234,7 +234,7 @@ def resolve_client_settings(given: ClientSettings, environ: Mapping[str, str]) -
     if unknown := sorted(flags.keys() - known.keys()):
         raise UsageError(f"unknown settings: {', '.join(unknown)}", hint=f"use: {', '.join(known)}")
     if table is not None:
-        if not isinstance(table, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{3,255}", table):
+        if not isinstance(table, str) or not re.fullmatch(TABLE, table):
             raise UsageError(f"invalid table name {table!r}")
         if flags.get("url") is not None or flags.get("via") not in (None, "dynamodb"):
             raise UsageError("'table' mints via dynamodb only", hint="do not set url or via")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ticketctl.commands.options import Group, Run, command, help_without_command, integer_range
+from ticketctl.commands.options import TABLE, Group, Run, command, help_without_command, integer_range
 from ticketctl.commands.status import show_all
 from ticketctl.errors import FileError
 from ticketctl.models import Counter
@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
         "list": list_all,
     }
     for name, function in commands.items():
-        command(counter, name)(function)
+        command(counter, name, shared=TABLE)(function)
     app.add_typer(counter, name="counter")
 
 

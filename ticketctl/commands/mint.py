@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,20 @@ from ticketctl.errors import (
 )
 from ticketctl.models import MAX_TICKET, Block, MintRequest
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Texts = Callable[[Block], Sequence[str] | None]
+
+TicketFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="Print each ticket in this format, such as 'INV-{date:%Y}-{ticket:06d}'. Default: the number.",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
@@ -25,18 +39,19 @@ def register(app: typer.Typer) -> None:
     command(app, "fetch", shared=KEY)(fetch)
 
 
-def next_ticket(run: Run) -> None:
+def next_ticket(run: Run, ticket_format: TicketFormat = None) -> None:
     """Mint one ticket and print it.
 
     Examples:
         ticketctl next
         ticketctl next --local --partition orders
-        ticketctl next --idempotency-key "order 17"
+        ticketctl next --format 'INV-{date:%Y}-{ticket:06d}' --idempotency-key "order 17"
     """
     try:
-        key, is_typed = _key(run)
+        texts, (key, is_typed) = _texts(run, ticket_format), _key(run)
         request = MintRequest(run.settings.partition, 1, key, is_typed)
-        run.output.block(run.regions.mint(request, Deadline(run.settings.timeout)), ranges=False)
+        minted = run.regions.mint(request, Deadline(run.settings.timeout))
+        run.output.block(minted, ranges=False, texts=texts(minted))
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted; a ticket may have been spent") from None
 
@@ -70,6 +85,7 @@ def fetch(
             help="Print one line per block: first, last and step, tab-separated. Default: one line per ticket.",
         ),
     ] = False,
+    ticket_format: TicketFormat = None,
 ) -> None:
     """Mint many tickets and print each block as soon as it is minted.
 
@@ -78,7 +94,9 @@ def fetch(
         ticketctl fetch 1000000 --block 10000 --concurrency 4 --ranges
         ticketctl fetch 5 --json
     """
-    key, is_typed = _key(run)
+    if ranges and ticket_format is not None:
+        raise UsageError("--ranges and --format cannot be combined", hint="remove one of them")
+    texts, (key, is_typed) = _texts(run, ticket_format), _key(run)
     size = block or _max_block(run)
     progress = _Progress(count, size * concurrency)
     try:
@@ -87,7 +105,7 @@ def fetch(
                 try:
                     for minted in _blocks(run, count, size, key, at_once=concurrency, is_typed=is_typed):
                         progress.written = minted.count
-                        run.output.block(minted, ranges=ranges)
+                        run.output.block(minted, ranges=ranges, texts=texts(minted))
                         progress.printed += minted.count
                         progress.written = 0
                         advance(progress.printed)
@@ -157,6 +175,30 @@ def _failure_of_all(failures: Sequence[TicketctlError], size: int) -> TicketctlE
     if unknown and len(failures) > 1:
         unknown[0].message += f"; in all, {len(unknown)} blocks of up to {size} tickets may be spent"
     return (unknown or failures)[0]
+
+
+def _texts(run: Run, ticket_format: str | None) -> "Texts":
+    """Check the format, and return what gives the texts of a block in it; ``None`` without a format."""
+    if ticket_format is None:
+        return lambda block: None
+    from datetime import UTC, datetime
+
+    from ticketctl.formats import Format
+
+    form, now = Format(ticket_format, sqid_alphabet=run.settings.sqid_alphabet), datetime.now(UTC)
+    if "region" in form.fields and run.settings.url:
+        raise UsageError("the format contains {region}, but the region of --url is unknown", hint="remove {region}")
+
+    def texts(block: Block) -> Sequence[str]:
+        try:
+            return [
+                form.encode(ticket, partition=block.partition, region=block.region, date=now)
+                for ticket in block.tickets
+            ]
+        except UsageError as error:  # such as a negative number, of an item that was edited by hand
+            raise PartialError(f"minted but not delivered: {block.first} to {block.last}; {error.message}") from None
+
+    return texts
 
 
 def _max_block(run: Run) -> int:

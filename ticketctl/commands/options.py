@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ticketctl.errors import ConfirmationNeededError, RefusedError, TicketctlError
+from ticketctl.errors import ConfirmationNeededError, RefusedError, TicketctlError, UsageError
 from ticketctl.output import Output, standard_output
 
 if TYPE_CHECKING:
@@ -107,7 +107,17 @@ _EVERYWHERE: dict[str, Any] = {
         bool, typer.Option("--debug", help="Show the traceback of an error. Default: off.", rich_help_panel=_HOW)
     ],
 }
+TABLE: dict[str, Any] = {
+    "table": Annotated[
+        str | None,
+        typer.Option(
+            help="Use this DynamoDB table directly; it needs no stack. Default: the stack's table.",
+            rich_help_panel=_WHERE,
+        ),
+    ]
+}
 SOURCE: dict[str, Any] = {
+    **TABLE,
     "partition": Annotated[
         str | None,
         typer.Option("--partition", "-p", help="Use this counter. Default: the one named after the region."),
@@ -224,12 +234,20 @@ class Run:
     def describe_regions(self, regions: Iterable[str]) -> str:
         """The stack and some of its regions, in words."""
         place = "the embedded AWS, " if self.settings.local else ""
-        return f"{self.settings.stack} in {place}{', '.join(regions)}"
+        return f"{self.settings.table or self.settings.stack} in {place}{', '.join(regions)}"
 
     @property
     def named_regions(self) -> Sequence[str]:
         """The regions of --region; empty if the command is for all regions of the stack."""
         return self.settings.regions if self.flags.get("region") else ()
+
+    def require_stack(self) -> None:
+        """Raise ``UsageError`` if a table is set instead of a stack: the command is about a stack."""
+        if self.settings.table is not None:
+            raise UsageError(
+                f"this command is about a stack, but a table is set (from {self.settings.origins['table']})",
+                hint="pass --stack NAME, or unset the table",
+            )
 
     def with_options(self, hint: str) -> str:
         """Add this run's options to a command in a hint, so that it acts on the same stack."""
@@ -272,6 +290,7 @@ def command(
         @functools.wraps(function)
         def wrapper(**arguments: Any) -> None:
             flags = {name: arguments.pop(name) for name in options}
+            run = None
             if local:
                 flags["local"] = True
             try:
@@ -279,6 +298,8 @@ def command(
                 with run.home:
                     function(run, **arguments)
             except TicketctlError as error:
+                if run is not None and run.settings.table and error.hint == "ticketctl deploy":
+                    error.hint = "check the names of the table and of the region"
                 error.hint = _with_options(error.hint, flags)
                 raise
 
@@ -328,6 +349,8 @@ def _run(flags: Mapping[str, Any]) -> Run:
     settings = resolve_settings(flags, os.environ, output.detail)
     for name, origin in settings.origins.items():
         value = getattr(settings, name)
+        if name == "sqid_alphabet" and value is not None:
+            value = "***"
         output.detail(f"{name.replace('_', '-')}: {' '.join(value) if name == 'regions' else value} (from {origin})")
     output.detail(f"credentials: {settings.identity}")
     connect = connect_seconds(settings)
@@ -341,7 +364,7 @@ def _run(flags: Mapping[str, Any]) -> Run:
 def _with_options(hint: str, flags: Mapping[str, Any]) -> str:
     if not hint.startswith("ticketctl ") or "--local" in hint:
         return hint
-    for name in ("stack", "region", "profile", "endpoint_url"):
+    for name in ("stack", "table", "region", "profile", "endpoint_url"):
         if name == "region":
             hint += "".join(f" --region {region}" for region in flags.get(name) or () if "--region" not in hint)
         elif flags.get(name) is not None:

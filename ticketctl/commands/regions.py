@@ -27,6 +27,7 @@ def regions(run: Run) -> None:
     """
     from ticketctl.counters.sequence import survey
 
+    run.require_stack()
     also = () if run.named_regions else run.regions.elsewhere()
     members = run.regions.members(also=also, tolerant=True)
     if not members:

@@ -55,6 +55,7 @@ def deploy(run: Run, table_only: TableOnly = False, yes: Yes = False) -> None:
     """
     from ticketctl.deployments import deploy as deploying
 
+    run.require_stack()
     parameters, options = _parameters(run, table_only=table_only), stack_options(run.flags)
     run.output.note(f"deploying {run.place}, {_who(run)}")
     deployed = deploying.deploy(
@@ -114,6 +115,7 @@ def diff(
     """
     from ticketctl.deployments import deploy as deploying
 
+    run.require_stack()
     parameters, options = _parameters(run, table_only=table_only), stack_options(run.flags)
     outcomes = deploying.preview(run.regions, parameters, run.output.note, options, table_only=table_only)
     plans = succeeded(outcomes)
@@ -162,6 +164,7 @@ def destroy(
     """
     from ticketctl.deployments import destroy as destroying
 
+    run.require_stack()
     if delete_tickets is not None and delete_tickets != run.settings.stack:
         raise UsageError(f"--delete-tickets {delete_tickets} does not name the stack {run.settings.stack}")
     outcomes = destroying.plan(run.regions, delete_tickets=delete_tickets is not None)

@@ -94,6 +94,7 @@ def url(run: Run) -> None:
         ticketctl url
         ticketctl url --region eu-central-1 --json
     """
+    run.require_stack()
     outcomes = run.regions.each(lambda stack: (stack.locator.look_up(), stack.url()))
     for outputs, address in succeeded(outcomes).values():
         document = {"url": address, "auth": outputs.auth, "stack": outputs.stack, "region": outputs.region}

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ticketctl.commands.options import Run, command, integer_range
+from ticketctl.commands.options import TABLE, Run, command, integer_range
 from ticketctl.counters.lanes import Lane
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.outcomes import raise_first_failure
@@ -23,7 +23,7 @@ SOURCES = {"url": ["url"], "dynamodb": ["dynamodb"], "both": ["url", "dynamodb"]
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    command(app, "verify")(verify)
+    command(app, "verify", shared=TABLE)(verify)
 
 
 def verify(
@@ -36,8 +36,12 @@ def verify(
         typer.Option(parser=integer_range(1, 10_000_000), metavar="N", help="Mint this many times per worker."),
     ] = 100,
     via: Annotated[
-        str, typer.Option(help="Mint through the Function URL ('url'), from the table ('dynamodb') or 'both'.")
-    ] = "both",
+        str | None,
+        typer.Option(
+            help="Mint through the Function URL ('url'), from the table ('dynamodb') or 'both'. "
+            "Default: both; dynamodb with --table."
+        ),
+    ] = None,
 ) -> None:
     """Check on your own stack that no ticket is issued twice.
 
@@ -50,8 +54,11 @@ def verify(
     """
     from ticketctl.counters import verify as proof
 
+    via = via or ("dynamodb" if run.settings.table else "both")
     if via not in SOURCES:
         raise UsageError(f"invalid value {via!r} for --via", hint=f"use one of: {', '.join(SOURCES)}")
+    if run.settings.table and via != "dynamodb":
+        raise UsageError(f"--table and --via {via} cannot be combined", hint="remove one of them")
     name = f"verify-{os.urandom(16).hex()}"
     tables = raise_first_failure(run.regions.each(lambda stack: stack.counters()))
     try:
@@ -99,7 +106,8 @@ def _worker(run: Run, opened: ExitStack, name: str, region: str, via: str, *, re
     origins = {"via": "--via"} if requires_url else {}
     settings = dataclasses.replace(run.settings.in_region(region), via=via, url=None, origins=origins)
     stack = opened.enter_context(RegionalStack(Session(settings, environ=os.environ)))
-    stack.locator.locate()
+    if settings.table is None:
+        stack.locator.locate()
     regions = Regions(stack, environ=os.environ)
 
     def mint() -> int:

@@ -175,6 +175,8 @@ def _settings(stack: RegionalStack) -> Finding:
     texts = []
     for name, origin in stack.settings.origins.items():
         value = getattr(stack.settings, name)
+        if name == "sqid_alphabet" and value is not None:
+            value = "***"
         if value is not None and name != "region":
             shown = " ".join(value) if name == "regions" else value
             texts.append(f"{name.replace('_', '-')} {shown} (from {origin})")

@@ -11,31 +11,25 @@ from urllib.parse import urlsplit
 
 from ticketctl.aws.account import Aws
 from ticketctl.deadline import Deadline
+from ticketctl.deployments.claims import StackClaims
 from ticketctl.deployments.locator import Locator
 from ticketctl.deployments.session import Session
 from ticketctl.deployments.spread import Spreading
 from ticketctl.embedded.engine import reachable_url
-from ticketctl.errors import (
-    AccessError,
-    NotDeployedError,
-    TicketctlError,
-    UnknownCounterError,
-    UnreachableError,
-    UsageError,
-)
+from ticketctl.errors import NotDeployedError, TicketctlError, UnreachableError
 from ticketctl.minting.source import Source, host_of
 from ticketctl.models import Block, Counter, MintRequest, StackOutputs
 
 if TYPE_CHECKING:
     from ticketctl.counters.table import Counters
-    from ticketctl.minting.claim import Claims, Writes
     from ticketctl.minting.function_url import FunctionUrl
 
 
 class RegionalStack:
     """One stack in the region of a session, which is closed with it. Threads may mint from it at once.
 
-    ``table``: mint from this table, whether or not a stack owns it.
+    ``table``: mint from this table, whether or not a stack owns it; default: that of the settings. Nothing says in
+    which lane its default counter would begin: it must exist, unless the user typed --table, as with the article.
     """
 
     def __init__(
@@ -44,10 +38,11 @@ class RegionalStack:
         self.session = session
         self.settings = session.settings
         self.locator = Locator(session)
-        self._table = table
+        self.table = table or self.settings.table
+        self._may_begin = table is None and self.settings.origins.get("table") == "--table"
         self._sleep = sleep
         self._open_source: tuple[Source, int] | None = None
-        self._open_claims: tuple[Claims, int] | None = None
+        self.claims = StackClaims(session, self.locator, self.table)
         self._opening = threading.RLock()  # one thread opens the source for all
         self._opened = ExitStack()
         self._opened.callback(session.close)
@@ -96,7 +91,7 @@ class RegionalStack:
 
     def mints_from_table(self, deadline: Deadline) -> bool:
         """Whether tickets come from the table: as the settings say, or because the stack has no URL."""
-        if self._table is not None or self.settings.via == "dynamodb":
+        if self.table is not None or self.settings.via == "dynamodb":
             return True
         if self.settings.requires_url:
             return False
@@ -148,30 +143,8 @@ class RegionalStack:
         return replace(counter, region=self.named_region)
 
     def counters(self) -> "Counters":
-        """The counters of the stack's table, as CloudFormation has described it to this process."""
-        return self.session.counters(self._table or self.locator.confirm().table)
-
-    def claim(self, partition: str, writes: "Writes", deadline: Deadline) -> int:
-        """Take a number of a gapless counter, together with the caller's own writes; see ``Claims``."""
-        if self.settings.url:
-            raise UsageError("a claim needs the table: it cannot be made through a URL", hint="do not set url")
-        claims, generation = self._claims(deadline)
-        try:
-            number = claims.claim(partition, writes, deadline)
-        except (AccessError, NotDeployedError, UnknownCounterError) as error:
-            if self._table is not None or not self.locator.refresh_after(error, generation, deadline):
-                raise
-            claims, generation = self._claims(deadline)
-            number = claims.claim(partition, writes, deadline)
-        self.locator.mark_working(generation)
-        return number
-
-    def max_block(self, deadline: Deadline) -> int:
-        """The most tickets that one mint can take."""
-        if self.settings.url or self.mints_from_table(deadline):
-            return 10_000
-        with self.session.starting(deadline):
-            return self.locator.locate(deadline).outputs.max_count
+        """The counters of the table: the one that was named, or the stack's, as CloudFormation describes it."""
+        return self.session.counters(self.table or self.locator.confirm().table)
 
     def function_url(self, deadline: Deadline) -> tuple["FunctionUrl", int]:
         """The Function URL with who signs for it, and the generation of the stack that it is from."""
@@ -215,21 +188,9 @@ class RegionalStack:
 
     def _source_after(self, error: TicketctlError, generation: int, deadline: Deadline) -> tuple[Source, int]:
         """The source after a look-up of the stack; raises ``error`` if a retry cannot help."""
-        if self._table is not None or not self.locator.refresh_after(error, generation, deadline):
+        if self.table is not None or not self.locator.refresh_after(error, generation, deadline):
             raise error
         return self._source(deadline)
-
-    def _claims(self, deadline: Deadline) -> "tuple[Claims, int]":
-        """What takes numbers of gapless counters, and the generation of the stack that it was opened with."""
-        from ticketctl.minting.claim import Claims
-
-        with self._opening:
-            if self._open_claims is None or self._open_claims[1] != self.locator.generation:
-                with self.session.starting(deadline):
-                    table = self._table or self.locator.locate(deadline).outputs.table
-                    claims = Claims(self.session.sender(table, sdk=True), table)
-                self._open_claims = claims, self.locator.generation
-            return self._open_claims
 
     def _url_source(self, deadline: Deadline) -> tuple[Source, int]:
         from ticketctl.http_client import HttpClient
@@ -245,9 +206,10 @@ class RegionalStack:
         from ticketctl.minting.dynamodb import DynamoDBSource
 
         with self.session.starting(deadline):
-            if self._table is not None:  # its counter must exist: nothing says in which lane a new one would begin
-                sender = self.session.sender(self._table)
-                return DynamoDBSource(sender, self._table, region=self.region), self.locator.generation
+            if self.table is not None:
+                sender, first = self.session.sender(self.table), 1 if self._may_begin else None
+                source = DynamoDBSource(sender, self.table, region=self.region, offset=first)
+                return source, self.locator.generation
             located = self.locator.locate(deadline)
             known = located.outputs
             source = DynamoDBSource(
@@ -258,3 +220,11 @@ class RegionalStack:
                 offset=(known.offset or None) if located.is_confirmed else None,
             )
             return source, located.generation
+
+
+def max_block(stack: RegionalStack, deadline: Deadline) -> int:
+    """The most tickets that one mint can take from a stack."""
+    if stack.settings.url or stack.mints_from_table(deadline):
+        return 10_000
+    with stack.session.starting(deadline):
+        return stack.locator.locate(deadline).outputs.max_count

@@ -11,8 +11,8 @@ from ticketctl.counters.lanes import Lane
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.cache import Note, RegionsCache, TicketsCache, cache_path, key_of
 from ticketctl.deployments.outcomes import Outcomes, failures, raise_first_failure, side_by_side, succeeded
-from ticketctl.deployments.regional_stack import RegionalStack
-from ticketctl.errors import NotDeployedError, NotMintedError, TicketctlError
+from ticketctl.deployments.regional_stack import RegionalStack, max_block
+from ticketctl.errors import NotDeployedError, NotMintedError, RefusedError, TicketctlError
 from ticketctl.minting import failover
 from ticketctl.minting.failover import Failover
 from ticketctl.minting.retry import Tries, call_with_retries
@@ -83,8 +83,8 @@ class Regions:
     def max_block(self, deadline: Deadline) -> int:
         """The most tickets that one mint can take in every region that can tell."""
         if len(self.names) < 2:
-            return self.home.max_block(deadline)
-        known = self.each(lambda stack: stack.max_block(deadline))
+            return max_block(self.home, deadline)
+        known = self.each(lambda stack: max_block(stack, deadline))
         sizes = [size for size in known.values() if isinstance(size, int)]
         return min(sizes) if sizes else raise_first_failure(known)[self.names[0]]
 
@@ -105,6 +105,8 @@ class Regions:
         ``also`` are more regions to read. ``tolerant``: warn of those that cannot be read if others can.
         ``known`` are stacks that need no look-up, by region.
         """
+        if self.home.table is not None:
+            return [self._member_of_table(self.home.table)]
         names = [*self.names, *self.before(), *also]
         found: dict[str, tuple[Member, frozenset[str]] | None] = {}
         while new := [name for name in dict.fromkeys(names) if name not in found]:
@@ -118,6 +120,20 @@ class Regions:
             found |= succeeded(outcomes) | dict.fromkeys(failed)
             names += sorted(other for there in found.values() if there for other in there[1])
         return [there[0] for name in dict.fromkeys(names) if (there := found[name])]
+
+    def _member_of_table(self, table: str) -> "Member":
+        """A table that was named. ``RefusedError`` if it is a part of a sequence: the other regions must be asked."""
+        from ticketctl.counters.handover import read_holding
+        from ticketctl.counters.sequence import Member
+
+        counters = self.home.session.counters(table)
+        default = read_holding(counters, self.home.region)
+        others = sorted((default.regions if default else frozenset()) - {self.home.region})
+        if others:
+            raise RefusedError(
+                f"the table {table} shares its sequence with {', '.join(others)}", hint="use --stack instead of --table"
+            )
+        return Member(counters, Lane(1, 1))
 
     def _member(
         self, stack: RegionalStack, known: Mapping[str, StackOutputs]
