@@ -110,12 +110,13 @@ class Alarms:
             metric_transformations=[count],
         )
         self._only_if(self._exist, metric_filter)
-        self._alarm(
+        alarm = self._alarm(
             "CounterRunsOut",
             "A counter has less than a tenth or a hundredth of its ceiling left, or nothing. Run: ticketctl status",
             namespace=namespace,
             metric="CountersRunningOut",
         )
+        alarm.add_dependency(metric_filter)  # without its metric, as in a table-only stack, it would never ring
 
     def _alarm(
         self,
@@ -126,7 +127,7 @@ class Alarms:
         metric: str,
         dimensions: Mapping[str, str] | None = None,
         over: Mapping[str, Any] | None = None,
-    ) -> None:
+    ) -> cloudwatch.CfnAlarm:
         """An alarm that rings if the sum over 5 minutes is 1 or more, unless ``over`` says something else."""
         alarm = cloudwatch.CfnAlarm(
             self._stack,
@@ -142,6 +143,7 @@ class Alarms:
             **(over or {"statistic": "Sum", "threshold": 1, "evaluation_periods": 1}),
         )
         self._only_if(self._exist, alarm)
+        return alarm
 
     def _only_if(self, condition: CfnCondition, *resources: CfnResource) -> None:
         for resource in resources:

@@ -219,6 +219,8 @@ def test_table_only() -> None:
     assert not {"AuthType", "ReservedConcurrency", "LogRetentionDays"} & made["Parameters"].keys()
     assert not {"Public", "ReservesConcurrency"} & made["Conditions"].keys()
     assert made["Metadata"] == SHIPPED["Metadata"]
+    alarms = {name for name, kind in made["Resources"].items() if kind["Type"] == "AWS::CloudWatch::Alarm"}
+    assert alarms == {"TableIsThrottled"}  # the others look at the function, or at what it logs
 
 
 def test_table_only_keeps_what_does_not_need_the_function() -> None:
