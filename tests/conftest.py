@@ -21,6 +21,24 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's backgro
 botocore_files.read_once()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--account", action="store_true", help="run tests/aws_account in your AWS account; it asks first")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    if config.getoption("--account"):  # one process: it asks a question, and the tests share a stack
+        config.option.numprocesses, config.option.dist = None, "no"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--account"):
+        return
+    for item in items:
+        if item.get_closest_marker("real_account"):
+            item.add_marker(pytest.mark.skip(reason="only a real account can show it (--account)"))
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server() as server:
