@@ -191,6 +191,23 @@ def test_leading_keys(deployed: Deployed) -> None:
     assert deployed.run(*options, "invoices", user=user).returncode == 4
 
 
+def test_alarms(deployed: Deployed) -> None:
+    """``--alarm-email`` makes alarms, ``deploy`` without options keeps them, ``--no-alarms`` removes them."""
+    cloudwatch = deployed.account.client("cloudwatch")
+
+    def alarms() -> int:
+        return sum(
+            deployed.stack in alarm["AlarmName"]
+            for page in cloudwatch.get_paginator("describe_alarms").paginate()
+            for alarm in page["MetricAlarms"]
+        )
+
+    for options, expected in (["--alarm-email", "nobody@example.org"], 5), ([], 5), (["--no-alarms"], 0):
+        run = deployed.run("deploy", "--yes", *options, user=deployed.deployer)
+        assert run.returncode == 0, run.stderr
+        assert alarms() == expected
+
+
 def test_nobody_got_a_number_twice(deployed: Deployed) -> None:
     """The proof of the user's own stack passes after all of this."""
     proof = deployed.run("verify", "--workers", "2", "--mints", "10")
