@@ -116,7 +116,9 @@ class Alarms:
             namespace=namespace,
             metric="CountersRunningOut",
         )
-        alarm.add_dependency(metric_filter)  # without its metric, as in a table-only stack, it would never ring
+        alarm.add_resource_dependency(
+            metric_filter
+        )  # without its metric, as in a table-only stack, it would never ring
 
     def _alarm(
         self,

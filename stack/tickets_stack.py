@@ -192,10 +192,11 @@ class TicketsStack(Stack):
 
 
 def without_comments(source: str) -> str:
-    """The code of a module without its docstrings, comment lines and blank lines.
+    """The code of a module without its docstrings, comment lines and blank lines, indented by one space per level.
 
-    An inlined function counts against the 51,200 bytes of a template. What is left of a line stays as it is, so that
-    the result is the same with every version of Python.
+    An inlined function counts against the 51,200 bytes of a template; the CDK CLI sends it as YAML, which indents
+    each line once more. The rest of a line stays as it is, so that the result is the same with every version of
+    Python. The source has no other strings of several lines.
     """
     lines = source.splitlines()
     texts = {
@@ -204,5 +205,6 @@ def without_comments(source: str) -> str:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         for number in range(node.lineno - 1, node.end_lineno or node.lineno)
     }
-    kept = (line for number, line in enumerate(lines) if number not in texts)
-    return "".join(f"{line}\n" for line in kept if line.strip() and not line.lstrip().startswith("#"))
+    kept = [line for number, line in enumerate(lines) if number not in texts]
+    code = [(len(line) - len(line.lstrip()), line.lstrip()) for line in kept if line.strip()]
+    return "".join(f"{' ' * (depth // 4)}{text}\n" for depth, text in code if not text.startswith("#"))

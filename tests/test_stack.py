@@ -388,3 +388,19 @@ def test_cdk_nag(findings: set[tuple[str, str, str]]) -> None:
 def test_cdk_validation(findings: set[tuple[str, str, str]]) -> None:
     """Nor does CDK's own validation, whose warnings anyone would see who runs: cdk synth."""
     assert [(who, rule) for stack, who, rule in findings if stack == "Tickets"] == []
+
+
+class WithoutDocstrings(ast.NodeTransformer):
+    """Takes the strings away that stand alone."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else node
+
+
+def test_the_deployed_handler_is_the_sources(template: dict[str, Any]) -> None:
+    """Without comments and with less indentation, the function is the same program."""
+    functions = [kind for kind in template["Resources"].values() if kind["Type"] == "AWS::Lambda::Function"]
+    (code,) = [function["Properties"]["Code"]["ZipFile"] for function in functions]
+    source = (bundle_root() / "lambda" / "create_ticket.py").read_text(encoding="utf-8")
+    assert ast.dump(ast.parse(code)) == ast.dump(WithoutDocstrings().visit(ast.parse(source)))

@@ -49,8 +49,9 @@ class Client:
     def delete_item(self, **request: Any) -> dict[str, Any]:
         return self.call("DeleteItem", request)
 
-    def scan(self, *, Limit: int, **request: Any) -> dict[str, Any]:  # noqa: N803 - botocore's name
-        return {"Items": self.call("Scan", request)["Items"][:Limit]}
+    def scan(self, *, Limit: int | None = None, **request: Any) -> dict[str, Any]:  # noqa: N803 - botocore's name
+        page = self.call("Scan", request)
+        return page if Limit is None else {"Items": page["Items"][:Limit]}
 
     def get_paginator(self, operation: str) -> "Paginator":
         if operation != "scan":

@@ -70,7 +70,7 @@ def create(
     Examples:
         ticketctl counter create orders
         ticketctl counter create invoices --gapless
-        ticketctl counter create invoices --start 5000 --ceiling 99999
+        ticketctl counter create parcels --start 5000 --ceiling 99999
     """
     from ticketctl.counters import sequence
 
