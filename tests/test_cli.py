@@ -692,3 +692,12 @@ def test_no_stdout(ticketctl: Callable[..., Result], arguments: list[str]) -> No
 def test_no_stderr(ticketctl: Callable[..., Result], arguments: list[str], exit_code: int) -> None:
     """If stderr is closed, the exit code still says what happened."""
     assert ticketctl(*arguments, around='exec "$@" 2>&-').returncode == exit_code
+
+
+@pytest.mark.parametrize("command", ["doctor", "doctor --json", "doctor --verbose", "next --verbose --format {sqid}"])
+def test_the_alphabet_of_sqids_is_never_shown(ticketctl: Callable[..., Result], command: str) -> None:
+    """Who knows the alphabet can read every sqid; so no command prints it."""
+    alphabet = "kqzx7Jw3Lr5bTnYd"
+    run = ticketctl(*shlex.split(command), "--timeout", "1", TICKETCTL_SQID_ALPHABET=alphabet)
+    assert run.returncode not in (0, 1, 2), run.stderr
+    assert alphabet not in run.stdout + run.stderr
