@@ -308,7 +308,7 @@ def test_url_excludes_dynamodb(home: dict[str, str]) -> None:
         ({"url": "http://x"}, {"TICKETCTL_TABLE": "Old"}, (None, "--url, against TICKETCTL_TABLE", "url", "default")),
         ({"via": "url"}, {"TICKETCTL_TABLE": "Old"}, (None, "--via, against TICKETCTL_TABLE", "url", "--via")),
         ({"stack": "orders"}, {"TICKETCTL_TABLE": "Old"}, (None, "--stack, against TICKETCTL_TABLE", "url", "default")),
-        ({"local": True}, {"TICKETCTL_TABLE": "Old"}, (None, "default", "url", "default")),
+        ({"local": True}, {"TICKETCTL_TABLE": "Old"}, ("Old", "TICKETCTL_TABLE", "dynamodb", "TICKETCTL_TABLE")),
         ({"local": True, "table": "Old"}, {}, ("Old", "--table", "dynamodb", "--table")),
     ],
 )

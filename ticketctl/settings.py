@@ -258,9 +258,8 @@ def _make_local(values: dict[str, Any], origins: dict[str, str], flags: Mapping[
                 hint=f"remove {flag}, or pass --no-local",
             )
         values[name], origins[name] = None, "default"
-    for name in ("url", "table"):
-        if flags.get(name) is None:
-            values[name], origins[name] = None, "default"
+    if flags.get("url") is None:
+        values["url"], origins["url"] = None, "default"
     if origins["region"].startswith("AWS_"):
         values["region"], origins["region"] = None, "default"
 

@@ -387,7 +387,7 @@ CONDITION = {"ConditionExpression": "attribute_exists(#p)"}
         ([{"Update": {"TableName": "Bills"}}], "does not name its item"),
         ([PLAIN], "needs a condition"),
         ([{"Put": {**PLAIN["Put"], "ConditionExpression": ""}}], "needs a condition"),
-        ([CHECK], "only condition checks"),
+        ([CHECK], "none of its writes is a Put or an Update"),
         ([*put(1), {"Put": {"TableName": "Tickets", "Item": {**OWN_KEY, "x": {"S": "y"}}}}], "write 1 .*itself"),
         ([{"Update": {"TableName": "Tickets", "Key": OWN_KEY, **CONDITION}}], "changes the counter 'invoices' itself"),
         ([{"Delete": {"TableName": "arn:aws:dynamodb:a:1:table/Tickets", "Key": OWN_KEY, **CONDITION}}], "itself"),

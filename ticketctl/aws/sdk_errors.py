@@ -140,7 +140,8 @@ def refused(code: str, message: str, status: int, *, target: str, profile: str |
 def not_a_ticket_table(target: str, why: str) -> RefusedError:
     """The error for a table of something else."""
     return RefusedError(
-        f"{target} is not a ticket server's: {why}; nothing was written", hint="use another name: --stack NAME"
+        f"{target} is not a ticket server's: {why}; nothing was written",
+        hint="use another name: --stack NAME or --table NAME",
     )
 
 

@@ -19,6 +19,7 @@ from ticketctl.deployments.session import Session
 from ticketctl.errors import NotDeployedError, NotMintedError, TicketctlError, UnknownCounterError
 from ticketctl.files import directory
 from ticketctl.output import without_userinfo
+from ticketctl.settings import Settings
 
 OK, WARNING, FAILURE = "ok", "warning", "failure"
 SKEW_SECONDS = (30.0, 240.0)  # AWS refuses signatures from 300 s
@@ -135,7 +136,7 @@ def _in_region(stack: RegionalStack, *, several: bool) -> Sequence[Check]:
     has_function = not outputs or "Url" in outputs  # unknown if the stack cannot be described
     checks.run(
         "url",
-        (lambda: _url(stack)) if has_function or settings.url else (lambda: _no_url(by_table=by_table)),
+        (lambda: _url(stack)) if has_function or settings.url else (lambda: _no_function(settings)),
         needs=[] if settings.url else ["stack"],
         otherwise=WARNING if by_table else FAILURE,
     )
@@ -275,8 +276,10 @@ def _replicas(probes: Probes, table: str) -> Finding:
     return Finding(FAILURE, f"replicas in {names}: minting in two regions issues every number twice", fix)
 
 
-def _no_url(*, by_table: bool) -> Finding:
-    return Finding(OK if by_table else WARNING, "the stack has no function", "" if by_table else "use --via dynamodb")
+def _no_function(settings: Settings) -> Finding:
+    if settings.requires_url:
+        return Finding(WARNING, "the stack has no function", "use --via dynamodb")
+    return Finding(OK, "the stack has no function: tickets are minted from its table")
 
 
 def _url(stack: RegionalStack) -> Finding:

@@ -179,8 +179,8 @@ def checked_writes(writes: object, table: str, name: str) -> list[dict[str, Any]
     if not isinstance(writes, Sequence) or not 1 <= len(writes) <= MOST_WRITES:
         raise UsageError(f"a claim needs a list of 1 to {MOST_WRITES} writes")
     copies = [_checked_write(write, index, table, name) for index, write in enumerate(writes)]
-    if all("ConditionCheck" in write for write in copies):
-        raise UsageError("a claim must write the number: it has only condition checks")
+    if not any(kind in write for write in copies for kind in ("Put", "Update")):
+        raise UsageError("a claim must write the number: none of its writes is a Put or an Update")
     if not any(write[kind].get("ConditionExpression") for write in copies for kind in write):
         raise UsageError(
             "a claim needs a condition in one of its writes: without one, it may overwrite a record",
