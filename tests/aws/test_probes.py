@@ -1,5 +1,6 @@
 """``probes``: what the harmless calls find of a table, with AWS's own shapes."""
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -9,7 +10,8 @@ from botocore.stub import Stubber
 
 from tests.support.http_server import Answer, Server
 from ticketctl.aws.account import Aws
-from ticketctl.aws.probes import NEVER, Probes, table_properties
+from ticketctl.aws.probes import NEVER, Probes
+from ticketctl.aws.template import SHIPPED, table_properties
 from ticketctl.errors import AccessError, TicketctlError, UnreachableError
 
 TICKETS = {"TableName": "Tickets"}
@@ -37,7 +39,7 @@ def probes(aws: Aws) -> Probes:
 
 def described(**more: Any) -> dict[str, Any]:
     """The description of a table as the template makes it, with changes."""
-    made = table_properties()
+    made = table_properties(json.loads(SHIPPED.read_text(encoding="utf-8")))
     table = {name: made[name] for name in ("AttributeDefinitions", "KeySchema", "DeletionProtectionEnabled")}
     return {"Table": {**table, "BillingModeSummary": {"BillingMode": "PAY_PER_REQUEST"}, **more}}
 

@@ -8,9 +8,8 @@ from typing import Any
 
 from ticketctl import handler as bundle
 from ticketctl.aws.account import Aws
-from ticketctl.aws.cloudformation import TABLE_TYPE
 from ticketctl.aws.sdk_errors import translated_errors
-from ticketctl.aws.template import SHIPPED
+from ticketctl.aws.template import SHIPPED, table_properties
 from ticketctl.deadline import Deadline
 from ticketctl.errors import TicketctlError, UnreachableError
 from ticketctl.http_client import HttpClient, TransportError
@@ -138,19 +137,12 @@ class Probes:
         return translated_errors(f"the table {table} in {self._aws.region}", profile=self._aws.profile)
 
     def _differences(self, table: str, actual: Mapping[str, Any]) -> Sequence[Drift]:
-        expected = table_properties()
+        expected = table_properties(json.loads(SHIPPED.read_text(encoding="utf-8")))
         return [
             Drift(name, value, _REPAIRS.get(name, "").format(table=table, region=self._aws.region))
             for name, value in actual.items()
             if value != expected[name]
         ]
-
-
-def table_properties() -> Mapping[str, Any]:
-    """The properties of the table in the shipped template."""
-    resources = json.loads(SHIPPED.read_text(encoding="utf-8"))["Resources"].values()
-    (properties,) = [resource["Properties"] for resource in resources if resource["Type"] == TABLE_TYPE]
-    return dict(properties)
 
 
 def _impossible() -> dict[str, Any]:

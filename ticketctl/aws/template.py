@@ -103,6 +103,12 @@ def for_table_only(template: dict[str, Any], parameters: Mapping[str, str]) -> d
     }
 
 
+def table_properties(template: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a template says of its table."""
+    (properties,) = (kind["Properties"] for kind in template["Resources"].values() if kind["Type"] == TABLE_TYPE)
+    return dict(properties)
+
+
 def _words(part: Any) -> set[str]:
     """All words of a part of a template; the names that it refers to are among them."""
     return set(re.findall(r"\w+", json.dumps(part)))

@@ -3,12 +3,11 @@
 A deployment imports a table that has the stack's name. Whatever can be wrong with it is found before anything changes.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from ticketctl import handler as bundle
-from ticketctl.aws.cloudformation import TABLE_TYPE, CloudFormation
+from ticketctl.aws.cloudformation import CloudFormation
 from ticketctl.aws.sdk_errors import not_a_ticket_table
 from ticketctl.aws.tables import Table, Tables
 from ticketctl.deployments.dialog import Dialog
@@ -83,10 +82,3 @@ def adopt(session: Session, wanted: Mapping[str, Any], dialog: Dialog) -> None:
 def tables_of(session: Session) -> Tables:
     """The tables of a session's account and region."""
     return Tables(session.aws.client("dynamodb"), profile=session.settings.profile)
-
-
-def table_properties(template_body: str) -> Mapping[str, Any]:
-    """What a template says of its table."""
-    resources = json.loads(template_body)["Resources"].values()
-    (properties,) = (resource["Properties"] for resource in resources if resource["Type"] == TABLE_TYPE)
-    return dict(properties)

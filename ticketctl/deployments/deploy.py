@@ -1,5 +1,6 @@
 """Deploying a stack to its regions: plan, execute, and give each region its lane."""
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -7,8 +8,9 @@ from functools import partial
 from typing import Any
 
 from ticketctl.aws.cloudformation import UNCHANGED, CloudFormation, Plan, Stack, StackOptions, outputs_of
+from ticketctl.aws.template import table_properties
 from ticketctl.counters.sequence import DEFAULT, Member, Survey, arrange, require_names_free, survey
-from ticketctl.deployments.adoption import adopt, require_importable, require_usable, table_properties
+from ticketctl.deployments.adoption import adopt, require_importable, require_usable
 from ticketctl.deployments.dialog import Dialog, Tell, interruptible
 from ticketctl.deployments.last_tickets import LastTickets
 from ticketctl.deployments.locator import template_body
@@ -151,7 +153,7 @@ def _plan(
     given = {**parameters, **({"Offset": "0"} if shared and is_new else {})}
     before = {} if existing is None else existing.parameters
     body = template_body(stack.settings, {**before, **given} if table_only else None)
-    wanted = table_properties(body)
+    wanted = table_properties(json.loads(body))
     differs = not is_new and not require_usable(stack.session, wanted)
     plan = stacks.plan_from(existing, stack.settings.stack, body, given, options)
     if plan.endangers_table:

@@ -237,7 +237,7 @@ class _Attempt:
         own, *others = [_code(reason) for reason in reasons]
         if own == "ConditionalCheckFailed":
             is_there = self.refused_counter(reasons) is not None
-            return RefusedError("the counter was changed meanwhile") if is_there else unknown_counter(self.name)
+            return RefusedError("the counter was changed in the meantime") if is_there else unknown_counter(self.name)
         if BUSY & {own, *others}:
             return NotMintedError(f"{self.what} was not taken: its items are busy", hint="try again")
         if own != "None":
