@@ -127,8 +127,8 @@ def test_each_option_in_the_text_exists(page: str) -> None:
 def test_each_setting_is_documented(tmp_path: Path) -> None:
     """Each variable of the page sets what the page says, and each setting has its variable there."""
     found = set()
-    for flag, variables, _ in rows(PAGES["docs/settings.md"])[1:12]:
-        for variable in code(variables):
+    for flag, variables, *_ in rows(PAGES["docs/settings.md"]):
+        for variable in re.findall(r"`((?:TICKETCTL|AWS)_[A-Z_]+)`", variables):
             environ = {"TICKETCTL_HOME": str(tmp_path), variable: VALUES[_setting(flag, variable)]}
             origins = resolve({}, environ).origins
             assert variable in origins.values(), variable
