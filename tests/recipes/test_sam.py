@@ -36,7 +36,7 @@ def test_the_resources_are_ours(template: dict[str, Any], assembly: Assembly) ->
     our_template = cast(dict[str, Any], assembly.template)
     ours = {resource["Type"]: resource for resource in our_template["Resources"].values()}
     table, our_table = template["Resources"]["TicketsTable"], ours["AWS::DynamoDB::Table"]
-    assert table["Properties"] == {k: v for k, v in our_table["Properties"].items() if k != "TableName"}
+    assert table["Properties"] == our_table["Properties"] | {"TableName": {"Ref": "AWS::StackName"}}
     assert (table["DeletionPolicy"], table["UpdateReplacePolicy"]) == ("Retain", "Retain")
     function, our_function = template["Resources"]["CreateTicket"]["Properties"], ours["AWS::Lambda::Function"]
     for name in ("Runtime", "Architectures", "MemorySize", "Timeout"):
