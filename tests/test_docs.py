@@ -61,8 +61,12 @@ def documented(heading: str) -> set[str]:
     return {name for row in rows(COMMANDS_PAGE[heading]) for name in code(row[0]) if name.startswith("-")}
 
 
+OWN_PAGES = {page: text for page, text in PAGES.items() if "/recipes/" not in page}
+"""The pages that are not about other tools as well."""
+
 ALL_OPTIONS = set.union(*map(options, COMMANDS.values()))
 GROUPS = {name.split()[0] for name in COMMANDS if " " in name}
+BEGINNING = r"(?:^\s*(?:\$ )?(?:\w+=\w+ )?|\$\(|: |bin/|'\.\[local\]' )"  # of a command line, in a line
 OF_NO_COMMAND = {"--version", "--help", "--install-completion", "--show-completion"}
 OF_OTHER_TOOLS = {"docs/aws-account.md": {"--account"}}  # pytest's
 
@@ -92,8 +96,7 @@ def command_lines(text: str) -> Iterator[list[str]]:
     lines += re.findall(r"^ {4,}(.*)$", text, re.MULTILINE)
     lines += [span for span in code(text) if " " in span]
     for line in lines:
-        for found in re.findall(r"(?:^|[\s(/])ticketctl ([a-z-][^|>;&)\n#]*)", line):
-            yield words_of(found)
+        yield from map(words_of, re.findall(rf"{BEGINNING}ticketctl ([a-z-][^|>;&)\n#]*)", line))
     yield from (words_of(span) for span in code(text) if re.match(f"({'|'.join(COMMANDS)}) --", span))
 
 
@@ -117,7 +120,7 @@ def test_each_command_line_is_possible(page: str) -> None:
         assert given <= possible | {"--help", "-h"}, line
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if "/recipes/" not in page])
+@pytest.mark.parametrize("page", OWN_PAGES)
 def test_each_option_in_the_text_exists(page: str) -> None:
     """An option that a page mentions is one of ticketctl's, unless the page says whose it is."""
     mentioned = {name for span in code(PAGES[page]) for name in re.findall(r"^--[a-z-]+", span)}
@@ -177,8 +180,8 @@ def test_exit_codes_and_error_codes() -> None:
 
 
 def test_each_named_error_exists() -> None:
-    """The pages name no error that ``ticketctl.errors`` does not have."""
-    named = {name for text in PAGES.values() for name in re.findall(r"\b[A-Z][a-z]+[A-Za-z]*Error\b", text)}
+    """The pages on ticketctl itself name no error that ``ticketctl.errors`` does not have."""
+    named = {name for text in OWN_PAGES.values() for name in re.findall(r"\b[A-Z][a-z]+[A-Za-z]*Error\b", text)}
     assert {name for name in named if not hasattr(errors, name)} == set()
 
 
