@@ -4,6 +4,7 @@ import dataclasses
 import re
 import shlex
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from tests.support.pages import PAGES, ROOT, blocks, code, rows, sections, without_blocks
-from ticketctl import errors
+from ticketctl import __version__, errors
 from ticketctl.cli import whole_command_line
 from ticketctl.client.sync import ClientSettings
 from ticketctl.handler import handler
@@ -223,6 +224,16 @@ def test_each_link_of_a_page_leads_to_a_file() -> None:
             if target and not re.match(r"https?:", target) and not (ROOT / page).parent.joinpath(target).is_file():
                 broken.append((page, target))
     assert broken == []
+
+
+def test_the_changelog_has_the_version() -> None:
+    """The newest release in the changelog is this version, below what is not released yet."""
+    headings = re.findall(
+        r"^## \[(.+)\](?: - (.+))?$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert headings[0] == ("Unreleased", "")
+    assert headings[1][0] == __version__
+    assert date.fromisoformat(headings[1][1])
 
 
 def test_the_first_page_is_short() -> None:
