@@ -24,7 +24,7 @@ VARYING = {
 
 
 def is_session(language: str, block: str) -> bool:
-    return language == "console" and ("--local" in block or "$ python " in block)
+    return language == "console" and ("--local" in block or "$ python orders.py" in block)
 
 
 SESSIONS = [name for name, text in PAGES.items() if any(is_session(*block) for block in blocks(text))]
