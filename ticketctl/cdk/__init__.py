@@ -5,9 +5,10 @@ from ticketctl.errors import MissingExtraError
 try:
     from ticketctl.cdk.ticket_server import TicketServer
 except ModuleNotFoundError as error:
-    if error.name not in ("aws_cdk", "constructs"):
+    missing = (error.name or "").partition(".")[0]
+    if missing not in ("aws_cdk", "constructs"):
         raise
     hint = "pip install 'ticketctl[cdk]'"
-    raise MissingExtraError(f"ticketctl.cdk needs {error.name}: {hint}", hint=hint) from None
+    raise MissingExtraError(f"ticketctl.cdk needs {missing}: {hint}", hint=hint) from None
 
 __all__ = ["TicketServer"]
