@@ -14,7 +14,12 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md"}
+PAGES = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+}
 """The files of the repository's first folder that are pages of the site."""
 LINK = re.compile(r"(?<=\]\()([^)#\s]+)")
 LANGUAGES = {".py": "python", ".json": "json", ".toml": "toml", ".yml": "yaml", "": "bash"}
