@@ -68,7 +68,7 @@ def test_what_arrives_is_what_was_signed(operation: str, path: str, arrives: str
 
 
 def test_credentials_are_read_for_each_request() -> None:
-    """If Lambda replaces the credentials, the next request on the connection uses them; without any, nothing is sent."""
+    """If Lambda replaces the credentials, the next request on the connection uses them; without any, none is sent."""
     environment = dict(LAMBDA)
     with dynamodb(repeat(says(200, b"{}"))) as server:
         environment["AWS_ENDPOINT_URL"] = server.url

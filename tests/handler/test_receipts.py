@@ -270,7 +270,7 @@ def test_the_slower_of_two_requests_gets_the_block_of_the_faster() -> None:
 
 
 def test_a_faster_request_after_a_lost_reply() -> None:
-    """If the first write is lost and another request's receipt is found, that block is returned; ours is a possible gap."""
+    """If the first write is lost and another request's receipt is found, its block is returned and ours is a gap."""
     send = Calls({}, minted(42), LOST, refused(receipt(41)))
     assert mint_with_key(send)[0] == block(41) | REPLAYED | {"possible_gap": True}
 

@@ -182,7 +182,7 @@ def test_digests() -> None:
 
 
 def test_a_lost_reply_is_replayed() -> None:
-    """If the answer to the write is lost, the handler sends the same write again and replays the block, without a gap."""
+    """If the answer to the write is lost, the same write is sent again and replayed, without a gap."""
     table = Table(ORDERS, "reply lost")
     assert table.mint("once:a", 2)["first"] == 41
     assert (table.last, len(table.calls)) == (42, 2)
