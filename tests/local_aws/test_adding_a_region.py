@@ -368,7 +368,9 @@ def test_a_deployment_that_changes_nothing_scans_each_table_once(
 # --- one region --------------------------------------------------------------------------------------
 
 
-def test_one_region_has_no_hand_over_attributes(aws: Aws, ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
+def test_one_region_has_no_hand_over_attributes(
+    aws: Aws, ticketctl: Ticketctl, connect: Connect, new_stack: str
+) -> None:
     """With one region, items have no hand-over attributes; when a second is added, the counters continue in both."""
     options = ("--local", "--stack", new_stack)
     assert ticketctl("next", *options).stdout == "1\n"

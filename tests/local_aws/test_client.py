@@ -208,7 +208,9 @@ def test_a_short_outage_goes_unnoticed(
 
 
 @pytest.mark.parametrize("fault", ["lost request", "lost reply"])
-def test_a_long_outage_raises_its_error(clients: Clients, connect: Connect, engine: Engine, deployed: str, fault: Fault) -> None:
+def test_a_long_outage_raises_its_error(
+    clients: Clients, connect: Connect, engine: Engine, deployed: str, fault: Fault
+) -> None:
     """If the buffer is used up during an outage, its error is raised; later the lease continues without a gap."""
     outage = Outage()
     with through_proxy(clients, connect, engine, deployed, outage) as (tickets, _):
