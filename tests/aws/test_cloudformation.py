@@ -36,7 +36,7 @@ KEPT = [{"ParameterKey": name, "UsePreviousValue": True} for name in ("AuthType"
 
 
 class CloudFormationScript:
-    """A ``CloudFormation`` whose client expects these calls in order; ``said`` and ``slept`` record its side effects."""
+    """A ``CloudFormation`` whose client expects these calls in order; ``said`` and ``slept`` are its effects."""
 
     def __init__(self, client: Any) -> None:
         self.stubber = Stubber(client)

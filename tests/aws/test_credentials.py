@@ -76,7 +76,7 @@ def choice_of_botocore(profile: str | None, *, explicit: bool) -> Choice:
 
 @pytest.mark.parametrize("named_by", NAMED_BY)
 def test_as_botocore(files: Path, monkeypatch: pytest.MonkeyPatch, named_by: str) -> None:
-    """ticketctl uses the same credentials as botocore, and a cached stack belongs to those credentials.
+    """The credentials are the same as botocore's, and a cached stack belongs to those credentials.
 
     ``TICKETCTL_PROFILE`` is explicit, like ``--profile``; the configuration file only sets the default.
     """
