@@ -265,7 +265,7 @@ def test_what_a_failure_means(via: str, operation: str, case: str) -> None:
     ids=["page", "half", "list", "empty", "204", "503-list"],
 )
 @pytest.mark.parametrize("operation", REQUESTS)
-def test_what_is_no_object(operation: str, answer: Answer) -> None:
+def test_an_answer_that_is_not_an_object(operation: str, answer: Answer) -> None:
     """A 200 whose body is not a JSON object is not an answer; a write may have happened."""
     with dynamodb(repeat(answer)) as server, sending(server.url) as send:
         error = outcome(send, operation)
@@ -365,7 +365,7 @@ def test_slow_credentials_of_the_sdk(monkeypatch: pytest.MonkeyPatch, no_aws: Pa
 
 @pytest.mark.parametrize("operation", REQUESTS)
 @pytest.mark.parametrize("via", ["plain", "sdk"])
-def test_a_certificate_that_nobody_trusts(via: str, operation: str) -> None:
+def test_an_untrusted_certificate(via: str, operation: str) -> None:
     """If the server's certificate is not trusted, nothing was sent, so nothing was spent."""
     with dynamodb(repeat(mints(1)), tls=True) as server, sending(server.url, via=via) as send:
         assert type(outcome(send, operation)) is UnreachableError

@@ -122,7 +122,7 @@ def test_the_tickets_of_others_are_not_deleted(connect: Callable[..., Regions], 
 # --- settings ----------------------------------------------------------------------------------------
 
 
-def test_only_an_imported_table_is_looked_at(deployed: Deploy, account: Account) -> None:
+def test_only_an_imported_table_is_compared(deployed: Deploy, account: Account) -> None:
     """The settings of a table are compared after an import; a later deployment does not compare them again."""
     account.tables[US] = table(COUNTER)
     deployed(US)
@@ -156,7 +156,7 @@ def test_a_mint_from_a_global_table_is_refused(connect: Callable[..., Regions], 
     assert account.numbers(US) == {}
 
 
-def test_a_mint_by_url_is_not_looked_at(connect: Callable[..., Regions], account: Account) -> None:
+def test_a_mint_by_url_does_not_describe_the_table(connect: Callable[..., Regions], account: Account) -> None:
     """A mint through the Function URL needs no permission on the table, so the table is not described."""
     account.deploy(US)
     connect(US, via="url").home.locator.look_up()

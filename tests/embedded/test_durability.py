@@ -164,7 +164,7 @@ def test_stacks_are_read_only_if_they_may_have_changed(setup: Setup) -> None:
 
 
 def test_a_failed_save_fails_everything_that_met_it(setup: Setup) -> None:
-    """If a save fails, its items are restored, all overlapping requests fail, and the next number follows the last one."""
+    """If a save fails, its items are restored, overlapping requests fail, and the next number follows the last one."""
 
     async def mint() -> list[tuple[int, str]]:
         assert await setup.ask("UpdateItem") == (200, "1")

@@ -184,7 +184,7 @@ def test_the_last_number_is_remembered() -> None:
     "failure", [UNKNOWN, canceled(HOLDS, CONFLICT), canceled(CONFLICT, HOLDS), ThrottledError("slow")]
 )
 def test_what_may_have_been_received_is_sent_again_unchanged(failure: Exception) -> None:
-    """After an unknown answer or a conflict, the same request with the same token is sent; the writes are built once."""
+    """After an unknown answer or a conflict, the same request is sent with the same token; writes are built once."""
     dynamodb, built = DynamoDB(read(0), failure, failure, OK), []
 
     def writes(value: int) -> list[dict[str, Any]]:

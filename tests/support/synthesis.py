@@ -1,11 +1,11 @@
-"""What a synthesis of the stack makes."""
+"""The result of a synthesis of the stack."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 
 class Assembly(NamedTuple):
-    """A fresh synthesis: the template, and the folder with the whole cloud assembly."""
+    """A new synthesis: the template, and the folder of the whole cloud assembly."""
 
     template: dict[str, object]
     folder: Path
