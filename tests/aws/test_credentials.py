@@ -32,7 +32,7 @@ KEYS: list[Mapping[str, str]] = [
 PROFILES = [None, "work", "bare"]
 NAMED_BY = ["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "TICKETCTL_PROFILE", "--profile", "the configuration file"]
 Choice = tuple[str, str] | str
-"""The access key and the token, or why there is none."""
+"""The access key and the token, or the reason why there are none."""
 
 
 @pytest.fixture(autouse=True)

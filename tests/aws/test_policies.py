@@ -24,7 +24,7 @@ NOT_OPERATIONS = {
     "lambda:InvokeFunctionUrl",
     "lambda:InvokeFunction",
 }
-"""Actions that are no operation, or are named otherwise."""
+"""Actions that are not operations, or whose names differ from the operation's."""
 READS_AND_WRITES = {
     "AWS::DynamoDB::Table": "dynamodb:CreateTable dynamodb:DescribeContinuousBackups dynamodb:DescribeTimeToLive "
     "dynamodb:DescribeContributorInsights dynamodb:DescribeKinesisStreamingDestination dynamodb:GetResourcePolicy",
@@ -44,7 +44,7 @@ READS_AND_WRITES = {
     "AWS::SNS::Subscription": "sns:Subscribe sns:GetSubscriptionAttributes sns:Unsubscribe",
     "AWS::CloudWatch::Alarm": "cloudwatch:PutMetricAlarm cloudwatch:DescribeAlarms cloudwatch:DeleteAlarms",
 }
-"""What CloudFormation calls for each type of resource."""
+"""The actions that CloudFormation performs for each type of resource."""
 
 
 def actions(name: str) -> set[str]:

@@ -97,7 +97,7 @@ def test_a_table_of_another_name_is_not_counted() -> None:
 
 
 NEW, OFF = "mx-south-9", "me-south-1"
-"""A region that is newer than the SDK, and one that the account has not enabled."""
+"""A region that the SDK does not know, and one that is not enabled in the account."""
 LISTED = {
     "account": (
         "list_regions",

@@ -30,9 +30,9 @@ RUNS = 31
 BLOCK = 10_000
 SLICE = BLOCK // 8
 TIMED = 8_000
-"""Tickets a run: they come from one block, whose first slice is gone and whose next block is there."""
+"""Tickets per run: they come from one block, whose first slice is used and whose next block is in memory."""
 IN_A_ROW = 50_000
-"""Numbers a run of a Snowflake generator."""
+"""Numbers per run of a Snowflake generator."""
 THREADS = 8
 SNOWFLAKES: dict[str, Callable[[], Callable[[], object]]] = {
     "kitx-snowflake": lambda: import_module("kitx_snowflake").fn_snowflake,

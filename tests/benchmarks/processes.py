@@ -17,7 +17,7 @@ wall = time.perf_counter() - began
 print(json.dumps([wall * 1e3, (usage.ru_utime + usage.ru_stime) * 1e3, usage.ru_maxrss / 1024]))
 sys.exit(os.waitstatus_to_exitcode(status))
 """
-"""Starts a command from a small process: what the peak of a child is counted from is what its parent had."""
+"""Starts a command from a small process, because the measured peak of a child is at least its parent's."""
 
 
 @dataclass(frozen=True)

@@ -25,30 +25,30 @@ MONTH = 30
 YEAR = 365.25
 MAX_TICKET = 2**53 - 1
 PEAK = 5
-"""Tickets a second at the peak, as a multiple of the day's average."""
+"""Tickets per second at the peak, as a multiple of the day's average."""
 
 WRITES = 1_000
-"""Writes a second that one item takes (DynamoDB, "Best practices for designing and using partition keys")."""
+"""Writes per second that one item accepts (DynamoDB, "Best practices for designing and using partition keys")."""
 DEPTH = 100
-"""Writes that the item takes at once after a pause: a tenth of a second's. AWS promises none."""
+"""Writes that the item accepts in a burst after a pause: those of a tenth of a second. AWS promises none."""
 ANSWER = 0.02
-"""Seconds from a write to its answer. Assumed: no figure of AWS's."""
+"""Seconds from a write to its answer: an assumption, not a figure from AWS."""
 TIMEOUT = 10.0
-"""Seconds after which a mint that was always refused is given up: the setting's default."""
+"""Seconds after which a mint that is always throttled fails: the default of ``--timeout``."""
 
 MIN_BLOCK = 100
 LEASE_SECONDS = 60.0
-"""The defaults of ``TicketClient.lease``, as is the largest block of the plans that lease."""
+"""The defaults of ``TicketClient.lease``; its default block is the largest block of the plans that lease."""
 
 WRITE_PRICE = 0.625e-6
 INVOCATION_PRICE = 0.20e-6
 GB_SECOND_PRICE = 0.0000133334
 MEMORY_GB = 0.25
 INVOCATION_SECONDS = 0.010
-"""What the README assumes for an invocation; it calls DynamoDB once, with a retry key and without."""
+"""The duration of an invocation that the README assumes; it calls DynamoDB once, with or without a retry key."""
 
 Task = Generator[float, None, None]
-"""Something that goes on in the simulation; it yields the seconds that it waits."""
+"""A task of the simulation; it yields the seconds for which it waits."""
 
 
 @dataclass(frozen=True)

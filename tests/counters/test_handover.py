@@ -427,7 +427,7 @@ class Tickets(list[tuple[str, int]]):
 
 
 Actor = Callable[[Reached, Tickets], None]
-"""A run of a client or command. It is deterministic: the same answers lead to the same calls."""
+"""A run of a client or command. It must be deterministic: the same answers lead to the same calls."""
 
 
 class Replay(Client):

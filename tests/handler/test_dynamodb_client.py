@@ -98,7 +98,7 @@ def test_credentials_are_read_for_each_request() -> None:
     ],
 )
 def test_the_nearest_setting_names_the_endpoint(environment: dict[str, str], url: str) -> None:
-    """The endpoint is DynamoDB's own variable, else the general variable, else the one from the template."""
+    """The endpoint comes from DynamoDB's own variable, the general variable, or the template, in this order."""
     assert handler.endpoint_url({"AWS_REGION": "r", "DYNAMODB_ENDPOINT": "https://t", **environment}) == url
 
 

@@ -22,11 +22,11 @@ LEFT = 2**53 - 1
 
 
 BEGINNING = ("counter create", "next", "fetch", "status", "url", "diff", "regions", "counter")
-"""The commands whose examples run first, in this order: the others work on what these make."""
+"""The commands whose examples run first, in this order: the other commands need their results."""
 NOT_RUN = re.compile(
     "--watch|--follow|--out|--region|--delete-tickets|local (up|down|reset|env)|synth --stack|verify$|--via|1000000"
 )
-"""Examples that take long or never end, need another region, stack or extra, or stop the engine of all tests."""
+"""Examples that are slow or endless, need another region, stack or extra, or stop the engine of all tests."""
 EXIT_CODES = {"diff --max-count 1000 --exit-code": 9, "destroy": 2}  # changes found; no terminal for the confirmation
 
 

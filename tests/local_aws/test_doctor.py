@@ -26,7 +26,7 @@ LACKING = {
     "logs:FilterLogEvents": {"permission logs:FilterLogEvents"},
     "lambda:InvokeFunctionUrl": {"url"},
 }
-"""The checks that find each missing permission."""
+"""The checks that report each missing permission."""
 
 
 def checks(result: Result) -> dict[str, Any]:

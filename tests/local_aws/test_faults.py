@@ -38,7 +38,7 @@ from ticketctl.minting.source import Source
 from ticketctl.models import Block, MintRequest
 
 MINTS = times(25)
-"""Per run of many; ``TICKETCTL_TEST_EFFORT=80`` makes it 2,000."""
+"""Mints per run; ``TICKETCTL_TEST_EFFORT=80`` makes it 2,000."""
 BEFORE_SENT: list[Fault] = ["lost request", "reset before"]
 IN_FRONT: list[Fault] = [*BEFORE_SENT, "lost reply", "reset", "delay", "half", "302", "403", "408", "499", "502"]
 BEHIND: list[Fault] = [*IN_FRONT, "failed", "throttled"]

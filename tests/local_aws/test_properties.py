@@ -121,7 +121,7 @@ class World:
         return replace(receipt.block, replayed=True)
 
     def take(self, name: str, key: str, count: int) -> "tuple[Block | Refusal, World]":
-        """Find the key in the counter's register, or else take tickets."""
+        """Find the key in the counter's register; otherwise take tickets."""
         model, digest = self.counters.get(name), digest_of(key, self.now)
         for entry in model.keys if model else ():
             if entry.digest == digest:

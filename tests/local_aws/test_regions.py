@@ -216,7 +216,7 @@ def test_where_the_regions_come_from(
     flags: list[str],
     regions: list[str],
 ) -> None:
-    """The regions are those of the flags, else of the variable, else of the file, in this order."""
+    """The regions come from the flags, the variable, or the file, in this order."""
     env = own_home(environ, tmp_path / "home") | variables
     Path(env["TICKETCTL_HOME"], "config.toml").write_text(file, encoding="utf-8")
     shown = ticketctl("url", "--json", *named(*flags), *OPTIONS, env=env)

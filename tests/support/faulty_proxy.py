@@ -31,7 +31,7 @@ Fault = Literal[
     "502",
 ]
 SEED = int(os.environ.get("TICKETCTL_FAULT_SEED") or random.SystemRandom().randrange(2**32))
-"""Of every random choice in these tests; the variable replays one that was printed."""
+"""The seed of all random choices in these tests; with the variable, a printed seed is used again."""
 
 
 class FaultyProxy:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 Value = Mapping[str, Any]
-"""As DynamoDB's low-level API has it: ``{"N": "42"}``."""
+"""A value in the format of DynamoDB's low-level API: ``{"N": "42"}``."""
 Item = Mapping[str, Value]
 Request = Mapping[str, Any]
 
@@ -245,7 +245,7 @@ Condition = Callable[[Scope], bool]
 Operand = Callable[[Scope], Value | None]
 Parsed = TypeVar("Parsed")
 Changes = Callable[[Scope], dict[str, Value | None]]
-"""The attributes that an update gives another value; ``None`` takes them away."""
+"""The attributes that an update changes; ``None`` removes an attribute."""
 
 
 @cache
