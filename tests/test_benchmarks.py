@@ -22,7 +22,7 @@ def test_a_row_says_whether_its_target_is_met(row: Row, cells: tuple[str, ...]) 
     assert row.cells() == cells
 
 
-def test_a_benchmark_that_is_not_there_is_named() -> None:
+def test_an_unknown_benchmark_is_named() -> None:
     """A mistyped module name is an error on one line that lists the existing ones."""
     run = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks", "nothing"], capture_output=True, text=True, check=False

@@ -668,7 +668,7 @@ def test_full_disk(ticketctl: Callable[..., Result], arguments: list[str]) -> No
 
 
 @pytest.mark.parametrize("arguments", WRITING, ids=words)
-def test_reader_gone(environ: dict[str, str], home: Path, arguments: list[str]) -> None:
+def test_closed_pipe(environ: dict[str, str], home: Path, arguments: list[str]) -> None:
     """If the reader has closed the pipe, the command exits 141 and prints no error."""
     reader, writer = os.pipe()
     os.close(reader)

@@ -229,7 +229,7 @@ def test_a_kept_connection_that_fails(client: Client, script: Script) -> None:
     assert used(peer) == [0, 0, 1]
 
 
-def test_a_request_that_left_in_part(client: Client) -> None:
+def test_a_partly_sent_request(client: Client) -> None:
     """Once the first byte was sent, a request may have arrived, even if sending the rest fails."""
 
     def takes_a_little(talk: Talk) -> None:
@@ -257,7 +257,7 @@ def test_a_late_answer(client: Client) -> None:
     assert used(peer) == [0, 1]
 
 
-def test_a_server_that_is_gone(client: Client) -> None:
+def test_a_stopped_server(client: Client) -> None:
     """If the old connection is closed and no new one can be opened, nothing was sent."""
     with Peer(says(minted(1))) as peer:
         assert client.ask(peer.url) == 1

@@ -190,7 +190,7 @@ def test_other_texts_are_refused(text: str, bad: str) -> None:
 
 @settings(max_examples=times(150), derandomize=DERANDOMIZED, deadline=None, database=None)
 @given(st.sampled_from(NUMBERS), st.text(st.characters(max_codepoint=127), max_size=14) | NAMES)
-def test_any_text_has_one_number_or_none(number: str, text: str) -> None:
+def test_any_text_has_at_most_one_number(number: str, text: str) -> None:
     """A text either decodes to a valid ticket, whose own text decodes to the same ticket, or is rejected."""
     form = Format(number)
     try:

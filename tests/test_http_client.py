@@ -321,7 +321,7 @@ def test_an_unknown_host(http: HttpClient) -> None:
     assert (error.sent, type(error)) == (False, TransportError)
 
 
-def test_a_connection_that_does_not_come(http: HttpClient) -> None:
+def test_a_connection_that_is_not_accepted(http: HttpClient) -> None:
     """If the server's queue is full, the connect timeout passes and nothing is sent."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         waiting = [socket.socket() for _ in range(4)]
@@ -819,7 +819,7 @@ def test_a_folder_of_certificates(http: HttpClient, monkeypatch: pytest.MonkeyPa
         assert not failure(http, peer.url).sent
 
 
-def test_a_certificate_file_that_is_not_there(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_certificate_file(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the file of trusted certificates does not exist, nothing is sent."""
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
     with Peer(keeps(OK), tls=True) as peer:

@@ -247,7 +247,7 @@ def test_never_executed(script: CloudFormationScript) -> None:
     assert script.stacks.plan("Tickets", TEMPLATE, {}).is_new
 
 
-def test_somebody_elses_stack(script: CloudFormationScript) -> None:
+def test_another_tools_stack(script: CloudFormationScript) -> None:
     """A stack that is not a ticket server is refused before anything is changed, whatever its status is."""
     for call in (
         script.stacks.prepare,
@@ -267,7 +267,7 @@ def test_discard_keeps_a_deployed_stack(script: CloudFormationScript) -> None:
     script.stacks.discard(Plan(CHANGE_SET, ID, is_new=True, changes=()))
 
 
-def test_delete_of_what_is_gone(script: CloudFormationScript) -> None:
+def test_delete_of_a_deleted_stack(script: CloudFormationScript) -> None:
     """Deleting a stack that is already deleted does nothing; a stack that has changed is not deleted."""
     stack = Stack(id=ID, name="Tickets", status="CREATE_COMPLETE", reason="", parameters={}, outputs={})
     script.events()
@@ -312,7 +312,7 @@ def test_cause_of_the_last_deployment(script: CloudFormationScript) -> None:
         script.stacks.prepare("Tickets")
 
 
-def test_somebody_else_deploys(script: CloudFormationScript) -> None:
+def test_another_user_deploys(script: CloudFormationScript) -> None:
     """If another user is deploying the stack, their deployment is followed to its end."""
     script.describe("UPDATE_IN_PROGRESS")
     script.events(event(1, "UPDATE_IN_PROGRESS"))
@@ -332,7 +332,7 @@ def test_somebody_else_deploys(script: CloudFormationScript) -> None:
     ]
 
 
-def test_somebody_else_deletes(script: CloudFormationScript) -> None:
+def test_another_user_deletes(script: CloudFormationScript) -> None:
     """If another user is deleting the stack, the deletion is followed to its end; then there is no stack."""
     script.describe("DELETE_IN_PROGRESS")
     script.events(event(1, "DELETE_IN_PROGRESS"))
@@ -942,7 +942,7 @@ def test_a_retained_table_that_validation_rejects(script: CloudFormationScript, 
     ]
 
 
-def test_table_only_is_ours(script: CloudFormationScript) -> None:
+def test_table_only_is_a_ticket_server(script: CloudFormationScript) -> None:
     """A stack without a function is a ticket server; its outputs have no URL, and its auth is AWS_IAM."""
     lane = given(Increment="3", MaxCount="100", Offset="2")
     table = [{"OutputKey": "TableName", "OutputValue": "Tickets"}]

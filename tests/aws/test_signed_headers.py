@@ -325,7 +325,7 @@ def test_where_the_variables_send(monkeypatch: pytest.MonkeyPatch, variable: str
 @pytest.mark.parametrize(
     ("variable", "agent"), [("AWS_ENDPOINT_URL", None), ("AWS_ENDPOINT_URL_DYNAMODB", "ticketctl")]
 )
-def test_an_endpoint_of_ones_own(monkeypatch: pytest.MonkeyPatch, variable: str, agent: str | None) -> None:
+def test_an_endpoint_from_a_variable(monkeypatch: pytest.MonkeyPatch, variable: str, agent: str | None) -> None:
     """An endpoint from a variable is used; only DynamoDB's own variable needs the SDK, which sends a user agent."""
     with (
         dynamodb(repeat(then_closes(mints(7)))) as server,

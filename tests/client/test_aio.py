@@ -287,7 +287,7 @@ def test_closing_a_client_closes_its_leases() -> None:
     asyncio.run(main())
 
 
-def test_errors_come_as_they_are() -> None:
+def test_errors_are_unchanged() -> None:
     """The minter's error is raised unchanged, and the next call tries again."""
     mint = AsyncMint()
     mint.failures = [NOT_MINTED]

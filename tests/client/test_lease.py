@@ -91,7 +91,7 @@ def test_each_block_has_a_key_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("failure", [NOT_MINTED, UNKNOWN], ids=repr)
-def test_an_outage_that_the_buffer_outlasts_goes_unnoticed(failure: Exception) -> None:
+def test_a_short_outage_is_not_noticed(failure: Exception) -> None:
     """If a background mint fails, it is retried while there are numbers, and the caller does not notice."""
     mint = Mint()
     lease = leased(mint, 16)
@@ -371,7 +371,7 @@ STEPS = st.lists(
 
 
 @given(block_size=st.integers(1, 40), min_block=st.integers(1, 40), steps=STEPS)
-def test_whatever_happens_each_number_comes_once(block_size: int, min_block: int, steps: list[tuple[str, int]]) -> None:
+def test_any_sequence_has_no_duplicates(block_size: int, min_block: int, steps: list[tuple[str, int]]) -> None:
     """Numbers ascend without a gap through every outage, and all minted numbers are handed out or left."""
     mint, clock = Mint(), Clock()
     lease = Lease(mint, block_size=block_size, min_block=min_block, clock=clock, spawn=Background())

@@ -184,7 +184,7 @@ def test_invalid_keys(key: str) -> None:
     assert TicketClient(opener).next(idempotency_key="x" * 200) == 1
 
 
-def test_errors_come_as_they_are() -> None:
+def test_errors_are_unchanged() -> None:
     """The minter's error is raised unchanged."""
     mint = Mint()
     mint.failures = [failure := NotMintedError("not minted")]

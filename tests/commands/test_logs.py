@@ -125,7 +125,7 @@ def test_a_region_that_fails_does_not_hide_the_other(tmp_path: Path) -> None:
     assert ([line.region for line in lines], outcomes) == ([EU], found)
 
 
-def test_a_region_without_a_function_is_left_out(tmp_path: Path) -> None:
+def test_a_region_without_a_function_is_skipped(tmp_path: Path) -> None:
     """A region without a function is skipped; that is an error only if no region has a function."""
     none = NoFunctionError("no function")
     logs = ScriptedLogs(tmp_path, {US: [none, none], EU: [[event(2, "b")], none]})
@@ -133,7 +133,7 @@ def test_a_region_without_a_function_is_left_out(tmp_path: Path) -> None:
     assert logs.read()[1] == {US: none, EU: none}
 
 
-def test_follow_goes_on_without_a_region(tmp_path: Path) -> None:
+def test_follow_continues_without_a_region(tmp_path: Path) -> None:
     """A failing region is named once and read again; temporary failures of all regions do not end --follow."""
     slow = ThrottledError("slow")
     no = AccessError("no")

@@ -229,7 +229,7 @@ def test_nothing_to_destroy(shell: Shell) -> None:
     assert shell.stderr == f"nothing to destroy in account 123456789012, profile default/{US}\n"
 
 
-def test_a_table_that_is_left_is_named(shell: Shell, account: Account) -> None:
+def test_a_remaining_table_is_named(shell: Shell, account: Account) -> None:
     """If only the table exists, the command says that it is kept."""
     account.deploy(US)
     del account.stacks[US]

@@ -87,7 +87,7 @@ def test_a_counter_begins_once() -> None:
 
 
 @pytest.mark.parametrize("ceiling", [6, 1, MAX + 1])
-def test_a_counter_that_could_not_mint_is_not_begun(ceiling: int) -> None:
+def test_a_counter_that_could_not_mint_is_not_created(ceiling: int) -> None:
     """A ceiling below the first ticket or above the largest is an error before anything is sent."""
     west = Region("west")
     with pytest.raises(RefusedError, match=f"^no ticket fits: the first is 7, the ceiling {ceiling}$"):
@@ -95,7 +95,7 @@ def test_a_counter_that_could_not_mint_is_not_begun(ceiling: int) -> None:
     assert west.items == []
 
 
-def test_a_counter_whose_first_ticket_is_beyond_the_largest_is_not_begun() -> None:
+def test_a_counter_whose_first_ticket_is_too_large_is_not_created() -> None:
     """Without a ceiling the largest ticket is the limit."""
     west = Region("west")
     with pytest.raises(RefusedError, match=f"^no ticket fits: the first is {MAX + 1}, the ceiling {MAX}$"):
@@ -189,7 +189,7 @@ def test_an_offer_is_refused_if_the_lane_has_changed(there: dict[str, Any], incr
     assert (caught.value.item, east.items) == (there, [there])
 
 
-def test_an_offer_of_a_counter_that_went_away_makes_none() -> None:
+def test_an_offer_does_not_create_a_counter() -> None:
     """An offer by a counter that was deleted does not create its item again."""
     east = Region("east")
     with pytest.raises(handler.ConditionFailedError) as caught:
@@ -374,7 +374,7 @@ def test_only_what_was_held_back_is_released(before: dict[str, Any], after: dict
     assert east.items == [item("orders", 40, **after)]
 
 
-def test_releasing_what_is_not_there_makes_nothing() -> None:
+def test_releasing_does_not_create_a_counter() -> None:
     """Releasing does not create a counter."""
     east = Region("east")
     release(east.table, "orders")

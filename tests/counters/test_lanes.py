@@ -189,7 +189,7 @@ def test_hilberts_hotel() -> None:
 
 
 @pytest.mark.parametrize("increment", [0, -1, -(2**60)])
-def test_a_lane_goes_forward(increment: int) -> None:
+def test_the_increment_is_positive(increment: int) -> None:
     """An increment below 1 is an error."""
     with pytest.raises(ValueError, match=f"^the increment of a lane is 1 or more, not {increment}$"):
         Lane(1, increment)

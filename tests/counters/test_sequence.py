@@ -218,7 +218,7 @@ def test_scratch_counters_and_receipts_have_no_lanes() -> None:
     assert list(survey(world.all()).entries) == [DEFAULT, alike]
 
 
-def test_a_damaged_item_is_warned_of_and_left_out() -> None:
+def test_a_damaged_item_is_skipped_with_a_warning() -> None:
     """A survey warns about a damaged item and skips it."""
     world, lines = World(), list[str]()
     world.add("east", item("east", 10), {"partition": {"S": "orders"}, "hand_crafted_int": {"S": "x"}})
@@ -376,7 +376,7 @@ def test_what_a_new_region_gets_is_reported() -> None:
 
 
 @pytest.mark.parametrize(("begun", "first"), [(False, 5), (True, 15)])
-def test_a_default_counter_begins_where_its_function_would_begin_it(begun: bool, first: int) -> None:
+def test_a_default_counter_starts_in_its_stacks_lane(begun: bool, first: int) -> None:
     """A stack that has not minted is split like one that has: no number from its next ticket on is left out."""
     world = World("west")
     world.add("east", start=Lane(5, 10))
@@ -386,7 +386,7 @@ def test_a_default_counter_begins_where_its_function_would_begin_it(begun: bool,
     assert world.mint("west", count=2) == range(first, first + 21, 20)
 
 
-def test_all_functions_that_would_begin_a_counter_have_begun_it_afterwards() -> None:
+def test_all_default_counters_are_started() -> None:
     """If several stacks have their own lanes, all of them get their default counter, except retired ones."""
     world = World()
     world.add("east", start=Lane(1, 2))
@@ -432,7 +432,7 @@ def test_all_donors_were_destroyed() -> None:
     assert world.items("north") == []
 
 
-def test_a_counter_that_is_not_in_every_region_yet_is_left_to_its_creator() -> None:
+def test_a_pending_counter_is_not_handed_over() -> None:
     """A pending counter is not handed over; the others are."""
     world = World("west")
     world.add("east", item("east", 10), item("orders", 0, 2, frozen={"S": "half-made"}))
@@ -610,7 +610,7 @@ def test_no_counter_is_made_in_a_retired_region() -> None:
     assert len(world.items("west")) == 1
 
 
-def test_a_counter_that_was_half_made_in_a_retired_region_is_finished_there_too() -> None:
+def test_a_pending_counter_in_a_retired_region_is_finished() -> None:
     """A counter left pending in a retired region is finished as well, so that it mints when the region returns."""
     world = two_regions()
     world.tables["west"].rows["orders"] = item("orders", 0, 2, frozen={"S": "half-made"})
@@ -652,7 +652,7 @@ def test_a_counter_mints_in_all_regions_or_in_none(fault: Fault) -> None:
     assert partly > 2 or fault is Fate.RESENT
 
 
-def test_a_counter_whose_making_was_cut_short_is_finished_after_a_region_was_added() -> None:
+def test_an_interrupted_creation_is_finished_after_a_region_was_added() -> None:
     """If a region was added after an interrupted creation, the next run creates the counter there too."""
     for at in itertools.count():
         world = two_regions()
@@ -1053,7 +1053,7 @@ def test_an_open_record_for_a_deleted_table_is_dropped() -> None:
     assert not {ticket for _ in range(3) for ticket in world.mint("north")} & set(issued)
 
 
-def test_a_counter_called_like_a_region_keeps_it_out() -> None:
+def test_a_region_cannot_join_if_a_counter_has_its_name() -> None:
     """A region cannot join if another region has a counter with its name: one name would have two counters."""
     world = World("east")
     world.add("west")

@@ -347,7 +347,7 @@ def test_marking_does_not_wait_for_a_look_up(locate: Locate, aws: Server) -> Non
 # --- the cache file ----------------------------------------------------------------------------------
 
 
-def test_a_damaged_cache_is_told_of_as_a_note(environ: dict[str, str], tmp_path: Path, locate: Locate) -> None:
+def test_a_damaged_cache_is_a_note(environ: dict[str, str], tmp_path: Path, locate: Locate) -> None:
     """A damaged cache is replaced, and is reported only as a note."""
     (tmp_path / "stacks.json").write_text("{", encoding="utf-8")
     said: list[str] = []

@@ -89,7 +89,7 @@ def test_a_bug_is_raised(names: str) -> None:
         side_by_side({name: name for name in names}, call)
 
 
-def test_a_bug_is_raised_when_all_have_come_back() -> None:
+def test_a_bug_is_raised_after_all_calls() -> None:
     """A bug is raised only after all calls have returned, so that nothing continues in the background."""
     may_land, landed = threading.Event(), threading.Event()
 

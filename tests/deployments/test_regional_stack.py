@@ -196,7 +196,7 @@ def test_the_embedded_aws_gets_the_stack_at_its_first_use(account: Account, conn
     assert account.calls[f"execute {US}"] == 1
 
 
-def test_a_sequence_is_not_begun_twice(account: Account, connect: Connect) -> None:
+def test_a_sequence_is_not_started_twice(account: Account, connect: Connect) -> None:
     """With ``--local`` nothing is deployed automatically if another region has the table: tickets would repeat."""
     account.deploy(EU)
     with pytest.raises(NotDeployedError):

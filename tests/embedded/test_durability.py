@@ -137,7 +137,7 @@ def test_requests_that_wait_share_a_write(setup: Setup) -> None:
     assert setup.store.items == ["1", "2", "3", "4", "5"]
 
 
-def test_polling_a_deployment_reads_nothing_until_it_rests(setup: Setup) -> None:
+def test_polling_a_deployment_saves_nothing(setup: Setup) -> None:
     """Polling a deployment saves nothing; the state is saved when the stack is complete and when it is deleted."""
 
     async def deploy() -> None:
@@ -163,7 +163,7 @@ def test_stacks_are_read_only_if_they_may_have_changed(setup: Setup) -> None:
     assert setup.emulator.snapshots == ["cloudformation", ""]
 
 
-def test_a_failed_save_fails_everything_that_met_it(setup: Setup) -> None:
+def test_a_failed_save_fails_overlapping_requests(setup: Setup) -> None:
     """If a save fails, its items are restored, overlapping requests fail, and the next number follows the last one."""
 
     async def mint() -> list[tuple[int, str]]:

@@ -144,7 +144,7 @@ def test_record_counts_while_its_engine_lives(local: LocalAws) -> None:
         assert local.running() is None
 
 
-def test_another_process_is_left_alone(local: LocalAws) -> None:
+def test_another_process_is_not_stopped(local: LocalAws) -> None:
     """A process that is not an engine is not stopped, even if the lock file has its process ID."""
     with process() as other:
         local.prepare()
@@ -201,7 +201,7 @@ def test_one_at_a_time(local: LocalAws) -> None:
     assert ("BlockingIOError" in refused.stderr, granted.returncode) == (True, 0)
 
 
-def test_waiting_is_said(local: LocalAws, reports: list[str]) -> None:
+def test_waiting_is_reported(local: LocalAws, reports: list[str]) -> None:
     """A command that waits for another one longer than a moment says so."""
     local.prepare()
     script = (

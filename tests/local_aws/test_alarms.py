@@ -22,7 +22,7 @@ def tags_of(aws: Aws, stack: str) -> list[dict[str, str]]:
     return [tag for tag in tags if not tag["Key"].startswith("aws:")]
 
 
-def test_alarms_come_stay_and_go(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
+def test_alarms_are_set_kept_and_removed(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
     """A deployment without these options keeps alarms and tags; ``--no-alarms`` and ``--no-tags`` remove them."""
     options = ("--local", "--stack", new_stack)
     first = ticketctl("deploy", *options, "--tag", "team=ids", "--alarm-email", "a@example.org")
@@ -45,7 +45,7 @@ def test_alarms_come_stay_and_go(ticketctl: Ticketctl, aws: Aws, new_stack: str)
     assert topic not in [each["TopicArn"] for each in aws.client("sns").list_topics()["Topics"]]
 
 
-def test_an_alarm_rings(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
+def test_an_alarm_is_triggered(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
     """Alarms with the user's own topic can be added to an existing stack; a counter that runs out triggers one."""
     options, cloudwatch = ("--local", "--stack", new_stack), aws.client("cloudwatch")
     assert ticketctl("deploy", *options).returncode == 0

@@ -100,7 +100,7 @@ def test_a_table_without_a_stack(clients: Clients, connect: Connect, deployed: s
 
 
 @BOTH
-def test_a_lease_has_no_gap_but_what_is_left(clients: Clients, connect: Connect, deployed: str, via: str) -> None:
+def test_a_lease_has_no_other_gap(clients: Clients, connect: Connect, deployed: str, via: str) -> None:
     """Eight threads get every number exactly once; the only gap is what ``close`` returns."""
     with clients.sync(stack=deployed, via=via) as tickets:
         lease = tickets.lease(block_size=1000)
@@ -124,7 +124,7 @@ def test_threads_at_once_find_the_stack_once(clients: Clients, deployed: str) ->
     assert max(numbers) == 48
 
 
-def test_a_lease_with_await_has_no_gap_but_what_is_left(clients: Clients, connect: Connect, deployed: str) -> None:
+def test_a_lease_with_await_has_no_other_gap(clients: Clients, connect: Connect, deployed: str) -> None:
     """Ten tasks get every number exactly once; the only gap is what ``close`` returns."""
 
     async def draw(lease: AsyncLease) -> list[int]:
@@ -189,7 +189,7 @@ def through_proxy(
 
 
 @pytest.mark.parametrize("fault", ["lost request", "lost reply"])
-def test_a_short_outage_goes_unnoticed(
+def test_a_short_outage_is_not_noticed(
     clients: Clients, connect: Connect, engine: Engine, deployed: str, fault: Fault
 ) -> None:
     """While the buffer lasts, callers do not notice an outage, even one longer than the timeout of a mint."""
@@ -229,7 +229,7 @@ def test_a_long_outage_raises_its_error(
     assert look(connect(stack=deployed)).last == 117 + left
 
 
-def test_an_address_that_nobody_serves_mints_nothing(clients: Clients) -> None:
+def test_an_unreachable_address_mints_nothing(clients: Clients) -> None:
     """If no connection can be opened, nothing was minted, and client and lease raise ``NotMintedError``."""
     with clients.sync(url="http://127.0.0.1:1", timeout=0.2) as tickets:
         with pytest.raises(NotMintedError):

@@ -206,7 +206,7 @@ def test_an_unknown_outcome_is_a_possible_gap(
     assert (again.last, again.replayed) == (before[0] + 3, spent)
 
 
-def test_a_possible_gap_is_said_on_request_only(
+def test_a_possible_gap_is_reported_on_request(
     ticketctl: Ticketctl, connect: Connect, engine: Engine, own: dict[str, str]
 ) -> None:
     """After a lost reply, a plain run prints only the ticket; --json names the region, and --verbose says why."""
@@ -223,7 +223,9 @@ def test_a_possible_gap_is_said_on_request_only(
     assert last(connect, US, EU) == [before[0] + 6, before[1] + 6]
 
 
-def test_fetch_goes_on_elsewhere(ticketctl: Ticketctl, connect: Connect, engine: Engine, own: dict[str, str]) -> None:
+def test_fetch_continues_in_another_region(
+    ticketctl: Ticketctl, connect: Connect, engine: Engine, own: dict[str, str]
+) -> None:
     """If a region is lost between two blocks, the next region continues; each block names its region, no duplicates."""
     before = last(connect, US, EU)
     faults: list[Fault] = ["", "", "lost reply", "lost reply"]

@@ -381,7 +381,7 @@ def test_verify(ticketctl: Ticketctl, aws: Aws, three: str) -> None:
 # --- leaving and returning ---------------------------------------------------------------------------
 
 
-def test_a_destroyed_region_is_retired_and_comes_back(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
+def test_a_destroyed_region_is_retired_and_returns(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
     """No other region mints a retired region's numbers; deployed again, it continues and gets newer counters."""
     options = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "-q", *named(US, EU), *options).returncode == 0
@@ -505,7 +505,7 @@ def test_two_independent_stacks_are_found_out(aws: Aws, ticketctl: Ticketctl, co
     assert everything() == before
 
 
-def test_a_second_sequence_is_not_begun(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
+def test_a_second_sequence_is_not_started(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
     """If another region has the sequence, next in a region without the stack exits 5 and names deploy."""
     options = ("--local", "--stack", new_stack)
     assert first_numbers(connect, new_stack, [US]) == [1]

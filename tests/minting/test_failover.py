@@ -144,7 +144,7 @@ def test_spread_starts_with_a_random_region() -> None:
     assert {failover(clock, regions, spread=True).mint(1, key="k").region for _ in range(200)} == set(NAMES)
 
 
-def test_spread_goes_on_with_the_next_region() -> None:
+def test_spread_continues_with_the_next_region() -> None:
     """If the region whose turn it is does not answer, the one after it mints."""
     clock, regions = three([], [NOT_MINTED], [])
     source = failover(clock, regions, spread=True)
@@ -177,7 +177,7 @@ def test_a_region_that_cannot_mint_is_passed_over(passed_over: TicketctlError) -
     ],
     ids=repr,
 )
-def test_other_errors_are_told_at_once(told: TicketctlError) -> None:
+def test_other_errors_are_raised_immediately(told: TicketctlError) -> None:
     """An error that every region would give is raised immediately, and no other region is tried."""
     clock, regions = three([told])
     with pytest.raises(type(told)) as caught:
@@ -234,7 +234,7 @@ def test_if_no_region_mints_the_deadline_ends_it(timeout: float) -> None:
     assert clock.now <= 1000.0 + timeout + 0.06
 
 
-def test_a_pass_is_not_begun_without_the_time_for_answers() -> None:
+def test_a_pass_needs_time_for_answers() -> None:
     """No pass starts if the attempts would be so short that a slow error would count as unknown."""
     clock, regions = three([NOT_MINTED], [NOT_MINTED], [NOT_MINTED], takes=0.02)
     with pytest.raises(NotMintedError):
@@ -285,7 +285,7 @@ def test_a_later_refusal_does_not_close_a_gap() -> None:
     assert failover(clock, regions).mint(1, key="k") == block_of("west", 1, "east")
 
 
-def test_a_gap_is_told_once() -> None:
+def test_a_gap_is_reported_once() -> None:
     """The next mint starts without possible gaps."""
     clock, regions = three([UNKNOWN, None])
     source = failover(clock, regions)

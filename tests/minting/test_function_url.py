@@ -437,7 +437,7 @@ def test_default_counter_that_never_minted(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 405, 407, 408, 429, 499, 500, 502, 503, 504])
-def test_answer_of_somebody_else(opened: Open, status: int) -> None:
+def test_answer_of_another_server(opened: Open, status: int) -> None:
     """After a failure that the function did not report, the outcome is unknown."""
     source, _ = opened(plain(status))
     assert failure(lambda: mint(source, "orders", 4)) == (

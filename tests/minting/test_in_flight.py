@@ -55,7 +55,7 @@ def test_every_job_is_done_once(at_once: int, jobs: int) -> None:
     assert numbers(as_they_arrive(double, range(jobs), at_once=at_once)) == [2 * job for job in range(jobs)]
 
 
-def test_answers_come_in_the_order_of_their_arrival() -> None:
+def test_answers_are_in_the_order_of_arrival() -> None:
     """Answers are yielded in the order in which the jobs end."""
     may_land = {job: threading.Event() for job in ("first", "second", "third")}
 
@@ -120,7 +120,7 @@ def test_several_at_once_are_not_the_callers_thread() -> None:
     assert threading.get_ident() not in threads
 
 
-def test_after_an_error_no_job_is_begun_and_those_in_flight_arrive() -> None:
+def test_after_an_error_only_jobs_in_flight_end() -> None:
     """An error is yielded like an answer, then the answers of the jobs in flight; then the iterator ends."""
     begun, may_land, failure = [], threading.Event(), UnreachableError("gone")
 

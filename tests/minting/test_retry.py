@@ -137,7 +137,7 @@ def test_once_unknown_always_unknown() -> None:
     [AccessError("forbidden"), CounterExhaustedError("full"), IdempotencyConflictError("used"), ValueError("a bug")],
     ids=repr,
 )
-def test_other_errors_are_told_at_once(error: Exception) -> None:
+def test_other_errors_are_raised_immediately(error: Exception) -> None:
     """Other errors are not retried."""
     run = Run(error, BLOCK)
     with pytest.raises(type(error)) as caught:
@@ -176,7 +176,7 @@ def test_a_pause_is_anywhere_below_its_bound() -> None:
 
 @pytest.mark.parametrize("timeout", [0.001, 0.05, 0.3, 1.0, 2.5, 10.0])
 @pytest.mark.parametrize("takes", [0.0, 0.3, 4.0])
-def test_nobody_sleeps_past_the_deadline(timeout: float, takes: float) -> None:
+def test_no_pause_past_the_deadline(timeout: float, takes: float) -> None:
     """No pause starts if it would reach the deadline, and no attempt starts after the deadline."""
     run = Run(NOT_MINTED, takes=takes)
     with pytest.raises(NotMintedError):

@@ -75,7 +75,7 @@ def test_a_silent_cloudformation_ends_in_time(silent: str, regions: Sequence[str
 
 
 @pytest.mark.usefixtures("home")
-def test_a_stack_that_is_not_there_does_not_wait_for_its_account(server: Server) -> None:
+def test_a_missing_stack_does_not_wait_for_its_account(server: Server) -> None:
     """If the account cannot be looked up in time, the error still says that the stack is not deployed."""
     missing = b"<E><Error><Code>ValidationError</Code><Message>Stack Tickets does not exist</Message></Error></E>"
     server.answers = [Answer(400, "text/xml", missing), Answer(500, "text/xml", b"", after=4.0)]
