@@ -6,6 +6,7 @@ any command. So the libraries, which take longer to load than most commands to r
 ``python -m tests.support.command_server FD`` serves requests that come over a socket.
 """
 
+import gc
 import json
 import os
 import select
@@ -98,5 +99,7 @@ if __name__ == "__main__":
         import_module(module)
     botocore_files.read_once()
     botocore_files.preload()
+    gc.collect()
+    gc.freeze()  # a run's garbage collector leaves alone what all runs share, so its pages are not copied
     with socket.socket(fileno=int(sys.argv[1])) as listening, suppress(KeyboardInterrupt):
         serve(listening)
