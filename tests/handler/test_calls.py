@@ -1,4 +1,4 @@
-"""``docs/calls.md``: its table lists the calls that the handler sends for each request."""
+"""``docs/calls.md``: its table is what the handler sends, call by call."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -414,7 +414,7 @@ def test_writes_that_are_refused(writes: Any, told: str) -> None:
     ],
 )
 def test_writes_that_are_sent(writes: Any) -> None:
-    """A claim may have up to 99 writes, at least one with a condition, also to other items of the counter's table."""
+    """Up to 99, one of them with a condition, also to other items of the table."""
     dynamodb = DynamoDB(read(0), OK)
     assert dynamodb.claim(lambda _: writes) == 1
     assert dynamodb.transactions[0]["TransactItems"][1:] == list(writes)
@@ -533,7 +533,7 @@ def test_errors_after_which_the_sdk_is_asked_again(
     ],
 )
 def test_errors_that_end_a_claim(code: str, reasons: Sequence[Mapping[str, Any]], error: type[TicketctlError]) -> None:
-    """If AWS rejects the request, the error is raised immediately."""
+    """What AWS refuses is told at once."""
     with pytest.raises(error) as raised:
         stubbed(reasons=reasons, code=code).claim("invoices", put, Deadline(5))
     assert type(raised.value) is error
