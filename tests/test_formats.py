@@ -25,7 +25,7 @@ NUMBERS += ["{sqid}", "{sqid:8}", "{sqid:64}"]
 TICKETS = st.integers(0, MAX_TICKET)
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 HOSTILE = [
-    *("", "INV", "{{ticket}}", "{date}", "{partition}-{region}"),  # without a number
+    *("", "INV", "{{ticket}}", "{date}", "{partition}-{region}"),  # no number
     *("{", "}", "{ticket", "ticket}", "{ticket!}", "{ticket!r}", "{ticket!s:06d}", "{base32!a}", "{}", "{0}", "{:06d}"),
     *("{tikcet}", "{Ticket}", "{ ticket}", "{ticket }", "{ticket.real}", "{ticket.__class__}", "{ticket[0]}"),
     *("{ticket:{ticket}}", "{ticket:{base32}d}", "{ticket:{{}}}", "{date:{ticket}}{ticket}", "{ticket}{date:{region}}"),
@@ -319,7 +319,7 @@ def test_json_has_number_and_text(ticketctl: Ticketctl, server: Server) -> None:
 
 
 def test_a_bad_format_spends_nothing(ticketctl: Ticketctl, server: Server) -> None:
-    """Every invalid format exits 2 before anything is sent."""
+    """Every bad format is exit code 2 before anything is sent."""
     for text in [*HOSTILE, "{region}/{ticket}"]:
         for command in (["next"], ["fetch", "3"]):
             code, stdout, stderr = ticketctl(*command, f"--format={text}", "--json", *at(server))
