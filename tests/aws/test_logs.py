@@ -133,5 +133,5 @@ def test_json_lines(line: dict[str, Any], expected: LogLine) -> None:
     ids=["start", "level", "trace", "word", "list", "damaged", "deep", "empty"],
 )
 def test_text_lines(line: str, expected: LogLine) -> None:
-    """A line that is not a JSON object is shown unchanged; an exception is shown before its trace."""
+    """A line that is not a JSON object is shown as text; an exception is shown before its trace."""
     assert read_line(line) == expected

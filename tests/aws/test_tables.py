@@ -258,7 +258,7 @@ def test_a_strongly_consistent_table(client: Any, script: Stubber, differs: dict
 
 @pytest.mark.parametrize("code", ["AccessDeniedException", "ValidationException", "ResourceNotFoundException"])
 def test_a_table_that_cannot_be_described_is_not_refused(client: Any, script: Stubber, code: str) -> None:
-    """A table that the caller may not describe is accepted, because minting does not need that permission."""
+    """A table that cannot be described is accepted, because minting does not need that permission."""
     script.add_client_error("describe_table", code, "no", 400)
     Tables(client).require_no_replicas("Tickets")
 

@@ -224,7 +224,7 @@ def test_table_only() -> None:
 
 
 def test_table_only_keeps_what_does_not_need_the_function() -> None:
-    """Resources that refer to the function are removed, also indirectly; all conditions and parameters are kept."""
+    """Resources that refer to the function are removed, also indirectly; what the others need is kept."""
     alarm = {"Type": "AWS::CloudWatch::Alarm", "Condition": "Alarms"}
     others = {
         "OfFunction": {**alarm, "Properties": {"Name": {"Fn::Sub": "${CreateTicketC02DB11E}-errors"}}},

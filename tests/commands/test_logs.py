@@ -117,7 +117,7 @@ def test_lines_of_all_regions_by_time(tmp_path: Path) -> None:
 
 
 def test_a_region_that_fails_does_not_hide_the_other(tmp_path: Path) -> None:
-    """The lines of the other regions are printed; the error of the failing region is raised at the end."""
+    """The lines of the other regions are returned, together with the error of the failing region."""
     error = AccessError("no")
     logs = ScriptedLogs(tmp_path, {US: [error], EU: [[event(2, "b")]]})
     lines, outcomes = logs.read()

@@ -68,7 +68,7 @@ def test_one_protected_region_keeps_them_all(shared: Regions, account: Account) 
     ],
 )
 def test_what_is_deleted(removal: Removal, what: str) -> None:
-    """The question names the stack and the table if they will be deleted; if nothing will be, it is empty."""
+    """``what`` names the stack and the table if they will be deleted; otherwise it is empty."""
     assert removal.what == what
 
 

@@ -139,7 +139,7 @@ def test_max_block_is_that_of_the_smallest_region(account: Account, connect: Con
 
 
 def names(regions: Regions, **options: object) -> list[tuple[str, bool]]:
-    """Return, for each member, whether it is retired."""
+    """Return the name of each member, and whether it is retired."""
     return [(member.region, member.retired) for member in regions.members(**options)]  # type: ignore[arg-type]
 
 

@@ -49,7 +49,7 @@ def test_other_regions_share_the_credentials(open_session: Open) -> None:
 
 
 def test_a_session_of_several_regions(open_session: Open) -> None:
-    """``is_only_region`` is true only if the settings name one region."""
+    """``is_only_region`` is true only for a region that is the only one in the settings."""
     assert open_session(US).is_only_region
     assert not open_session(US, EU).is_only_region
     assert not open_session(US, EU).in_region(EU).is_only_region
