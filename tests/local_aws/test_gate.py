@@ -219,7 +219,7 @@ def test_secret_stays_in_its_file(engine: Engine) -> None:
 
 @pytest.fixture
 def user(aws: Aws) -> Iterator[dict[str, str]]:
-    """An IAM user created inside the engine who may only call GetCallerIdentity."""
+    """An IAM user created inside the engine, without a policy; GetCallerIdentity needs none."""
     iam = aws.client("iam")
     iam.create_user(UserName="reader")
     made = iam.create_access_key(UserName="reader")["AccessKey"]
@@ -235,7 +235,7 @@ def client(engine: Engine, service: str, **credentials: str) -> Any:
 
 
 def test_iam_user_of_the_engine(engine: Engine, user: dict[str, str], deployed: str) -> None:
-    """A user created inside the engine signs with their own key and has exactly the permissions of their policy."""
+    """A user created inside the engine signs with their own key and may do only what a policy allows."""
     me = client(engine, "sts", **user).get_caller_identity()["Arn"]
     assert me.endswith(":user/reader")
     with pytest.raises(ClientError, match="AccessDenied"):
