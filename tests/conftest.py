@@ -67,7 +67,7 @@ def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def assembly(tmp_path_factory: pytest.TempPathFactory) -> Assembly:
-    """One synthesis for all processes of a run: the first creates it, and the others wait."""
+    """Synthesized once for all processes of a run: the first makes it, the others wait for it."""
     own = tmp_path_factory.getbasetemp()
     shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
     folder, made = shared / "assembly", shared / "assembly.json"

@@ -13,7 +13,7 @@ import pytest
 from tests.support.synthesis import Assembly
 from ticketctl.handler import bundle_root
 
-# One app with two stacks: the real one, and one with faults that the checks must find.
+# Two stacks in one app: ours, and one with faults that the checks must find.
 CHECKS = """if True:
     import sys
     import aws_cdk as cdk
@@ -386,7 +386,7 @@ def test_cdk_nag(findings: set[tuple[str, str, str]]) -> None:
 
 
 def test_cdk_validation(findings: set[tuple[str, str, str]]) -> None:
-    """CDK's own validation, whose warnings ``cdk synth`` prints, finds nothing in the stack."""
+    """Nor does CDK's own validation, whose warnings anyone would see who runs: cdk synth."""
     assert [(who, rule) for stack, who, rule in findings if stack == "Tickets"] == []
 
 

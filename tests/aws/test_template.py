@@ -54,7 +54,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_shipped_hash() -> None:
-    """The shipped template has the hash of the sources. If this fails, run: python -m ticketctl.aws.template."""
+    """The shipped template carries the hash of the sources; else run: python -m ticketctl.aws.template."""
     assert SHIPPED["Metadata"] == {"ticketctl": {"code": template.code_hash(bundle_root())}}
 
 
@@ -74,7 +74,7 @@ def test_body() -> None:
 
 
 def test_self_contained() -> None:
-    """The template needs no asset, bootstrap or version rule, and reports nothing to CDK."""
+    """The template needs no asset, no bootstrapped account and no version rule, and reports nothing to CDK."""
     assert list(SHIPPED) == ["Description", "Parameters", "Resources", "Conditions", "Outputs", "Metadata"]
     assert list(SHIPPED["Parameters"]) == [
         "AuthType",
@@ -133,7 +133,7 @@ def test_load() -> None:
 
 
 def test_hash_of_the_checkout(checkout: Path) -> None:
-    """A copy of the sources has the same hash, even with Windows line endings."""
+    """A copy has the same hash, and so has one with the line ends of Windows."""
     before = template.code_hash(bundle_root())
     assert template.code_hash(checkout) == before
     for path in checkout.glob("stack/*.py"):

@@ -25,7 +25,7 @@ from tests.support.command_line import Result
 
 LOADED = ("boto3", "botocore.auth", "botocore.session", "httpx", "rich.table", "urllib3")
 COMMANDS = ("counter", "doctor", "local", "logs", "mint", "regions", "stack", "status", "verify")
-PATIENCE = 120.0  # maximum seconds of a run
+PATIENCE = 120.0  # seconds that a run may take
 
 
 class CommandServer:

@@ -1,4 +1,4 @@
-"""The result of a synthesis of the stack."""
+"""What a synthesis of the stack makes."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -178,7 +178,7 @@ def _failure_of_all(failures: Sequence[TicketctlError], size: int) -> TicketctlE
 
 
 def _texts(run: Run, ticket_format: str | None) -> "Texts":
-    """Check the format, and return a function that formats the tickets of a block, or ``None`` without a format."""
+    """Check the format, and return what gives the texts of a block in it; ``None`` without a format."""
     if ticket_format is None:
         return lambda block: None
     from datetime import UTC, datetime
@@ -195,7 +195,7 @@ def _texts(run: Run, ticket_format: str | None) -> "Texts":
                 form.encode(ticket, partition=block.partition, region=block.region, date=now)
                 for ticket in block.tickets
             ]
-        except UsageError as error:  # such as a negative number, from an item that was edited by hand
+        except UsageError as error:  # such as a negative number, of an item that was edited by hand
             raise PartialError(f"minted but not delivered: {block.first} to {block.last}; {error.message}") from None
 
     return texts

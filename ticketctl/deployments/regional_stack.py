@@ -170,7 +170,7 @@ class RegionalStack:
         return function_url, generation
 
     def _signer(self, url: str) -> Aws:
-        """The signer for a Function URL, whose host names its region."""
+        """Who signs for a Function URL: its host names its region."""
         host = urlsplit(url).hostname or ""
         _, _, rest = host.partition(".lambda-url.")
         if not self.settings.url or not rest:
