@@ -85,3 +85,13 @@ def test_grant_to_mint_from_the_table(
     assert (every.returncode, "dynamodb:Scan" in every.stderr) == (4, True)
     refused = ticketctl("next", "--url", outputs["TicketsUrl"], env=importer)
     assert (refused.returncode, refused.stdout, "lambda:InvokeFunctionUrl" in refused.stderr) == (4, "", True)
+
+
+@pytest.mark.parametrize("command", [("deploy", "--yes"), ("destroy", "--yes", "--delete-tickets", STACK)])
+def test_ticketctl_leaves_the_stack_alone(
+    outputs: dict[str, str], ticketctl: Ticketctl, command: tuple[str, ...]
+) -> None:
+    """Neither ``deploy`` nor ``destroy`` changes a stack of another app."""
+    assert outputs
+    refused = ticketctl(*command, "--local", "--stack", STACK)
+    assert (refused.returncode, refused.stdout, "is not a ticket server" in refused.stderr) == (6, "", True)
