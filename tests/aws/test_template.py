@@ -53,9 +53,14 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def sources(root: Path) -> list[Path]:
+    """The folders of a checkout that the template is made from."""
+    return [root / "lambda", root / "stack", root / "ticketctl" / "cdk"]
+
+
 def test_shipped_hash() -> None:
     """The shipped template carries the hash of the sources; else run: python -m ticketctl.aws.template."""
-    assert SHIPPED["Metadata"] == {"ticketctl": {"code": template.code_hash(bundle_root())}}
+    assert SHIPPED["Metadata"] == {"ticketctl": {"code": template.code_hash(template.sources())}}
 
 
 def test_shipped_is_fresh(assembly: Assembly) -> None:
@@ -75,7 +80,7 @@ def test_body() -> None:
 
 def test_self_contained() -> None:
     """The template needs no asset, no bootstrapped account and no version rule, and reports nothing to CDK."""
-    assert list(SHIPPED) == ["Description", "Parameters", "Resources", "Conditions", "Outputs", "Metadata"]
+    assert SHIPPED.keys() == {"Description", "Parameters", "Resources", "Conditions", "Outputs", "Metadata"}
     assert list(SHIPPED["Parameters"]) == [
         "AuthType",
         "Offset",
@@ -134,25 +139,35 @@ def test_load() -> None:
 
 def test_hash_of_the_checkout(checkout: Path) -> None:
     """A copy has the same hash, and so has one with the line ends of Windows."""
-    before = template.code_hash(bundle_root())
-    assert template.code_hash(checkout) == before
-    for path in checkout.glob("stack/*.py"):
+    before = template.code_hash(template.sources())
+    assert template.code_hash(sources(checkout)) == before
+    for path in [*checkout.glob("stack/*.py"), *checkout.glob("ticketctl/cdk/*.py")]:
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert template.code_hash(checkout) == before
+    assert template.code_hash(sources(checkout)) == before
 
 
-@pytest.mark.parametrize("name", ["lambda/create_ticket.py", "stack/tickets_stack.py", "stack/app.py", "stack/new.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lambda/create_ticket.py",
+        "stack/tickets_stack.py",
+        "stack/app.py",
+        "stack/new.py",
+        "ticketctl/cdk/ticket_server.py",
+        "ticketctl/cdk/new.py",
+    ],
+)
 def test_hash_of_an_edit(checkout: Path, name: str) -> None:
     """Editing any source of the template, or adding a file, changes the hash."""
     with (checkout / name).open("a", encoding="utf-8") as file:
         file.write("# an edit\n")
-    assert template.code_hash(checkout) != template.code_hash(bundle_root())
+    assert template.code_hash(sources(checkout)) != template.code_hash(template.sources())
 
 
 def test_hash_of_a_name(checkout: Path) -> None:
     """Renaming a file changes the hash."""
     (checkout / "stack" / "app.py").rename(checkout / "stack" / "app2.py")
-    assert template.code_hash(checkout) != template.code_hash(bundle_root())
+    assert template.code_hash(sources(checkout)) != template.code_hash(template.sources())
 
 
 def test_synth_without_cdk(checkout: Path, tmp_path: Path) -> None:
