@@ -59,7 +59,7 @@ def _rows(figures: Mapping[str, Figures], processes: int, each: int) -> Iterator
     ours, theirs = figures["ours"], figures["theirs"]
     who = f"{processes} process{'es' * (processes > 1)}" + (f", {each} threads" if each > 1 else "")
     yield Row(f"claims, {who}", ours.rate, theirs.rate, "/s", 0.8, at_least=True)
-    yield Row(f"transactions per claim, {who}", ours.transactions, theirs.transactions, "", 1.5)
+    yield Row(f"transactions per claim, {who}", ours.transactions, theirs.transactions, "", 2)
 
 
 def _measured(url: str, workers: Mapping[str, Sequence[str]], processes: int, each: int) -> dict[str, Figures]:
