@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks [MODULE ...]``: measure, and print each row as it is known."""
+"""``python -m tests.benchmarks [MODULE ...]``: run the benchmarks, and print each row when it is measured."""
 
 import sys
 from importlib import import_module
