@@ -9,7 +9,8 @@ import pytest
 from tests.recipes.conftest import Run, through
 from tests.support.command_line import Ticketctl
 from tests.support.faulty_proxy import Fault, proxy_to
-from tests.support.npm import NODE, npm
+from tests.support.npm import npm
+from tests.support.other_tools import NODE
 from tests.support.recipes import copied, page, session
 from ticketctl.embedded.engine import Engine
 

@@ -1,6 +1,7 @@
 """``docs/recipes/sam.md``: the template is checked, compared with ours, and deployed into the embedded AWS."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,7 +10,6 @@ from typing import Any, cast
 
 import pytest
 
-from tests.recipes.conftest import Run
 from tests.support.command_line import Ticketctl
 from tests.support.recipes import copied, page, parsed_yaml, programs
 from tests.support.synthesis import Assembly
@@ -52,11 +52,12 @@ def test_the_resources_are_ours(template: dict[str, Any], assembly: Assembly) ->
     assert template["Outputs"].keys() == our_template["Outputs"].keys()
 
 
-def test_the_handler_is_ours(run: Run, tmp_path: Path) -> None:
+def test_the_handler_is_ours(tmp_path: Path) -> None:
     """The command of the page copies the repository's handler."""
     (command,) = re.findall(r"^    (python -c .*)$", page("sam"), re.MULTILINE)
     (tmp_path / "tickets").mkdir()
-    run("sh", "-c", command)
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, env=path, check=True)
     ours = bundle_root() / "lambda" / "create_ticket.py"
     assert (tmp_path / "tickets" / "create_ticket.py").read_bytes() == ours.read_bytes()
 
