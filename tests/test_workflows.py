@@ -54,6 +54,15 @@ def test_only_publishing_has_a_permission() -> None:
     assert granted == {"publish": {"id-token": "write"}}
 
 
+def test_actions_are_pinned_by_hash() -> None:
+    """Nobody can change what a workflow runs by moving a tag."""
+    for name in ("ci", "release"):
+        text = (ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8")
+        used = re.findall(r"uses: (\S+)", text)
+        assert used
+        assert all(re.search("@[0-9a-f]{40}$", action) for action in used if not action.startswith("./"))
+
+
 def test_hooks_are_quick_checks_of_ci() -> None:
     """A commit runs commands of ``.ci/run`` and downloads nothing."""
     (repository,) = read(".pre-commit-config.yaml")["repos"]

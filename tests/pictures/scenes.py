@@ -49,14 +49,14 @@ def scenes(environ: Mapping[str, str]) -> dict[str, str]:
 def _watch(shell: "Shell") -> str:
     """``status --watch`` while tickets are minted."""
     line = "ticketctl status --watch --interval 1 --local"
-    watch = shell.start(line)
-    for looks, tickets in enumerate((60, 140, 200, 98), start=1):
-        watch.wait_for("┘", looks)
-        shell.run("ticketctl next --local --partition orders")
-        shell.run(f"ticketctl fetch {tickets} --local --quiet --ranges")
-    watch.wait_for(" 1,500 ")
-    watch.interrupt()
-    return constant(f"{PROMPT.format(line)}\n{watch.finish()}")
+    with shell.start(line) as watch:
+        for looks, tickets in enumerate((60, 140, 200, 98), start=1):
+            watch.wait_for("┘", looks)
+            shell.run("ticketctl next --local --partition orders")
+            shell.run(f"ticketctl fetch {tickets} --local --quiet --ranges")
+        watch.wait_for(" 1,500 ")
+        watch.interrupt()
+        return constant(f"{PROMPT.format(line)}\n{watch.finish()}")
 
 
 class Shell:
@@ -72,7 +72,8 @@ class Shell:
 
     def run(self, line: str) -> str:
         """Run a line to its end and return its screen."""
-        return self.start(line).finish()
+        with self.start(line) as terminal:
+            return terminal.finish()
 
     def start(self, line: str) -> Terminal:
         """Start a line."""

@@ -3,18 +3,21 @@
 import fcntl
 import os
 import re
+import select
 import signal
 import struct
 import subprocess
 import termios
 from collections.abc import Mapping
+from typing import Self
 
 COLUMNS, ROWS = 100, 60
+PATIENCE = 120.0  # seconds without output after which a line hangs
 _STEERING = re.compile(r"(\r\n|\r|\x1b\[2K|\x1b\[1A|\x1b\[\?25[hl])")
 
 
 class Terminal:
-    """A running line of shell whose streams are one terminal. ``finish`` ends it and returns its screen."""
+    """A running line of shell whose streams are one terminal; it is killed on leaving, if it still runs."""
 
     def __init__(self, line: str, environ: Mapping[str, str]) -> None:
         self._line = line
@@ -25,6 +28,15 @@ class Terminal:
             ["/bin/sh", "-c", line], env=environ, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
         )
         os.close(theirs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._ours)
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
     def wait_for(self, text: str, times: int = 1) -> None:
         """Read until the line has written a text so many times."""
@@ -40,13 +52,14 @@ class Terminal:
         """Wait for the end and return the screen, with colors. A line that fails raises ``RuntimeError``."""
         while self._read():
             pass
-        os.close(self._ours)
         shown = screen(self._written.decode())
         if self._process.wait() not in (0, 130, -signal.SIGINT):
             raise RuntimeError(f"{self._line}: {shown}")
         return shown
 
     def _read(self) -> bool:
+        if not select.select([self._ours], [], [], PATIENCE)[0]:
+            raise TimeoutError(f"{self._line}: no output for {PATIENCE:.0f} s")
         try:
             read = os.read(self._ours, 65_536)
         except OSError:  # Linux's way to say that nobody has the terminal open any more
