@@ -15,8 +15,10 @@ from typer.main import get_command
 
 from tests.support.pages import PAGES, ROOT, blocks, code, rows, sections, without_blocks
 from ticketctl import __version__, errors
+from ticketctl.aws import template
 from ticketctl.cli import whole_command_line
 from ticketctl.client.sync import ClientSettings
+from ticketctl.formats import Format
 from ticketctl.handler import handler
 from ticketctl.models import Block, Counter
 from ticketctl.settings import Settings, resolve
@@ -214,6 +216,22 @@ def test_each_answer_of_the_handler_is_documented() -> None:
             if statuses and re.fullmatch(r"[a-z]+(_[a-z]+)*", name) and name in handler.STATUS:
                 found[name] = int(statuses[0])
     assert found == handler.STATUS
+
+
+def test_each_field_of_a_format_is_documented() -> None:
+    """The page has the fields that the error about an unknown field names."""
+    with pytest.raises(errors.UsageError) as refused:
+        Format("{ticket}-{nothing}")
+    fields = [row[0] for row in rows(PAGES["docs/formats.md"])][1:]
+    assert ", ".join(field.strip("`") for field in fields) == refused.value.hint.removeprefix("use ")
+
+
+def test_each_alarm_is_documented() -> None:
+    """The page has the alarms of the template, with what to do."""
+    resources = template.load("Tickets")["Resources"]
+    alarms = {name for name, resource in resources.items() if resource["Type"] == "AWS::CloudWatch::Alarm"}
+    table = rows(sections(PAGES["docs/alarms.md"])["Alarms"])
+    assert {row[0].strip("`") for row in table if len(row) == 3} - {"alarm"} == alarms
 
 
 def test_each_link_of_a_page_leads_to_a_file() -> None:
