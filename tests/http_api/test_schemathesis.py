@@ -84,7 +84,7 @@ def check_tickets(exchanges: list[Exchange]) -> None:
         if event["rawPath"] != "/" or answer["statusCode"] != 200:
             continue
         block = json.loads(answer["body"])
-        key = event["headers"].get("idempotency-key", "")
+        key = handler.check_key(event["headers"].get("idempotency-key", "none").strip())  # one key, quoted or bare
         if block.get("replayed"):
             assert block == minted[key] | {"replayed": True}
             replays += 1
