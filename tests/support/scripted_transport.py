@@ -1,4 +1,4 @@
-"""A transport whose other end is a function: it gets httpx's requests, and answers or fails as httpx does."""
+"""A transport that passes httpx's requests to a function, which answers or fails as httpx does."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from ticketctl.minting.async_function_url import failed
 
 
 class ScriptedTransport:
-    """Takes the place of the network."""
+    """Replaces the network."""
 
     def __init__(self, function: Callable[[httpx.Request], httpx.Response]) -> None:
         self._function = function
@@ -32,7 +32,7 @@ class ScriptedTransport:
 
 
 class Function:
-    """Stands at the other end of the wire: gives its answers in turn and keeps the requests."""
+    """The remote end: returns its answers in order and keeps the requests."""
 
     def __init__(self, *answers: httpx.Response | Exception) -> None:
         self.answers = list(answers)
