@@ -3,16 +3,17 @@
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.support.command_line import Result, Ticketctl
 from tests.support.command_server import CommandServer
 from tests.support.embedded_aws import REGION
-from tests.support.regional_stacks import deploy_alone
+from tests.support.regional_stacks import AP, EU, SA, US, deploy_alone
 from ticketctl.aws.account import Aws
 from ticketctl.aws.cloudformation import CloudFormation
 from ticketctl.deployments.regional_stack import RegionalStack
@@ -50,10 +51,21 @@ def stacks(aws: Aws) -> CloudFormation:
     return CloudFormation(aws.client("cloudformation"))
 
 
+@pytest.fixture(scope="session")
+def stacks_of_regions(aws: Aws) -> list[Any]:
+    """A CloudFormation client of boto3 for each region of the tests."""
+    return [aws.in_region(region).client("cloudformation") for region in (US, EU, AP, SA)]
+
+
 @pytest.fixture
-def new_stack() -> str:
-    """A name that no other test uses."""
-    return next(_names)
+def new_stack(stacks_of_regions: list[Any]) -> Iterator[str]:
+    """A name that no other test uses. Its stacks are deleted at the end: each change of a stack saves all stacks."""
+    name = next(_names)
+    yield name
+    for stacks in stacks_of_regions:
+        with suppress(ClientError):  # there is none, or it is protected
+            stacks.describe_stacks(StackName=name)
+            stacks.delete_stack(StackName=name)
 
 
 @pytest.fixture

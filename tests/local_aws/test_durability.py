@@ -75,6 +75,16 @@ class Minters:
                 self.tickets += [int(line) for line in result.stdout.split()]
 
 
+def test_a_deleted_stack_leaves_little(bare: dict[str, str]) -> None:
+    """The templates of deleted stacks and executed change sets are not saved with each later change."""
+    for step in ("deploy", "destroy", "deploy", "destroy"):
+        assert run(bare, step, "--local", "--yes", "--quiet").returncode == 0
+    assert run(bare, "local", "down").returncode == 0
+    store = Store(folder(bare) / "state.db")
+    assert len(store.services()["cloudformation"]) < 40_000
+    store.close()
+
+
 def test_kill_at_any_moment(bare: dict[str, str]) -> None:
     """After each SIGKILL under load, every delivered ticket stays spent and the stack still exists."""
     chance = random.Random(SEED)  # noqa: S311 - it chooses moments

@@ -112,6 +112,7 @@ class Emulator:
 
     def snapshot(self, known: Mapping[str, str], without: str = "") -> dict[str, str]:
         """The services' documents that differ from ``known``; skips the service ``without``, which did not change."""
+        self._forget_templates()
         for _ in range(_ATTEMPTS):
             try:
                 return {
@@ -122,6 +123,14 @@ class Emulator:
             except RuntimeError:  # a deployment changed the state from another thread
                 time.sleep(_PAUSE_SECONDS)
         raise RuntimeError("the state changes faster than it can be read")
+
+    def _forget_templates(self) -> None:
+        """Drop the templates of deleted stacks and executed change sets: every snapshot would copy them all."""
+        from ministack.services import cloudformation
+
+        for record in [*cloudformation._stacks._data.values(), *cloudformation._change_sets._data.values()]:
+            if record.get("StackStatus") == "DELETE_COMPLETE" or record.get("ExecutionStatus") == "EXECUTE_COMPLETE":
+                record.update(_template={}, _template_body="")
 
     def _documents(self, without: str) -> Iterable[tuple[str, str | None]]:
         from ministack.core import persistence
@@ -225,7 +234,7 @@ def open_emulator(variables: Mapping[str, str]) -> Emulator:
             lambda_runtime.Worker: ("_drain_stderr_bounded",),
             persistence: ("_json_default", "_json_object_hook", "_state_format_version"),
             sigv4: ("build_canonical_headers", "build_string_to_sign", "calculate_signature", "uri_encode"),
-            cloudformation: ("_stacks",),
+            cloudformation: ("_change_sets", "_stacks"),
             dynamodb: ("_remove_item", "_set_item", "_tables"),
             lambda_svc: ("_externalize_code_zip", "_prune_orphan_code_blobs", "resolve_function_url"),
             sts: ("register_session",),
