@@ -121,6 +121,28 @@ def test_least_permissions(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> No
             assert run.returncode == 0, (command, run.stderr)
 
 
+@pytest.mark.parametrize("other", ["sorted", "id"])
+def test_a_table_of_something_else(ticketctl: Ticketctl, aws: Aws, new_stack: str, other: str) -> None:
+    """A table with another key is not listed, even if each item has a partition and a number; nor is it minted from."""
+    key = ["partition", "at"] if other == "sorted" else ["id"]
+    create(
+        aws,
+        new_stack,
+        KeySchema=[{"AttributeName": key[0], "KeyType": "HASH"}]
+        + [{"AttributeName": name, "KeyType": "RANGE"} for name in key[1:]],
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in key],
+    )
+    item = {"partition": {"S": "orders"}, "hand_crafted_int": {"N": "7"}, "at": {"S": "noon"}, "id": {"S": "x"}}
+    aws.client("dynamodb").put_item(TableName=new_stack, Item=item)
+    told = f"error: the table {new_stack} in {REGION} is not a ticket server's: its key is "
+    by_table = run_as(ticketctl, aws, new_stack, *TABLE_ACTIONS)
+    for command in (["status"], ["counter", "list"], ["status", "-p", "orders"], ["counter", "create", "a"], ["next"]):
+        run = by_table(*command, "--table", new_stack)
+        assert (run.returncode, run.stdout) == (6, ""), command
+        assert run.stderr.startswith(told), run.stderr
+        assert "partition (S) alone" in run.stderr
+
+
 def test_a_missing_table(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
     """A mistyped table is an error that names it; nothing is deployed for it."""
     by_table = run_as(ticketctl, aws, new_stack, *TABLE_ACTIONS)
