@@ -172,7 +172,9 @@ def test_a_part_of_a_sequence_is_not_changed(ticketctl: Ticketctl, aws: Aws, new
 
 
 @pytest.mark.parametrize(
-    "command", [["url"], ["regions"], ["deploy"], ["diff"], ["destroy", "--yes"], ["deploy", "--table", "Old"]], ids=str
+    "command",
+    [["url"], ["regions"], ["deploy"], ["diff"], ["destroy", "--yes"], ["logs"], ["deploy", "--table", "Old"]],
+    ids=str,
 )
 def test_commands_on_a_stack(ticketctl: Ticketctl, command: list[str]) -> None:
     """A command about a stack refuses a table before anything is done."""
@@ -188,3 +190,15 @@ def test_verify_by_table_only(ticketctl: Ticketctl, via: str) -> None:
     assert (run.returncode, run.stderr) == (
         2, f"error: --table and --via {via} cannot be combined\nhint: remove one of them\n",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [["next"], ["fetch", "3"]], ids=str)
+def test_spread_needs_regions(ticketctl: Ticketctl, aws: Aws, new_stack: str, command: list[str]) -> None:
+    """A table is in one region: ``--spread`` cannot apply, and nothing is minted."""
+    create(aws, new_stack)
+    by_table = run_as(ticketctl, aws, new_stack, *TABLE_ACTIONS)
+    told = "error: --spread needs several regions, but a table is in one (table from {})\nhint: remove --spread\n"
+    assert by_table(*command, "--spread", "--table", new_stack) == Result(2, "", told.format("--table"))
+    by_variable = by_table(*command, "--spread", TICKETCTL_TABLE=new_stack)
+    assert by_variable == Result(2, "", told.format("TICKETCTL_TABLE"))
+    assert by_table("status", "--table", new_stack).stdout == ""
