@@ -11,10 +11,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from ticketctl.deadline import Deadline, call_within
@@ -35,13 +34,12 @@ class UnsendableError(TransportError):
     """The request cannot be sent: its URL is invalid, or a header has an invalid value."""
 
 
-@dataclass(frozen=True)
-class Response:
+class Response(NamedTuple):
     """A complete answer; the names of ``headers`` are in lower case."""
 
     status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class HttpClient:
@@ -195,7 +193,8 @@ class _Connection(HTTPConnection):
 
 def _open_socket(host: str, port: int, deadline: Deadline) -> socket.socket:
     """Connect to the first address of a name that answers; each gets an equal share of the time that is left."""
-    addresses = call_within(deadline, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    name = host.encode() if host.isascii() else host  # only text is looked up in the tables of IDNA, which load slowly
+    addresses = call_within(deadline, lambda: socket.getaddrinfo(name, port, type=socket.SOCK_STREAM))
     failure = OSError(f"{host} has no address")
     for number, (*kind, _, address) in enumerate(addresses):
         share = _time_left(deadline) / (len(addresses) - number)
