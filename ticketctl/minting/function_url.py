@@ -81,16 +81,23 @@ class FunctionUrl:
             block = Block.from_answer(self._answer(request, response), self._place)
         except ValueError as error:
             raise self._not_ours(f"{error}", request) from None
-        if block.count != request.tickets or block.partition != (request.partition or self._default or block.partition):
+        if block.count != request.tickets or not self._is_requested(request, block.partition):
             raise self._not_ours("not the requested block", request)
         return block
 
     def counter(self, request: HttpRequest, response: Response) -> Counter:
         """Return the counter in an answer, or raise the error that the answer means."""
         try:
-            return Counter.from_answer(self._answer(request, response))
+            counter = Counter.from_answer(self._answer(request, response))
         except ValueError as error:
             raise self._not_ours(f"{error}", request) from None
+        if not self._is_requested(request, counter.partition):
+            raise self._not_ours("not the requested counter", request)
+        return counter
+
+    def _is_requested(self, request: HttpRequest, partition: str) -> bool:
+        """Whether an answer is about the requested counter; a typed URL may have any default counter."""
+        return partition == (request.partition or self._default or partition)
 
     def failure(self, request: HttpRequest, error: TransportError) -> TicketctlError:
         """The error for a request that got no answer."""
