@@ -1,6 +1,5 @@
 """Fixtures for every test module: a scripted HTTP server, an environment without AWS, one fresh synthesis."""
 
-import fcntl
 import json
 import os
 import signal
@@ -12,10 +11,10 @@ import pytest
 from tests.support import botocore_files
 from tests.support.command_server import CommandServer
 from tests.support.http_server import Server
-from tests.support.synthesis import Assembly
+from tests.support.synthesis import Assembly, once
 from ticketctl.aws import template
 
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; the tests' children inherit it
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job of a shell; child processes inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 botocore_files.read_once()
@@ -27,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    if config.getoption("--account"):  # one process: it asks a question, and the tests share a stack
+    if config.getoption("--account"):  # in one process, because it asks a question and its tests share a stack
         config.option.numprocesses, config.option.dist = None, "no"
 
 
@@ -55,7 +54,7 @@ def commands() -> Iterator[CommandServer]:
 
 @pytest.fixture
 def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No credentials, no region, no proxy, and an empty home folder, where AWS tools look for their configuration."""
+    """Remove credentials, region and proxies, and use an empty home folder for the configuration of AWS tools."""
     for name in os.environ:
         if name.startswith(("AWS_", "TICKETCTL_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
@@ -68,11 +67,10 @@ def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def assembly(tmp_path_factory: pytest.TempPathFactory) -> Assembly:
     """Synthesized once for all processes of a run: the first makes it, the others wait for it."""
-    own = tmp_path_factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    folder, made = shared / "assembly", shared / "assembly.json"
-    with (shared / "assembly.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.exists():
-            made.write_text(json.dumps(template.fresh("Tickets", folder)), encoding="utf-8")
-    return Assembly(json.loads(made.read_text(encoding="utf-8")), folder)
+    folder = once(tmp_path_factory.getbasetemp(), "assembly", _fresh)
+    return Assembly(json.loads((folder / "fresh.json").read_text(encoding="utf-8")), folder)
+
+
+def _fresh(folder: Path) -> None:
+    made = template.fresh("Tickets", folder)
+    (folder / "fresh.json").write_text(json.dumps(made), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The table of the benchmarks: what a row says, whatever was measured."""
+"""The table of the benchmarks: the text of a row, for any figures."""
 
 import subprocess
 import sys
@@ -18,12 +18,12 @@ from tests.benchmarks.table import Row
     ],
 )
 def test_a_row_says_whether_its_target_is_met(row: Row, cells: tuple[str, ...]) -> None:
-    """A target bounds the ratio from above or from below, and a row that misses it says so."""
+    """A target is an upper or lower bound of the ratio, and a row that misses its target says so."""
     assert row.cells() == cells
 
 
-def test_a_benchmark_that_is_not_there_is_named() -> None:
-    """A mistyped module ends in one line that names those there are."""
+def test_an_unknown_benchmark_is_named() -> None:
+    """A mistyped module name is an error on one line that lists the existing ones."""
     run = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks", "nothing"], capture_output=True, text=True, check=False
     )

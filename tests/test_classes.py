@@ -1,4 +1,4 @@
-"""The size of classes: one that offers too much does more than one thing."""
+"""The size of classes: a class with a large interface does more than one thing."""
 
 import ast
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ HOME = Path(ticketctl.__file__).parent
 
 
 def classes() -> Iterator[tuple[str, int]]:
-    """Each class of the package, and how many public methods and properties it defines."""
+    """Return each class of the package with the number of its public methods and properties."""
     for path in sorted(HOME.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef):

@@ -1,4 +1,4 @@
-"""The command line as a person or a script meets it: each run is a process of its own, far from any AWS."""
+"""The command line as users and scripts run it: each run is a separate process without access to AWS."""
 
 import errno
 import json
@@ -67,7 +67,7 @@ IN_A_REGION = [path for path in COMMANDS if path[0] not in ("doctor", "synth", "
 
 
 def command_at(path: tuple[str, ...]) -> Any:
-    """A command as Typer runs it."""
+    """Return a command as Typer runs it."""
     command: Any = get_command(APP)
     for name in path:
         assert isinstance(command, TyperGroup)
@@ -131,7 +131,7 @@ def python(script: str, environ: dict[str, str], home: Path) -> Run:
 
 
 def test_commands() -> None:
-    """The commands are those of the design."""
+    """The list of commands is complete."""
     assert sorted(map(words, COMMANDS)) == [
         "counter adopt",
         "counter advance",
@@ -162,7 +162,7 @@ def test_commands() -> None:
 
 
 def test_panels(ticketctl: Callable[..., Result]) -> None:
-    """The help groups the commands, in a pipe, too."""
+    """The help groups the commands, also in a pipe."""
     text = ticketctl("--help").stdout
     headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert headings == ["Options:", "Mint:", "Look:", "Counters:", "Deploy:", "Local:"]
@@ -172,20 +172,20 @@ def test_panels(ticketctl: Callable[..., Result]) -> None:
 @pytest.mark.parametrize("columns", ["50", "80", "200"])
 @pytest.mark.parametrize("path", [(), *GROUPS], ids=words)
 def test_no_text_is_cut(ticketctl: Callable[..., Result], path: tuple[str, ...], columns: str) -> None:
-    """No text of a list of commands is cut, however narrow the terminal."""
+    """The list of commands is never truncated, however narrow the terminal is."""
     assert "..." not in ticketctl(*path, "--help", COLUMNS=columns).stdout.partition("\n\n")[2]
 
 
 @pytest.mark.parametrize("path", [(path[0],) for path in COMMANDS if len(path) == 1], ids=words)
-def test_one_text(ticketctl: Callable[..., Result], path: tuple[str, ...]) -> None:
-    """What ticketctl's own help says of a command is the first paragraph of the command's help."""
+def test_same_description(ticketctl: Callable[..., Result], path: tuple[str, ...]) -> None:
+    """The description of a command in ticketctl's own help is the first paragraph of the command's help."""
     paragraph = " ".join(ticketctl(*path, "--help").stdout.split("\n\n")[1].split())
     assert f"{path[0]} {paragraph}" in " ".join(ticketctl("--help").stdout.split())
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=words)
 def test_examples(ticketctl: Callable[..., Result], path: tuple[str, ...]) -> None:
-    """The help of each command ends with two or three examples of that command that parse."""
+    """The help of each command ends with two or three examples of that command, which can be parsed."""
     text = ticketctl(*path, "--help").stdout
     shown = re.findall(r"ticketctl [^|)\n]*", text.partition("\n  Examples:\n")[2])
     assert len(shown) in (2, 3)
@@ -197,7 +197,7 @@ def test_examples(ticketctl: Callable[..., Result], path: tuple[str, ...]) -> No
 
 @pytest.mark.parametrize("path", COMMANDS, ids=words)
 def test_options_say_their_default(path: tuple[str, ...]) -> None:
-    """Each option's help is a sentence that says the default, or that the option is required."""
+    """The help of each option is a sentence with the default, or says that the option is required."""
     command = command_at(path)
     for option in command.params:
         if isinstance(option, TyperOption):
@@ -208,14 +208,14 @@ def test_options_say_their_default(path: tuple[str, ...]) -> None:
 
 
 def test_completion(ticketctl: Callable[..., Result]) -> None:
-    """A shell is offered the options of a command, too."""
+    """The completion of a shell includes the options of a command."""
     words = {"COMP_WORDS": "ticketctl fetch --conc", "COMP_CWORD": "2", "_TICKETCTL_COMPLETE": "complete_bash"}
     run = ticketctl(**words)
     assert (run.returncode, run.stdout) == (0, "--concurrency\n")
 
 
-def test_bare(ticketctl: Callable[..., Result]) -> None:
-    """Without a command the help is the answer."""
+def test_no_command(ticketctl: Callable[..., Result]) -> None:
+    """Without a command, ticketctl prints its help."""
     run = ticketctl()
     assert (run.returncode, run.stdout.splitlines()[0], run.stderr) == (
         0,
@@ -225,35 +225,35 @@ def test_bare(ticketctl: Callable[..., Result]) -> None:
 
 
 @pytest.mark.parametrize("path", GROUPS, ids=words)
-def test_bare_group(ticketctl: Callable[..., Result], path: tuple[str, ...]) -> None:
-    """Without a command of a group its help is the answer, too."""
+def test_group_without_a_subcommand(ticketctl: Callable[..., Result], path: tuple[str, ...]) -> None:
+    """Without a subcommand, a group of commands prints its help."""
     run, helped = ticketctl(*path), ticketctl(*path, "--help")
     assert (run.returncode, run.stdout, run.stderr) == (0, helped.stdout, "")
 
 
 @pytest.mark.parametrize("path", [(), *GROUPS, *COMMANDS], ids=words)
 def test_help(ticketctl: Callable[..., Result], path: tuple[str, ...]) -> None:
-    """-h is the help of every command."""
+    """``-h`` prints the help of every command."""
     run = ticketctl(*path, "-h")
     usage = f"Usage: {words(('ticketctl', *path))} "
     assert (run.returncode, run.stdout[: len(usage)], run.stderr) == (0, usage, "")
 
 
 def test_version(ticketctl: Callable[..., Result]) -> None:
-    """--version is the version and nothing else."""
+    """``--version`` prints only the version."""
     run = ticketctl("--version")
     assert (run.returncode, run.stdout, run.stderr) == (0, f"{__version__}\n", "")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["fetch", "--help"], ["fetch", "none"]], ids=words)
 def test_no_colour_in_a_pipe(ticketctl: Callable[..., Result], arguments: list[str]) -> None:
-    """No variable of a CI system puts colours into a pipe."""
+    """Environment variables of CI systems do not cause colors in a pipe."""
     run = ticketctl(*arguments, GITHUB_ACTIONS="1", FORCE_COLOR="1")
     assert "\x1b" not in run.stdout + run.stderr
 
 
 def test_help_is_light(environ: dict[str, str], home: Path) -> None:
-    """The help loads none of the heavy libraries."""
+    """``--help`` loads none of the heavy libraries."""
     script = f"""if True:
         import sys
         from ticketctl.cli import main
@@ -330,13 +330,13 @@ def test_next_is_light(environ: dict[str, str], home: Path, server: Server) -> N
     ids=str,
 )
 def test_wrong_usage(ticketctl: Callable[..., Result], arguments: list[str], message: str, hint: str) -> None:
-    """Wrong usage is two lines on stderr and exit code 2."""
+    """Wrong usage prints two lines on stderr and exits 2."""
     run = ticketctl(*arguments)
     assert (run.returncode, run.stdout, run.stderr) == (2, "", f"error: {message}\nhint: {hint}\n")
 
 
 def test_wrong_usage_as_json(ticketctl: Callable[..., Result]) -> None:
-    """With --json wrong usage is one object, even if the command line cannot be parsed."""
+    """With --json, wrong usage is one object, even if the command line cannot be parsed."""
     run = ticketctl("fetch", "many", "--json", "--zzz")
     assert (run.returncode, run.stdout, json.loads(run.stderr)) == (
         2,
@@ -376,7 +376,7 @@ def test_wrong_usage_as_json(ticketctl: Callable[..., Result]) -> None:
     ids=str,
 )
 def test_refused_settings(ticketctl: Callable[..., Result], arguments: list[str], variables: dict[str, str]) -> None:
-    """An invalid setting is refused before anything is done."""
+    """An invalid setting is an error before anything else happens."""
     run = ticketctl(*arguments, "--json", **variables)
     error = json.loads(run.stderr)["error"]
     assert (run.returncode, run.stdout, error["code"], error["exit_code"]) == (2, "", "usage", 2)
@@ -387,7 +387,7 @@ def test_refused_settings(ticketctl: Callable[..., Result], arguments: list[str]
 
 @pytest.mark.parametrize("path", IN_A_REGION, ids=words)
 def test_every_command_without_a_region(ticketctl: Callable[..., Result], path: tuple[str, ...]) -> None:
-    """Every command that needs a region says so: as JSON in one object with a code of the closed list."""
+    """Without a region, every command that needs one prints a JSON error with a documented code."""
     run = ticketctl(*path, *ARGUMENTS.get(path, []), "--json")
     document = json.loads(run.stderr)
     assert (document, CODES[document["error"]["code"]], run.returncode, run.stdout) == (
@@ -407,7 +407,7 @@ def test_every_command_without_a_region(ticketctl: Callable[..., Result], path: 
 
 @pytest.mark.parametrize("path", [path for path in COMMANDS if path[0] == "local"], ids=words)
 def test_every_local_command_in_a_wrong_region(ticketctl: Callable[..., Result], path: tuple[str, ...]) -> None:
-    """The commands of the embedded AWS keep to the same form of errors."""
+    """The commands of the embedded AWS print errors in the same format."""
     run = ticketctl(*path, "--region", "nowhere", "--json")
     assert (json.loads(run.stderr), run.returncode, run.stdout) == (
         {
@@ -425,7 +425,7 @@ def test_every_local_command_in_a_wrong_region(ticketctl: Callable[..., Result],
 
 @pytest.mark.parametrize("path", IN_A_REGION, ids=words)
 def test_every_command_without_credentials(ticketctl: Callable[..., Result], path: tuple[str, ...]) -> None:
-    """Every command that calls AWS says that it has no credentials, after having looked at the places it names."""
+    """Without credentials, every command that calls AWS says so and names the places that it searched."""
     run = ticketctl(*path, *ARGUMENTS.get(path, []), "--json", "--region", "us-east-1")
     assert (json.loads(run.stderr), run.returncode, run.stdout) == (
         {
@@ -442,7 +442,7 @@ def test_every_command_without_credentials(ticketctl: Callable[..., Result], pat
 
 
 def test_error_for_a_person(ticketctl: Callable[..., Result]) -> None:
-    """For a person an error is what happened, and last the line that helps."""
+    """In text form, an error is what happened, followed by a hint."""
     run = ticketctl("next")
     assert (run.returncode, run.stdout, run.stderr) == (
         3,
@@ -452,7 +452,7 @@ def test_error_for_a_person(ticketctl: Callable[..., Result]) -> None:
 
 
 def test_unknown_profile(ticketctl: Callable[..., Result]) -> None:
-    """A profile that does not exist is said before the region that it cannot give."""
+    """An unknown profile is reported before the missing region."""
     run = ticketctl("next", "--profile", "wrok")
     assert (run.returncode, run.stdout, run.stderr) == (
         3,
@@ -462,7 +462,7 @@ def test_unknown_profile(ticketctl: Callable[..., Result]) -> None:
 
 
 def test_broken_aws_configuration(ticketctl: Callable[..., Result], home: Path) -> None:
-    """An AWS configuration that cannot be parsed is this machine's fault, not a bug of ticketctl's."""
+    """An AWS configuration that cannot be parsed is an error of the environment, not a bug in ticketctl."""
     (home / "aws_config").write_text("region = eu-west-1\n", encoding="utf-8")
     run = ticketctl("next", AWS_CONFIG_FILE=str(home / "aws_config"))
     assert (run.returncode, run.stdout, "aws_config" in run.stderr) == (3, "", True)
@@ -479,7 +479,7 @@ def test_broken_cache(ticketctl: Callable[..., Result], home: Path) -> None:
 
 
 def test_verbose(ticketctl: Callable[..., Result]) -> None:
-    """--verbose says where each setting came from."""
+    """--verbose prints the origin of each setting."""
     run = ticketctl("synth", "--verbose", "--timeout", "2", TICKETCTL_STACK="orders", AWS_REGION="eu-west-1")
     assert run.stderr.splitlines() == [
         "stack: orders (from TICKETCTL_STACK)",
@@ -502,7 +502,7 @@ def test_verbose(ticketctl: Callable[..., Result]) -> None:
 @pytest.mark.parametrize("option", ["--url", "--endpoint-url"])
 @pytest.mark.parametrize("via", ["url", "dynamodb"])
 def test_password_in_a_url(ticketctl: Callable[..., Result], option: str, via: str, form: list[str]) -> None:
-    """The user and password of a URL are never printed: not as a setting, not in an error, not in a traceback."""
+    """User and password of a URL are never printed: not in a setting, an error or a traceback."""
     url = "http://me:secret@127.0.0.1:1/"
     keys = {
         "AWS_ACCESS_KEY_ID": "AKIA0000000000000000",
@@ -519,7 +519,7 @@ def test_password_in_a_url(ticketctl: Callable[..., Result], option: str, via: s
 
 
 def test_debug(environ: dict[str, str], home: Path) -> None:
-    """--debug shows the traceback, and the exit code stays."""
+    """--debug prints the traceback and keeps the exit code."""
     run = python("import sys; from ticketctl.cli import main; sys.exit(main(['next', '--debug']))", environ, home)
     assert (run.returncode, run.stderr.splitlines()[0]) == (3, "Traceback (most recent call last):")
 
@@ -539,7 +539,7 @@ def test_debug(environ: dict[str, str], home: Path) -> None:
 def test_no_home(
     environ: dict[str, str], home: Path, server: Server, arguments: list[str], exit_code: int, stdout: str, said: str
 ) -> None:
-    """A user without a home folder, as in a container: only what must keep a file fails, and says how to help."""
+    """Without a home folder, as in a container, only commands that must keep a file fail, with a hint."""
     script = f"""if True:
         import pwd, sys
         def unknown(uid): raise KeyError(uid)
@@ -570,7 +570,7 @@ def test_no_home(
 def test_local_not_running(
     ticketctl: Callable[..., Result], home: Path, arguments: list[str], stdout: str, stderr: str
 ) -> None:
-    """What can be said of the embedded AWS without starting it is said without starting it."""
+    """The commands about the embedded AWS that do not need it to run do not start it."""
     run = ticketctl("local", *arguments)
     assert (run.returncode, run.stdout, run.stderr) == (0, stdout.format(home=home), stderr)
 
@@ -596,14 +596,14 @@ def test_local_not_running(
 def test_local_not_running_as_json(
     ticketctl: Callable[..., Result], home: Path, arguments: list[str], document: dict[str, object]
 ) -> None:
-    """As JSON it is one document, and stderr is empty."""
+    """With --json, the result is one document, and stderr is empty."""
     run = ticketctl("local", *arguments, "--json")
     expected = {key: value.format(home=home) if isinstance(value, str) else value for key, value in document.items()}
     assert (run.returncode, json.loads(run.stdout), run.stderr) == (0, expected, "")
 
 
-def test_nobody_to_ask(ticketctl: Callable[..., Result]) -> None:
-    """If stdin is not a terminal, a confirmation must be given as an option."""
+def test_confirmation_without_a_terminal(ticketctl: Callable[..., Result]) -> None:
+    """If stdin is not a terminal, the confirmation must be given with an option."""
     run = ticketctl("local", "reset")
     assert (run.returncode, run.stdout, run.stderr) == (
         2,
@@ -616,7 +616,7 @@ def test_nobody_to_ask(ticketctl: Callable[..., Result]) -> None:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_interrupted(environ: dict[str, str], home: Path, number: signal.Signals) -> None:
-    """Ctrl-C, SIGTERM and SIGHUP end any command with 130 and without a traceback."""
+    """Ctrl-C, SIGTERM and SIGHUP end any command with exit code 130 and without a traceback."""
     (home / "local").mkdir()
     (home / "local" / "engine.log").write_text("it began\n", encoding="utf-8")
     with interruptible(environ, "local", "logs", "--follow", cwd=home) as running:
@@ -632,19 +632,19 @@ def test_interrupted(environ: dict[str, str], home: Path, number: signal.Signals
 
 @pytest.mark.parametrize("stack", ["Tickets", "orders"])
 def test_synth(ticketctl: Callable[..., Result], stack: str) -> None:
-    """The output of synth is the shipped template with the table's name set; it needs no region and no extra."""
+    """``synth`` prints the shipped template with the table's name set; it needs no region and no extra."""
     run = ticketctl("synth", "--stack", stack)
     shipped = json.loads(template.SHIPPED.read_text(encoding="utf-8"))
     assert (run.returncode, json.loads(run.stdout), run.stderr) == (0, template.for_stack(shipped, stack), "")
 
 
 def test_synth_as_json(ticketctl: Callable[..., Result]) -> None:
-    """The template is one JSON document with or without --json."""
+    """The template is the same JSON document with and without --json."""
     assert json.loads(ticketctl("synth", "--json").stdout) == json.loads(ticketctl("synth").stdout)
 
 
-def test_synth_into_a_folder_that_cannot_be(ticketctl: Callable[..., Result], home: Path) -> None:
-    """A folder that cannot be made is an error that names it."""
+def test_synth_into_an_impossible_folder(ticketctl: Callable[..., Result], home: Path) -> None:
+    """If the folder cannot be created, the error names it."""
     (home / "file").touch()
     run = ticketctl("synth", "--out", "file/below")
     assert (run.returncode, run.stdout, run.stderr) == (
@@ -659,7 +659,7 @@ WRITING = [["synth"], ["--version"], ["next", "--help"]]
 
 @pytest.mark.parametrize("arguments", WRITING, ids=words)
 def test_full_disk(ticketctl: Callable[..., Result], arguments: list[str]) -> None:
-    """A full disk under stdout is a failure that says so."""
+    """If the disk of stdout is full, the command fails and says so."""
     run = ticketctl(*arguments, around='exec "$@" >/dev/full')
     assert (run.returncode, run.stderr) == (
         8,
@@ -668,8 +668,8 @@ def test_full_disk(ticketctl: Callable[..., Result], arguments: list[str]) -> No
 
 
 @pytest.mark.parametrize("arguments", WRITING, ids=words)
-def test_reader_gone(environ: dict[str, str], home: Path, arguments: list[str]) -> None:
-    """A reader that has closed the pipe is no error: 141 and silence."""
+def test_closed_pipe(environ: dict[str, str], home: Path, arguments: list[str]) -> None:
+    """If the reader has closed the pipe, the command exits 141 and prints no error."""
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "ticketctl", *arguments]
@@ -680,7 +680,7 @@ def test_reader_gone(environ: dict[str, str], home: Path, arguments: list[str]) 
 
 @pytest.mark.parametrize("arguments", WRITING, ids=words)
 def test_no_stdout(ticketctl: Callable[..., Result], arguments: list[str]) -> None:
-    """If stdout is closed from the start, nothing was delivered: a failure that says so."""
+    """If stdout is already closed, the command fails and says that the result was not written."""
     run = ticketctl(*arguments, around='exec "$@" >&-')
     assert (run.returncode, run.stderr.splitlines()[:1]) == (
         8,
@@ -690,13 +690,13 @@ def test_no_stdout(ticketctl: Callable[..., Result], arguments: list[str]) -> No
 
 @pytest.mark.parametrize(("arguments", "exit_code"), [(["synth"], 0), (["next"], 3), (["next", "--zzz"], 2)])
 def test_no_stderr(ticketctl: Callable[..., Result], arguments: list[str], exit_code: int) -> None:
-    """If stderr is closed, the exit code still says what happened."""
+    """If stderr is closed, the exit code is still correct."""
     assert ticketctl(*arguments, around='exec "$@" 2>&-').returncode == exit_code
 
 
 @pytest.mark.parametrize("command", ["doctor", "doctor --json", "doctor --verbose", "next --verbose --format {sqid}"])
 def test_the_alphabet_of_sqids_is_never_shown(ticketctl: Callable[..., Result], command: str) -> None:
-    """Who knows the alphabet can read every sqid; so no command prints it."""
+    """No command prints the alphabet, because anyone who knows it can decode every sqid."""
     alphabet = "kqzx7Jw3Lr5bTnYd"
     run = ticketctl(*shlex.split(command), "--timeout", "1", TICKETCTL_SQID_ALPHABET=alphabet)
     assert run.returncode not in (0, 1, 2), run.stderr

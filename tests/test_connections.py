@@ -1,6 +1,6 @@
-"""The contract of kept connections, for the two clients that keep them: the handler's own and ``HttpClient``.
+"""The rules of kept connections, for the two clients that keep them: the handler's own and ``HttpClient``.
 
-A ticket is spent by a request that arrives, so a client sends each request once, never over a connection that may have
+A request that arrives may spend a ticket. So a client sends each request once, never over a connection that may have
 ended, and never takes the answer to one request for the answer to another.
 """
 
@@ -28,20 +28,20 @@ CLOSE = b"Connection: close\r\n"
 
 
 class Client(Protocol):
-    """``token`` is sent as a header; ``idle_seconds`` is how long a connection may be idle; ``now`` is its clock."""
+    """A client; ``token`` is sent as a header, ``idle_seconds`` is the longest idle time, and ``now`` its clock."""
 
     now: float
     token: str
     idle_seconds: float
 
     def ask(self, url: str, name: str = "orders") -> Told:
-        """Mint once: the ticket, or what is known of the request."""
+        """Mint once; return the ticket, or what is known about the request."""
 
     def close(self) -> None: ...
 
 
 class HandlersClient:
-    """The Lambda handler's client of DynamoDB, of one address."""
+    """The Lambda handler's client for DynamoDB, with a fixed address."""
 
     idle_seconds = handler.IDLE_SECONDS
 
@@ -104,7 +104,7 @@ def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def minted(last: int, *, more: bytes = b"", version: bytes = b"1.1") -> bytes:
-    """A whole answer with a ticket."""
+    """A complete answer with a ticket."""
     body = json.dumps({"Attributes": {"hand_crafted_int": {"N": str(last)}}}).encode()
     return b"HTTP/%b 200 OK\r\n%bContent-Length: %d\r\n\r\n%b" % (version, more, len(body), body)
 
@@ -120,13 +120,13 @@ FAILURE = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 2\r\n\r\n{}"
 
 
 def used(peer: Peer) -> list[int]:
-    """The connection of each request that arrived."""
+    """Return the connection number of each request that arrived."""
     return [received.connection for received in peer.received]
 
 
 @TLS
 def test_one_connection_serves_many_requests(client: Client, *, tls: bool) -> None:
-    """Answers and refusals alike leave the connection open for the next request."""
+    """The connection stays open for the next request after an answer and after an error."""
     answers = [minted(1), REFUSAL, chunked(2), FAILURE, minted(3)]
     with Peer(keeps(*answers), tls=tls) as peer:
         told = [client.ask(peer.url) for _ in answers]
@@ -136,7 +136,7 @@ def test_one_connection_serves_many_requests(client: Client, *, tls: bool) -> No
 
 @pytest.mark.parametrize("answer", [minted(1, more=CLOSE), minted(1, version=b"1.0")], ids=["header", "HTTP/1.0"])
 def test_an_announced_end(client: Client, answer: bytes) -> None:
-    """If the answer says that the connection ends, the next request opens another one."""
+    """If an answer announces that the connection will be closed, the next request opens a new one."""
     with Peer(says(answer)) as peer:
         assert [client.ask(peer.url) for _ in range(2)] == [1, 1]
     assert used(peer) == [0, 1]
@@ -145,7 +145,7 @@ def test_an_announced_end(client: Client, answer: bytes) -> None:
 @TLS
 @pytest.mark.parametrize("abrupt", [False, True], ids=["orderly", "abrupt"])
 def test_closed_while_idle(client: Client, *, abrupt: bool, tls: bool) -> None:
-    """A request is sent once, over a new connection, if the server has closed the old one without a word."""
+    """If the server has closed an idle connection silently, the next request is sent once, over a new connection."""
     answered = threading.Semaphore(0)
 
     def answers_and_ends(talk: Talk) -> None:
@@ -164,7 +164,7 @@ def test_closed_while_idle(client: Client, *, abrupt: bool, tls: bool) -> None:
 
 
 def test_unsolicited_bytes(client: Client) -> None:
-    """A connection on which something came that nobody asked for is not used again."""
+    """A connection on which unexpected bytes have arrived is not used again."""
     asked, came = threading.Event(), threading.Event()
 
     def answers_twice(talk: Talk) -> None:
@@ -186,7 +186,7 @@ def test_unsolicited_bytes(client: Client) -> None:
 @TLS
 @pytest.mark.parametrize("size", [200, 8192, 9000])
 def test_unsolicited_bytes_behind_an_answer(client: Client, size: int, *, tls: bool) -> None:
-    """What comes together with an answer, wherever a buffer ends, is never taken for the next answer."""
+    """Bytes after the end of an answer, wherever a buffer ends, are never taken for the next answer."""
     padding = b"X-Padding: %b\r\n" % (b"x" * (size - len(minted(1, more=b"X-Padding: \r\n"))))
     answer = minted(1, more=padding)
     assert len(answer) == size
@@ -217,7 +217,7 @@ def test_idle_for_long(client: Client, later: Callable[[float], float], connecti
 
 @pytest.mark.parametrize("script", [resets, Talk.receives], ids=["reset", "end"])
 def test_a_kept_connection_that_fails(client: Client, script: Script) -> None:
-    """A request that has left over a kept connection is not sent again; the next one gets a new connection."""
+    """A request that was sent over a kept connection is not sent again; the next one opens a new connection."""
 
     def answers_once(talk: Talk) -> None:
         talk.receives()
@@ -229,18 +229,18 @@ def test_a_kept_connection_that_fails(client: Client, script: Script) -> None:
     assert used(peer) == [0, 0, 1]
 
 
-def test_a_request_that_left_in_part(client: Client) -> None:
-    """From the first byte on a request may have arrived, even if sending it breaks off."""
+def test_a_partly_sent_request(client: Client) -> None:
+    """Once the first byte was sent, a request may have arrived, even if sending the rest fails."""
 
     def takes_a_little(talk: Talk) -> None:
-        talk.connection.recv(100)  # the rest stays unread, so that the sender gets a reset
+        talk.connection.recv(100)  # the rest is not read, so that the sender gets a reset
 
     with Peer(takes_a_little) as peer:
-        assert client.ask(peer.url, "x" * 50_000_000) == "unknown"  # more than any socket takes at once
+        assert client.ask(peer.url, "x" * 50_000_000) == "unknown"  # more than any socket buffers
 
 
 def test_a_late_answer(client: Client) -> None:
-    """The answer to a request that was given up is never taken for the answer to the next."""
+    """A late answer to an abandoned request is never taken for the answer to the next request."""
     given_up, came = threading.Event(), threading.Event()
 
     def answers_late(talk: Talk) -> None:
@@ -257,7 +257,7 @@ def test_a_late_answer(client: Client) -> None:
     assert used(peer) == [0, 1]
 
 
-def test_a_server_that_is_gone(client: Client) -> None:
+def test_a_stopped_server(client: Client) -> None:
     """If the old connection is closed and no new one can be opened, nothing was sent."""
     with Peer(says(minted(1))) as peer:
         assert client.ask(peer.url) == 1
@@ -268,7 +268,7 @@ def test_a_server_that_is_gone(client: Client) -> None:
 
 @pytest.mark.parametrize("token", ["a\r\nx-more: b", "a\n", "\u1234"])
 def test_a_header_that_cannot_be_sent(client: Client, token: str) -> None:
-    """A header that HTTP does not allow sends nothing, and the next request carries nothing of it."""
+    """If a header is not valid in HTTP, nothing is sent, and the next request contains none of it."""
     with Peer(keeps(minted(1))) as peer:
         client.ask(peer.url)
         good, client.token = client.token, token
@@ -281,12 +281,12 @@ def test_a_header_that_cannot_be_sent(client: Client, token: str) -> None:
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://127.0.0.1", "http://", "http://a:70000", "http://[", "///"])
 def test_no_address(client: Client, url: str) -> None:
-    """A mistyped address is an error that says that nothing was sent."""
+    """A mistyped address is an error which says that nothing was sent."""
     assert client.ask(url) == "not sent"
 
 
 def test_certificates_are_read_once(client: Client) -> None:
-    """Without TLS no certificate is read; with TLS they are read once, however many connections are made."""
+    """Certificates are read only for TLS, and only once, however many connections are opened."""
     with patch("ssl.create_default_context", wraps=ssl.create_default_context) as load:
         for tls, loaded in ((False, 0), (True, 1)):
             with Peer(says(minted(1, more=CLOSE)), tls=tls) as peer:

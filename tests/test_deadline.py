@@ -1,4 +1,4 @@
-"""``deadline``: what is left of it, and parts of it."""
+"""``deadline``: the remaining time, and parts of it."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ class Clock:
 
 
 def test_left() -> None:
-    """The seconds that are left shrink with the clock, and never below zero."""
+    """The remaining seconds decrease with the clock, and are never negative."""
     clock = Clock()
     deadline = Deadline(5, clock)
     assert deadline.left() == 5
@@ -27,7 +27,7 @@ def test_left() -> None:
 
 
 def test_within() -> None:
-    """A part ends before the whole, and never after it."""
+    """A part of a deadline ends before the whole deadline, or at the same time."""
     clock = Clock()
     deadline = Deadline(5, clock)
     assert deadline.within(2).left() == 2
@@ -37,14 +37,14 @@ def test_within() -> None:
 
 
 def test_work_in_time() -> None:
-    """Work that ends before the deadline gives its result, or its error as it was."""
+    """Work that ends before the deadline returns its result, or raises its error unchanged."""
     assert call_within(Deadline(10), lambda: 5) == 5
     with pytest.raises(ValueError, match="gone"):
         call_within(Deadline(10), lambda: int("gone"))
 
 
 def test_work_that_takes_too_long() -> None:
-    """The caller gets an error at the deadline, and the work continues in the background."""
+    """At the deadline the caller gets an error; the work continues in the background."""
     released, ended = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -60,7 +60,7 @@ def test_work_that_takes_too_long() -> None:
 
 
 def test_work_after_the_deadline() -> None:
-    """Once the deadline has passed no work is begun."""
+    """After the deadline no work is started."""
     begun: list[int] = []
     with pytest.raises(TimeoutError):
         call_within(Deadline(0), lambda: begun.append(1))

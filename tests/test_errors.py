@@ -1,4 +1,4 @@
-"""``errors``: each kind has its code and its exit code, for ever."""
+"""``errors``: the code and the exit code of each kind of error never change."""
 
 import re
 
@@ -53,18 +53,18 @@ def test_kind(name: str, code: str, exit_code: int) -> None:
 
 
 def test_no_other_kinds() -> None:
-    """There are no kinds but these, and no two share a code."""
+    """There are no other kinds, and each has its own code."""
     assert {name: (kind.code, kind.exit_code) for name, kind in classes().items()} == KINDS
     assert len({code for code, _ in KINDS.values()}) == len(KINDS)
 
 
 def test_drawn_tree() -> None:
-    """The tree in the module's docstring is the tree of the classes."""
+    """The tree in the module's docstring matches the classes."""
     drawn = re.findall(r"(\w+Error) +(\d+) +(\w+)$", errors.__doc__ or "", re.MULTILINE)
     assert [(name, (code, int(exit_code))) for name, exit_code, code in drawn] == list(KINDS.items())[1:]
 
 
 def test_without_hint() -> None:
-    """The hint may be missing; the message is the exception's text."""
+    """The hint may be missing; ``str`` of an error is its message."""
     error = TicketctlError("it broke")
     assert (str(error), error.message, error.hint) == ("it broke", "it broke", "")

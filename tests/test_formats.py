@@ -1,4 +1,4 @@
-"""Formats: each ticket has its own text, each text its own ticket, and a bad format spends nothing."""
+"""Formats: every ticket has a unique text that can be decoded, and an invalid format spends nothing."""
 
 import itertools
 import json
@@ -78,13 +78,13 @@ def written(form: Format, ticket: int, partition: str = "orders", region: str = 
     ],
 )  # fmt: skip
 def test_texts(text: str, ticket: int, expected: str) -> None:
-    """Each field is written as documented, and read again."""
+    """Each field is written as documented and can be decoded."""
     form = Format(text)
     assert (written(form, ticket), form.decode(expected)) == (expected, ticket)
 
 
 def test_the_sqids_are_those_of_other_languages() -> None:
-    """The vectors of the sqids specification hold, with its alphabet and with another one."""
+    """The test vectors of the sqids specification hold for the default alphabet; another alphabet gives other sqids."""
     assert [Format("{sqid}").encode(n) for n in (0, 1, 9)] == ["bM", "Uk", "nJ"]
     assert Format("{sqid}", sqid_alphabet=ALPHABET).encode(1) != "Uk"
 
@@ -92,7 +92,7 @@ def test_the_sqids_are_those_of_other_languages() -> None:
 @pytest.mark.parametrize("alphabet", [None, ALPHABET, "eki"])
 @pytest.mark.parametrize("number", NUMBERS)
 def test_every_text_is_read_again(number: str, alphabet: str | None) -> None:
-    """Any ticket's text gives the ticket, alone and beside every other field, whatever the counter's name."""
+    """Any ticket's text decodes to the ticket, for each field alone and with others, and any name of the counter."""
     forms = [
         Format(text.replace("#", number), sqid_alphabet=alphabet)
         for text in (
@@ -127,7 +127,7 @@ def test_ten_thousand_numbers_of_every_length(number: str) -> None:
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_two_tickets_have_two_texts(number: str) -> None:
-    """Neighbors and numbers that differ in one digit have different texts."""
+    """Tickets that are neighbors or differ in one digit have different texts."""
     form = Format(number)
 
     @settings(max_examples=times(25), derandomize=DERANDOMIZED, deadline=None, database=None)
@@ -140,7 +140,7 @@ def test_two_tickets_have_two_texts(number: str) -> None:
 
 
 def test_a_blocked_word_is_no_error() -> None:
-    """A ticket whose every sqid has a word of the blocklist is still written: it was minted."""
+    """If all sqids of a ticket contain blocked words, the ticket is still written, because it was minted."""
     for alphabet, text, ticket in (("acte", "{sqid}", 9007199254740979), ("eki", "{sqid:64}", 7)):
         form = Format(text, sqid_alphabet=alphabet)
         assert form.decode(form.encode(ticket)) == ticket
@@ -151,13 +151,13 @@ def test_a_blocked_word_is_no_error() -> None:
 
 @pytest.mark.parametrize("text", ["16j", "I6J", "i6j", "L6J", "l6J", "1-6-J", "-16J", "16J-", "0016J", "oO16j"])
 def test_base32_is_read_as_people_write_it(text: str) -> None:
-    """Small letters, O for 0, I and L for 1, hyphens and zeros in front do no harm."""
+    """Lower case, O for 0, I and L for 1, hyphens and leading zeros are accepted."""
     assert Format("{base32}").decode(text) == 1234
     assert Format("{base32check}").decode(f"{text}-d") == 1234
 
 
 def test_the_check_symbol_finds_every_mistyped_character() -> None:
-    """One wrong character, or two neighbors that changed places, are found, and the right symbol is not told."""
+    """A wrong character or two swapped neighbors are detected, and the error does not reveal the correct symbol."""
     form = Format("{base32check}")
 
     @settings(max_examples=times(20), derandomize=DERANDOMIZED, deadline=None, database=None)
@@ -195,7 +195,7 @@ def test_the_check_symbol_finds_every_mistyped_character() -> None:
     ],
 )
 def test_other_texts_are_refused(text: str, bad: str) -> None:
-    """A text that is not in the format is refused, quickly; a sqid must be the one that encoding gives."""
+    """A text that does not match the format is rejected quickly; a sqid must be the canonical one."""
     if text == "{partition}/{region}/{ticket}" and not bad.endswith("x"):
         assert Format(text).decode(bad) == 1
         return
@@ -207,8 +207,8 @@ def test_other_texts_are_refused(text: str, bad: str) -> None:
 
 @settings(max_examples=times(150), derandomize=DERANDOMIZED, deadline=None, database=None)
 @given(st.sampled_from(NUMBERS), st.text(st.characters(max_codepoint=127), max_size=14) | NAMES)
-def test_any_text_has_one_number_or_none(number: str, text: str) -> None:
-    """What is read as a ticket is a ticket, and encoding and reading it again gives the same; nothing else happens."""
+def test_any_text_has_at_most_one_number(number: str, text: str) -> None:
+    """A text either decodes to a valid ticket, whose own text decodes to the same ticket, or is rejected."""
     form = Format(number)
     try:
         ticket = form.decode(text)
@@ -224,7 +224,7 @@ def test_any_text_has_one_number_or_none(number: str, text: str) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE, ids=repr)
 def test_a_bad_format_is_refused(text: str) -> None:
-    """A format is refused if it lets anything else through, or does not give each ticket a text of its own."""
+    """A format is rejected if it has other fields, or if two tickets could have the same text."""
     with pytest.raises(UsageError, match="invalid format"):
         Format(text)
 
@@ -235,8 +235,8 @@ PARTS += ["{partition}", "{region}", "{base32check:08}", "{date:%d}", "/", "-", 
 
 @settings(max_examples=times(300), derandomize=DERANDOMIZED, deadline=None, database=None)
 @given(st.lists(st.sampled_from(PARTS), max_size=8).map("".join) | st.text(max_size=20), TICKETS, NAMES)
-def test_any_format_is_refused_or_holds(text: str, ticket: int, name: str) -> None:
-    """Whatever is typed as a format is refused, or its texts are short and read again."""
+def test_any_format_is_refused_or_valid(text: str, ticket: int, name: str) -> None:
+    """Any string is either rejected as a format, or its texts are short and can be decoded."""
     try:
         form = Format(text)
     except UsageError as error:
@@ -249,20 +249,20 @@ def test_any_format_is_refused_or_holds(text: str, ticket: int, name: str) -> No
 
 @pytest.mark.parametrize("ticket", [-1, MAX_TICKET + 1, True, 1.0, "1", None])
 def test_only_a_ticket_is_written(ticket: Any) -> None:
-    """Anything else than an integer from 0 to 2^53 - 1 is refused."""
+    """Only an integer from 0 to 2^53 - 1 can be written."""
     with pytest.raises(UsageError, match="is not a ticket"):
         Format("{ticket}").encode(ticket)
 
 
 @pytest.mark.parametrize("name", ["partition", "region"])
 def test_a_missing_name_is_an_error(name: str) -> None:
-    """A field without a value is an error, not the text None."""
+    """A field without a value is an error and is not written as ``None``."""
     with pytest.raises(UsageError, match=f"there is no {name}"):
         Format(f"{{{name}}}/{{ticket}}").encode(1)
 
 
 def test_the_date_is_in_utc() -> None:
-    """A date of another time zone is written in UTC; without a date it is now; early years have four digits."""
+    """A date is converted to UTC, defaults to now, and has a year with four digits."""
     late = datetime(2026, 1, 1, 0, 30, tzinfo=timezone(timedelta(hours=2)))
     assert Format("{date}/{ticket}").encode(1, date=late) == "2025-12-31/1"
     assert Format("{date:%Y}/{ticket}").encode(1, date=datetime(33, 4, 3, tzinfo=UTC)) == "0033/1"
@@ -271,14 +271,14 @@ def test_the_date_is_in_utc() -> None:
 
 @pytest.mark.parametrize("alphabet", ["", "k3", "kk3", "k3G 7", "k3Gü", "k3G\n", 123])
 def test_a_bad_alphabet_is_refused_unseen(alphabet: Any) -> None:
-    """An alphabet that sqids cannot use is refused, and not shown."""
+    """An alphabet that sqids cannot use is rejected, and the error does not show it."""
     with pytest.raises(UsageError, match="invalid alphabet for sqids") as caught:
         Format("{sqid}", sqid_alphabet=alphabet)
     assert not str(alphabet) or str(alphabet) not in caught.value.message + caught.value.hint
 
 
 def test_an_alphabet_separates() -> None:
-    """What a sqid cannot contain depends on its alphabet."""
+    """Whether a character separates a sqid from its neighbors depends on the alphabet."""
     form = Format("{sqid}x{ticket}", sqid_alphabet="abc")
     assert form.decode(form.encode(1)) == 1
     with pytest.raises(UsageError, match="where the number ends"):
@@ -292,7 +292,7 @@ Ticketctl = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def ticketctl(no_aws: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ticketctl:
-    """Run a command in this process; it returns the exit code, stdout and stderr."""
+    """Run a command in this process; return the exit code, stdout and stderr."""
     monkeypatch.setenv("TICKETCTL_HOME", str(no_aws))
 
     def run(*arguments: str) -> tuple[int, str, str]:
@@ -312,7 +312,7 @@ def at(server: Server) -> list[str]:
 
 
 def test_next_and_fetch(ticketctl: Ticketctl, server: Server) -> None:
-    """Stdout is the ticket as text; what could break a line is escaped."""
+    """Stdout is the ticket's text; control characters are escaped."""
     server.answers = [block(41, 1), block(42, 2), block(44, 1)]
     shown = ["--format", "A{date:%Y}-{ticket:04d}"]
     year = f"{datetime.now(UTC):%Y}"
@@ -325,7 +325,7 @@ def test_next_and_fetch(ticketctl: Ticketctl, server: Server) -> None:
 
 
 def test_json_has_number_and_text(ticketctl: Ticketctl, server: Server) -> None:
-    """--json keeps the exact numbers and adds the texts."""
+    """With --json, the exact numbers are kept and the texts are added."""
     server.answers = [block(MAX_TICKET - 1, 2)]
     code, stdout, stderr = ticketctl("fetch", "2", "--json", "--format", "{base32}", *at(server))
     document = json.loads(stdout)
@@ -345,7 +345,7 @@ def test_a_bad_format_spends_nothing(ticketctl: Ticketctl, server: Server) -> No
 
 
 def test_ranges_have_no_format(ticketctl: Ticketctl, server: Server) -> None:
-    """--ranges and --format contradict each other."""
+    """--ranges and --format cannot be combined."""
     code, stdout, stderr = ticketctl("fetch", "3", "--ranges", "--format", "{ticket}", *at(server))
     assert (code, stdout, stderr) == (
         2, "", "error: --ranges and --format cannot be combined\nhint: remove one of them\n",
@@ -354,7 +354,7 @@ def test_ranges_have_no_format(ticketctl: Ticketctl, server: Server) -> None:
 
 
 def test_a_minted_number_without_a_text_is_named(ticketctl: Ticketctl, server: Server) -> None:
-    """A negative number, of an item that was edited by hand, is named: it is spent."""
+    """A negative number, from an item that was edited by hand, is reported, because it was spent."""
     server.answers = [block(-5, 1)]
     code, stdout, stderr = ticketctl("next", "--format", "{base32}", *at(server))
     assert (code, stdout) == (8, "")
@@ -373,14 +373,14 @@ def test_a_minted_number_without_a_text_is_named(ticketctl: Ticketctl, server: S
     ],
 )
 def test_decode(ticketctl: Ticketctl, text: str, ticket: str, code: int, stdout: str, said: str) -> None:
-    """Stdout is the number; a wrong check symbol is refused with 6, any other wrong text with 2."""
+    """``decode`` prints the number; a wrong check symbol exits 6, any other invalid text exits 2."""
     run = ticketctl("decode", "--format", text, ticket)
     assert run[:2] == (code, stdout)
     assert run[2].startswith(said) and bool(run[2]) == bool(said)  # noqa: PT018 - the beginning of what is said
 
 
 def test_decode_as_json(ticketctl: Ticketctl) -> None:
-    """--json gives a document, and needs no region."""
+    """With --json, ``decode`` prints a document, and needs no region."""
     assert ticketctl("decode", "--json", "--format", "{sqid}", "Uk") == (0, '{"ticket": 1}\n', "")
 
 

@@ -1,4 +1,4 @@
-"""``http``: what goes over the wire, what comes back, and whether a request that failed had left."""
+"""``http_client``: the bytes on the wire, the answers, and whether a failed request had been sent."""
 
 import base64
 import os
@@ -48,7 +48,7 @@ def _no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def _trusting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The certificate of the tests is one to trust."""
+    """Trust the certificate of the tests."""
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
 
 
@@ -99,7 +99,7 @@ def dead_url() -> Iterator[str]:
     ],
 )
 def test_the_request_on_the_wire(http: HttpClient, path: str, arrives: str) -> None:
-    """A request arrives once, with its path as it was written, its headers as they were given, and its body."""
+    """A request arrives once, with its path and headers unchanged, and its body."""
     headers = {"content-type": "application/json", "X-Mixed": "a, b", "x-latin": "é"}
     with Peer(keeps(OK)) as peer:
         assert ask(http, peer.url + path, headers=headers, body=b'{"count": 2}').body == b"ok"
@@ -113,14 +113,14 @@ def test_the_request_on_the_wire(http: HttpClient, path: str, arrives: str) -> N
 
 @pytest.mark.parametrize("name", ["host", "Host", "HOST"])
 def test_a_host_header_of_the_callers(http: HttpClient, name: str) -> None:
-    """The host header that was signed is the only one that is sent."""
+    """The ``Host`` header that was signed is the only one that is sent."""
     with Peer(keeps(OK)) as peer:
         ask(http, peer.url, headers={name: "tickets.example"})
         assert peer.received[0].all_of("host") == ["tickets.example"]
 
 
 def test_a_name_and_password_in_the_address(http: HttpClient) -> None:
-    """What stands before the @ of an address is not sent."""
+    """User information before the @ of an address is not sent."""
     with Peer(keeps(OK)) as peer:
         ask(http, peer.url.replace("://", "://user:secret@"))
         (received,) = peer.received
@@ -139,7 +139,7 @@ def test_a_request_without_a_body(http: HttpClient) -> None:
 
 
 def test_a_long_body(http: HttpClient) -> None:
-    """A body that is longer than any buffer goes there and back whole."""
+    """A body that is longer than any buffer is sent and received completely."""
     body = os.urandom(3_000_000)
     with Peer(echoes) as peer:
         assert ask(http, peer.url, body=body).body == body
@@ -174,14 +174,14 @@ def test_a_long_body(http: HttpClient) -> None:
     ids=["plain", "error", "empty", "204", "chunked", "until-the-end", "cut-headers", "599", "after-100", "bytes"],
 )
 def test_an_answer(http: HttpClient, raw: bytes, response: Response) -> None:
-    """An answer is its status, its headers with names in lower case, and its body to the byte."""
+    """An answer consists of its status, its headers with lower-case names, and its body byte for byte."""
     with Peer(says(raw)) as peer:
         assert ask(http, peer.url) == response
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_no_redirect_is_followed(http: HttpClient, status: int) -> None:
-    """A redirect is returned like any other answer: following it would send a mint twice."""
+    """A redirect is returned like any other answer, because following it could send a mint twice."""
     with Peer(keeps(OK)) as elsewhere:
         moved = f"HTTP/1.1 {status} Moved\r\nLocation: {elsewhere.url}/\r\nContent-Length: 0\r\n\r\n"
         with Peer(keeps(moved.encode())) as peer:
@@ -202,7 +202,7 @@ def in_threads(work: Callable[[int], object], count: int) -> None:
 
 
 def test_threads_share_no_connection(http: HttpClient) -> None:
-    """Of two requests at the same time one gets the kept connection and the other a new one."""
+    """If two requests are sent at the same time, one uses the kept connection and the other a new one."""
     both = threading.Barrier(2, timeout=PATIENCE)
 
     def answers_two_at_once(talk: Talk) -> None:
@@ -218,7 +218,7 @@ def test_threads_share_no_connection(http: HttpClient) -> None:
 
 
 def test_threads_get_their_own_answers(http: HttpClient) -> None:
-    """However many threads ask, each gets the answer to what it asked."""
+    """If many threads send requests, each gets the answer to its own request."""
     answers: dict[str, bytes] = {}
 
     def asks(number: int) -> None:
@@ -234,7 +234,7 @@ def test_threads_get_their_own_answers(http: HttpClient) -> None:
 
 
 def test_only_so_many_are_kept(http: HttpClient) -> None:
-    """After a rush ``MAX_IDLE`` connections stay open, and the next rush opens what is missing."""
+    """After many requests at once ``MAX_IDLE`` connections stay open; the next time only the missing ones are added."""
     crowd = MAX_IDLE + 3
     all_here = threading.Barrier(crowd, timeout=PATIENCE)
 
@@ -252,7 +252,7 @@ def test_only_so_many_are_kept(http: HttpClient) -> None:
 
 
 def test_each_host_has_its_own(http: HttpClient) -> None:
-    """A connection is used only for the host that it was made for, under the name that it was made for."""
+    """A connection is used only for the host name and port for which it was opened."""
     with Peer(keeps(OK)) as one, Peer(keeps(OK)) as other:
         for _ in range(2):
             for url in (one.url, other.url, f"http://localhost:{one.port}"):
@@ -262,8 +262,8 @@ def test_each_host_has_its_own(http: HttpClient) -> None:
 
 
 @trusting
-def test_a_connection_in_the_clear_is_none_for_tls(http: HttpClient) -> None:
-    """What is to be encrypted never goes over a connection that was opened without."""
+def test_a_plain_connection_is_not_used_for_tls(http: HttpClient) -> None:
+    """A TLS request never uses a connection that was opened without TLS."""
 
     def serves_either(talk: Talk) -> None:
         if talk.connection.recv(1, socket.MSG_PEEK) == b"\x16":  # a TLS handshake
@@ -277,7 +277,7 @@ def test_a_connection_in_the_clear_is_none_for_tls(http: HttpClient) -> None:
 
 
 def test_closing(http: HttpClient) -> None:
-    """Closing ends what is kept, and what is asked afterwards opens a connection of its own."""
+    """``close`` closes the kept connections; later requests open new ones."""
     with Peer(keeps(OK)) as peer:
         ask(http, peer.url)
         http.close()
@@ -287,7 +287,7 @@ def test_closing(http: HttpClient) -> None:
 
 
 def test_many_open_files() -> None:
-    """A process that has a thousand files open mints over a kept connection like any other."""
+    """A process with a thousand open files can use a kept connection."""
     script = """if True:
         import os, resource, sys
         from ticketctl.deadline import Deadline
@@ -311,18 +311,18 @@ def test_many_open_files() -> None:
 
 
 def test_a_refused_connection(http: HttpClient, dead_url: str) -> None:
-    """If nobody listens, nothing is sent."""
+    """If nobody listens on the port, nothing is sent."""
     assert not failure(http, dead_url).sent
 
 
 def test_an_unknown_host(http: HttpClient) -> None:
-    """If a name has no address, nothing is sent."""
+    """If a host name cannot be resolved, nothing is sent."""
     error = failure(http, "http://tickets.invalid/")
     assert (error.sent, type(error)) == (False, TransportError)
 
 
-def test_a_connection_that_does_not_come(http: HttpClient) -> None:
-    """A server whose queue is full lets the seconds for a connection pass, and nothing is sent."""
+def test_a_connection_that_is_not_accepted(http: HttpClient) -> None:
+    """If the server's queue is full, the connect timeout passes and nothing is sent."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         waiting = [socket.socket() for _ in range(4)]
         for each in waiting:
@@ -337,7 +337,7 @@ def test_a_connection_that_does_not_come(http: HttpClient) -> None:
 
 @contextmanager
 def full_servers(count: int) -> Iterator[tuple[int, list[str]]]:
-    """One port on several loopback addresses, each with a full queue: no connection to them is ever made."""
+    """One port on several loopback addresses, each with a full queue, so that no connection is ever accepted."""
     with ExitStack() as opened:
         port, addresses = 0, [f"127.0.0.{number}" for number in range(1, count + 1)]
         for address in addresses:
@@ -351,7 +351,7 @@ def full_servers(count: int) -> Iterator[tuple[int, list[str]]]:
 
 
 def resolves_to(monkeypatch: pytest.MonkeyPatch, addresses: list[str]) -> None:
-    """Every name has these addresses."""
+    """Resolve every name to these addresses."""
 
     def getaddrinfo(_: str, port: int, **__: Any) -> list[Any]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
@@ -360,7 +360,7 @@ def resolves_to(monkeypatch: pytest.MonkeyPatch, addresses: list[str]) -> None:
 
 
 def test_six_dead_addresses(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The seconds for a connection are for all addresses of a name together."""
+    """The connect timeout is for all addresses of a name together."""
     with full_servers(6) as (port, addresses):
         resolves_to(monkeypatch, addresses)
         begun = time.monotonic()
@@ -370,7 +370,7 @@ def test_six_dead_addresses(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_address_behind_dead_ones(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dead addresses leave time for the one that answers."""
+    """Unreachable addresses leave enough time for a reachable one."""
     with full_servers(5) as (port, addresses), socket.create_server(("127.0.0.9", port)) as server:
         resolves_to(monkeypatch, [*addresses, "127.0.0.9"])
 
@@ -387,7 +387,7 @@ def test_an_address_behind_dead_ones(http: HttpClient, monkeypatch: pytest.Monke
 
 
 def test_a_slow_name_server(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Name resolution is bounded, too."""
+    """Name resolution is limited by the connect timeout."""
     released = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(PATIENCE))
     begun = time.monotonic()
@@ -399,7 +399,7 @@ def test_a_slow_name_server(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("bound", ["connect", "seconds"])
 def test_a_tunnel_that_drips(http: HttpClient, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
-    """A proxy that sends a byte now and then gets no more time than one that sends none."""
+    """A proxy that sends single bytes gets no more time than one that sends nothing."""
 
     def drips(talk: Talk) -> None:
         talk.receives()
@@ -417,7 +417,7 @@ def test_a_tunnel_that_drips(http: HttpClient, monkeypatch: pytest.MonkeyPatch, 
 
 @trusting
 def test_a_slow_tunnel_leaves_less_for_the_handshake(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tunnel and the handshake in it share the seconds for a connection."""
+    """A tunnel and the TLS handshake in it share the connect timeout."""
 
     def script(talk: Talk) -> None:
         talk.receives()
@@ -442,8 +442,8 @@ def test_no_time_is_left(http: HttpClient) -> None:
     assert len(peer.received) == 1
 
 
-def test_a_certificate_that_nobody_trusts(http: HttpClient) -> None:
-    """A server whose certificate cannot be checked gets nothing."""
+def test_an_untrusted_certificate(http: HttpClient) -> None:
+    """If the server's certificate is not trusted, nothing is sent."""
     with Peer(keeps(OK), tls=True) as peer:
         error = failure(http, peer.url)
     assert not error.sent
@@ -453,7 +453,7 @@ def test_a_certificate_that_nobody_trusts(http: HttpClient) -> None:
 
 @trusting
 def test_a_certificate_of_another_host(http: HttpClient) -> None:
-    """A certificate that is trusted but made out to another host is none."""
+    """A trusted certificate for another host is rejected."""
     with Peer(keeps(OK), tls=True) as peer:
         error = failure(http, f"https://localhost:{peer.port}")
     assert not error.sent
@@ -463,22 +463,22 @@ def test_a_certificate_of_another_host(http: HttpClient) -> None:
 @trusting
 @pytest.mark.parametrize("ending", [lambda talk: talk.sends(OK), lambda talk: None, resets_at_the_end])
 def test_a_server_that_speaks_no_tls(http: HttpClient, ending: Script) -> None:
-    """Until TLS is agreed upon nothing has been sent."""
+    """If the server does not speak TLS, nothing is sent."""
     with Peer(lambda talk: (talk.connection.recv(10), ending(talk))) as peer:
         error = failure(http, f"https://127.0.0.1:{peer.port}")
     assert not error.sent
 
 
 @trusting
-def test_a_handshake_without_end(http: HttpClient) -> None:
-    """The seconds for a connection bound TLS, too."""
+def test_a_handshake_that_never_ends(http: HttpClient) -> None:
+    """The connect timeout includes the TLS handshake."""
     with Peer(lambda talk: talk.peer.stopped.wait(PATIENCE)) as peer:
         assert not failure(http, f"https://127.0.0.1:{peer.port}", connect=0.3).sent
 
 
 @pytest.mark.parametrize("value", ["s3cr3t\r", "s3cr3t\nmore"])
 def test_a_header_that_cannot_be_sent_is_not_shown(http: HttpClient, value: str) -> None:
-    """The error for a header, which may be a credential, does not repeat its value."""
+    """The error for an invalid header does not show its value, which may be a credential."""
     with Peer(keeps(OK)) as peer:
         error = failure(http, peer.url, headers={"x-amz-security-token": value})
     assert not error.sent
@@ -487,7 +487,7 @@ def test_a_header_that_cannot_be_sent_is_not_shown(http: HttpClient, value: str)
 
 @pytest.mark.parametrize("path", ["/a b", "/\u1234", "/a\x7f"])
 def test_a_path_that_cannot_be_sent(http: HttpClient, path: str) -> None:
-    """A path that HTTP does not allow sends nothing."""
+    """If a path is not valid in HTTP, nothing is sent."""
     with Peer(keeps(OK)) as peer:
         assert not failure(http, peer.url + path).sent
         assert peer.received == []
@@ -511,8 +511,8 @@ def test_a_path_that_cannot_be_sent(http: HttpClient, path: str) -> None:
         "http://a b/",
     ],
 )
-def test_what_is_no_address(http: HttpClient, url: str) -> None:
-    """What is no http or https address is an error of its own, and nothing is sent."""
+def test_an_invalid_address(http: HttpClient, url: str) -> None:
+    """An address that is not http or https is an ``UnsendableError``, and nothing is sent."""
     error = failure(http, url)
     assert (type(error), error.sent) == (UnsendableError, False)
 
@@ -555,22 +555,22 @@ def test_what_is_no_address(http: HttpClient, url: str) -> None:
         "impossible-length",
     ],
 )
-def test_an_answer_that_is_none(http: HttpClient, script: Script, *, tls: bool) -> None:
-    """Once a request has left, whatever goes wrong leaves open what became of it; it is not sent again."""
+def test_an_invalid_answer(http: HttpClient, script: Script, *, tls: bool) -> None:
+    """After the request was sent, any failure is an unknown outcome, and the request is not sent again."""
     with Peer(script, tls=tls) as peer:
         assert failure(http, peer.url).sent
     assert (peer.connections, len(peer.received)) == (1, 1)
 
 
 def test_a_huge_chunk(http: HttpClient) -> None:
-    """A chunk that claims to be longer than any memory is no answer, either."""
+    """A chunk with an impossible length is an invalid answer."""
     with Peer(says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"f" * 30 + b"\r\nx")) as peer:
         assert failure(http, peer.url).sent
 
 
 @pytest.mark.parametrize("begins", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun"])
 def test_an_answer_that_never_ends(http: HttpClient, begins: bytes) -> None:
-    """A server that falls silent lets the seconds for an answer pass, and nobody knows what it did."""
+    """If the server stops sending, the read timeout passes, and the outcome is unknown."""
 
     def falls_silent(talk: Talk) -> None:
         talk.receives()
@@ -584,7 +584,7 @@ def test_an_answer_that_never_ends(http: HttpClient, begins: bytes) -> None:
 
 
 def test_the_seconds_of_each_request(http: HttpClient) -> None:
-    """A kept connection has the seconds of the request that it serves now."""
+    """A kept connection uses the timeout of its current request."""
 
     def is_quick_once(talk: Talk) -> None:
         talk.receives()
@@ -600,7 +600,7 @@ def test_the_seconds_of_each_request(http: HttpClient) -> None:
 
 
 def test_a_failed_connection_is_closed_at_once(http: HttpClient) -> None:
-    """Code that keeps the error of a request does not keep its connection open."""
+    """Code that keeps the exception of a request does not keep its connection open."""
 
     def sees_the_end(talk: Talk) -> None:
         talk.receives()
@@ -614,7 +614,7 @@ def test_a_failed_connection_is_closed_at_once(http: HttpClient) -> None:
 
 
 def test_a_failed_tunnel_is_closed_at_once(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same holds for a connection that fails before the request could be sent."""
+    """A connection that fails before the request was sent is also closed immediately."""
     ends: list[object] = []
 
     def sees_the_end(talk: Talk) -> None:
@@ -648,7 +648,7 @@ def test_a_failed_tunnel_is_closed_at_once(http: HttpClient, monkeypatch: pytest
 def test_a_broken_proxy_is_not_shown(
     http: HttpClient, monkeypatch: pytest.MonkeyPatch, scheme: str, proxy: str
 ) -> None:
-    """A proxy's URL that cannot be used may hold a password: no part of it is in the error."""
+    """The error about an unusable proxy URL contains no part of the URL, because it may contain a password."""
     monkeypatch.setenv(f"{scheme}_proxy", proxy)
     error = failure(http, f"{scheme}://tickets.invalid/")
     assert not error.sent
@@ -658,9 +658,9 @@ def test_a_broken_proxy_is_not_shown(
 
 @pytest.mark.parametrize(("scheme", "held"), [("http", "held"), ("https", "dropped")])
 def test_ctrl_c(scheme: str, held: str) -> None:
-    """Ctrl-C goes through, in the middle of an answer as of a handshake, and the connection ends with it.
+    """Ctrl-C interrupts an answer and a TLS handshake, and the connection is closed.
 
-    A handshake's socket is out of reach until its error is dropped; an answer's is closed though the error is held.
+    The socket of a handshake is closed when its exception is dropped; that of an answer even if it is kept.
     """
     script = """if True:
         import sys
@@ -702,7 +702,7 @@ def test_ctrl_c(scheme: str, held: str) -> None:
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 def test_a_proxy_for_http(http: HttpClient, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    """A proxy gets the whole address, the host's own header, and its name and password; so does each request."""
+    """Each request to a proxy has the complete address, the host's header, and the proxy's user and password."""
     with Peer(keeps(OK)) as proxy:
         monkeypatch.setenv(variable, proxy.url.replace("://", "://us%40er:p%3Aw@"))
         for _ in range(2):
@@ -718,7 +718,7 @@ def test_a_proxy_for_http(http: HttpClient, monkeypatch: pytest.MonkeyPatch, var
 @trusting
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
 def test_a_proxy_for_https(http: HttpClient, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    """A proxy for https is asked for a tunnel, once, and learns nothing of what goes through it."""
+    """For https, a proxy gets one CONNECT request, and sees nothing of the encrypted data."""
     with Peer(tunnels(keeps(OK))) as proxy:
         monkeypatch.setenv(variable, proxy.url.replace("://", "://user:pw@"))
         for _ in range(2):
@@ -734,7 +734,7 @@ def test_a_proxy_for_https(http: HttpClient, monkeypatch: pytest.MonkeyPatch, va
 
 
 def test_a_proxy_without_a_scheme(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy may be named by host and port alone, and needs no password."""
+    """A proxy may be given as host and port only, without a scheme or password."""
     with Peer(keeps(OK)) as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{proxy.port}")
         assert ask(http, "http://tickets.invalid/").body == b"ok"
@@ -743,7 +743,7 @@ def test_a_proxy_without_a_scheme(http: HttpClient, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("exempt", ["127.0.0.1", "a.example, 127.0.0.1", "*", "127.0.0.1:{port}"])
 def test_no_proxy(http: HttpClient, monkeypatch: pytest.MonkeyPatch, dead_url: str, exempt: str) -> None:
-    """What NO_PROXY names is asked without one."""
+    """Hosts in NO_PROXY are called without a proxy."""
     with Peer(keeps(OK)) as peer:
         monkeypatch.setenv("HTTP_PROXY", dead_url)
         monkeypatch.setenv("NO_PROXY", exempt.format(port=peer.port))
@@ -752,7 +752,7 @@ def test_no_proxy(http: HttpClient, monkeypatch: pytest.MonkeyPatch, dead_url: s
 
 
 def test_no_proxy_for_others(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What NO_PROXY does not name goes through the proxy, a name that only ends alike too."""
+    """Hosts that are not in NO_PROXY are called through the proxy, also if only the end of the name is the same."""
     with Peer(keeps(OK)) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", "tickets.invalid")
@@ -760,7 +760,7 @@ def test_no_proxy_for_others(http: HttpClient, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_directly(monkeypatch: pytest.MonkeyPatch, dead_url: str) -> None:
-    """A direct http asks no proxy, whatever the environment says."""
+    """With ``direct``, no proxy is used, whatever the environment contains."""
     for name in ("HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, dead_url)
     with Peer(keeps(OK)) as peer, opened(direct=True) as http:
@@ -779,7 +779,7 @@ def test_directly(monkeypatch: pytest.MonkeyPatch, dead_url: str) -> None:
     ],
 )
 def test_a_proxy_that_refuses(http: HttpClient, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
-    """A tunnel that was not opened has carried nothing."""
+    """If the tunnel is refused, nothing was sent."""
     with Peer(says(answer)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("://", "://user:s3cr3t@"))
         error = failure(http, "https://tickets.invalid/")
@@ -790,8 +790,8 @@ def test_a_proxy_that_refuses(http: HttpClient, monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize("proxy", ["http://", "http://a:port", "http://[::1", "http://[", "http://a:70000"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_that_is_no_address(http: HttpClient, monkeypatch: pytest.MonkeyPatch, scheme: str, proxy: str) -> None:
-    """A proxy that is mistyped is a failure before anything is sent, and no crash."""
+def test_an_invalid_proxy(http: HttpClient, monkeypatch: pytest.MonkeyPatch, scheme: str, proxy: str) -> None:
+    """A mistyped proxy is an error before anything is sent."""
     monkeypatch.setenv(f"{scheme.upper()}_PROXY", proxy)
     error = failure(http, f"{scheme}://tickets.invalid/")
     assert (type(error), error.sent) == (TransportError, False)
@@ -800,7 +800,7 @@ def test_a_proxy_that_is_no_address(http: HttpClient, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("proxy", ["https", "socks5", "socks5h"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_of_another_kind(http: HttpClient, monkeypatch: pytest.MonkeyPatch, scheme: str, proxy: str) -> None:
-    """A proxy that is not spoken to over plain HTTP gets no password in the clear, and no request."""
+    """A proxy that does not use plain HTTP gets neither an unencrypted password nor a request."""
     with Peer(never_answers) as peer:
         monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"{proxy}://user:pw@127.0.0.1:{peer.port}")
         error = failure(http, f"{scheme}://tickets.invalid/", connect=0.3, seconds=0.3)
@@ -808,26 +808,26 @@ def test_a_proxy_of_another_kind(http: HttpClient, monkeypatch: pytest.MonkeyPat
     assert not any(received.all_of("proxy-authorization") for received in peer.received)
 
 
-# --- what to trust -----------------------------------------------------------------------------------
+# --- certificates ------------------------------------------------------------------------------------
 
 
 def test_a_folder_of_certificates(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that is named and has no certificate that fits leaves nobody to trust."""
+    """If the folder of trusted certificates has no matching certificate, no server is trusted."""
     monkeypatch.setenv("SSL_CERT_DIR", str(CERTIFICATE.parent))
     monkeypatch.setenv("SSL_CERT_FILE", "")
     with Peer(keeps(OK), tls=True) as peer:
         assert not failure(http, peer.url).sent
 
 
-def test_a_certificate_file_that_is_not_there(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a file of certificates that is not there nothing is sent."""
+def test_a_missing_certificate_file(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the file of trusted certificates does not exist, nothing is sent."""
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
     with Peer(keeps(OK), tls=True) as peer:
         assert not failure(http, peer.url).sent
 
 
 def test_a_plain_request_loads_little() -> None:
-    """In a fresh process a request in the clear loads no certificates and no larger HTTP library."""
+    """In a new process, a request over plain HTTP loads no certificates and no larger HTTP library."""
     script = """if True:
         import sys
         from ticketctl.deadline import Deadline
@@ -844,7 +844,7 @@ def test_a_plain_request_loads_little() -> None:
 
 @pytest.mark.parametrize("head", [b"103 Early Hints\r\nLink: </x>", b"102 Processing"])
 def test_an_interim_answer_is_not_the_answer(http: HttpClient, head: bytes) -> None:
-    """What comes behind an interim answer is never taken for the answer to the next request."""
+    """An answer after an interim response is never taken for the answer to the next request."""
     with Peer(keeps(b"HTTP/1.1 " + head + b"\r\n\r\n" + OK.replace(b"ok", b"no")), keeps(OK)) as peer:
         assert failure(http, peer.url).sent is True
         assert ask(http, peer.url).body == b"ok"
@@ -852,7 +852,7 @@ def test_an_interim_answer_is_not_the_answer(http: HttpClient, head: bytes) -> N
 
 
 def test_an_answer_that_drips(http: HttpClient) -> None:
-    """An answer must be there in its time as a whole, however steadily its pieces come."""
+    """The read timeout is for the whole answer, even if its bytes arrive steadily."""
 
     def drips(talk: Talk) -> None:
         talk.receives()

@@ -1,4 +1,4 @@
-"""``models``: blocks and counters, and the answers that they are read from."""
+"""``models``: blocks and counters, and the answers from which they are read."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,14 +21,14 @@ COUNTER = {
 
 
 def test_block() -> None:
-    """A block is read from an answer and gives its tickets in ascending order."""
+    """A block is read from an answer and yields its tickets in ascending order."""
     block = Block.from_answer(BLOCK, "here")
     assert block == Block(partition="orders", first=8, last=17, count=4, increment=3)
     assert list(block.tickets) == [8, 11, 14, 17]
 
 
 def test_block_as_dict() -> None:
-    """A block prints the names of the answer, and always says whether it was replayed and from where."""
+    """As a dictionary, a block has the names of the answer, ``replayed`` and ``region``."""
     nowhere: dict[str, Any] = {"region": None, "possible_gaps": [], "receipt_missing": False}
     assert Block.from_answer(BLOCK, "here").as_dict() == PRINTED | {"replayed": False} | nowhere
     assert Block.from_answer(REPLAYED, "here").as_dict() == PRINTED | {"replayed": True} | nowhere
@@ -42,7 +42,7 @@ def test_block_as_dict() -> None:
 
 @pytest.mark.parametrize("word", [1, "true", None, [True]], ids=repr)
 def test_block_of_an_odd_replay(word: object) -> None:
-    """Only true says that a block was replayed."""
+    """A block is a replay only if the answer says ``true``."""
     assert Block.from_answer(BLOCK | {"replayed": word}, "here").replayed is False
 
 
@@ -70,20 +70,20 @@ def test_block_of_an_odd_replay(word: object) -> None:
     ids=str,
 )
 def test_contradicting_block(contradiction: dict[str, Any]) -> None:
-    """Numbers that contradict each other are no block."""
+    """An answer whose numbers contradict each other is invalid."""
     with pytest.raises(ValueError, match=r"."):
         Block.from_answer(BLOCK | contradiction, "here")
 
 
 @pytest.mark.parametrize("missing", ["partition", "first", "last", "count", "increment"])
 def test_incomplete_block(missing: str) -> None:
-    """An answer that lacks a field is no block."""
+    """An answer with a missing field is invalid."""
     with pytest.raises(ValueError, match=f"{missing} is None"):
         Block.from_answer({name: value for name, value in BLOCK.items() if name != missing}, "here")
 
 
 def test_counter() -> None:
-    """A counter is read from an answer and prints as it; one that says nothing of it is not frozen."""
+    """A counter is read from an answer and has the same dictionary; if the answer does not say so, it is not frozen."""
     counter = Counter.from_answer(COUNTER)
     assert counter == Counter(
         partition="orders",
@@ -101,13 +101,13 @@ def test_counter() -> None:
     ("last", "increment", "offset"), [(0, 1, 1), (17, 1, 1), (0, 2, 2), (-1, 2, 1), (7, 2, 1), (9, 3, 3), (-2, 3, 1)]
 )
 def test_offset(last: int, increment: int, offset: int) -> None:
-    """The offset is the lane's residue, 1 to the increment, wherever the counter stands in it."""
+    """The offset is the residue of the lane, from 1 to the increment, whatever the last ticket is."""
     answer = COUNTER | {"hand_crafted_int": last, "increment": increment}
     assert Counter.from_answer(answer).offset == offset
 
 
 def test_frozen_counter() -> None:
-    """A counter says that it is frozen, and only true says so."""
+    """A counter is frozen only if the answer says ``true``."""
     assert Counter.from_answer(COUNTER | {"frozen": True}).frozen is True
     assert Counter.from_answer(COUNTER | {"frozen": "yes"}).frozen is False
 
@@ -123,12 +123,12 @@ def test_frozen_counter() -> None:
     ],
 )
 def test_state(state: dict[str, object], told: str) -> None:
-    """A counter tells in a word or two what it does."""
+    """The state of a counter is one or two words."""
     assert Counter.from_answer(COUNTER | state).state == told
 
 
 def test_counter_before_its_first_mint() -> None:
-    """A counter that has not minted yet has no time of it."""
+    """A counter that has not minted has no time of its last mint."""
     assert Counter.from_answer(COUNTER | {"minted_at": None}).minted_at is None
 
 
@@ -136,20 +136,20 @@ def test_counter_before_its_first_mint() -> None:
     "wrong", [{"ceiling": None}, {"remaining": "many"}, {"minted_at": {}}, {"increment": float("inf")}], ids=str
 )
 def test_wrong_counter(wrong: dict[str, Any]) -> None:
-    """An answer whose numbers are none is no counter."""
+    """An answer with invalid numbers is not a counter."""
     with pytest.raises(ValueError, match=r"."):
         Counter.from_answer(COUNTER | wrong)
 
 
 @pytest.mark.parametrize("missing", list(COUNTER))
 def test_incomplete_counter(missing: str) -> None:
-    """An answer that lacks a field is no counter."""
+    """An answer with a missing field is not a counter."""
     with pytest.raises(ValueError, match=f"{missing} is None"):
         Counter.from_answer({name: value for name, value in COUNTER.items() if name != missing})
 
 
 def test_a_missing_receipt() -> None:
-    """Only an answer that says so has no receipt: a retry key never has one."""
+    """A receipt is missing only if the answer says so; a retry key never has one."""
     told = [
         Block.from_answer(BLOCK | more, "here").receipt_missing for more in ({}, {"receipt": True}, {"receipt": False})
     ]

@@ -1,4 +1,4 @@
-"""``output``: what goes to stdout and what to stderr, and what became of it."""
+"""``output``: what goes to stdout and to stderr, and what was delivered."""
 
 import errno
 import io
@@ -62,7 +62,7 @@ class Streams:
 
 
 class Narrow(io.BytesIO):
-    """A stream that takes ``room`` bytes, a few at a time, and then fails."""
+    """A stream that accepts ``room`` bytes, a few at a time, and then fails."""
 
     def __init__(self, room: int, failure: int) -> None:
         super().__init__()
@@ -95,21 +95,21 @@ def test_lines() -> None:
 
 
 def test_no_lines() -> None:
-    """No rows are no bytes."""
+    """A result without rows prints nothing."""
     streams = Streams()
     streams.output.show(Result({"stopped": True}))
     assert streams.written == ("", "")
 
 
 def test_lone_surrogate() -> None:
-    """What cannot be UTF-8 is escaped and stops nothing."""
+    """A character that cannot be encoded as UTF-8 is escaped, and is no error."""
     streams = Streams()
     streams.output.line("caf\udce9")
     assert streams.written == ("caf\\udce9\n", "")
 
 
 def test_writes_in_pieces() -> None:
-    """A stream that takes a little at a time gets everything."""
+    """If a stream accepts only a few bytes at a time, everything is still written."""
     streams = Streams(stdout=Narrow(100, errno.EPIPE))
     streams.output.block(TENS, ranges=False)
     assert streams.written == ("10\n11\n12\n", "")
@@ -120,7 +120,7 @@ def test_writes_in_pieces() -> None:
     ("room", "delivered"), [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 1), (6, 2), (7, 2), (8, 2)]
 )
 def test_undelivered(room: int, delivered: int, failure: int) -> None:
-    """A ticket counts as delivered with its newline, not before; the error names those that are not."""
+    """A ticket is delivered once its newline was written; the error names the tickets that were not delivered."""
     with pytest.raises(ClosedPipeError if failure == errno.EPIPE else PartialError) as caught:
         Streams(stdout=Narrow(room, failure)).output.block(TENS, ranges=False)
     lost = ["10 to 12, 3 tickets", "11 to 12, 2 tickets", "12"][delivered]
@@ -128,12 +128,12 @@ def test_undelivered(room: int, delivered: int, failure: int) -> None:
 
 
 def test_interrupt_while_stdout_accepts() -> None:
-    """A signal that arrives during a write that succeeds does not make its tickets undelivered."""
+    """If a signal arrives during a write that succeeds, the written tickets count as delivered."""
     taking, giving = os.pipe()
     filled = fill(giving)
 
     def interrupt_and_drain() -> None:
-        time.sleep(0.3)  # the main thread waits in its write by then
+        time.sleep(0.3)  # by then, the main thread is waiting in its write
         signal.raise_signal(signal.SIGINT)
         os.read(taking, filled)
 
@@ -154,7 +154,7 @@ def test_interrupt_while_stdout_accepts() -> None:
 
 
 def fill(pipe: int) -> int:
-    """Write to a pipe until it is full; return how many bytes it took."""
+    """Write to a pipe until it is full; return the number of bytes."""
     os.set_blocking(pipe, False)
     written = 0
     with suppress(BlockingIOError):
@@ -165,14 +165,14 @@ def fill(pipe: int) -> int:
 
 
 def test_closed_pipe() -> None:
-    """A reader that closed its pipe has had enough of an answer that can be asked for again."""
+    """If the reader closes the pipe during an answer that can be repeated, the error has no message."""
     with pytest.raises(ClosedPipeError) as caught:
         Streams(stdout=Narrow(3, errno.EPIPE)).output.line("https://tickets.example")
     assert (caught.value.message, caught.value.hint) == ("", "")
 
 
 def test_interrupted_answer() -> None:
-    """Ctrl-C while an answer is written is Ctrl-C: nothing is lost, so nothing is said."""
+    """If Ctrl-C arrives during an answer that spent nothing, it is raised unchanged."""
 
     class Interrupted(io.BytesIO):
         def write(self, data: Any) -> int:
@@ -183,7 +183,7 @@ def test_interrupted_answer() -> None:
 
 
 def test_full_disk() -> None:
-    """A full disk is a failure that says so."""
+    """If the disk is full, the command fails and says so."""
     with pytest.raises(PartialError) as caught:
         Streams(stdout=Narrow(3, errno.ENOSPC)).output.line("https://tickets.example")
     assert (caught.value.message, caught.value.hint) == (
@@ -200,7 +200,7 @@ def test_document() -> None:
 
 
 def test_counters_in_a_pipe() -> None:
-    """In a pipe counters are tab-separated, one per line, without a heading."""
+    """If stdout is a pipe, counters are tab-separated, one per line, without a heading."""
     streams = Streams()
     streams.output.pages("counters", [counter_list([counter], title="Tickets") for counter in (ORDERS, NEW)])
     assert streams.written == (
@@ -210,7 +210,7 @@ def test_counters_in_a_pipe() -> None:
 
 
 def test_counters_as_json() -> None:
-    """As JSON counters are one document with every field."""
+    """With --json, counters are one document with all fields."""
     streams = Streams(as_json=True)
     streams.output.pages("counters", [counter_list(page, title="Tickets") for page in ([], [NEW], [ORDERS])])
     assert json.loads(streams.written[0]) == {
@@ -233,21 +233,21 @@ def test_counters_as_json() -> None:
 
 
 def test_no_counters_as_json() -> None:
-    """As JSON no counters are an empty list."""
+    """With --json, no counters are an empty list."""
     streams = Streams(as_json=True)
     streams.output.pages("counters", [])
     assert streams.written == ('{"counters": []}\n', "")
 
 
 def test_one_counter() -> None:
-    """A counter alone is a document of its own."""
+    """With --json, a single counter is one document."""
     streams = Streams(as_json=True)
     streams.output.show(one_counter(NEW, title="Tickets"))
     assert json.loads(streams.written[0]) == NEW.as_dict()
 
 
 def test_table() -> None:
-    """For a person counters are a table whose names are text, never markup."""
+    """On a terminal, counters are a table, and names are not interpreted as markup."""
     console = Console(file=io.StringIO(), width=100)
     odd = replace(NEW, partition="[red]odd", increment=2, frozen=True, region="eu-west-1")
     large = replace(ORDERS, partition="large", last=1_234_567, ceiling=2_000_000, remaining=765_433, increment=1)
@@ -263,7 +263,7 @@ def test_table() -> None:
 
 
 def test_table_of_regions() -> None:
-    """If counters are in several regions the table shows their lanes and regions."""
+    """If counters are in several regions, the table shows lanes and regions."""
     there = replace(ORDERS, region="us-east-1", last=18)
     drawn = table(counter_list([ORDERS, there], title="Tickets"))
     cells = [[str(cell) for cell in column.cells] for column in drawn.columns]
@@ -271,7 +271,7 @@ def test_table_of_regions() -> None:
 
 
 def test_lanes_in_a_pipe() -> None:
-    """In a pipe lanes are tab-separated, one per line."""
+    """If stdout is a pipe, lanes are tab-separated, one per line."""
     streams = Streams()
     streams.output.show(lanes([["orders", "eu-west-1", "2", "4", "1/4", "14", "mints"]], title="Tickets"))
     assert streams.written == ("orders\teu-west-1\t2\t4\t1/4\t14\tmints\n", "")
@@ -287,7 +287,7 @@ def test_lanes_in_a_pipe() -> None:
     ],
 )
 def test_controls_in_names(name: str, shown: str) -> None:
-    """No name steers the terminal or breaks a column: in a pipe, in a table, in a message."""
+    """Control characters in a name are escaped in a pipe, in a table and in messages."""
     odd, title = replace(NEW, partition=name), f"Tickets {name}"
     streams, terminal = Streams(), Streams(stdout=TerminalBytes())
     for written in (streams, terminal):
@@ -305,7 +305,7 @@ def test_controls_in_names(name: str, shown: str) -> None:
 
 
 def test_controls_as_json() -> None:
-    """In JSON a name stays as it is: JSON escapes it, and who reads it gets it back."""
+    """With --json, names are unchanged, because JSON escapes control characters."""
     streams = Streams(as_json=True)
     streams.output.show(one_counter(replace(NEW, partition="a\tb\x1b"), title="Tickets"))
     streams.output.warn("a\x1b")
@@ -315,7 +315,7 @@ def test_controls_as_json() -> None:
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_no_passwords(as_json: bool) -> None:
-    """Whatever is said on stderr, the user and password of a URL are not in it."""
+    """User and password of a URL are removed from everything on stderr."""
     streams = Streams(as_json=as_json, verbose=True)
     text = "https://me:secret@tickets.example/path?q=a@b (proxies: http://me:sec@ret@proxy:8080)"
     streams.output.note(text)
@@ -328,7 +328,7 @@ def test_no_passwords(as_json: bool) -> None:
 
 
 def test_impossible_time() -> None:
-    """A counter whose item was edited by hand to a time that no calendar has is still shown."""
+    """A counter with a time outside the calendar, edited by hand, is still shown."""
     edited = Counter(partition="orders", last=17, increment=3, ceiling=100, remaining=27, minted_at=10**30)
     assert list(counter_row(edited))[:4] == ["orders", "17", "3", "27"]
 
@@ -349,7 +349,7 @@ def test_impossible_time() -> None:
     ],
 )
 def test_block(as_json: bool, ranges: bool, lines: list[str]) -> None:
-    """A block is one line per ticket, or one line in all."""
+    """A block is printed as one line per ticket, or as one line."""
     streams = Streams(as_json=as_json)
     streams.output.block(Block(partition="größe", first=8, last=17, count=4, increment=3), ranges=ranges)
     assert streams.written[0].splitlines() == lines
@@ -363,8 +363,8 @@ def test_block(as_json: bool, ranges: bool, lines: list[str]) -> None:
         ({"verbose": True}, "note\nwarning: warn\ndetail\nerror: broke\nhint: fix\n"),
     ],
 )
-def test_talk(options: dict[str, Any], said: str) -> None:
-    """Everything but answers goes to stderr; warnings and errors even with --quiet, details only with --verbose."""
+def test_messages(options: dict[str, Any], said: str) -> None:
+    """Messages go to stderr; warnings and errors even with --quiet, details only with --verbose."""
     streams = Streams(**options)
     streams.output.note("note")
     streams.output.warn("warn")
@@ -373,8 +373,8 @@ def test_talk(options: dict[str, Any], said: str) -> None:
     assert streams.written == ("", said)
 
 
-def test_talk_as_json() -> None:
-    """As JSON a person is told nothing, and what the user must know is an object a line."""
+def test_messages_as_json() -> None:
+    """With --json, notes are omitted, and each warning or detail is one object per line."""
     streams = Streams(as_json=True, verbose=True)
     streams.output.note("note")
     streams.output.warn("größe")
@@ -391,14 +391,14 @@ def test_talk_as_json() -> None:
     ],
 )
 def test_error(error: TicketctlError, said: str) -> None:
-    """An error is what happened and the line that helps, each only if there is one."""
+    """An error is printed as its message and its hint, if it has them."""
     streams = Streams()
     streams.output.error(error)
     assert streams.written == ("", said)
 
 
 def test_error_as_json() -> None:
-    """As JSON an error is one object on one line of stderr."""
+    """With --json, an error is one object on one line of stderr."""
     streams = Streams(as_json=True)
     streams.output.error(PartialError("größe", hint="fix"))
     assert streams.written == (
@@ -408,14 +408,14 @@ def test_error_as_json() -> None:
 
 
 def test_question() -> None:
-    """A question goes to stderr and leaves the cursor behind it."""
+    """A question goes to stderr without a newline."""
     streams = Streams()
     streams.output.ask("Delete it? [y/N] ")
     assert streams.written == ("", "Delete it? [y/N] ")
 
 
-def test_nobody_listens() -> None:
-    """A stderr that takes nothing stops nothing."""
+def test_stderr_cannot_be_written() -> None:
+    """If stderr cannot be written, that is no error."""
 
     class Broken(io.StringIO):
         def write(self, text: str) -> int:
@@ -425,13 +425,13 @@ def test_nobody_listens() -> None:
 
 
 def test_narrow_encoding() -> None:
-    """A stderr that cannot encode a character stops nothing."""
+    """If stderr cannot encode a character, that is no error."""
     stderr = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     Output(stdout=io.BytesIO(), stderr=stderr, environ={}).note("größe")
 
 
 def test_plain_progress_is_silent_at_first() -> None:
-    """If stderr is not a terminal, short work says nothing."""
+    """If stderr is not a terminal, short work prints no progress."""
     streams = Streams()
     with streams.output.progress("minting", 3) as advance:
         for done in (1, 2, 3):
@@ -440,7 +440,7 @@ def test_plain_progress_is_silent_at_first() -> None:
 
 
 def test_plain_progress() -> None:
-    """Long work says a line once every ten seconds, and no more."""
+    """Long work prints one line every ten seconds."""
     times = [0.0]
     streams = Streams(clock=lambda: times[-1])
     with streams.output.progress("minting", 6) as advance:
@@ -452,7 +452,7 @@ def test_plain_progress() -> None:
 
 @pytest.mark.parametrize("option", ["quiet", "as_json"])
 def test_quiet_progress(option: str) -> None:
-    """With --quiet or --json there is no progress, not even on a terminal."""
+    """With --quiet or --json, no progress is shown, even on a terminal."""
     options: dict[str, Any] = {option: True}
     streams = Streams(stderr=Terminal(), **options)
     with streams.output.progress("minting", 3) as advance:
@@ -460,8 +460,8 @@ def test_quiet_progress(option: str) -> None:
     assert streams.written == ("", "")
 
 
-def test_no_movement_in_ci() -> None:
-    """In CI nothing moves, even if stderr is a terminal."""
+def test_no_bar_in_ci() -> None:
+    """In CI, no progress bar is shown, even if stderr is a terminal."""
     streams = Streams(stderr=Terminal(), environ={"CI": "true"})
     with streams.output.progress("minting", 3) as advance:
         advance(3)
@@ -469,7 +469,7 @@ def test_no_movement_in_ci() -> None:
 
 
 def test_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal progress is a bar on stderr that counts."""
+    """On a terminal, progress is a bar on stderr."""
     monkeypatch.setenv("TERM", "xterm")
     streams = Streams(stderr=Terminal())
     with streams.output.progress("minting", 3) as advance:
@@ -487,7 +487,7 @@ def looks(*answers: list[Counter]) -> Callable[[], list[Counter]]:
     ("as_json", "name"), [(False, lambda line: line.split("\t")[0]), (True, lambda line: json.loads(line)["partition"])]
 )
 def test_watch(as_json: bool, name: Callable[[str], str]) -> None:
-    """In a pipe --watch prints a counter at first and then when it has changed."""
+    """If stdout is a pipe, --watch prints a counter at the start and whenever it changes."""
     moved = replace(ORDERS, last=20, remaining=26)
     streams = Streams(as_json=as_json)
     slept: list[float] = []
@@ -503,8 +503,8 @@ def test_watch(as_json: bool, name: Callable[[str], str]) -> None:
     assert (shown, slept) == (["größe 1", "new", "größe 1"], [2.0, 2.0, 2.0])
 
 
-def test_a_missing_receipt_is_said() -> None:
-    """It is a warning beside the tickets; in JSON it is a field."""
+def test_a_missing_receipt_is_a_warning() -> None:
+    """A missing receipt is a warning on stderr; with --json it is a field."""
     block = replace(TENS, receipt_missing=True)
     plain, as_json = Streams(), Streams(as_json=True)
     for streams in (plain, as_json):
@@ -518,7 +518,7 @@ def test_a_missing_receipt_is_said() -> None:
 
 
 def test_controls_in_json() -> None:
-    """A document steers no terminal, and reads back as it was."""
+    """A JSON document has no control characters and can be read back unchanged."""
     streams = Streams(as_json=True)
     name = "a\x7f\x9b31m\u202eb"
     streams.output.show(one_counter(replace(ORDERS, partition=name), title="Tickets"))
@@ -528,7 +528,7 @@ def test_controls_in_json() -> None:
 
 
 def test_pipes_and_json_stay_exact() -> None:
-    """What a terminal shows readably is exact for programs, byte for byte."""
+    """In pipes and JSON, numbers and times are exact; only a terminal shows them rounded."""
     plain, as_json = Streams(), Streams(as_json=True)
     for streams in (plain, as_json):
         streams.output.show(counter_list([replace(ORDERS, last=1_234_567), NEW], title="Tickets", now=1_700_000_060))
@@ -545,7 +545,7 @@ def test_pipes_and_json_stay_exact() -> None:
 
 @pytest.mark.parametrize("width", [1, 10, 30, 60, 79])
 def test_a_narrow_terminal_cuts_nothing(width: int) -> None:
-    """If the table does not fit, each cell has a line of its own, and each number is there."""
+    """If the table does not fit, each cell has its own line, and each number is complete."""
     there = replace(ORDERS, last=123_456_789_012, remaining=900_719_925_474_991, region="us-east-1")
     result = counter_list([ORDERS, there], title="Tickets", now=1_700_000_060)
     console = Console(file=io.StringIO(), width=width)
@@ -558,7 +558,7 @@ def test_a_narrow_terminal_cuts_nothing(width: int) -> None:
 
 
 def test_a_usual_terminal_has_a_table() -> None:
-    """In 80 columns the table fits on one line per counter, also with rates; a step of 1 is not shown."""
+    """In 80 columns the table has one line per counter, also with rates; a step of 1 is omitted."""
     times = iter([0.0, *[float(n) for n in range(1, 20)]])
     rates = Rates(lambda: next(times))
     counter = replace(NEW, partition="us-east-1", last=302, ceiling=2**53 - 1, remaining=2**53 - 303, minted_at=0)
@@ -575,7 +575,7 @@ def test_a_usual_terminal_has_a_table() -> None:
 
 
 def test_lines_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cells are aligned, states have colors unless NO_COLOR is set, and a long line is not cut."""
+    """Columns are aligned, states are colored unless NO_COLOR is set, and long lines are not truncated."""
     result = Result({}, [["ok", "a", "x" * 300, ""]], widths=(7, 3), shown=[["ok", "a", "x" * 300 + "\nfix: y\x1b"]])
     colored, plain, piped = Streams(stdout=TerminalBytes()), Streams(stdout=TerminalBytes()), Streams()
     monkeypatch.setenv("TERM", "xterm")

@@ -1,4 +1,4 @@
-"""``readable``: numbers, times and rates for a person."""
+"""``readable``: numbers, times and rates in readable form."""
 
 import pytest
 
@@ -27,13 +27,13 @@ DAY = 86_400
     ],
 )
 def test_ago(seconds: int, text: str) -> None:
-    """A recent time is told by its distance, any other as it is; the clocks may differ by minutes."""
+    """A recent time is shown as its age, any other as a date; clocks may differ by minutes."""
     assert ago((NOW - seconds) * 1000, NOW) == text
 
 
 @pytest.mark.parametrize("epoch_ms", [10**30, -(10**30)])
 def test_impossible_time(epoch_ms: int) -> None:
-    """A time that no calendar has is shown as a number."""
+    """A time outside the calendar is shown as a number."""
     assert ago(epoch_ms, NOW) == str(epoch_ms)
     assert ago(None, NOW) == "-"
 
@@ -52,25 +52,25 @@ def test_impossible_time(epoch_ms: int) -> None:
     ],
 )
 def test_fullness(last: int, ceiling: int, remaining: int, text: str) -> None:
-    """0% means that nothing was issued, and 100% that nothing is left."""
+    """0% means that nothing was issued, and 100% that no ticket is left."""
     counter = Counter("a", last=last, increment=1, ceiling=ceiling, remaining=remaining, minted_at=None)
     assert fullness(counter) == text
 
 
 def test_thousands() -> None:
-    """Groups of three digits; a number that nobody counts to is rounded down to trillions."""
+    """Digits are grouped by three; a huge number is rounded down to trillions."""
     assert [thousands(number) for number in (7, 1_234, 2**53 - 1)] == ["7", "1,234", "9,007,199,254,740,991"]
     assert [about(number) for number in (10**15 - 1, 2**53 - 1)] == ["999,999,999,999,999", "9,007 trillion"]
 
 
 def test_sparkline() -> None:
-    """The largest value is the highest bar, and only 0 is the lowest."""
+    """The largest value is the highest bar, and only 0 is the lowest bar."""
     assert sparkline([0, 1, 500, 1000]) == "▁▂▅█"
     assert (sparkline([]), sparkline([0.0, 0.0])) == ("", "▁▁")
 
 
 def test_rates() -> None:
-    """A rate is in tickets per second: a step of 3 is one ticket. A counter that appears later has none yet."""
+    """A rate is in tickets per second, not in steps of the lane; a counter that appears later has no rate yet."""
     times = iter([0.0, 2.0, 4.0])
     rates = Rates(lambda: next(times))
 
@@ -87,7 +87,7 @@ def test_rates() -> None:
 
 
 def test_rates_without_unicode() -> None:
-    """A terminal that has no Unicode gets a sparkline of ASCII."""
+    """A terminal without Unicode gets an ASCII sparkline."""
     times = iter([0.0, 1.0])
     rates = Rates(lambda: next(times), encoding="ascii")
     counter = Counter("a", last=1, increment=1, ceiling=9, remaining=1, minted_at=None)

@@ -1,4 +1,4 @@
-"""``settings``: where each value comes from, and what is refused."""
+"""``settings``: the origin of each value, and which values are rejected."""
 
 import re
 from pathlib import Path
@@ -37,7 +37,7 @@ def configure(home: dict[str, str], text: str) -> str:
 
 
 def test_defaults(home: dict[str, str]) -> None:
-    """With nothing said anywhere, every value and its origin is the default."""
+    """If nothing is set, each value and its origin is the default."""
     assert resolve({}, home) == Settings(**DEFAULTS, origins=dict.fromkeys(DEFAULTS, "default"))
 
 
@@ -54,7 +54,7 @@ def test_defaults(home: dict[str, str]) -> None:
     ],
 )
 def test_region_precedence(home: dict[str, str], given: str, region: str | None, origin: str) -> None:
-    """The region comes from the flag, TICKETCTL_*, AWS_*, the file, the AWS profile, in that order."""
+    """The region comes from the flag, TICKETCTL_*, AWS_*, the file, or the AWS profile, in this order."""
     variables = {
         "TICKETCTL_REGION": "eu-ticketctl-1",
         "AWS_REGION": "eu-aws-1",
@@ -73,7 +73,7 @@ def test_region_precedence(home: dict[str, str], given: str, region: str | None,
 
 
 def test_every_setting_from_the_file(home: dict[str, str]) -> None:
-    """The configuration file can say every setting, with hyphens or underscores, and is named as the origin."""
+    """The configuration file can contain every setting, with hyphens or underscores, and is then its origin."""
     file = configure(
         home,
         """
@@ -145,18 +145,18 @@ def test_aws_variables(home: dict[str, str]) -> None:
 
 
 def test_empty_variable(home: dict[str, str]) -> None:
-    """An empty variable says nothing."""
+    """An empty variable counts as unset."""
     assert resolve({}, home | {"TICKETCTL_STACK": "", "AWS_REGION": ""}) == resolve({}, home)
 
 
 def test_region_of_the_profile(home: dict[str, str]) -> None:
-    """The AWS profile that was named is the one whose region is taken."""
+    """The region comes from the selected AWS profile."""
     settings = resolve({"profile": "work"}, home, profile_region=lambda profile: f"eu-{profile}-1")
     assert (settings.region, settings.origins["region"]) == ("eu-work-1", "AWS profile work")
 
 
 def test_local_ignores_aws(home: dict[str, str]) -> None:
-    """The embedded AWS takes nothing that was said about a real one."""
+    """With --local, all settings of a real AWS are ignored."""
     variables = {
         "AWS_REGION": "eu-west-1",
         "AWS_PROFILE": "work",
@@ -184,7 +184,7 @@ def test_local_ignores_aws(home: dict[str, str]) -> None:
 def test_local_region(
     home: dict[str, str], flags: dict[str, Any], variables: dict[str, str], text: str, origin: str
 ) -> None:
-    """The embedded AWS runs in the region that was said to ticketctl."""
+    """With --local, the region comes only from ticketctl's own settings."""
     file = configure(home, text)
     settings = resolve({"local": True, **flags}, home | variables)
     assert (settings.region, settings.origins["region"]) == ("eu-west-1", origin.format(file=file))
@@ -192,7 +192,7 @@ def test_local_region(
 
 @pytest.mark.parametrize(("name", "flag"), [("profile", "--profile"), ("endpoint_url", "--endpoint-url")])
 def test_local_refuses_flags_of_a_real_aws(home: dict[str, str], name: str, flag: str) -> None:
-    """A flag that names a real AWS contradicts the embedded one, and the error says where that came from."""
+    """With --local, a flag for a real AWS is wrong usage, and the error names the origin of ``local``."""
     with pytest.raises(UsageError) as caught:
         resolve({name: "https://aws.example"}, home | {"TICKETCTL_LOCAL": "1"})
     assert (caught.value.message, caught.value.hint) == (
@@ -202,7 +202,7 @@ def test_local_refuses_flags_of_a_real_aws(home: dict[str, str], name: str, flag
 
 
 def test_local_with_a_typed_url(home: dict[str, str]) -> None:
-    """A URL that was typed is minted from in the embedded AWS, too."""
+    """With --local, a typed URL is still used."""
     settings = resolve({"local": True, "url": "http://127.0.0.1:4566"}, home | {"TICKETCTL_URL": "https://aws.example"})
     assert (settings.local, settings.url, settings.origins["url"]) == (True, "http://127.0.0.1:4566", "--url")
 
@@ -221,13 +221,13 @@ def test_local_with_a_typed_url(home: dict[str, str]) -> None:
     ],
 )
 def test_local_from_the_environment(home: dict[str, str], word: str, local: bool) -> None:
-    """TICKETCTL_LOCAL turns the embedded AWS on or off."""
+    """TICKETCTL_LOCAL switches the embedded AWS on or off."""
     settings = resolve({}, home | {"TICKETCTL_LOCAL": word})
     assert (settings.local, settings.origins["local"]) == (local, "TICKETCTL_LOCAL")
 
 
 def test_no_local(home: dict[str, str]) -> None:
-    """--no-local wins over TICKETCTL_LOCAL."""
+    """--no-local overrides TICKETCTL_LOCAL."""
     assert resolve({"local": False, "profile": "work"}, home | {"TICKETCTL_LOCAL": "1"}).local is False
 
 
@@ -266,14 +266,14 @@ def test_no_local(home: dict[str, str]) -> None:
     ],
 )
 def test_refused_values(home: dict[str, str], name: str, value: Any) -> None:
-    """An invalid value is refused, and the error says where it came from."""
+    """An invalid value is an error that names its origin."""
     with pytest.raises(UsageError, match=re.escape(f"(from --{name.replace('_', '-')})")):
         resolve({name: value}, home)
 
 
 @pytest.mark.parametrize("word", ["0", "nan", "abc", "inf", "-inf"])
 def test_refused_timeout_variable(home: dict[str, str], word: str) -> None:
-    """A variable is held to the same rules as a flag."""
+    """The value of a variable is checked with the same rules as a flag."""
     with pytest.raises(UsageError) as caught:
         resolve({}, home | {"TICKETCTL_TIMEOUT": word})
     assert caught.value.message == (
@@ -284,14 +284,14 @@ def test_refused_timeout_variable(home: dict[str, str], word: str) -> None:
 @pytest.mark.parametrize("url", ["me:secret@tickets.example", "http://me:sec/ret@tickets.example", "ftp://a:sec ret@b"])
 @pytest.mark.parametrize("name", ["url", "endpoint_url"])
 def test_refused_url_without_its_password(home: dict[str, str], name: str, url: str) -> None:
-    """A URL that is refused is named without the user and password in it."""
+    """The error about an invalid URL does not contain its user and password."""
     with pytest.raises(UsageError, match=re.escape(f"'***@{url.rpartition('@')[2]}'")) as caught:
         resolve({name: url}, home)
     assert "sec" not in caught.value.message
 
 
 def test_url_excludes_dynamodb(home: dict[str, str]) -> None:
-    """An address and minting past it cannot both be meant."""
+    """--url and --via dynamodb cannot be combined."""
     with pytest.raises(UsageError, match="--url and --via dynamodb cannot be combined"):
         resolve({"url": "https://tickets.example", "via": "dynamodb"}, home)
 
@@ -318,7 +318,7 @@ def test_table(
     variables: dict[str, str],
     chosen: tuple[str | None, ...],
 ) -> None:
-    """A table needs no stack and no URL; what is typed wins against a variable."""
+    """With a table, no stack and no URL are used; a flag overrides a variable."""
     settings = resolve(flags, home | variables)
     origins = settings.origins
     assert (settings.table, origins["table"], settings.via, origins["via"]) == chosen
@@ -341,14 +341,14 @@ def test_table(
         ({"table": ""}, {}),
     ],
 )
-def test_table_contradicts(home: dict[str, str], flags: dict[str, Any], variables: dict[str, str]) -> None:
-    """A table with a URL, a stack or several regions is refused, unless only one of them is typed."""
+def test_table_excludes_other_settings(home: dict[str, str], flags: dict[str, Any], variables: dict[str, str]) -> None:
+    """A table cannot be combined with a URL, a stack or several regions, unless only one of them is a flag."""
     with pytest.raises(UsageError):
         resolve(flags, home | variables)
 
 
 def test_table_is_in_one_region(home: dict[str, str]) -> None:
-    """The regions of a deployed stack are not those of a table."""
+    """With a table, the regions of the last deployment are ignored."""
     deployed = ["eu-west-1", "us-east-1"]
     settings = resolve({"table": "Old"}, home | {"AWS_REGION": "eu-west-1"}, deployed=lambda values: deployed)
     assert settings.regions == ("eu-west-1",)
@@ -371,7 +371,7 @@ def test_table_is_in_one_region(home: dict[str, str]) -> None:
     ],
 )
 def test_broken_configuration(home: dict[str, str], text: str, message: str, hint: str) -> None:
-    """A configuration file that says something else is an error that names the file."""
+    """If the configuration file has unknown settings or cannot be parsed, the error names the file."""
     file = configure(home, text)
     with pytest.raises(FileError) as caught:
         resolve({}, home)
@@ -379,14 +379,14 @@ def test_broken_configuration(home: dict[str, str], text: str, message: str, hin
 
 
 def test_unreadable_configuration(home: dict[str, str], tmp_path: Path) -> None:
-    """A configuration file that cannot be read is an error that names it, never an empty default."""
+    """If the configuration file cannot be read, the error names it; there are no silent defaults."""
     (tmp_path / "config.toml").mkdir()
     with pytest.raises(FileError, match=re.escape(f"{tmp_path / 'config.toml'} cannot be read: ")):
         resolve({}, home)
 
 
 def test_configuration_not_text(home: dict[str, str], tmp_path: Path) -> None:
-    """A configuration file that is not UTF-8 is an error that names it."""
+    """If the configuration file is not UTF-8, the error names it."""
     (tmp_path / "config.toml").write_bytes(b'stack = "caf\xe9"')
     with pytest.raises(FileError, match=re.escape(f"{tmp_path / 'config.toml'} cannot be read: ")):
         resolve({}, home)
@@ -441,7 +441,7 @@ KNOWN = "the last deployment"
 def test_regions(
     home: dict[str, str], flags: dict[str, Any], variables: dict[str, str], text: str, regions: str, origin: str
 ) -> None:
-    """Regions that are named count, else those the last deployment, the one we are in first."""
+    """The regions are those that are set, otherwise those of the last deployment with the current one first."""
     file = configure(home, text)
     settings = resolve(flags, home | variables, deployed=lambda values: BEFORE)
     assert settings.regions == tuple(regions.split())
@@ -449,20 +449,20 @@ def test_regions(
 
 
 def test_regions_of_an_address(home: dict[str, str]) -> None:
-    """If the URL is given, nothing that was deployed before matters."""
+    """With --url, the regions of the last deployment are ignored."""
     assert resolve({"url": "https://tickets.example"}, home, deployed=lambda values: BEFORE).regions == ()
 
 
 @pytest.mark.parametrize("value", ['["europe"]', "[]", "7", "[7]", '","'])
 def test_wrong_regions(home: dict[str, str], value: str) -> None:
-    """What is no list of regions is refused."""
+    """An invalid list of regions is an error."""
     configure(home, f"regions = {value}")
     with pytest.raises(UsageError):
         resolve({}, home)
 
 
 def test_in_region(home: dict[str, str]) -> None:
-    """The settings for one of several regions are the same apart from the region."""
+    """The settings for one of several regions differ only in the region."""
     settings = resolve({"region": ["us-east-1", "eu-west-1"], "stack": "orders"}, home)
     there = settings.in_region("eu-west-1")
     assert (there.region, there.regions, there.stack) == ("eu-west-1", ("eu-west-1",), "orders")

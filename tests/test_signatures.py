@@ -1,6 +1,6 @@
-"""Signatures (Signature Version 4): AWS's published ones, and for any request the one that botocore calculates.
+"""Signatures (Signature Version 4): AWS's published examples, and comparison with botocore for any request.
 
-Both signers are held to it: the handler's, which signs every header it is given, and ``Aws.signed_headers``.
+Both signers are tested: the handler's, which signs every given header, and ``Aws.signed_headers``.
 """
 
 import os
@@ -23,7 +23,7 @@ from ticketctl.handler import handler
 
 
 class Vector(NamedTuple):
-    """One of the requests of AWS's Signature Version 4 test suite, and the signature that it must have."""
+    """A request of AWS's Signature Version 4 test suite, with its published signature."""
 
     name: str
     method: str
@@ -96,7 +96,7 @@ VECTORS = [
 
 @pytest.mark.parametrize("vector", VECTORS, ids=[vector.name for vector in VECTORS])
 def test_a_published_request_has_its_published_signature(vector: Vector) -> None:
-    """The suite's requests without a query have the signatures that AWS gives for them."""
+    """Requests of the test suite without a query get their published signatures."""
     headers = {"host": "example.amazonaws.com", "x-amz-date": "20150830T123600Z", **vector.headers}
     signed = handler.authorization(
         vector.method,
@@ -114,7 +114,7 @@ def test_a_published_request_has_its_published_signature(vector: Vector) -> None
 
 
 class Request(NamedTuple):
-    """A request to be signed. ``token`` is empty if there is no session."""
+    """A request to sign; ``token`` is empty if there is no session."""
 
     method: str
     url: str
@@ -145,7 +145,7 @@ def signed_by_handler(request: Request) -> dict[str, str]:
 
 
 def signed_by_aws(request: Request) -> dict[str, str]:
-    """Signed now, whatever the request's moment is, with the keys of the environment."""
+    """Sign now, ignoring the time of the request, with the keys in the environment."""
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
     keys = dict(zip(names, (*request.keys, request.token), strict=True))
     with patch.dict(os.environ, keys), closing(Aws(request.region)) as aws:
@@ -192,7 +192,7 @@ REQUESTS = st.builds(
 @pytest.mark.usefixtures("no_aws")
 @pytest.mark.parametrize("sign", [signed_by_handler, signed_by_aws])
 def test_any_request_is_signed_as_botocore_signs_it(sign: Callable[[Request], dict[str, str]]) -> None:
-    """Whatever is signed, with a session token and without, has botocore's signature; no header is changed."""
+    """Any request, with and without a session token, gets botocore's signature; no header is changed."""
 
     @settings(max_examples=times(150), deadline=None, derandomize=DERANDOMIZED, database=None)
     @given(REQUESTS)
@@ -210,7 +210,7 @@ def test_any_request_is_signed_as_botocore_signs_it(sign: Callable[[Request], di
 @pytest.mark.usefixtures("no_aws")
 @pytest.mark.parametrize("service", ["dynamodb", "lambda"])
 def test_a_header_with_spaces_in_a_row(service: str) -> None:
-    """A header that would have to be written otherwise to be signed is sent as it is, and not signed."""
+    """A header with consecutive spaces is sent unchanged and not signed, because signing would collapse the spaces."""
     headers = {"content-type": "application/json", "idempotency-key": '"a  b"'}
     moment = datetime(2026, 1, 2, tzinfo=UTC)
     keys = ("AKID", "s3cr3t/+")

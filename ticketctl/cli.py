@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Annotated
 
 if sys.stdout is None or not sys.stdout.isatty():
-    os.environ["TYPER_USE_RICH"] = "0"  # else GITHUB_ACTIONS and FORCE_COLOR put colors into pipes
+    os.environ["TYPER_USE_RICH"] = "0"  # otherwise GITHUB_ACTIONS and FORCE_COLOR put colors into pipes
 
 import typer
 
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = _asks(arguments, "--debug")
     if sys.stderr is None:
-        sys.stderr = io.StringIO()  # nobody reads it; the exit code still says what happened
+        sys.stderr = io.StringIO()  # nobody reads it, but the exit code still says what happened
     has_stdout = sys.stdout is not None
     output = Output(
         stdout=standard_output() if has_stdout else io.BytesIO(),
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         environ=os.environ,
         as_json=_asks(arguments, "--json"),
     )
-    if not has_stdout:  # else the next file that is opened gets descriptor 1, and with it the results
+    if not has_stdout:  # otherwise the next file that is opened gets descriptor 1, and with it the results
         return _report(delivery_error(OSError(errno.EBADF, os.strerror(errno.EBADF))), output, debug=debug)
     try:
         with _prints_through(output):

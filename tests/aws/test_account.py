@@ -1,4 +1,4 @@
-"""``aws``: clients, signatures, and AWS's errors as errors of ticketctl. Every client is a real botocore client."""
+"""``account``: clients, signatures, and the translation of AWS's errors. Every client is a real botocore client."""
 
 import hashlib
 import hmac
@@ -77,7 +77,7 @@ def in_our_words(error: Exception, *, spends: bool = False, profile: str | None 
 
 
 def test_account(aws: Aws, server: Server) -> None:
-    """The account is the one that the credentials belong to."""
+    """``account`` returns the ID of the account to which the credentials belong."""
     server.answers = [Answer(200, "text/xml", IDENTITY)]
     assert (aws.account(), server.requests[0].body) == (
         "123456789012",
@@ -86,7 +86,7 @@ def test_account(aws: Aws, server: Server) -> None:
 
 
 def test_embedded_reads_nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, no_aws: Path) -> None:
-    """The embedded AWS is signed for with its own key, whatever credentials and profile the user has."""
+    """For the embedded AWS, requests are signed with its own key; the user's credentials and profile are ignored."""
     (no_aws / "aws_config").write_text("broken", encoding="utf-8")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.setenv(name, "USERS")
@@ -96,7 +96,7 @@ def test_embedded_reads_nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, no_
 
 
 def test_signature() -> None:
-    """A request is signed with SigV4 for the service ``lambda``, its query string and body included."""
+    """A request is signed with SigV4 for the service ``lambda``, including its query string and body."""
     url = "https://tickets.example/status?partition=a%20b"
     headers = Aws("eu-west-1", embedded=("test", "test")).signed_headers(
         "GET", url, {"content-type": "text/plain"}, b"body", Deadline(10)
@@ -128,7 +128,7 @@ def test_signature() -> None:
 
 
 def test_credentials_of_the_profile(no_aws: Path) -> None:
-    """The profile that was named signs, with its session token."""
+    """A request is signed with the credentials of the selected profile, including its session token."""
     (no_aws / "aws_credentials").write_text(
         "[work]\naws_access_key_id = AKIDWORK\naws_secret_access_key = x\naws_session_token = token\n",
         encoding="utf-8",
@@ -146,7 +146,7 @@ def test_credentials_of_the_profile(no_aws: Path) -> None:
     ],
 )
 def test_no_credentials(no_aws: Path, profile: str | None, looked_at: str) -> None:
-    """Without credentials nothing is signed, and the error says what was looked at."""
+    """Without credentials nothing is signed, and the error lists the places that were searched."""
     (no_aws / "aws_config").write_text("[profile bare]\nregion = eu-west-1\n", encoding="utf-8")
     with pytest.raises(NoCredentialsError) as caught:
         Aws("us-east-1", profile=profile).signed_headers(**SENT)  # type: ignore[arg-type]
@@ -157,14 +157,14 @@ def test_no_credentials(no_aws: Path, profile: str | None, looked_at: str) -> No
 
 
 def test_half_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An access key without its secret is no credentials; the error says what is missing."""
+    """An access key without its secret is an error that names the missing variable."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
     with pytest.raises(NoCredentialsError, match=r"incomplete: .* missing: AWS_SECRET_ACCESS_KEY"):
         Aws("us-east-1").signed_headers(**SENT)  # type: ignore[arg-type]
 
 
 def test_metadata_disabled(no_aws: Path) -> None:
-    """AWS_EC2_METADATA_DISABLED keeps ticketctl from calling the instance metadata at all."""
+    """If AWS_EC2_METADATA_DISABLED is set, ticketctl does not call the instance metadata service."""
     script = """if True:
         import sys
         sys.addaudithook(lambda event, args: event == "socket.connect" and print(args[1]))
@@ -182,7 +182,7 @@ def test_metadata_disabled(no_aws: Path) -> None:
 
 
 def test_metadata_that_was_moved(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
-    """The role of an instance whose metadata service was moved signs, as with any AWS tool."""
+    """If the instance metadata service has another address, the role's credentials are read from there."""
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url)
     role = (
@@ -197,7 +197,7 @@ def test_metadata_that_was_moved(monkeypatch: pytest.MonkeyPatch, server: Server
 
 @pytest.mark.parametrize("again", [False, True], ids=["first", "again"])
 def test_slow_credential_process(no_aws: Path, *, again: bool) -> None:
-    """A credential_process that takes longer than the deadline is an error that names it, and nothing was minted."""
+    """If a credential_process takes longer than the deadline, the error names it; nothing was minted."""
     (no_aws / "aws_config").write_text("[profile slow]\ncredential_process = /bin/sleep 5\n", encoding="utf-8")
     aws = Aws("us-east-1", profile="slow")
     for _ in range(1 + again):
@@ -212,7 +212,7 @@ def test_slow_credential_process(no_aws: Path, *, again: bool) -> None:
 
 
 def test_slow_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An instance metadata service that does not answer is bounded by the deadline, too."""
+    """If the instance metadata service does not answer, the deadline ends the attempt."""
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
     with Peer(never_answers) as metadata:
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.url)
@@ -223,7 +223,7 @@ def test_slow_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_profile_region(no_aws: Path) -> None:
-    """The AWS configuration may name a region for the default profile and for any other."""
+    """``profile_region`` reads the region of the default profile or of any other from the AWS configuration."""
     (no_aws / "aws_config").write_text(
         "[default]\nregion = us-west-2\n[profile work]\nregion = eu-west-1\n[profile bare]\n", encoding="utf-8"
     )
@@ -231,7 +231,7 @@ def test_profile_region(no_aws: Path) -> None:
 
 
 def test_unknown_profile(no_aws: Path) -> None:
-    """A profile that does not exist is an error that names those that do."""
+    """The error for an unknown profile lists the existing ones."""
     (no_aws / "aws_config").write_text("[profile home]\n[profile work]\n", encoding="utf-8")
     with pytest.raises(ProfileNotFoundError) as caught:
         profile_region("wrok")
@@ -242,7 +242,7 @@ def test_unknown_profile(no_aws: Path) -> None:
 
 
 def test_broken_aws_configuration(no_aws: Path) -> None:
-    """An AWS configuration file that cannot be parsed is an error of this machine's that names it."""
+    """If the AWS configuration file cannot be parsed, the error names it."""
     (no_aws / "aws_config").write_text("region = eu-west-1\n", encoding="utf-8")
     with pytest.raises(SetupError, match="aws_config"):
         profile_region(None)
@@ -274,14 +274,14 @@ def test_broken_aws_configuration(no_aws: Path) -> None:
 )
 @pytest.mark.parametrize("spends", [False, True])
 def test_refused(error: Exception, kind: type[TicketctlError], message: str, spends: bool) -> None:
-    """What AWS refused was not done, whether or not it would have spent a ticket."""
+    """If AWS refused a request, nothing was done, whether or not the request could have spent a ticket."""
     ours = in_our_words(error, spends=spends)
     assert (type(ours), ours.message) == (kind, message)
 
 
 @pytest.mark.parametrize(("spends", "kind"), [(True, NotMintedError), (False, RefusedError)])
 def test_refused_otherwise(spends: bool, kind: type[TicketctlError]) -> None:
-    """Any other refusal of a mint minted nothing; of another request it is a refusal."""
+    """After any other refusal of a mint, nothing was minted; any other request was refused."""
     ours = in_our_words(refused("ValidationException"), spends=spends)
     assert (type(ours), ours.message) == (kind, "the table: ValidationException: why")
 
@@ -296,7 +296,7 @@ def test_refused_otherwise(spends: bool, kind: type[TicketctlError]) -> None:
 )
 @pytest.mark.parametrize("spends", [False, True])
 def test_wrong_clock(code: str, why: str, spends: bool) -> None:
-    """A clock that is wrong is no missing permission: the error says so, and nothing was done."""
+    """If the machine's clock is wrong, the error says so; it is not reported as a missing permission."""
     ours = in_our_words(refused(code, message=why), spends=spends)
     assert (type(ours), ours.message, ours.hint) == (
         SetupError,
@@ -306,7 +306,7 @@ def test_wrong_clock(code: str, why: str, spends: bool) -> None:
 
 
 def test_failed_credential_process() -> None:
-    """A program or role of the profile that gives no credentials is named with its own words."""
+    """If a program or role of the profile gives no credentials, the error contains its own message."""
     ours = in_our_words(exceptions.CredentialRetrievalError(provider="process", error_msg="no token"))
     assert type(ours) is NoCredentialsError
     assert "no token" in ours.message
@@ -314,7 +314,7 @@ def test_failed_credential_process() -> None:
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "ExpiredTokenException", "RequestExpired"])
 def test_expired(code: str) -> None:
-    """Expired credentials are named with their profile and the command that renews them."""
+    """The error for expired credentials names their profile and the command that renews them."""
     ours = in_our_words(refused(code), profile="work")
     assert (type(ours), ours.message, ours.hint) == (
         ExpiredCredentialsError,
@@ -333,7 +333,7 @@ def test_expired(code: str) -> None:
     ids=repr,
 )
 def test_expired_sso(error: Exception) -> None:
-    """A token that cannot be had is an expired one."""
+    """If an SSO token cannot be loaded, it is reported as expired."""
     assert type(in_our_words(error)) is ExpiredCredentialsError
 
 
@@ -360,31 +360,31 @@ def test_expired_sso(error: Exception) -> None:
     ids=repr,
 )
 def test_no_answer(error: Exception, spends: bool, kind: type[TicketctlError]) -> None:
-    """Only an error that proves that nothing was sent counts as not minted, if a ticket could have been spent."""
+    """If a request could spend a ticket, only an error that proves that nothing was sent is *not minted*."""
     assert type(in_our_words(error, spends=spends)) is kind
 
 
 @pytest.mark.parametrize("spends", [True, False])
 def test_secret_that_no_header_can_carry(spends: bool) -> None:
-    """The SDK's error quotes the value, which may be a session token; nothing was sent."""
+    """The SDK's error for an invalid header quotes its value, which may be a session token; ours does not."""
     error = exceptions.HTTPClientError(error=ValueError("Invalid header value b'hunter2\\n'"))
     caught = in_our_words(error, spends=spends)
     assert (type(caught), "hunter2" in caught.message) == (SetupError, False)
 
 
 def test_wrong_region() -> None:
-    """A region that AWS's SDK refuses is wrong usage."""
+    """A region name that the SDK rejects is wrong usage."""
     assert type(in_our_words(exceptions.InvalidRegionError(region_name="x"))) is UsageError
 
 
 def test_our_errors_pass() -> None:
-    """An error of ticketctl is not changed."""
+    """An error of ticketctl's own passes unchanged."""
     ours = NotDeployedError("gone")
     assert in_our_words(ours) is ours
 
 
 def test_connection_refused(dead_url: str) -> None:
-    """A client whose endpoint refuses connections has sent nothing."""
+    """If the endpoint refuses connections, the error says that the service cannot be reached."""
     with (
         closing(Aws("us-east-1", endpoint_url=dead_url, embedded=("test", "test"))) as aws,
         pytest.raises(UnreachableError) as caught,
@@ -394,14 +394,14 @@ def test_connection_refused(dead_url: str) -> None:
 
 
 def test_captive_portal(aws: Aws, server: Server) -> None:
-    """A web page instead of AWS's answer is no answer, and not a bug in ticketctl."""
+    """A web page instead of AWS's answer means that the service did not answer; it is not a bug in ticketctl."""
     server.answers = [Answer(200, "text/html", b"<html><p>Sign in to the Wi-Fi</html>")]
     with pytest.raises(UnreachableError, match="sts in us-east-1 did not answer: "):
         aws.account()
 
 
 def test_connection_closed(aws: Aws, server: Server) -> None:
-    """A client whose endpoint hangs up does not know what became of a write, and sends it once."""
+    """If the endpoint closes the connection, the outcome of a write is unknown, and the write is sent once."""
     server.answers = [None]
     client = aws.client("dynamodb", retries=0)
     with pytest.raises(OutcomeUnknownError), translated_errors("the table", spends=True):
@@ -410,7 +410,7 @@ def test_connection_closed(aws: Aws, server: Server) -> None:
 
 
 def test_proxies_without_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error about a connection names the proxies, never their passwords."""
+    """An error about a connection names the proxies without their passwords."""
     monkeypatch.setenv("https_proxy", "http://user:secret@proxy.example:3128")
     monkeypatch.setenv("http_proxy", "http://other.example")
     assert proxies_in_force() == " (proxies in force: http=other.example, https=proxy.example:3128)"
@@ -433,7 +433,7 @@ def test_proxies_without_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_hostile_proxies(monkeypatch: pytest.MonkeyPatch, proxy: str, shown: str) -> None:
-    """Whatever form a proxy's URL has, an error shows only its host and port."""
+    """For a proxy's URL in any form, an error shows at most its host and port."""
     monkeypatch.setenv("https_proxy", proxy)
     assert proxies_in_force() == f" (proxies in force: https={shown})"
 
@@ -442,7 +442,7 @@ def test_hostile_proxies(monkeypatch: pytest.MonkeyPatch, proxy: str, shown: str
     "proxy", ["http://user:s3/cr3t@127.0.0.1:9", "user:s3cr3t@127.0.0.1:9", "http://u:s3@cr3t@127.0.0.1:9"]
 )
 def test_the_sdk_shows_no_password(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
-    """No error of the SDK's about a proxy carries the proxy's password."""
+    """No SDK error about a proxy contains the proxy's password."""
     monkeypatch.setenv("https_proxy", proxy)
     with closing(Aws("us-east-1", embedded=None)) as aws:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
@@ -454,11 +454,11 @@ def test_the_sdk_shows_no_password(monkeypatch: pytest.MonkeyPatch, proxy: str) 
 
 
 def test_exempt_from_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hosts that use no proxy are shown as they are."""
+    """The hosts in ``no_proxy`` are shown unchanged."""
     monkeypatch.setenv("no_proxy", "localhost,.example")
     assert proxies_in_force() == " (proxies in force: no=localhost,.example)"
 
 
 def test_no_proxies() -> None:
-    """Without proxies nothing is said of them."""
+    """If there are no proxies, errors do not mention them."""
     assert proxies_in_force() == ""

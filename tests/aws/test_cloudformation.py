@@ -1,4 +1,4 @@
-"""``cloudformation``: change sets, events and outcomes, on a real client whose answers are scripted."""
+"""``cloudformation``: change sets, events and outcomes, with a real client whose responses are scripted."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -36,7 +36,7 @@ KEPT = [{"ParameterKey": name, "UsePreviousValue": True} for name in ("AuthType"
 
 
 class CloudFormationScript:
-    """A ``CloudFormation`` whose client expects these calls in turn; ``said`` and ``slept`` are what it did besides."""
+    """A ``CloudFormation`` whose client expects these calls in order; ``said`` and ``slept`` are its effects."""
 
     def __init__(self, client: Any) -> None:
         self.stubber = Stubber(client)
@@ -55,7 +55,7 @@ class CloudFormationScript:
         self.stubber.add_response("describe_stacks", {"Stacks": [description]}, expected)
 
     def events(self, *events: dict[str, Any], token: str = "", after: str = "") -> None:
-        """``events`` is a page of them, oldest first as they are written here, newest first as AWS gives them."""
+        """Answer with a page of ``events``; they are given oldest first and returned newest first, as AWS does."""
         answer = {"StackEvents": list(reversed(events)), **({"NextToken": token} if token else {})}
         expected = {"StackName": ID, **({"NextToken": after} if after else {})}
         self.stubber.add_response("describe_stack_events", answer, expected)
@@ -112,7 +112,7 @@ def script(client: Any) -> Iterator[CloudFormationScript]:
 
 
 def event(number: int, status: str, logical_id: str = "", reason: str = "", *, kind: str = FUNCTION) -> dict[str, Any]:
-    """Without a ``logical_id`` it is the stack's own."""
+    """An event; without a ``logical_id`` it is about the stack itself."""
     return {
         "StackId": ID,
         "StackName": "Tickets",
@@ -139,7 +139,7 @@ def given(**values: str) -> list[dict[str, Any]]:
 
 
 def test_find(script: CloudFormationScript) -> None:
-    """A stack is its id, name, status and reason, with its parameters and outputs by name."""
+    """``describe`` returns a stack's id, name, status and reason, and its parameters and outputs by name."""
     script.describe(
         "ROLLBACK_COMPLETE",
         StackStatusReason="why",
@@ -157,19 +157,19 @@ def test_find(script: CloudFormationScript) -> None:
 
 
 def test_find_nothing(script: CloudFormationScript) -> None:
-    """A stack that does not exist is none."""
+    """If the stack does not exist, the result is ``None``."""
     script.describe()
     assert script.stacks.describe("Tickets") is None
 
 
 def test_find_deleted(script: CloudFormationScript) -> None:
-    """A stack that is found by its id after its deletion is none."""
+    """If a stack is found by its id after its deletion, the result is ``None``."""
     script.describe("DELETE_COMPLETE", by=ID)
     assert script.stacks.describe(ID) is None
 
 
 def test_find_denied(script: CloudFormationScript) -> None:
-    """A refusal is not the absence of a stack."""
+    """If AWS denies the request, that is an error; it does not mean that there is no stack."""
     message = "User: me is not authorized to perform: cloudformation:DescribeStacks on resource: Tickets"
     script.missing("describe_stacks", {"StackName": "Tickets"}, message, "AccessDenied")
     with pytest.raises(AccessError) as caught:
@@ -190,7 +190,7 @@ def test_find_denied(script: CloudFormationScript) -> None:
     ],
 )
 def test_in_progress(status: str, in_progress: bool) -> None:
-    """A stack in review only waits: nobody is deploying it."""
+    """A stack in review is not in progress: nobody is deploying it."""
     stack = Stack(id=ID, name="Tickets", status=status, reason="", parameters={}, outputs={})
     assert stack.in_progress is in_progress
 
@@ -213,8 +213,8 @@ def test_prepare_without_a_stack(script: CloudFormationScript) -> None:
 
 
 @pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"])
-def test_never_lived(script: CloudFormationScript, status: str) -> None:
-    """A stack that was never created is deleted, after the reason of its failure is reported."""
+def test_a_failed_creation(script: CloudFormationScript, status: str) -> None:
+    """If the creation of a stack failed, the reason is reported and the stack is deleted."""
     history = [
         event(1, "CREATE_IN_PROGRESS"),
         event(2, "CREATE_FAILED", "CreateTicket", "no such runtime"),
@@ -247,8 +247,8 @@ def test_never_executed(script: CloudFormationScript) -> None:
     assert script.stacks.plan("Tickets", TEMPLATE, {}).is_new
 
 
-def test_somebody_elses_stack(script: CloudFormationScript) -> None:
-    """A stack that is no ticket server is refused before anything is changed, dead or alive."""
+def test_another_tools_stack(script: CloudFormationScript) -> None:
+    """A stack that is not a ticket server is refused before anything is changed, whatever its status is."""
     for call in (
         script.stacks.prepare,
         lambda name: script.stacks.plan(name, TEMPLATE, {}),
@@ -260,14 +260,14 @@ def test_somebody_elses_stack(script: CloudFormationScript) -> None:
                 call("Tickets")
 
 
-def test_discard_spares_a_stack_that_lives(script: CloudFormationScript) -> None:
+def test_discard_keeps_a_deployed_stack(script: CloudFormationScript) -> None:
     """Discarding a plan does not delete the new stack if another user has deployed it."""
     script.discarded(stack=False)
     script.describe("CREATE_IN_PROGRESS", by=ID)
     script.stacks.discard(Plan(CHANGE_SET, ID, is_new=True, changes=()))
 
 
-def test_delete_of_what_is_gone(script: CloudFormationScript) -> None:
+def test_delete_of_a_deleted_stack(script: CloudFormationScript) -> None:
     """Deleting a stack that is already deleted does nothing; a stack that has changed is not deleted."""
     stack = Stack(id=ID, name="Tickets", status="CREATE_COMPLETE", reason="", parameters={}, outputs={})
     script.events()
@@ -280,7 +280,7 @@ def test_delete_of_what_is_gone(script: CloudFormationScript) -> None:
 
 
 def test_stuck(script: CloudFormationScript) -> None:
-    """A stack that is stuck is refused, with its cause and the command that frees it."""
+    """A stack that cannot be updated is refused; the error has the cause and the command that repairs it."""
     script.describe("UPDATE_ROLLBACK_FAILED")
     script.events(
         event(1, "UPDATE_IN_PROGRESS"),
@@ -296,7 +296,7 @@ def test_stuck(script: CloudFormationScript) -> None:
 
 
 def test_cause_of_the_last_deployment(script: CloudFormationScript) -> None:
-    """The cause is that of the last deployment, not of one that failed long ago."""
+    """The cause comes from the last deployment, not from an earlier one."""
     script.describe("UPDATE_ROLLBACK_FAILED")
     script.events(
         event(1, "UPDATE_IN_PROGRESS"),
@@ -312,7 +312,7 @@ def test_cause_of_the_last_deployment(script: CloudFormationScript) -> None:
         script.stacks.prepare("Tickets")
 
 
-def test_somebody_else_deploys(script: CloudFormationScript) -> None:
+def test_another_user_deploys(script: CloudFormationScript) -> None:
     """If another user is deploying the stack, their deployment is followed to its end."""
     script.describe("UPDATE_IN_PROGRESS")
     script.events(event(1, "UPDATE_IN_PROGRESS"))
@@ -332,7 +332,7 @@ def test_somebody_else_deploys(script: CloudFormationScript) -> None:
     ]
 
 
-def test_somebody_else_deletes(script: CloudFormationScript) -> None:
+def test_another_user_deletes(script: CloudFormationScript) -> None:
     """If another user is deleting the stack, the deletion is followed to its end; then there is no stack."""
     script.describe("DELETE_IN_PROGRESS")
     script.events(event(1, "DELETE_IN_PROGRESS"))
@@ -372,7 +372,7 @@ def test_plan_keeps_parameters(script: CloudFormationScript) -> None:
 
 
 def test_plan_drops_foreign_parameters(script: CloudFormationScript) -> None:
-    """A parameter that the template does not have is not kept: CloudFormation would refuse the change set."""
+    """Parameters that the template does not have are not sent, because CloudFormation would refuse the change set."""
     ours = given(AuthType="AWS_IAM", Increment="1", MaxCount="100", Offset="7")
     script.describe("CREATE_COMPLETE", Parameters=[*ours, *given(BootstrapVersion="/cdk-bootstrap/version")])
     script.created("UPDATE", KEPT)
@@ -381,7 +381,7 @@ def test_plan_drops_foreign_parameters(script: CloudFormationScript) -> None:
 
 
 def test_plan_in_pages(script: CloudFormationScript) -> None:
-    """Every page of the changes is read."""
+    """All pages of the changes are read."""
     script.describe("CREATE_COMPLETE")
     script.created("UPDATE", KEPT)
     script.change_set("CREATE_COMPLETE", Changes=[change("Add", "A", FUNCTION)], NextToken="more")
@@ -405,7 +405,7 @@ def test_plan_in_pages(script: CloudFormationScript) -> None:
     ],
 )
 def test_no_changes(script: CloudFormationScript, reason: str) -> None:
-    """A change set without changes is a plan without changes, and is deleted."""
+    """If a change set has no changes, it is deleted, and the plan has none."""
     script.describe("CREATE_COMPLETE")
     script.created("UPDATE", KEPT)
     script.change_set("FAILED", StatusReason=reason)
@@ -415,7 +415,7 @@ def test_no_changes(script: CloudFormationScript, reason: str) -> None:
 
 @pytest.mark.parametrize(("status", "kind", "is_new"), [("CREATE_COMPLETE", "UPDATE", False), ("", "CREATE", True)])
 def test_failed_change_set(script: CloudFormationScript, status: str, kind: str, is_new: bool) -> None:
-    """A change set that fails is deleted, with the empty stack that came with it, and the reason is told."""
+    """If a change set fails, it is deleted together with its empty stack, and the error has the reason."""
     script.describe(status)
     script.created(kind, KEPT if status else [])
     script.change_set("FAILED", StatusReason="Table Tickets already exists in stack Old")
@@ -426,7 +426,7 @@ def test_failed_change_set(script: CloudFormationScript, status: str, kind: str,
 
 
 def test_refused_change_set(script: CloudFormationScript) -> None:
-    """A template that CloudFormation refuses is a refusal with its words."""
+    """If CloudFormation refuses the template, the error contains its message."""
     script.describe()
     script.stubber.add_client_error("create_change_set", "ValidationError", "Template format error", 400)
     with pytest.raises(RefusedError) as caught:
@@ -436,7 +436,7 @@ def test_refused_change_set(script: CloudFormationScript) -> None:
 
 @pytest.mark.parametrize("is_new", [False, True])
 def test_discard(script: CloudFormationScript, is_new: bool) -> None:
-    """A plan is discarded with the empty stack that came with it."""
+    """Discarding a plan deletes its change set and its empty stack."""
     script.discarded(stack=is_new)
     script.stacks.discard(Plan(CHANGE_SET, ID, is_new, ()))
 
@@ -456,7 +456,7 @@ def test_discard(script: CloudFormationScript, is_new: bool) -> None:
     ids=str,
 )
 def test_endangers_table(change: Change, danger: bool) -> None:
-    """What would replace or delete the table, or might, endangers it."""
+    """A change that replaces, deletes, or may replace the table endangers it."""
     plan = Plan(CHANGE_SET, ID, is_new=False, changes=(change,))
     assert plan.endangers_table == ((change,) if danger else ())
 
@@ -465,7 +465,7 @@ def test_endangers_table(change: Change, danger: bool) -> None:
     ("replacement", "said"), [("True", " (replaced)"), ("Conditional", " (perhaps replaced)"), ("False", ""), ("", "")]
 )
 def test_change_for_a_person(replacement: str, said: str) -> None:
-    """A change says whether the resource is replaced."""
+    """The text of a change says whether the resource is replaced."""
     assert str(Change("Modify", "CreateTicket", FUNCTION, replacement)) == (
         f"modify AWS::Lambda::Function CreateTicket{said}"
     )
@@ -487,7 +487,7 @@ ROLE = "arn:aws:iam::123456789012:role/deployer"
     ],
 )
 def test_plan_with_options(script: CloudFormationScript, options: StackOptions, sent: dict[str, Any]) -> None:
-    """Tags and role are sent only if they are given; no tags are an empty list, which removes them."""
+    """Tags and role are sent only if they are given; an empty list of tags removes all tags."""
     script.created("CREATE", [], **sent)
     script.change_set("CREATE_COMPLETE")
     assert script.stacks.plan_from(None, "Tickets", TEMPLATE, {}, options) == Plan(
@@ -509,7 +509,7 @@ def test_plan_with_options(script: CloudFormationScript, options: StackOptions, 
 def test_plan_of_protection(
     script: CloudFormationScript, *, is_protected: bool | None, wanted: bool | None, planned: bool | None
 ) -> None:
-    """Termination protection is planned only if it is to be another."""
+    """Termination protection is in the plan only if it changes."""
     if is_protected is None:
         script.describe()
     else:
@@ -533,13 +533,13 @@ PLAN = Plan(CHANGE_SET, ID, is_new=False, changes=(Change("Modify", "CreateTicke
 
 @pytest.mark.parametrize("on", [True, False])
 def test_protection_without_a_change_set(script: CloudFormationScript, *, on: bool) -> None:
-    """If only the protection changes, the change set is gone already, and is not executed."""
+    """If only the protection changes, the change set is already deleted and is not executed."""
     script.protects(on=on)
     script.stacks.execute(Plan(CHANGE_SET, ID, is_new=False, changes=(), protects=on))
 
 
 def test_protection_after_the_deployment(script: CloudFormationScript) -> None:
-    """The stack is protected once the deployment is complete."""
+    """The stack is protected after the deployment is complete."""
     script.events()
     script.executed()
     script.events(event(1, "CREATE_COMPLETE"))
@@ -548,7 +548,7 @@ def test_protection_after_the_deployment(script: CloudFormationScript) -> None:
 
 
 def test_execute(script: CloudFormationScript) -> None:
-    """A plan is followed to its end: each new event is told once, and nothing of an earlier deployment."""
+    """A plan is followed to its end: each new event is reported once, and no event of an earlier deployment."""
     old = event(1, "CREATE_COMPLETE")
     started = event(2, "UPDATE_IN_PROGRESS")
     cleaning = event(3, "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
@@ -567,7 +567,7 @@ def test_execute(script: CloudFormationScript) -> None:
 
 
 def test_execute_with_pages_of_events(script: CloudFormationScript) -> None:
-    """Events are read page by page, down to what was there before."""
+    """Events are read page by page, back to the last one that is already known."""
     script.events(event(1, "CREATE_COMPLETE"))
     script.executed()
     script.events(event(3, "UPDATE_COMPLETE"), token="more")
@@ -580,7 +580,7 @@ def test_execute_with_pages_of_events(script: CloudFormationScript) -> None:
 
 
 def test_pauses_grow(script: CloudFormationScript) -> None:
-    """The pauses between two looks grow to three seconds and no further."""
+    """The pauses between two requests for events grow up to three seconds."""
     script.events()
     script.executed()
     for _ in range(20):
@@ -592,7 +592,7 @@ def test_pauses_grow(script: CloudFormationScript) -> None:
 
 
 def test_failed_deployment(script: CloudFormationScript) -> None:
-    """A deployment that failed names the first resource that failed and why."""
+    """If a deployment fails, the error names the first resource that failed and why."""
     script.events()
     script.executed()
     script.events(
@@ -612,7 +612,7 @@ def test_failed_deployment(script: CloudFormationScript) -> None:
 
 
 def test_failed_without_a_reason(script: CloudFormationScript) -> None:
-    """A deployment that failed without a word says that."""
+    """If a deployment fails without a reason, the error says so."""
     script.events()
     script.executed()
     script.events(event(1, "ROLLBACK_COMPLETE"))
@@ -621,7 +621,7 @@ def test_failed_without_a_reason(script: CloudFormationScript) -> None:
 
 
 def test_failed_deletion(script: CloudFormationScript) -> None:
-    """A stack that cannot be deleted says what stood in the way."""
+    """If a stack cannot be deleted, the error says why."""
     script.events()
     script.describe("CREATE_COMPLETE", by=ID)
     script.delete()
@@ -638,7 +638,7 @@ def test_failed_deletion(script: CloudFormationScript) -> None:
     )
 
 
-# --- what is made of the answers --------------------------------------------------------------------
+# --- reading the answers ---------------------------------------------------------------------------
 
 
 def told(status: str, logical_id: str, reason: str, *, is_stack: bool = False) -> Event:
@@ -672,7 +672,7 @@ def told(status: str, logical_id: str, reason: str, *, is_stack: bool = False) -
     ],
 )
 def test_first_cause(events: list[Event], cause: str) -> None:
-    """The cause is the first resource that failed by itself, else whatever is said."""
+    """The cause is the first resource that failed by itself, otherwise the first reason that there is."""
     assert first_cause(events) == cause
 
 
@@ -687,7 +687,7 @@ DEPLOYED = Stack(
 
 
 def test_outputs() -> None:
-    """A deployed stack says all that ticketctl needs to know."""
+    """The outputs of a deployed stack contain everything that ticketctl needs."""
     assert outputs_of(DEPLOYED, "us-east-1") == StackOutputs(
         account="123456789012",
         region="us-east-1",
@@ -702,7 +702,7 @@ def test_outputs() -> None:
 
 
 def test_outputs_of_a_foreign_stack() -> None:
-    """A stack of somebody else's is no ticket server, and the error says how to keep out of its way."""
+    """If the stack is not a ticket server, the error suggests another name."""
     foreign = Stack(id=ID, name="Shop", status="CREATE_COMPLETE", reason="", parameters={}, outputs={"Bucket": "b"})
     with pytest.raises(NotDeployedError) as caught:
         outputs_of(foreign, "us-east-1")
@@ -713,7 +713,7 @@ def test_outputs_of_a_foreign_stack() -> None:
 
 
 def test_plan_from_a_stack_that_is_known(script: CloudFormationScript) -> None:
-    """A stack that was just described is not described again; its parameters are kept."""
+    """A stack that was just described is not described again, and its parameters are kept."""
     script.describe("CREATE_COMPLETE")
     known = script.stacks.find_ours("Tickets")
     script.created("UPDATE", KEPT)
@@ -726,7 +726,7 @@ def test_plan_from_a_stack_that_is_known(script: CloudFormationScript) -> None:
 
 
 def resources(script: CloudFormationScript, *found: tuple[str, str, str]) -> None:
-    """A stack's resources: type, name and status of each."""
+    """Answer with a stack's resources: type, name and status of each."""
     summaries = [
         {
             "LogicalResourceId": "R",
@@ -752,7 +752,7 @@ def resources(script: CloudFormationScript, *found: tuple[str, str, str]) -> Non
     ],
 )
 def test_a_stack_has_a_table(script: CloudFormationScript, found: list[tuple[str, str, str]], *, has: bool) -> None:
-    """A stack has a table among its resources, unless it has given the table up."""
+    """A stack has a table if one is among its resources and was not removed from the stack."""
     script.describe("UPDATE_COMPLETE", by=ID)
     resources(script, *found)
     assert script.stacks.has_table(ID, "Tickets") is has
@@ -760,7 +760,7 @@ def test_a_stack_has_a_table(script: CloudFormationScript, found: list[tuple[str
 
 @pytest.mark.parametrize("status", ["", "DELETE_COMPLETE"])
 def test_a_deleted_stack_has_no_table(script: CloudFormationScript, status: str) -> None:
-    """The tag of a deleted stack stays on the table that it retained; its resources are not asked for."""
+    """A retained table keeps the tag of its deleted stack; the resources of a deleted stack are not requested."""
     script.describe(status, by=ID)
     assert script.stacks.has_table(ID, "Tickets") is False
 
@@ -774,7 +774,7 @@ def test_a_deleted_stack_has_no_table(script: CloudFormationScript, status: str)
     ],
 )
 def test_a_plan_that_imports_the_table(change: Change, *, imports: bool) -> None:
-    """Only an import of the table counts."""
+    """A plan imports the table only if it has an import of the table's type."""
     assert Plan("c", ID, True, (change,)).imports_table is imports
 
 
@@ -782,7 +782,7 @@ def test_a_plan_that_imports_the_table(change: Change, *, imports: bool) -> None
 
 
 def test_a_region_without_function_urls(script: CloudFormationScript) -> None:
-    """If CloudFormation does not know Function URLs, the error says so and names the way out, with the lane."""
+    """If CloudFormation does not know Function URLs, the hint is ``--table-only`` with the lane."""
     script.describe()
     unknown = "Template format error: Unrecognized resource types: [AWS::Lambda::Url]"
     script.stubber.add_client_error("create_change_set", "ValidationError", unknown, 400)
@@ -795,7 +795,7 @@ def test_a_region_without_function_urls(script: CloudFormationScript) -> None:
 
 
 def test_other_unknown_resources(script: CloudFormationScript) -> None:
-    """Any other type that CloudFormation does not know keeps CloudFormation's words."""
+    """For any other unknown type, the error contains CloudFormation's message."""
     script.describe()
     unknown = "Template format error: Unrecognized resource types: [AWS::Lambda::UrlX]"
     script.stubber.add_client_error("create_change_set", "ValidationError", unknown, 400)
@@ -812,7 +812,7 @@ WITH_TABLE = TEMPLATE[:-1] + f', "Resources": {{"Table": {{"Type": "{TABLE}"}}}}
 
 
 def invalid(logical_id: str, kind: str, name: str, reason: str, mode: str = "FAIL") -> dict[str, Any]:
-    """A failed check as DescribeEvents has it."""
+    """A failed check, as in the answer of DescribeEvents."""
     return {
         "EventId": f"{logical_id}-{name}",
         "StackId": ID,
@@ -857,7 +857,7 @@ def wanted(body: str, **more: Any) -> dict[str, Any]:
 
 
 def rejected(script: CloudFormationScript, *failed: dict[str, Any], reason: str = EARLY) -> None:
-    """A new stack whose change set fails with these events, one per page."""
+    """Prepare a new stack whose change set fails with these events, one per page."""
     script.describe()
     made = {"Id": CHANGE_SET, "StackId": ID}
     script.stubber.add_response("create_change_set", made, wanted(WITH_TABLE))
@@ -871,7 +871,7 @@ def rejected(script: CloudFormationScript, *failed: dict[str, Any], reason: str 
 
 @pytest.mark.parametrize("reason", [EARLY, ""])
 def test_the_cause_of_a_failed_validation(script: CloudFormationScript, reason: str) -> None:
-    """If the reason names no cause, each failed check is told once with its resource; warnings are left out."""
+    """If the reason names no cause, each failed check is reported once with its resource; warnings are omitted."""
     warning = invalid("Other", TABLE, "SERVICE_QUOTA", "near the limit", "WARN")
     rejected(script, FINISHED, NO_RUNTIME, warning, TABLE_EXISTS, NO_RUNTIME, reason=reason)
     script.discarded(stack=True)
@@ -887,7 +887,7 @@ def test_the_cause_of_a_failed_validation(script: CloudFormationScript, reason: 
 
 
 def test_the_cause_of_a_failed_hook(script: CloudFormationScript) -> None:
-    """A hook of the account that refuses a resource is named with its reason."""
+    """If a hook of the account rejects a resource, the error names the hook and its reason."""
     hook = {
         **FINISHED,
         "EventType": "HOOK_INVOCATION_ERROR",
@@ -912,7 +912,7 @@ def test_the_cause_of_a_failed_hook(script: CloudFormationScript) -> None:
     ],
 )
 def test_a_cause_that_cannot_be_read(script: CloudFormationScript, code: str, hint: str) -> None:
-    """If DescribeEvents is denied or fails, the reason is told, and how to learn more; the change set is deleted."""
+    """If DescribeEvents fails, the error has the reason and how to learn more; the change set is deleted."""
     rejected(script)
     script.missing("describe_events", {"ChangeSetName": CHANGE_SET, "Filters": {"FailedEvents": True}}, "no", code)
     script.discarded(stack=True)
@@ -923,7 +923,7 @@ def test_a_cause_that_cannot_be_read(script: CloudFormationScript, code: str, hi
 
 @pytest.mark.parametrize("imports", [True, False])
 def test_a_retained_table_that_validation_rejects(script: CloudFormationScript, imports: bool) -> None:
-    """If only the table is said to exist, the change set is made once more without validation, and only once."""
+    """If validation rejects only the existing table, the change set is created once more without validation."""
     rejected(script, FINISHED, TABLE_EXISTS)
     script.stubber.add_response("delete_change_set", {}, {"ChangeSetName": CHANGE_SET})
     second = {"Id": CHANGE_SET, "StackId": ID}
@@ -942,8 +942,8 @@ def test_a_retained_table_that_validation_rejects(script: CloudFormationScript, 
     ]
 
 
-def test_table_only_is_ours(script: CloudFormationScript) -> None:
-    """A stack without function is a ticket server; its outputs have no URL, and it is private."""
+def test_table_only_is_a_ticket_server(script: CloudFormationScript) -> None:
+    """A stack without a function is a ticket server; its outputs have no URL, and its auth is AWS_IAM."""
     lane = given(Increment="3", MaxCount="100", Offset="2")
     table = [{"OutputKey": "TableName", "OutputValue": "Tickets"}]
     script.describe("CREATE_COMPLETE", Parameters=lane, Outputs=table)
@@ -980,7 +980,7 @@ def describe_at(server: Server, monkeypatch: pytest.MonkeyPatch) -> Stack | None
 )
 @pytest.mark.usefixtures("no_aws")
 def test_an_endpoint_without_cloudformation(server: Server, monkeypatch: pytest.MonkeyPatch, answer: Answer) -> None:
-    """A server that has no CloudFormation, such as DynamoDB Local, is named, with the option that needs none."""
+    """If an endpoint has no CloudFormation, such as DynamoDB Local, the error says so and names ``--table``."""
     server.answers = [answer]
     with pytest.raises(SetupError, match="has no CloudFormation") as caught:
         describe_at(server, monkeypatch)
@@ -1001,7 +1001,7 @@ def test_an_endpoint_without_cloudformation(server: Server, monkeypatch: pytest.
 def test_other_failures_of_an_endpoint(
     server: Server, monkeypatch: pytest.MonkeyPatch, answer: Answer, error: type[Exception]
 ) -> None:
-    """A failure that a CloudFormation may have keeps its meaning."""
+    """Failures that CloudFormation itself may return keep their meaning."""
     server.answers = [answer]
     with pytest.raises(error):
         describe_at(server, monkeypatch)

@@ -1,4 +1,4 @@
-"""``credentials``: the AWS CLI and ticketctl use the same credentials, whatever the environment says."""
+"""``credentials``: the AWS CLI and ticketctl use the same credentials in every environment."""
 
 import itertools
 import os
@@ -32,12 +32,12 @@ KEYS: list[Mapping[str, str]] = [
 PROFILES = [None, "work", "bare"]
 NAMED_BY = ["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "TICKETCTL_PROFILE", "--profile", "the configuration file"]
 Choice = tuple[str, str] | str
-"""The access key and the token, or why there is none."""
+"""The access key and the token, or the reason why there are none."""
 
 
 @pytest.fixture(autouse=True)
 def files(no_aws: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two profiles with keys, ``default`` and ``work``, and ``bare`` without."""
+    """Write two profiles with keys, ``default`` and ``work``, and ``bare`` without keys."""
     (no_aws / "aws_config").write_text("[profile bare]\nregion = eu-west-1\n", encoding="utf-8")
     keys = "[{0}]\naws_access_key_id = {0}\naws_secret_access_key = x\n"
     (no_aws / "aws_credentials").write_text(keys.format("default") + keys.format("work"), encoding="utf-8")
@@ -46,7 +46,7 @@ def files(no_aws: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def resolved(files: Path, named_by: str, profile: str | None) -> Settings:
-    """The settings if the profile is named in that place; if that is a variable, the environment has it already."""
+    """Resolve the settings if the profile is named in that place; a variable is already set in the environment."""
     (files / "config.toml").write_text(
         f'profile = "{profile}"\n' if profile and named_by == NAMED_BY[-1] else "", encoding="utf-8"
     )
@@ -64,7 +64,7 @@ def choice_of(aws: Aws) -> Choice:
 
 
 def choice_of_botocore(profile: str | None, *, explicit: bool) -> Choice:
-    """What botocore chooses: the AWS CLI's ``--profile`` is explicit, a default profile is not."""
+    """Return botocore's choice: the AWS CLI's ``--profile`` is explicit, a default profile is not."""
     variables = {"profile": (None, None, profile, None)} if profile and not explicit else None
     session = BotocoreSession(profile=profile if explicit else None, session_vars=variables)
     try:
@@ -76,7 +76,7 @@ def choice_of_botocore(profile: str | None, *, explicit: bool) -> Choice:
 
 @pytest.mark.parametrize("named_by", NAMED_BY)
 def test_as_botocore(files: Path, monkeypatch: pytest.MonkeyPatch, named_by: str) -> None:
-    """The credentials are those botocore takes, and a cached stack belongs to the same ones.
+    """The credentials are the same as botocore's, and a cached stack belongs to those credentials.
 
     ``TICKETCTL_PROFILE`` is explicit, like ``--profile``; the configuration file only sets the default.
     """
@@ -97,7 +97,7 @@ def test_as_botocore(files: Path, monkeypatch: pytest.MonkeyPatch, named_by: str
 
 
 def test_web_identity_comes_before_a_default_profile(monkeypatch: pytest.MonkeyPatch, files: Path) -> None:
-    """A role with a token in the environment is used if the profile is only the default, as botocore does."""
+    """A web identity role in the environment is used instead of a default profile, as in botocore."""
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/tickets")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(files / "no-token"))
     monkeypatch.setenv("AWS_PROFILE", "work")
@@ -109,7 +109,7 @@ def test_web_identity_comes_before_a_default_profile(monkeypatch: pytest.MonkeyP
 
 
 def test_same_credentials_same_stack(files: Path) -> None:
-    """What is cached for a profile is found whatever access key the environment has."""
+    """The cache entry of an explicit profile does not depend on the access key in the environment."""
     settings = resolved(files, "--profile", "work")
     keys = [
         key_of(stack="Tickets", endpoint=None, profile=settings.profile, environ={"AWS_ACCESS_KEY_ID": key})
@@ -119,7 +119,7 @@ def test_same_credentials_same_stack(files: Path) -> None:
 
 
 def test_origin(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said that access keys in the environment come before a profile."""
+    """``origins`` and ``identity`` say that access keys in the environment override a default profile."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ENV")
     monkeypatch.setenv("AWS_PROFILE", "work")
     settings = resolved(files, "AWS_PROFILE", "work")
@@ -131,7 +131,7 @@ def test_origin(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_default_profile_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, files: Path) -> None:
-    """The AWS CLI also refuses a profile that does not exist if the access key is in the environment."""
+    """A profile that does not exist is an error even if the access key is in the environment, as in the AWS CLI."""
     for name, value in {**KEYS[4], "AWS_PROFILE": "nope"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ProfileNotFoundError, match="the AWS profile 'nope' does not exist; existing profiles: "):

@@ -1,4 +1,4 @@
-"""``sources.dynamodb``: the sender without an SDK against a loopback DynamoDB, and the SDK's beside it."""
+"""``dynamodb``: the sender without an SDK, on a DynamoDB on loopback, compared with the SDK's sender."""
 
 import json
 import socket
@@ -70,7 +70,7 @@ def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def sending(
     url: str | None, *, via: str = "plain", region: str = "eu-west-1", seconds: float = 5.0, deadline: float = 60.0
 ) -> Iterator[Send]:
-    """What sends to an endpoint: ``via`` the sender of our own (``plain``) or the SDK's (``sdk``)."""
+    """Open a sender for an endpoint: ticketctl's own (``via="plain"``) or the SDK's (``via="sdk"``)."""
     transport = HttpClient()
     with closing(Aws(region, endpoint_url=url)) as aws, closing(transport):
         if via == "plain":
@@ -80,7 +80,7 @@ def sending(
 
 
 def outcome(send: Send, operation: str) -> TicketctlError:
-    """The error that a request ends in."""
+    """Return the error that a request raises."""
     with pytest.raises(TicketctlError) as raised:
         send(operation, REQUESTS[operation])
     return raised.value
@@ -93,7 +93,7 @@ def outcome(send: Send, operation: str) -> TicketctlError:
 @pytest.mark.parametrize(("path", "arrives"), [("", "/"), ("/", "/"), ("/a/b", "/a/b/"), ("/a/b%20c/", "/a/b%20c/")])
 @pytest.mark.parametrize("token", ["", "token/+="])
 def test_the_request(monkeypatch: pytest.MonkeyPatch, operation: str, path: str, arrives: str, token: str) -> None:
-    """A request names its operation, has its fields as JSON, and is signed as botocore would sign those headers."""
+    """A request names its operation, has its fields as JSON, and is signed as botocore signs it."""
     if token:
         monkeypatch.setenv("AWS_SESSION_TOKEN", token)
     with dynamodb(repeat(says(200, b'{"Attributes": {}}'))) as server, sending(server.url + path) as send:
@@ -111,7 +111,7 @@ def test_the_request(monkeypatch: pytest.MonkeyPatch, operation: str, path: str,
 
 
 def test_the_same_fields_as_the_sdk() -> None:
-    """Both senders send the same operation with the same fields to the same place."""
+    """Both senders send the same operation with the same fields to the same path."""
     with dynamodb(repeat(says(200, b'{"Attributes": {}}', Connection="close"))) as server:
         for via in ("plain", "sdk"):
             with sending(server.url, via=via) as send:
@@ -123,7 +123,7 @@ def test_the_same_fields_as_the_sdk() -> None:
 
 
 def received(server: DynamoDB) -> list[tuple[str, dict[str, str], bytes]]:
-    """What the server got, the names of its headers as in ``X-Amz-Target``."""
+    """Return what the server received, with header names written as in ``X-Amz-Target``."""
     return [
         (path, {name.title(): value for name, value in headers.items()}, body)
         for path, headers, body in server.received
@@ -131,7 +131,7 @@ def received(server: DynamoDB) -> list[tuple[str, dict[str, str], bytes]]:
 
 
 def test_keys_are_read_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys that are replaced in the environment sign the next request."""
+    """If the credentials in the environment change, the next request uses the new ones."""
     with dynamodb(repeat(says(200, b"{}"))) as server, sending(server.url) as send:
         for key in ("first", "second"):
             monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
@@ -142,7 +142,7 @@ def test_keys_are_read_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 class Recorder(HttpClient):
-    """Takes the place of the network and keeps the addresses."""
+    """Replaces the network and keeps the addresses."""
 
     def __init__(self) -> None:
         super().__init__(direct=True)
@@ -155,7 +155,7 @@ class Recorder(HttpClient):
 
 
 def asked_by(region: str, endpoint_url: str | None = None) -> str:
-    """The address that is asked for a region."""
+    """Return the address that is used for a region."""
     transport = Recorder()
     with closing(Aws(region, endpoint_url=endpoint_url)) as aws:
         plain_sender(aws, transport, TARGET, timeout=1.0, connect=1.0)(Deadline(1.0))("GetItem", KEY)
@@ -175,12 +175,12 @@ def asked_by(region: str, endpoint_url: str | None = None) -> str:
     ],
 )
 def test_the_address(region: str, endpoint_url: str | None, asked: str) -> None:
-    """A region has AWS's address for it; an endpoint that was named is used with its path."""
+    """A region has AWS's address; if an endpoint is given, that is used with its path."""
     assert asked_by(region, endpoint_url) == asked
 
 
 def test_the_address_of_every_region() -> None:
-    """Every region of every partition is asked at the address that the SDK knows."""
+    """For every region of every partition, the address is the one that the SDK uses."""
     session = Session()
     partitions = session.get_available_partitions()
     regions = [name for each in partitions for name in session.get_available_regions("dynamodb", partition_name=each)]
@@ -193,7 +193,7 @@ def test_the_address_of_every_region() -> None:
 
 
 def test_a_region_that_the_sdk_does_not_know() -> None:
-    """A region of no partition is left to the SDK; a new region of a known partition is not."""
+    """A region of an unknown partition is left to the SDK; a new region of a known partition is not."""
     assert needs_sdk("nowhere", {"AWS_CONFIG_FILE": "/nonexistent"}) is True
     assert needs_sdk("eu-west-99", {"AWS_CONFIG_FILE": "/nonexistent"}) is False
     assert asked_by("eu-west-99") == "https://dynamodb.eu-west-99.amazonaws.com/"
@@ -204,7 +204,7 @@ def test_a_region_that_the_sdk_does_not_know() -> None:
 Outcome = type[TicketctlError]
 PAGE = b"<html><body>Sign in</body></html>"
 CASES: dict[str, tuple[Answer, Outcome, Outcome]] = {
-    # the answer, and what it means for a write and for a look
+    # the answer, and its meaning for a write and for a read
     "throttled": (refuses(400, "ThrottlingException"), ThrottledError, ThrottledError),
     "too much": (refuses(400, "ProvisionedThroughputExceededException"), ThrottledError, ThrottledError),
     "too many": (refuses(400, "RequestLimitExceeded"), ThrottledError, ThrottledError),
@@ -243,7 +243,7 @@ CASES: dict[str, tuple[Answer, Outcome, Outcome]] = {
 @pytest.mark.parametrize("operation", REQUESTS)
 @pytest.mark.parametrize("via", ["plain", "sdk"])
 def test_what_a_failure_means(via: str, operation: str, case: str) -> None:
-    """Both senders say the same of every failure, and each request is sent once."""
+    """Both senders report every failure in the same way, and send each request once."""
     answer, of_a_write, of_a_look = CASES[case]
     with dynamodb(repeat(then_closes(answer))) as server, sending(server.url, via=via) as send:
         error = outcome(send, operation)
@@ -265,8 +265,8 @@ def test_what_a_failure_means(via: str, operation: str, case: str) -> None:
     ids=["page", "half", "list", "empty", "204", "503-list"],
 )
 @pytest.mark.parametrize("operation", REQUESTS)
-def test_what_is_no_object(operation: str, answer: Answer) -> None:
-    """What is no JSON object is no answer, though the status be good; a write may have been made."""
+def test_an_answer_that_is_not_an_object(operation: str, answer: Answer) -> None:
+    """A 200 whose body is not a JSON object is not an answer; a write may have happened."""
     with dynamodb(repeat(answer)) as server, sending(server.url) as send:
         error = outcome(send, operation)
         assert len(server.requests) == 1
@@ -276,7 +276,7 @@ def test_what_is_no_object(operation: str, answer: Answer) -> None:
 @pytest.mark.parametrize("via", ["plain", "sdk"])
 @pytest.mark.parametrize("item", [{}, {"Item": {}}, {"Item": {"partition": {"S": "é"}, "increment": {"N": "3"}}}])
 def test_a_failed_condition(via: str, item: dict[str, Any]) -> None:
-    """A condition that does not hold gives the current item, ``None`` if there is none."""
+    """A failed condition raises an error with the current item, or ``None`` if there is no item."""
     refusal = then_closes(refuses(400, "ConditionalCheckFailedException", **item))
     with (
         dynamodb(repeat(refusal)) as server,
@@ -289,7 +289,7 @@ def test_a_failed_condition(via: str, item: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("via", ["plain", "sdk"])
 def test_an_update_without_its_attributes(via: str) -> None:
-    """An update that was answered without a number is unknown; other operations may have nothing to say."""
+    """An update that is answered without attributes is unknown; other operations may have an empty answer."""
     with dynamodb(repeat(says(200, b"{}", Connection="close"))) as server, sending(server.url, via=via) as send:
         assert type(outcome(send, "UpdateItem")) is OutcomeUnknownError
         assert set(send("GetItem", REQUESTS["GetItem"])) <= {"ResponseMetadata"}
@@ -298,7 +298,7 @@ def test_an_update_without_its_attributes(via: str) -> None:
 @pytest.mark.parametrize(("operation", "kind"), [("UpdateItem", OutcomeUnknownError), ("GetItem", UnreachableError)])
 @pytest.mark.parametrize("status", [200, 400])
 def test_a_wrong_checksum(operation: str, kind: type[TicketctlError], status: int) -> None:
-    """What does not have its checksum is no answer, whatever it says."""
+    """An answer with a wrong checksum is ignored, whatever it says."""
     answer = says(status, b'{"Attributes": {}, "__type": "ThrottlingException"}', x_amz_crc32="1")
     with dynamodb(repeat(answer)) as server, sending(server.url) as send:
         assert type(outcome(send, operation)) is kind
@@ -319,7 +319,7 @@ def test_a_refused_connection(via: str, operation: str) -> None:
 @pytest.mark.parametrize(("operation", "kind"), [("UpdateItem", OutcomeUnknownError), ("GetItem", UnreachableError)])
 @pytest.mark.parametrize("via", ["plain", "sdk"])
 def test_an_answer_that_never_comes(via: str, operation: str, kind: type[TicketctlError]) -> None:
-    """When the seconds for an answer are over a write may have been made."""
+    """If no answer comes before the read timeout, a write may have happened."""
     with dynamodb(repeat(never_answers)) as server, sending(server.url, via=via, seconds=0.3) as send:
         assert type(outcome(send, operation)) is kind
         assert len(server.requests) == 1
@@ -329,7 +329,7 @@ def test_an_answer_that_never_comes(via: str, operation: str, kind: type[Ticketc
 @pytest.mark.parametrize("answer", [never_answers, drips], ids=["silent", "drips"])
 @pytest.mark.parametrize("via", ["plain", "sdk"])
 def test_a_slow_answer(via: str, answer: Answer, operation: str, kind: type[TicketctlError]) -> None:
-    """The deadline bounds a request, in however many pieces its answer arrives; a write may have been made."""
+    """The deadline ends a request even if its answer arrives in small pieces; a write may have happened."""
     with dynamodb(repeat(answer)) as server, sending(server.url, via=via, deadline=2.5) as send:
         begun = time.monotonic()
         assert type(outcome(send, operation)) is kind
@@ -346,7 +346,7 @@ def test_no_time_is_left(via: str) -> None:
 
 
 def test_slow_credentials_of_the_sdk(monkeypatch: pytest.MonkeyPatch, no_aws: Path) -> None:
-    """Credentials that come after the deadline send nothing: the SDK's request is abandoned for good."""
+    """If the SDK's credentials arrive after the deadline, nothing is sent, then or later."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     keys = '{"Version": 1, "AccessKeyId": "AKID", "SecretAccessKey": "x"}'
     program = no_aws / "program"
@@ -365,15 +365,15 @@ def test_slow_credentials_of_the_sdk(monkeypatch: pytest.MonkeyPatch, no_aws: Pa
 
 @pytest.mark.parametrize("operation", REQUESTS)
 @pytest.mark.parametrize("via", ["plain", "sdk"])
-def test_a_certificate_that_nobody_trusts(via: str, operation: str) -> None:
-    """A server whose certificate cannot be checked was told nothing, so nothing was spent."""
+def test_an_untrusted_certificate(via: str, operation: str) -> None:
+    """If the server's certificate is not trusted, nothing was sent, so nothing was spent."""
     with dynamodb(repeat(mints(1)), tls=True) as server, sending(server.url, via=via) as send:
         assert type(outcome(send, operation)) is UnreachableError
         assert server.requests == []
 
 
 def test_a_certificate_that_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server whose certificate is one to trust is asked over TLS."""
+    """If the server's certificate is trusted, the request is sent over TLS."""
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
     with dynamodb(repeat(mints(7)), tls=True) as server, sending(server.url) as send:
         assert send("UpdateItem", KEY)["Attributes"] == {"hand_crafted_int": {"N": "7"}}
@@ -381,7 +381,7 @@ def test_a_certificate_that_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("via", ["plain", "sdk"])
 def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch, via: str) -> None:
-    """A proxy that lets nothing through has passed nothing on, and the error names it."""
+    """If a proxy refuses the tunnel, nothing was sent, and the error names the proxy."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -394,7 +394,7 @@ def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch, via: str) -> None
 
 
 def test_a_key_that_cannot_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session token with the line end of another system spends nothing, and the error does not show it."""
+    """A session token that ends with a carriage return is an error that spends nothing and does not show the token."""
     monkeypatch.setenv("AWS_SESSION_TOKEN", "s3cr3t-token\r")
     with dynamodb(repeat(mints(1))) as server, sending(server.url) as send:
         error = outcome(send, "UpdateItem")
@@ -404,7 +404,7 @@ def test_a_key_that_cannot_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without a home folder has no AWS configuration file, and so no reason for the SDK."""
+    """If a user has no home folder, there is no AWS configuration file, and the SDK is not needed."""
 
     def unknown(uid: int) -> None:
         raise KeyError(uid)

@@ -1,4 +1,4 @@
-"""``aws.logs``: reading a log group without losing or repeating a line, and what a line says."""
+"""``aws.logs``: reading a log group without losing or repeating a line, and formatting the lines."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def script(client: Any) -> Iterator[Stubber]:
 
 
 def answer(script: Stubber, start: int, *events: tuple[int, str, str], token: str = "", after: str = "") -> None:
-    """Expect a request from ``start`` and answer it with events, which have no id, as in the embedded AWS."""
+    """Expect a request from ``start`` and answer with events, which have no id, as in the embedded AWS."""
     found = [{"timestamp": time, "logStreamName": stream, "message": text} for time, stream, text in events]
     expected = {"logGroupName": "group", "startTime": start} | ({"nextToken": after} if after else {})
     script.add_response("filter_log_events", {"events": found} | ({"nextToken": token} if token else {}), expected)
@@ -41,7 +41,7 @@ def lines(follower: Follower) -> list[str]:
 
 
 def test_every_page_is_read(client: Any, script: Stubber) -> None:
-    """A page without events that names another page is not the end; the lines are ordered by their time."""
+    """If an empty page names a next page, that page is read too; the lines are sorted by time."""
     answer(script, T, (T + 9, "a", "third"), (T + 1, "b", "first\n"), token="2")
     answer(script, T, token="3", after="2")
     answer(script, T, (T + 5, "a", "second"), after="3")
@@ -49,14 +49,14 @@ def test_every_page_is_read(client: Any, script: Stubber) -> None:
 
 
 def test_no_time_before_1970(client: Any, script: Stubber) -> None:
-    """A span that begins before the epoch begins with it: CloudWatch Logs refuses negative times."""
+    """A span never starts before 1970, because CloudWatch Logs rejects negative times."""
     answer(script, 0)
     assert LogGroup(client, "group").since(-5) == []
 
 
 def test_a_late_line_is_not_lost(client: Any, script: Stubber) -> None:
-    """A line that arrives after lines with a later time is given; no line is given twice."""
-    begin = T - OVERLAP_MS  # from the first poll on, the window reaches back from the newest line
+    """A line that arrives late, after lines with a later time, is shown; no line is shown twice."""
+    begin = T - OVERLAP_MS  # from the first poll on, the window starts some time before the newest line
     answer(script, begin - 50_000, (T - 5, "a", "one"), (T, "a", "two"))
     answer(script, begin, (T - 5, "a", "one"), (T - 3, "b", "late"), (T, "a", "two"))
     answer(script, begin, (T - 5, "a", "one"), (T - 3, "b", "late"), (T, "a", "two"))
@@ -65,7 +65,7 @@ def test_a_late_line_is_not_lost(client: Any, script: Stubber) -> None:
 
 
 def test_equal_lines_of_one_millisecond(client: Any, script: Stubber) -> None:
-    """Two equal lines are two lines, even if the second arrives later."""
+    """Two equal lines in one millisecond are both shown, even if the second arrives later."""
     answer(script, T, (T, "a", "same"), (T, "a", "same"))
     answer(script, T, (T, "a", "same"), (T, "a", "same"), (T, "a", "same"), (T, "b", "same"))
     follower = Follower(LogGroup(client, "group"), T)
@@ -76,7 +76,7 @@ def test_equal_lines_of_one_millisecond(client: Any, script: Stubber) -> None:
     ("code", "kind"), [("ResourceNotFoundException", NotDeployedError), ("AccessDeniedException", AccessError)]
 )
 def test_errors_name_the_log_group(client: Any, script: Stubber, code: str, kind: type[Exception]) -> None:
-    """An error of the SDK is one of ticketctl, and names the log group."""
+    """An error of the SDK becomes an error of ticketctl that names the log group."""
     script.add_client_error("filter_log_events", code, "no", 400)
     with pytest.raises(kind, match="the log group group in us-east-1"):
         LogGroup(client, "group").since(T)
@@ -111,7 +111,7 @@ def test_errors_name_the_log_group(client: Any, script: Stubber, code: str, kind
     ids=["handler", "exception", "platform", "library", "foreign"],
 )
 def test_json_lines(line: dict[str, Any], expected: LogLine) -> None:
-    """What happened comes first, then the details, then the trace; the request ID is found under each name."""
+    """A line shows what happened, then the details, then the trace; the request ID may have several names."""
     assert read_line(json.dumps(line)) == expected
 
 
@@ -133,5 +133,5 @@ def test_json_lines(line: dict[str, Any], expected: LogLine) -> None:
     ids=["start", "level", "trace", "word", "list", "damaged", "deep", "empty"],
 )
 def test_text_lines(line: str, expected: LogLine) -> None:
-    """A line that is no JSON object is shown as it is; an exception comes before its trace."""
+    """A line that is not a JSON object is shown as text; an exception is shown before its trace."""
     assert read_line(line) == expected

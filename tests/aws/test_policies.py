@@ -24,7 +24,7 @@ NOT_OPERATIONS = {
     "lambda:InvokeFunctionUrl",
     "lambda:InvokeFunction",
 }
-"""Actions that are no operation, or are named otherwise."""
+"""Actions that are not operations, or whose names differ from the operation's."""
 READS_AND_WRITES = {
     "AWS::DynamoDB::Table": "dynamodb:CreateTable dynamodb:DescribeContinuousBackups dynamodb:DescribeTimeToLive "
     "dynamodb:DescribeContributorInsights dynamodb:DescribeKinesisStreamingDestination dynamodb:GetResourcePolicy",
@@ -44,7 +44,7 @@ READS_AND_WRITES = {
     "AWS::SNS::Subscription": "sns:Subscribe sns:GetSubscriptionAttributes sns:Unsubscribe",
     "AWS::CloudWatch::Alarm": "cloudwatch:PutMetricAlarm cloudwatch:DescribeAlarms cloudwatch:DeleteAlarms",
 }
-"""What CloudFormation calls for each type of resource."""
+"""The actions that CloudFormation performs for each type of resource."""
 
 
 def actions(name: str) -> set[str]:
@@ -53,8 +53,8 @@ def actions(name: str) -> set[str]:
 
 @cache
 def operations() -> dict[str, set[str]]:
-    """The actions that a method or paginator of a botocore client may stand for, by its name."""
-    found = {"describe_regions": {"ec2:DescribeRegions"}}  # the model of EC2 takes long to load
+    """Return, by method or paginator name of a botocore client, the actions that it may need."""
+    found = {"describe_regions": {"ec2:DescribeRegions"}}  # the model of EC2 is slow to load
     for service in SERVICES:
         for operation in Session().get_service_model(service).operation_names:
             found.setdefault(xform_name(operation), set()).add(f"{service}:{operation}")
@@ -65,7 +65,7 @@ def operations() -> dict[str, set[str]]:
 
 
 def calls_in(source: str) -> Iterator[str]:
-    """The names of the methods, paginators and waiters of botocore clients in a module."""
+    """Yield the names of the methods, paginators and waiters of botocore clients in a module."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute) and re.search(r"client(\(.*\))?$", ast.unparse(node.value)):
             yield node.attr
@@ -74,13 +74,13 @@ def calls_in(source: str) -> Iterator[str]:
 
 
 def made_calls() -> dict[str, set[str]]:
-    """The actions of every AWS call in the code, each with what else its name may stand for, by method name."""
+    """Return, by method name, the possible actions of every AWS call in the code."""
     names = {name for path in (ROOT / "ticketctl").rglob("*.py") for name in calls_in(path.read_text(encoding="utf-8"))}
     return {name: operations()[name] for name in names if name in operations()}
 
 
 def test_calls_are_found() -> None:
-    """The search finds calls in every form that the code has: methods, paginators, waiters, and stored methods."""
+    """The search finds every form of call in the code: methods, paginators, waiters, and stored methods."""
     some = {"create_change_set", "describe_stack_events", "scan", "table_exists", "update_item", "list_regions"}
     assert some <= made_calls().keys()
 
@@ -92,14 +92,14 @@ def test_every_call_is_allowed() -> None:
 
 
 def test_cloudformation_may_manage_each_resource() -> None:
-    """``deploy`` has what CloudFormation calls for each type of resource in the template."""
+    """``deploy`` allows what CloudFormation calls for each type of resource in the template."""
     for resource in template.load("Tickets")["Resources"].values():
         assert set(READS_AND_WRITES[resource["Type"]].split()) <= actions("deploy"), resource["Type"]
 
 
 @pytest.mark.parametrize("name", ["deploy", "look", "mint-table", "mint-url"])
 def test_a_policy_is_valid(name: str) -> None:
-    """Each action exists, each resource is one of this stack unless it has no name, and IAM accepts the length."""
+    """Each action exists, each named resource belongs to this stack, and the policy is short enough for IAM."""
     policy: dict[str, Any] = POLICIES[name]
     known = set.union(NOT_OPERATIONS, *operations().values())
     assert actions(name) <= known
@@ -113,14 +113,14 @@ def test_a_policy_is_valid(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["look", "mint-table", "mint-url"])
 def test_only_deploy_changes_more_than_counters(name: str) -> None:
-    """The other policies change nothing but counters, through the one write that mints."""
+    """The other policies allow no change except of counters, with the write that mints."""
     writes = {"lambda:InvokeFunctionUrl", "lambda:InvokeFunction", "dynamodb:UpdateItem"}
     reads = re.compile(r"\w+:(Describe|Get|List|Scan|Filter)")
     assert [action for action in actions(name) - writes if not reads.match(action)] == []
 
 
 def test_each_policy_is_explained() -> None:
-    """The page links each policy and names no other."""
+    """The page links each policy and mentions only existing statements."""
     page = (ROOT / "docs/permissions.md").read_text(encoding="utf-8")
     assert set(re.findall(r"policies/([a-z-]+)\.json\)", page)) == POLICIES.keys()
     sids = {statement["Sid"] for policy in POLICIES.values() for statement in policy["Statement"]}

@@ -1,4 +1,4 @@
-"""``probes``: what the harmless calls find of a table, with AWS's own shapes."""
+"""``probes``: what the harmless calls report about a table, with the shapes of AWS's answers."""
 
 import json
 from collections.abc import Iterator
@@ -38,20 +38,20 @@ def probes(aws: Aws) -> Probes:
 
 
 def described(**more: Any) -> dict[str, Any]:
-    """The description of a table as the template makes it, with changes."""
+    """The description of a table as the template creates it, with changes."""
     made = table_properties(json.loads(SHIPPED.read_text(encoding="utf-8")))
     table = {name: made[name] for name in ("AttributeDefinitions", "KeySchema", "DeletionProtectionEnabled")}
     return {"Table": {**table, "BillingModeSummary": {"BillingMode": "PAY_PER_REQUEST"}, **more}}
 
 
 def test_a_table_as_in_the_template(script: Stubber, probes: Probes) -> None:
-    """What the template makes is no drift."""
+    """A table with the template's settings has no drift."""
     script.add_response("describe_table", described(), TICKETS)
     assert probes.table_drift("Tickets") == []
 
 
 def test_a_table_of_the_article(script: Stubber, probes: Probes) -> None:
-    """An imported table can keep its provisioned capacity and lack protection; each has the command that repairs it."""
+    """An imported table may have provisioned capacity and no protection; each difference has a repair command."""
     table = described(DeletionProtectionEnabled=False)
     del table["Table"]["BillingModeSummary"]
     script.add_response("describe_table", table, TICKETS)
@@ -63,7 +63,7 @@ def test_a_table_of_the_article(script: Stubber, probes: Probes) -> None:
 
 
 def test_a_table_of_something_else(script: Stubber, probes: Probes) -> None:
-    """A table with another key cannot be repaired."""
+    """A table with another key has no repair command."""
     key = [{"AttributeName": "id", "KeyType": "HASH"}]
     script.add_response("describe_table", described(KeySchema=key), TICKETS)
     (drift,) = probes.table_drift("Tickets")
@@ -75,7 +75,7 @@ def test_a_table_of_something_else(script: Stubber, probes: Probes) -> None:
     [("ENABLED", "expires_at", 0), ("ENABLING", "expires_at", 0), ("ENABLED", "ttl", 1), ("DISABLED", "", 1)],
 )
 def test_expiry(script: Stubber, probes: Probes, status: str, attribute: str, drifts: int) -> None:
-    """Receipts must expire by their own attribute."""
+    """If receipts do not expire by ``expires_at``, that is a drift."""
     named = {"AttributeName": attribute} if attribute else {}
     answer = {"TimeToLiveDescription": {"TimeToLiveStatus": status, **named}}
     script.add_response("describe_time_to_live", answer, TICKETS)
@@ -84,7 +84,7 @@ def test_expiry(script: Stubber, probes: Probes, status: str, attribute: str, dr
 
 @pytest.mark.parametrize(("status", "drifts"), [("ENABLED", 0), ("DISABLED", 1)])
 def test_recovery(script: Stubber, probes: Probes, status: str, drifts: int) -> None:
-    """A table that cannot be restored is a drift."""
+    """If point-in-time recovery is off, that is a drift."""
     recovery = {"PointInTimeRecoveryStatus": status}
     answer = {"ContinuousBackupsStatus": "ENABLED", "PointInTimeRecoveryDescription": recovery}
     script.add_response("describe_continuous_backups", {"ContinuousBackupsDescription": answer}, TICKETS)
@@ -100,13 +100,13 @@ def test_recovery(script: Stubber, probes: Probes, status: str, drifts: int) -> 
     ],
 )
 def test_replicas(script: Stubber, probes: Probes, more: dict[str, Any], expected: tuple[list[str], bool]) -> None:
-    """A global table is found, and how its copies agree."""
+    """For a global table, the result names its copies and whether they are strongly consistent."""
     script.add_response("describe_table", described(**more), TICKETS)
     assert probes.replicas("Tickets") == expected
 
 
 def test_the_write_that_never_happens(script: Stubber, probes: Probes) -> None:
-    """A refused condition shows the permission; a refused caller is an error, and an accepted write is a bug."""
+    """A failed condition proves the permission; a denied request is an error, and an accepted write is a bug."""
     expected = {
         **TICKETS,
         "Key": {"partition": {"S": "receipt#"}},
@@ -125,7 +125,7 @@ def test_the_write_that_never_happens(script: Stubber, probes: Probes) -> None:
 
 
 def test_server_time(server: Server) -> None:
-    """The time is that of the answer's Date header, whatever else the answer says."""
+    """The time comes from the answer's Date header, whatever its status is."""
     server.answers = [Answer(403, "text/plain", b"no")]
     with closing(Aws("us-east-1", endpoint_url=server.url, embedded=("test", "test"))) as aws:
         import time

@@ -1,4 +1,4 @@
-"""``Aws.signed_headers``: who signs, with what, and that it is what botocore signs; and which sender is chosen."""
+"""``Aws.signed_headers``: whose credentials sign, the same signature as botocore's, and the choice of the sender."""
 
 import json
 import os
@@ -41,28 +41,28 @@ def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("url", ["https://tickets.example", URL])
 def test_the_root(url: str) -> None:
-    """An address without a path is signed as what is sent for it, ``/``."""
+    """An address without a path is signed as ``/``, which is what is sent."""
     with closing(Aws("eu-west-1")) as aws:
         check(aws.signed_headers("POST", url, {}, b"{}", Deadline(10)), ("POST", URL, b"{}"), ("lambda", "eu-west-1"))
 
 
 @pytest.mark.parametrize("path", ["a/./b", "a/../b", "..", "a//b", "//"])
 def test_a_path_that_is_normalised(path: str) -> None:
-    """Dot segments and doubled slashes are signed as AWS's services normalise them."""
+    """Dot segments and double slashes are signed in the normalized form that AWS's services use."""
     with closing(Aws("eu-west-1")) as aws:
         url = URL + path
         check(aws.signed_headers("POST", url, {}, b"{}", Deadline(10)), ("POST", url, b"{}"), ("lambda", "eu-west-1"))
 
 
 def test_with_a_query() -> None:
-    """An address with a query is signed with it."""
+    """An address with a query is signed including the query."""
     url = f"{URL}status?partition=a%20b&x=%C3%A9"
     with closing(Aws("eu-west-1")) as aws:
         check(aws.signed_headers("GET", url, {}, b"", Deadline(10)), ("GET", url, b""), ("lambda", "eu-west-1"))
 
 
 def test_a_name_in_the_address() -> None:
-    """What stands before the @ of an address is no part of the host that is signed."""
+    """User information before the @ of an address is not part of the signed host."""
     with closing(Aws("eu-west-1")) as aws:
         headers = aws.signed_headers("POST", "https://user:pw@tickets.example/", {}, b"", Deadline(10))
     assert "host" in signed_names(check(headers, ("POST", URL, b""), ("lambda", "eu-west-1")))
@@ -74,7 +74,7 @@ def test_a_name_in_the_address() -> None:
 @pytest.mark.parametrize("query", ["", "?partition=a"])
 @pytest.mark.parametrize("variable", ["AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"])
 def test_a_session_token(monkeypatch: pytest.MonkeyPatch, query: str, variable: str) -> None:
-    """The session token of the environment, under either of its names, is sent and signed."""
+    """A session token in the environment, under either name, is sent and signed."""
     monkeypatch.setenv(variable, "token/+==")
     with closing(Aws("eu-west-1")) as aws:
         headers = aws.signed_headers("POST", URL + query, {}, b"", Deadline(10))
@@ -84,7 +84,7 @@ def test_a_session_token(monkeypatch: pytest.MonkeyPatch, query: str, variable: 
 
 
 def test_an_empty_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session token that is set to nothing is none."""
+    """An empty session token is ignored."""
     monkeypatch.setenv("AWS_SESSION_TOKEN", "")
     with closing(Aws("eu-west-1")) as aws:
         assert "x-amz-security-token" not in check(
@@ -93,7 +93,7 @@ def test_an_empty_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_profile_that_was_named(no_aws: Path) -> None:
-    """A profile signs with its own keys, whatever keys the environment has."""
+    """A selected profile signs with its own keys, even if there are keys in the environment."""
     (no_aws / "aws_credentials").write_text(
         "[work]\naws_access_key_id = AKWORK\naws_secret_access_key = other\naws_session_token = token\n",
         encoding="utf-8",
@@ -107,7 +107,7 @@ def test_a_profile_that_was_named(no_aws: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
 def test_keys_of_a_file(monkeypatch: pytest.MonkeyPatch, no_aws: Path, missing: str) -> None:
-    """Without a whole key in the environment there are no plain credentials."""
+    """If the environment has no complete key, there are no plain credentials."""
     monkeypatch.delenv(missing)
     with closing(Aws("eu-west-1")) as aws:
         assert aws.plain_credentials is None
@@ -121,7 +121,7 @@ def test_keys_of_a_file(monkeypatch: pytest.MonkeyPatch, no_aws: Path, missing: 
 
 
 def test_keys_are_read_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys that are replaced in the environment sign from then on."""
+    """If the keys in the environment change, later requests are signed with the new ones."""
     with closing(Aws("eu-west-1")) as aws:
         for key, secret in (("AKONE", "one"), ("AKTWO", "two"), ("AKONE", "three")):
             monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
@@ -132,7 +132,7 @@ def test_keys_are_read_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("query", ["", "?partition=a"])
 def test_the_embedded_aws(monkeypatch: pytest.MonkeyPatch, query: str) -> None:
-    """The embedded AWS has keys of its own, and nothing of the user's goes there."""
+    """Requests to the embedded AWS are signed with its own key, never with the user's."""
     monkeypatch.setenv("AWS_SESSION_TOKEN", "USERS")
     with closing(Aws("eu-west-1", embedded=("test", "test"))) as aws:
         headers = aws.signed_headers("POST", URL + query, {}, b"", Deadline(10))
@@ -141,7 +141,7 @@ def test_the_embedded_aws(monkeypatch: pytest.MonkeyPatch, query: str) -> None:
 
 
 def in_a_fresh_process(folder: Path, script: str, *arguments: str, **environ: str) -> Any:
-    """What a script prints as JSON in a process whose environment has nothing but this."""
+    """Run a script in a process with only these variables; return what it prints as JSON."""
     files = {name: str(folder / name.lower()) for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")}
     run = subprocess.run(
         [sys.executable, "-c", script, *arguments],
@@ -182,7 +182,7 @@ SIGNS = """if True:
 def test_what_signing_loads(
     tmp_path: Path, url: str, embedded: list[str], environ: dict[str, str], *, loads: bool
 ) -> None:
-    """With keys that need no look-up a request without a query is signed without the SDK."""
+    """If the keys are in the environment, a request without a query is signed without loading the SDK."""
     headers, loaded = in_a_fresh_process(tmp_path, SIGNS, url, *embedded, **environ)
     keys = ("test", "test") if embedded else ("AKID", "s3cr3t/+")
     check(headers, ("POST", url, b"{}"), ("lambda", "eu-west-1"), keys)
@@ -225,7 +225,7 @@ NOWHERE = "http://127.0.0.1:9"
     ids=lambda value: next(iter(value), "nothing") if isinstance(value, dict) else None,
 )
 def test_which_sender(tmp_path: Path, environ: dict[str, str], *, by_sdk: bool) -> None:
-    """The SDK is loaded only if a profile comes before the access key, or there is a special endpoint."""
+    """The SDK is loaded only if an explicit profile overrides the access key, or for a special endpoint."""
     (tmp_path / "aws_shared_credentials_file").write_text(
         "[work]\naws_access_key_id = AKWORK\naws_secret_access_key = other\n", encoding="utf-8"
     )
@@ -247,7 +247,7 @@ def test_which_sender(tmp_path: Path, environ: dict[str, str], *, by_sdk: bool) 
 def test_where_the_configuration_sends(
     monkeypatch: pytest.MonkeyPatch, no_aws: Path, line: str, host: str, named_by: str
 ) -> None:
-    """The endpoint of the AWS configuration is used, no matter who has the keys."""
+    """The endpoint in the AWS configuration is used, wherever the keys come from."""
     keys = "aws_access_key_id = AKFILE\naws_secret_access_key = other\n" if named_by == "file" else ""
     (no_aws / "aws_config").write_text(f"[default]\n{keys}{line}\n", encoding="utf-8")
     if named_by == "file":
@@ -257,7 +257,7 @@ def test_where_the_configuration_sends(
 
 
 def refused_by_proxy(monkeypatch: pytest.MonkeyPatch, **environ: str) -> str:
-    """The host and port that a proxy is asked for, which opens no tunnel."""
+    """Return the host and port of the CONNECT request to a proxy, which refuses it."""
     with Peer(says(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         with connected(monkeypatch, **environ) as connection, pytest.raises(UnreachableError):
@@ -270,7 +270,7 @@ def refused_by_proxy(monkeypatch: pytest.MonkeyPatch, **environ: str) -> str:
 
 @contextmanager
 def connected(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Iterator[Session]:
-    """A connection with the settings that the environment gives, with these variables."""
+    """Open a session with the settings from the environment and these variables."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     with closing(Session(resolve({}, os.environ), environ=os.environ)) as connection:
@@ -291,13 +291,13 @@ def connected(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Iterator[Sessi
     ],
 )
 def test_where_a_region_is(monkeypatch: pytest.MonkeyPatch, region: str, suffix: str) -> None:
-    """A region is asked under the domain of its own partition."""
+    """A region's address has the domain of its partition."""
     assert refused_by_proxy(monkeypatch, AWS_REGION=region) == f"dynamodb.{region}.{suffix}:443"
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
 def test_certificates_that_the_user_names(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    """The certificates that a variable names are trusted for DynamoDB, those of AWS's tools too."""
+    """Certificates from a variable are trusted for DynamoDB, also from the variables of AWS's tools."""
     bundle = {variable: str(CERTIFICATE)}
     with (
         dynamodb(repeat(then_closes(mints(7))), tls=True) as server,
@@ -316,7 +316,7 @@ def test_certificates_that_the_user_names(monkeypatch: pytest.MonkeyPatch, varia
     ],
 )
 def test_where_the_variables_send(monkeypatch: pytest.MonkeyPatch, variable: str, host: str) -> None:
-    """A variable that wants a special endpoint has it asked; any other leaves the usual one."""
+    """A variable that requests a special endpoint is obeyed; any other keeps the default endpoint."""
     value = "standard" if variable == "AWS_DEFAULTS_MODE" else "true"
     asked = refused_by_proxy(monkeypatch, AWS_REGION="us-east-1", **{variable: value})
     assert asked == f"{host}:443"
@@ -325,8 +325,8 @@ def test_where_the_variables_send(monkeypatch: pytest.MonkeyPatch, variable: str
 @pytest.mark.parametrize(
     ("variable", "agent"), [("AWS_ENDPOINT_URL", None), ("AWS_ENDPOINT_URL_DYNAMODB", "ticketctl")]
 )
-def test_an_endpoint_of_ones_own(monkeypatch: pytest.MonkeyPatch, variable: str, agent: str | None) -> None:
-    """An endpoint that a variable names is asked; the SDK, which alone says who it is, only for the service's own."""
+def test_an_endpoint_from_a_variable(monkeypatch: pytest.MonkeyPatch, variable: str, agent: str | None) -> None:
+    """An endpoint from a variable is used; only DynamoDB's own variable needs the SDK, which sends a user agent."""
     with (
         dynamodb(repeat(then_closes(mints(7)))) as server,
         connected(monkeypatch, **{"AWS_REGION": "eu-west-1", variable: server.url}) as connection,

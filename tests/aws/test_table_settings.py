@@ -1,4 +1,4 @@
-"""``table_settings``: what of an imported table differs from the template, and changing it."""
+"""``table_settings``: how an imported table differs from the template, and repairing it."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,7 +25,7 @@ PROPERTIES: dict[str, Any] = next(
 
 
 class Script:
-    """The settings of a table whose client expects these calls in turn, and what was said."""
+    """The settings of a table, with a client that expects these calls in order, and the messages."""
 
     def __init__(self, client: Any) -> None:
         self.stubber = Stubber(client)
@@ -77,7 +77,7 @@ def script() -> Iterator[Script]:
 
 
 def test_the_template_has_every_setting(script: Script) -> None:
-    """The wanted values are those of the shipped template; none is forgotten."""
+    """The settings and their wanted values are those of the shipped template."""
     assert [(setting.name, setting.wanted) for setting in script.settings.all()] == [
         ("deletion protection", "on"),
         ("time to live", "expires_at"),
@@ -87,7 +87,7 @@ def test_the_template_has_every_setting(script: Script) -> None:
 
 
 def test_the_articles_table(script: Script) -> None:
-    """Every setting of a table like the article's is changed, one at a time, each when the table is active again."""
+    """All settings of a table like the article's are changed, one at a time, each once the table is active again."""
     script.table(ARTICLES)
     script.active()
     script.update(DeletionProtectionEnabled=True)
@@ -112,7 +112,7 @@ def test_the_articles_table(script: Script) -> None:
 
 
 def test_a_table_as_in_the_template(script: Script) -> None:
-    """A table that is as the template says is looked at and not changed."""
+    """If a table has the template's settings, they are read and not changed."""
     script.table(TEMPLATES)
     script.time_to_live(TimeToLiveStatus="ENABLING", AttributeName="expires_at")
     script.recovery("ENABLED")
@@ -122,7 +122,7 @@ def test_a_table_as_in_the_template(script: Script) -> None:
 
 
 def test_a_denied_change(script: Script) -> None:
-    """A change or a look that is denied is a warning with its permission; the rest is done."""
+    """If reading or changing a setting is denied, a warning names the permission; the other settings are changed."""
     script.table(ARTICLES)
     script.active()
     script.deny("update_table")
@@ -142,7 +142,7 @@ def test_a_denied_change(script: Script) -> None:
 
 
 def test_a_table_that_does_not_become_active(script: Script) -> None:
-    """A table that cannot be changed now is a warning, not an error."""
+    """If a table cannot be changed yet, that is a warning, not an error."""
     script.table(TEMPLATES | {"DeletionProtectionEnabled": False})
     script.deny("describe_table")
     script.time_to_live(TimeToLiveStatus="ENABLED", AttributeName="expires_at")
@@ -154,7 +154,7 @@ def test_a_table_that_does_not_become_active(script: Script) -> None:
 
 
 def test_time_to_live_of_another_attribute(script: Script) -> None:
-    """A table that deletes items by another attribute is changed, or a warning says what AWS answered."""
+    """If time to live uses another attribute, it is changed, or a warning contains AWS's answer."""
     script.table(TEMPLATES)
     script.time_to_live(TimeToLiveStatus="ENABLED", AttributeName="ttl")
     script.active()

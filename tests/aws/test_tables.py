@@ -1,4 +1,4 @@
-"""``tables``: whether a table exists, how it is deleted, and in which regions there is one."""
+"""``tables``: whether a table exists, how it is deleted, and which regions have one."""
 
 import re
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def missing(script: Stubber, operation: str) -> None:
 
 
 def test_a_table_exists(client: Any, script: Stubber) -> None:
-    """A table that DynamoDB describes exists; one that it does not find does not."""
+    """``exists`` is true for a table that DynamoDB describes, and false if DynamoDB does not find it."""
     script.add_response("describe_table", {"Table": {"TableStatus": "ACTIVE"}}, TICKETS)
     missing(script, "describe_table")
     tables = Tables(client)
@@ -42,14 +42,14 @@ def test_a_table_exists(client: Any, script: Stubber) -> None:
 
 
 def test_a_refusal_is_not_a_missing_table(client: Any, script: Stubber) -> None:
-    """A caller who may not describe the table gets an error, not the answer that there is no table."""
+    """If the caller may not describe the table, that is an error, not a missing table."""
     script.add_client_error("describe_table", "AccessDeniedException", "not authorized", 400)
     with pytest.raises(AccessError, match="DynamoDB in us-east-1: not authorized"):
         Tables(client).exists("Tickets")
 
 
 def test_delete(client: Any, script: Stubber) -> None:
-    """Deletion protection is turned off, then the table is deleted, and the call returns when it is gone."""
+    """Deletion protection is turned off, then the table is deleted, and the call returns once it is deleted."""
     script.add_response("update_table", {}, {**TICKETS, "DeletionProtectionEnabled": False})
     script.add_response("describe_table", {"Table": {"TableStatus": "ACTIVE"}}, TICKETS)
     script.add_response("delete_table", {}, TICKETS)
@@ -58,7 +58,7 @@ def test_delete(client: Any, script: Stubber) -> None:
 
 
 def test_a_deletion_that_cannot_be_followed(client: Any, script: Stubber) -> None:
-    """If DynamoDB does not say that the table is ready, the table is not deleted, and the error says so."""
+    """If the table does not become ready, it is not deleted, and the error says so."""
     script.add_response("update_table", {}, {**TICKETS, "DeletionProtectionEnabled": False})
     script.add_client_error("describe_table", "AccessDeniedException", "not authorized", 400)
     with pytest.raises(StackFailedError, match="the table Tickets is not deleted yet") as caught:
@@ -72,7 +72,7 @@ def elsewhere(account: Account, name: str = "Tickets") -> tuple[list[str], list[
 
 
 def test_other_regions_with_the_table() -> None:
-    """Every other region is asked: it has the table, has none, or is unread if it cannot be asked."""
+    """Every other region is checked: it has the table, has none, or is unread if the check failed."""
     account = Account(US, EU, AP, "sa-east-1", "af-south-1")
     for region in (US, EU):
         account.deploy(region)
@@ -83,21 +83,21 @@ def test_other_regions_with_the_table() -> None:
 
 @pytest.mark.parametrize("code", ["UnrecognizedClientException", "InvalidClientTokenId", "AccessDeniedException"])
 def test_a_region_that_does_not_know_the_credentials_is_unread(code: str) -> None:
-    """An unknown access key or a missing permission does not prove that a region has no table."""
+    """A region that does not know the access key or denies the request is unread, because it may have the table."""
     account = Account(US, EU)
     account.codes = {EU: code}
     assert elsewhere(account) == ([], [EU])
 
 
 def test_a_table_of_another_name_is_not_counted() -> None:
-    """Only a table with the stack's name may have its tickets."""
+    """Only tables with the stack's name count."""
     account = Account(US, EU)
     account.deploy(EU)
     assert elsewhere(account, "orders") == ([], [])
 
 
 NEW, OFF = "mx-south-9", "me-south-1"
-"""A region that is newer than the SDK, and one that the account has not enabled."""
+"""A region that the SDK does not know, and one that is not enabled in the account."""
 LISTED = {
     "account": (
         "list_regions",
@@ -127,7 +127,7 @@ LISTED = {
 
 
 class ListingAws(Aws):
-    """AWS whose list of regions is asked for with real clients; ``allowed`` are the services that answer."""
+    """AWS with real clients for the list of regions; ``allowed`` are the services that answer."""
 
     def __init__(self, account: Account, *allowed: str) -> None:
         super().__init__(US, profile=None)
@@ -160,7 +160,7 @@ class ListingAws(Aws):
     ("allowed", "calls"), [(["account"], ["account"]), (["ec2"], ["account", "ec2"])], ids=["account", "ec2"]
 )
 def test_listed_regions(allowed: list[str], calls: list[str]) -> None:
-    """Regions newer than the SDK are read, those that are not enabled are not; AWS is asked once for the list."""
+    """New regions that the SDK does not know are included, disabled ones are not; the list is requested once."""
     account = Account(US, EU, NEW, OFF)
     account.deploy(NEW)
     aws = ListingAws(account, *allowed)
@@ -180,12 +180,12 @@ def test_unknown_credentials(allowed: str, why: str) -> None:
 
 
 def test_another_endpoint_is_not_asked_for_regions() -> None:
-    """The embedded AWS, and any endpoint that is not AWS's, does not know which regions an account has enabled."""
+    """The embedded AWS and other endpoints are not asked for the list of regions, which only AWS has."""
     for aws in (Aws(US, endpoint_url="http://127.0.0.1:9"), Aws(US, embedded=("test", "test"))):
         assert aws.account_regions() == dict.fromkeys(aws.regions())
 
 
-# --- what a table is ---------------------------------------------------------------------------------
+# --- which tables can be used -----------------------------------------------------------------------
 
 ARN = "arn:aws:dynamodb:us-east-1:123456789012:table/Tickets"
 OURS: dict[str, Any] = {
@@ -206,7 +206,7 @@ def describe(client: Any, script: Stubber, **differs: Any) -> Table:
 
 
 def test_a_table_of_a_ticket_server(client: Any, script: Stubber) -> None:
-    """A table as the template makes it can be used."""
+    """A table as the template creates it can be used."""
     table = describe(client, script)
     assert table == Table("Tickets", "us-east-1", ARN, ("partition (S)",), "PAY_PER_REQUEST", True, ())
     table.require_key()
@@ -222,7 +222,7 @@ def test_a_table_of_a_ticket_server(client: Any, script: Stubber) -> None:
     ],
 )
 def test_another_key(client: Any, script: Stubber, key: list[tuple[str, str, str]], said: str) -> None:
-    """A table whose key is not exactly ``partition``, a string, is refused."""
+    """A table is refused unless its key is exactly ``partition``, a string."""
     table = describe(
         client,
         script,
@@ -244,7 +244,7 @@ def test_another_key(client: Any, script: Stubber, key: list[tuple[str, str, str
     ],
 )
 def test_a_global_table(client: Any, script: Stubber, differs: dict[str, Any], where: str) -> None:
-    """A global table that is not strongly consistent is refused: each copy would give every number again."""
+    """A global table that is not strongly consistent is refused, because each copy would issue every number."""
     with pytest.raises(RefusedError, match=f"copies in {where}: each copy would give every number again") as caught:
         describe(client, script, **differs).require_no_replicas()
     assert caught.value.hint == "delete its replicas, or use another table: --stack NAME"
@@ -254,19 +254,19 @@ def test_a_global_table(client: Any, script: Stubber, differs: dict[str, Any], w
     "differs", [REPLICAS | {"MultiRegionConsistency": "STRONG"}, {"GlobalTableVersion": "2019.11.21"}]
 )
 def test_a_strongly_consistent_table(client: Any, script: Stubber, differs: dict[str, Any]) -> None:
-    """A strongly consistent global table is one table, and so is one whose replicas are gone."""
+    """A strongly consistent global table is accepted, and so is a table whose replicas were deleted."""
     describe(client, script, **differs).require_no_replicas()
 
 
 @pytest.mark.parametrize("code", ["AccessDeniedException", "ValidationException", "ResourceNotFoundException"])
 def test_a_table_that_cannot_be_described_is_not_refused(client: Any, script: Stubber, code: str) -> None:
-    """Minting needs no permission to describe the table."""
+    """A table that cannot be described is accepted, because minting does not need that permission."""
     script.add_client_error("describe_table", code, "no", 400)
     Tables(client).require_no_replicas("Tickets")
 
 
 def test_the_stack_of_a_table(client: Any, script: Stubber) -> None:
-    """CloudFormation's tag says which stack made a table; it may be on a later page, or missing."""
+    """CloudFormation's tag names the stack of a table; the tag may be missing or on a later page."""
     tag = {"Key": "aws:cloudformation:stack-id", "Value": "arn:of:a/stack/1"}
     pages = [({"ResourceArn": ARN}, [{"Key": "team", "Value": "a"}]), ({"ResourceArn": ARN, "NextToken": "2"}, [tag])]
     script.add_response("list_tags_of_resource", {"Tags": pages[0][1], "NextToken": "2"}, pages[0][0])
@@ -277,7 +277,7 @@ def test_the_stack_of_a_table(client: Any, script: Stubber) -> None:
 
 
 def test_a_sample_is_one_bounded_page(client: Any, script: Stubber) -> None:
-    """A table with millions of items is not read."""
+    """Only one page with a limited number of items is read."""
     answer = {"Items": [{"partition": {"S": "a"}}], "LastEvaluatedKey": {"partition": {"S": "a"}}}
     script.add_response("scan", answer, {**TICKETS, "ConsistentRead": True, "Limit": 100})
     assert Tables(client).sample("Tickets") == [{"partition": {"S": "a"}}]

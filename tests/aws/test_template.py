@@ -1,4 +1,4 @@
-"""``template``: the one that ships is the one that the sources give."""
+"""``template``: the shipped template is the one that the sources produce."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from ticketctl.aws.cloudformation import TABLE_TYPE
 from ticketctl.handler import bundle_root
 
 SHIPPED = json.loads(template.SHIPPED.read_text(encoding="utf-8"))
-# Runs ticketctl as if the extra 'cdk' were not installed: its modules are not found.
+# Runs ticketctl without the modules of the extra 'cdk'.
 WITHOUT_CDK = """if True:
     import sys
     from importlib.machinery import PathFinder
@@ -47,35 +47,40 @@ def synth(*arguments: str, root: Path, home: Path) -> subprocess.CompletedProces
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of what the template is made from, and of the package beside it."""
+    """A copy of the package and of the sources of the template."""
     for name in ("lambda", "stack", "ticketctl"):
         shutil.copytree(bundle_root() / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
 
 
+def sources(root: Path) -> list[Path]:
+    """The folders of a checkout that the template is made from."""
+    return [root / "lambda", root / "stack", root / "ticketctl" / "cdk"]
+
+
 def test_shipped_hash() -> None:
     """The shipped template carries the hash of the sources; else run: python -m ticketctl.aws.template."""
-    assert SHIPPED["Metadata"] == {"ticketctl": {"code": template.code_hash(bundle_root())}}
+    assert SHIPPED["Metadata"] == {"ticketctl": {"code": template.code_hash(template.sources())}}
 
 
 def test_shipped_is_fresh(assembly: Assembly) -> None:
-    """A fresh synthesis gives the shipped template; else run: python -m ticketctl.aws.template."""
+    """A fresh synthesis equals the shipped template. If this fails, run: python -m ticketctl.aws.template."""
     assert assembly.template == SHIPPED
 
 
 def test_size() -> None:
-    """The template fits into a request, as it is sent and as it ships."""
+    """The template is small enough for a request, both as shipped and as sent."""
     assert len(template.as_body(SHIPPED).encode()) < template.SHIPPED.stat().st_size < 51_200
 
 
 def test_body() -> None:
-    """What is sent is the template, without a space too many."""
+    """The body of the request is the template without superfluous whitespace."""
     assert template.as_body({"a": [1, 2], "b": {"c": "d e"}}) == '{"a":[1,2],"b":{"c":"d e"}}'
 
 
 def test_self_contained() -> None:
     """The template needs no asset, no bootstrapped account and no version rule, and reports nothing to CDK."""
-    assert list(SHIPPED) == ["Description", "Parameters", "Resources", "Conditions", "Outputs", "Metadata"]
+    assert SHIPPED.keys() == {"Description", "Parameters", "Resources", "Conditions", "Outputs", "Metadata"}
     assert list(SHIPPED["Parameters"]) == [
         "AuthType",
         "Offset",
@@ -104,7 +109,7 @@ def is_for_alarms(resource: dict[str, Any]) -> bool:
 
 
 def test_assembly_needs_no_bootstrap(assembly: Assembly) -> None:
-    """The cloud assembly has no asset and names no role, bucket or parameter of a bootstrapped account."""
+    """The cloud assembly has no assets and names no role, bucket or parameter of a bootstrapped account."""
     manifest = json.loads((assembly.folder / "manifest.json").read_text(encoding="utf-8"))
     assert sorted(artifact["type"] for artifact in manifest["artifacts"].values()) == [
         "aws:cloudformation:stack",
@@ -118,7 +123,7 @@ def test_assembly_needs_no_bootstrap(assembly: Assembly) -> None:
 
 
 def test_for_stack() -> None:
-    """For another stack only the table's name is another."""
+    """For another stack, only the table's name changes."""
     renamed = template.for_stack(SHIPPED, "orders")
     (table,) = [name for name, resource in SHIPPED["Resources"].items() if resource["Type"] == TABLE_TYPE]
     assert renamed["Resources"][table]["Properties"].pop("TableName") == "orders"
@@ -128,42 +133,52 @@ def test_for_stack() -> None:
 
 
 def test_load() -> None:
-    """What is loaded for the shipped template's own stack is the shipped template, byte for byte."""
+    """For the default stack, the loaded template equals the shipped file byte for byte."""
     assert template.as_body(template.load("Tickets")) == template.as_body(SHIPPED)
 
 
 def test_hash_of_the_checkout(checkout: Path) -> None:
     """A copy has the same hash, and so has one with the line ends of Windows."""
-    before = template.code_hash(bundle_root())
-    assert template.code_hash(checkout) == before
-    for path in checkout.glob("stack/*.py"):
+    before = template.code_hash(template.sources())
+    assert template.code_hash(sources(checkout)) == before
+    for path in [*checkout.glob("stack/*.py"), *checkout.glob("ticketctl/cdk/*.py")]:
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert template.code_hash(checkout) == before
+    assert template.code_hash(sources(checkout)) == before
 
 
-@pytest.mark.parametrize("name", ["lambda/create_ticket.py", "stack/tickets_stack.py", "stack/app.py", "stack/new.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lambda/create_ticket.py",
+        "stack/tickets_stack.py",
+        "stack/app.py",
+        "stack/new.py",
+        "ticketctl/cdk/ticket_server.py",
+        "ticketctl/cdk/new.py",
+    ],
+)
 def test_hash_of_an_edit(checkout: Path, name: str) -> None:
-    """An edit of any file that the template is made from changes the hash, and so does a new file."""
+    """Editing any source of the template, or adding a file, changes the hash."""
     with (checkout / name).open("a", encoding="utf-8") as file:
         file.write("# an edit\n")
-    assert template.code_hash(checkout) != template.code_hash(bundle_root())
+    assert template.code_hash(sources(checkout)) != template.code_hash(template.sources())
 
 
 def test_hash_of_a_name(checkout: Path) -> None:
-    """A file under another name changes the hash."""
+    """Renaming a file changes the hash."""
     (checkout / "stack" / "app.py").rename(checkout / "stack" / "app2.py")
-    assert template.code_hash(checkout) != template.code_hash(bundle_root())
+    assert template.code_hash(sources(checkout)) != template.code_hash(template.sources())
 
 
 def test_synth_without_cdk(checkout: Path, tmp_path: Path) -> None:
-    """If the sources are those of the shipped template, nothing is synthesized and the extra 'cdk' is not needed."""
+    """If the sources are unchanged, nothing is synthesized and the extra 'cdk' is not needed."""
     run = synth("--stack", "orders", root=checkout, home=tmp_path)
     assert (run.returncode, run.stderr) == (0, "")
     assert json.loads(run.stdout) == template.for_stack(SHIPPED, "orders")
 
 
 def test_stale_without_cdk(checkout: Path, tmp_path: Path) -> None:
-    """If the sources were edited, the shipped template is not used; without the extra 'cdk' that is an error."""
+    """If the sources were edited, the shipped template is not used; without the extra 'cdk', that is an error."""
     with (checkout / "lambda" / "create_ticket.py").open("a", encoding="utf-8") as file:
         file.write("# an edit\n")
     run = synth(root=checkout, home=tmp_path)
@@ -176,7 +191,7 @@ def test_stale_without_cdk(checkout: Path, tmp_path: Path) -> None:
 
 
 def test_broken_shipped_template(checkout: Path, tmp_path: Path) -> None:
-    """A shipped template that cannot be read is an error that names it."""
+    """If the shipped template cannot be read, the error names it."""
     shipped = checkout / "ticketctl" / "aws" / "template.json"
     shipped.write_text("{", encoding="utf-8")
     run = synth(root=checkout, home=tmp_path)
@@ -185,7 +200,7 @@ def test_broken_shipped_template(checkout: Path, tmp_path: Path) -> None:
 
 
 def test_broken_stack(checkout: Path, tmp_path: Path) -> None:
-    """A stack that cannot be synthesized says what Python said last."""
+    """If the synthesis fails, the error contains Python's last line."""
     (checkout / "stack" / "app.py").write_text("raise SystemExit('no such construct')\n", encoding="utf-8")
     environ = {"PATH": os.environ["PATH"], "TICKETCTL_HOME": str(tmp_path), "PYTHONPATH": str(checkout)}
     run = subprocess.run(
@@ -205,7 +220,7 @@ def test_broken_stack(checkout: Path, tmp_path: Path) -> None:
 
 
 def test_table_only() -> None:
-    """The template of a table-only stack has its table and what identifies it, and nothing of the function."""
+    """The template of a table-only stack has the table and its metadata, and nothing of the function."""
     made = template.for_table_only(SHIPPED, {"Offset": "7", "AuthType": "NONE"})
     ((name, table),) = [(n, r) for n, r in SHIPPED["Resources"].items() if r["Type"] == TABLE_TYPE]
     assert made["Resources"][name] == {
@@ -220,11 +235,11 @@ def test_table_only() -> None:
     assert not {"Public", "ReservesConcurrency"} & made["Conditions"].keys()
     assert made["Metadata"] == SHIPPED["Metadata"]
     alarms = {name for name, kind in made["Resources"].items() if kind["Type"] == "AWS::CloudWatch::Alarm"}
-    assert alarms == {"TableIsThrottled"}  # the others look at the function, or at what it logs
+    assert alarms == {"TableIsThrottled"}  # the others watch the function or its logs
 
 
 def test_table_only_keeps_what_does_not_need_the_function() -> None:
-    """What refers to the function goes, also in two steps; the conditions and parameters of the rest stay."""
+    """Resources that refer to the function are removed, also indirectly; what the others need is kept."""
     alarm = {"Type": "AWS::CloudWatch::Alarm", "Condition": "Alarms"}
     others = {
         "OfFunction": {**alarm, "Properties": {"Name": {"Fn::Sub": "${CreateTicketC02DB11E}-errors"}}},

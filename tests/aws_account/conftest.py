@@ -1,4 +1,4 @@
-"""The AWS of this suite: a real account with ``--account``, otherwise the embedded AWS."""
+"""The AWS of these tests: a real account with ``--account``, otherwise the embedded AWS."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.support.command_line import Result, run
 from ticketctl.embedded.engine import LocalAws
 
 POLICIES = Path(__file__).parents[2] / "docs" / "policies"
-SPREAD_SECONDS = 15.0  # IAM says that new users and policies take some seconds to be known everywhere
+SPREAD_SECONDS = 15.0  # new users and policies take some seconds to spread through IAM
 COST = """
 This deploys a ticket server under a random name into the account {account}, region {region}, as an IAM user that it
 makes, mints some hundred tickets, makes functions that fail, and removes everything at the end. It takes about 40
@@ -27,7 +27,7 @@ minutes and costs less than $0.10; a system backup of each deleted table stays f
 
 @dataclass
 class Account:
-    """An AWS account; ``environ`` has the credentials of its owner. The embedded AWS is not ``is_real``."""
+    """An AWS account; ``environ`` has its owner's credentials. ``is_real`` is false for the embedded AWS."""
 
     environ: dict[str, str]
     region: str
@@ -35,18 +35,18 @@ class Account:
     undo: list[Callable[[], object]] = field(default_factory=list)
 
     def client(self, service: str) -> Any:
-        """A client of a service with the owner's credentials."""
+        """Create a client of a service with the owner's credentials."""
         endpoint = self.environ.get("AWS_ENDPOINT_URL")
         session = boto3.Session() if self.is_real else boto3.Session(*_keys(self.environ))
         return session.client(service, region_name=self.region, endpoint_url=endpoint)
 
     @property
     def number(self) -> str:
-        """The account's number."""
+        """The ID of the account."""
         return str(self.client("sts").get_caller_identity()["Account"])
 
     def policy(self, name: str, stack: str) -> str:
-        """A policy of the documentation, for one stack of this account."""
+        """Return a documented policy, for one stack of this account."""
         text = (POLICIES / f"{name}.json").read_text(encoding="utf-8")
         if not self.is_real:  # the embedded AWS does not know which change set a request is about
             text = text.replace("arn:aws:cloudformation:REGION:ACCOUNT:changeSet/ticketctl-*", "*")
@@ -55,7 +55,7 @@ class Account:
         return text
 
     def user(self, name: str, policy: str | None) -> dict[str, str]:
-        """Make an IAM user with a policy; the environment of its commands."""
+        """Create an IAM user with a policy; return the environment for its commands."""
         iam = self.client("iam")
         iam.create_user(UserName=name)
         self.undo.append(lambda: iam.delete_user(UserName=name))
@@ -75,7 +75,7 @@ class Account:
         return plain | {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
 
     def close(self) -> None:
-        """Undo what was made, the last first; what cannot be undone is printed and does not stop the rest."""
+        """Remove what was created, newest first; print what cannot be removed, and continue."""
         for step in reversed(self.undo):
             try:
                 step()
@@ -85,7 +85,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Deployed:
-    """A ticket server of this suite: its name, and the user who deployed it with the policy ``deploy``."""
+    """A ticket server of these tests: its name, and the user who deployed it with the policy ``deploy``."""
 
     account: Account
     stack: str
@@ -96,7 +96,7 @@ class Deployed:
         return run(dict(user or self.account.environ), *arguments, "--stack", self.stack)
 
     def function(self) -> str:
-        """The name of its function."""
+        """Return the name of the stack's function."""
         resources = self.account.client("cloudformation").describe_stack_resources(StackName=self.stack)
         (name,) = (
             one["PhysicalResourceId"]
@@ -141,7 +141,7 @@ def _real_account(bare: Mapping[str, str]) -> Account:
 
 
 def _ask(request: pytest.FixtureRequest, account: Account) -> None:
-    """Say what it costs, and go on only if a person types the account's number."""
+    """Print the costs, and continue only if the user types the account's ID."""
     number = account.number
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
@@ -156,7 +156,7 @@ def _ask(request: pytest.FixtureRequest, account: Account) -> None:
 
 @pytest.fixture(scope="session")
 def deployed(account: Account) -> Iterator[Deployed]:
-    """One ticket server for all tests, deployed with exactly the policy ``deploy``; removed at the end."""
+    """One ticket server for all tests, deployed with only the policy ``deploy`` and removed at the end."""
     stack = f"ticketctl-test-{secrets.token_hex(4)}"
     deployer = account.user(f"{stack}-deployer", account.policy("deploy", stack))
     made = Deployed(account, stack, deployer)

@@ -1,6 +1,6 @@
-"""What only AWS itself can tell: ``uv run pytest tests/aws_account --account``, with your own credentials.
+"""What only AWS itself can show: ``uv run pytest tests/aws_account --account``, with your own credentials.
 
-Without ``--account`` the same tests run on the embedded AWS, without those that it cannot show.
+Without ``--account`` the same tests run on the embedded AWS, except those that it cannot support.
 """
 
 import io
@@ -23,7 +23,7 @@ REAL = pytest.mark.real_account
 
 
 def number(result: Result) -> int:
-    """The ticket that a command printed."""
+    """Return the number that a command printed."""
     assert result.returncode == 0, result.stderr
     return int(result.stdout)
 
@@ -55,7 +55,7 @@ def copy(deployed: Deployed, request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.mark.parametrize("via", ["url", "dynamodb"])
 def test_mints(deployed: Deployed, via: str) -> None:
-    """Both ways mint, one after the other, and ``fetch`` takes whole blocks."""
+    """Both sources mint, one after the other, and ``fetch`` mints whole blocks."""
     first = number(deployed.run("next", "--via", via))
     assert number(deployed.run("next", "--via", via)) == first + 1
     blocks = deployed.run("fetch", "20000", "--ranges", "--via", via).stdout
@@ -63,7 +63,7 @@ def test_mints(deployed: Deployed, via: str) -> None:
 
 
 def test_each_policy_is_enough(deployed: Deployed) -> None:
-    """With ``mint-url`` a caller mints through the URL only, with ``mint-table`` from the table only."""
+    """With ``mint-url`` a user can mint only through the URL, with ``mint-table`` only from the table."""
     account, stack = deployed.account, deployed.stack
     by_url = account.user(f"{stack}-url", account.policy("mint-url", stack))
     by_table = account.user(f"{stack}-table", account.policy("mint-table", stack))
@@ -80,7 +80,7 @@ def test_each_policy_is_enough(deployed: Deployed) -> None:
 
 
 def test_nobody_mints_without_a_signature_or_a_permission(deployed: Deployed) -> None:
-    """An unsigned request and a user without permissions are refused; nothing is minted."""
+    """An unsigned request and a user without permissions are rejected; nothing is minted."""
     before = number(deployed.run("next"))
     address = deployed.run("url").stdout.strip()
     if deployed.account.is_real:
@@ -94,7 +94,7 @@ def test_nobody_mints_without_a_signature_or_a_permission(deployed: Deployed) ->
 @REAL
 @pytest.mark.parametrize("executions", [0, 1])
 def test_reserved_concurrency(deployed: Deployed, executions: int) -> None:
-    """Without an execution every mint is throttled, which is told as not minted; with one, all of them mint."""
+    """With no reserved concurrency every mint is throttled and reported as not minted; with one, all succeed."""
     lambda_, function = deployed.account.client("lambda"), deployed.function()
     before = number(deployed.run("next"))
     lambda_.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=executions)
@@ -109,7 +109,7 @@ def test_reserved_concurrency(deployed: Deployed, executions: int) -> None:
 
 @pytest.mark.parametrize("copy", [FAILING, SLOW], ids=["fails", "slow"], indirect=True)
 def test_a_function_that_does_not_answer_is_unknown(deployed: Deployed, copy: str) -> None:
-    """A function that fails (502) or runs out of time (504) may have minted: exit 8."""
+    """If a function fails (502) or times out (504), it may have minted: exit 8."""
     found = deployed.run("next", "--url", copy, "--timeout", "10")
     assert (found.returncode, found.stdout) == (8, ""), found.stderr
 
@@ -117,7 +117,7 @@ def test_a_function_that_does_not_answer_is_unknown(deployed: Deployed, copy: st
 @REAL
 @pytest.mark.parametrize("seconds", [5, 15, 30, 60])
 def test_idle_connection(deployed: Deployed, seconds: int) -> None:
-    """A connection that was idle is never the reason for an unknown outcome."""
+    """An idle connection never causes an unknown outcome."""
     from ticketctl import TicketClient
 
     with pytest.MonkeyPatch.context() as patch:
@@ -130,7 +130,7 @@ def test_idle_connection(deployed: Deployed, seconds: int) -> None:
 
 
 def test_first_mint_right_after_deploy(account: Account) -> None:
-    """A signed mint right after ``deploy`` succeeds, again and again, although the function's policy spreads."""
+    """A signed mint right after ``deploy`` succeeds every time, although the function's policy is still spreading."""
     for attempt in range(20 if account.is_real else 2):
         new = Deployed(account, f"ticketctl-test-{attempt}-{time.time_ns()}", account.environ)
         assert new.run("deploy", "--yes").returncode == 0
@@ -141,7 +141,7 @@ def test_first_mint_right_after_deploy(account: Account) -> None:
 
 
 def test_destroy_and_deploy_again(deployed: Deployed) -> None:
-    """A counter goes on after its stack was deleted and deployed again."""
+    """After its stack was deleted and deployed again, a counter continues."""
     before = number(deployed.run("next"))
     assert deployed.run("destroy", "--yes", user=deployed.deployer).returncode == 0
     again = deployed.run("deploy", "--yes", user=deployed.deployer)
@@ -150,7 +150,7 @@ def test_destroy_and_deploy_again(deployed: Deployed) -> None:
 
 
 def test_table_of_the_article(account: Account) -> None:
-    """A provisioned table with the article's item is imported; its counter goes on, and the table is as deployed."""
+    """A provisioned table with the article's item is imported, its counter continues, and its settings are repaired."""
     new = Deployed(account, f"ticketctl-test-{time.time_ns()}", account.environ)
     dynamodb = account.client("dynamodb")
     dynamodb.create_table(
@@ -177,7 +177,7 @@ def test_table_of_the_article(account: Account) -> None:
 
 @REAL
 def test_leading_keys(deployed: Deployed) -> None:
-    """A policy can allow one counter of a table and no other."""
+    """A policy can allow a single counter of a table."""
     account = deployed.account
     for name in ("orders", "invoices"):
         assert deployed.run("counter", "create", name).returncode == 0
@@ -192,7 +192,7 @@ def test_leading_keys(deployed: Deployed) -> None:
 
 
 def test_alarms(deployed: Deployed) -> None:
-    """``--alarm-email`` makes alarms, ``deploy`` without options keeps them, ``--no-alarms`` removes them."""
+    """``--alarm-email`` creates alarms, ``deploy`` without options keeps them, and ``--no-alarms`` removes them."""
     cloudwatch = deployed.account.client("cloudwatch")
 
     def alarms() -> int:
@@ -209,6 +209,6 @@ def test_alarms(deployed: Deployed) -> None:
 
 
 def test_nobody_got_a_number_twice(deployed: Deployed) -> None:
-    """The proof of the user's own stack passes after all of this."""
+    """After all of these tests, ``verify`` passes."""
     proof = deployed.run("verify", "--workers", "2", "--mints", "10")
     assert proof.returncode == 0, proof.stdout + proof.stderr

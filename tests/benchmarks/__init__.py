@@ -1,5 +1,5 @@
-"""Figures side by side: ours and what it is compared with, measured in one run.
+"""Benchmarks that measure ticketctl and an alternative in one run.
 
-``python -m tests.benchmarks`` prints the table, ``python -m tests.benchmarks handler`` some modules' rows.
-A module of this package with ``rows() -> Iterator[Row]`` stands in ``__main__.MODULES``.
+``python -m tests.benchmarks`` prints the table, ``python -m tests.benchmarks handler`` the rows of some modules.
+Each module of this package that has ``rows() -> Iterator[Row]`` is listed in ``__main__.MODULES``.
 """

@@ -1,4 +1,4 @@
-"""The article's handler with only its signature and its body fixed: the handler that ours is compared with."""
+"""The article's handler, with only its signature and its body corrected: the alternative to ticketctl's handler."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The commands against the AWS CLI, the CDK CLI and a bare loop: whole processes, on one embedded AWS."""
+"""The commands compared with the AWS CLI, the CDK CLI and a plain loop: whole processes, on one embedded AWS."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ MINT = (
 
 
 def rows() -> Iterator[Row]:
-    """Start-up and mints, bulk, the list of counters, deploying."""
+    """Measure start-up and mints, bulk, the list of counters, and deploying."""
     with tempfile.TemporaryDirectory() as name, engine(Path(name)) as environ:
         for stack, flags in ((PUBLIC, ["--public", "--yes"]), (PRIVATE, [])):
             run([TICKETCTL, "deploy", "--stack", stack, *flags], environ)
@@ -45,7 +45,7 @@ def rows() -> Iterator[Row]:
 
 @contextmanager
 def engine(home: Path) -> Iterator[dict[str, str]]:
-    """The environment of a user who has credentials in variables, for an embedded AWS."""
+    """The environment of a user with credentials in variables, for an embedded AWS."""
     bare = {"PATH": os.environ["PATH"], "HOME": str(home), "TICKETCTL_HOME": str(home)}
     local = LocalAws(home / "local", environ=bare)
     try:
@@ -84,7 +84,7 @@ def _mints(environ: dict[str, str], aws: list[str]) -> Iterator[Row]:
 
 
 def remember(environ: dict[str, str], stack: str, url: str) -> None:
-    """Put another address of a stack's function into the cache of the commands, which sign for it as before."""
+    """Write another address of a stack's function into the cache; the commands sign for it as before."""
     cache = StackCache(cache_file("stacks.json", environ))
     key = key_of(
         stack=stack, region=environ["AWS_REGION"], endpoint=environ["AWS_ENDPOINT_URL"], profile=None, environ=environ
@@ -112,7 +112,7 @@ def _bulk(environ: dict[str, str]) -> Iterator[Row]:
 
 
 def _counters(environ: dict[str, str]) -> Iterator[Row]:
-    """All counters of a table with 10,000 of them, beside the same command on a table with one."""
+    """Compare a command on a table with 10,000 counters with the same command on a table with one."""
     import boto3
 
     session = boto3.Session(

@@ -1,7 +1,7 @@
-"""The handler behind an HTTP server of its own, as a Function URL without the emulator.
+"""The handler behind a plain HTTP server, as a Function URL without the emulator.
 
-The embedded AWS waits 50 ms for a log line after each call of a function that writes none. A command whose whole
-time is measured would be measured with that, which no real Function URL does.
+The embedded AWS waits 50 ms for a log line after each call of a function that writes none. A real Function URL does
+not, so the time of a whole command would be measured wrongly.
 """
 
 import threading
@@ -16,7 +16,7 @@ from ticketctl.handler import handler
 
 @contextmanager
 def serving(environ: Mapping[str, str], table: str) -> Iterator[str]:
-    """Answer requests with the real handler, on the DynamoDB that ``environ`` names; the address."""
+    """Serve the real handler, on the DynamoDB that ``environ`` names; yield the address."""
     settings = handler.Configuration(table, environ["AWS_REGION"], offset=1, increment=1, max_count=10_000)
     dynamodb = handler.DynamoDB(environ)
 
@@ -37,7 +37,7 @@ def serving(environ: Mapping[str, str], table: str) -> Iterator[str]:
             self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Print nothing."""
 
     server = HTTPServer(("127.0.0.1", 0), Function)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))

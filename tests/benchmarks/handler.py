@@ -1,4 +1,4 @@
-"""The handler against the article's: same Python, same table of one embedded AWS, a fresh process each time."""
+"""The handler compared with the article's: same Python, same table, one embedded AWS, a new process each time."""
 
 import json
 import os
@@ -23,7 +23,7 @@ COLD_RUNS = 15
 WARM_RUNS = 5
 WARM_MINTS = 500
 ARTICLE = Path(__file__).with_name("article_handler.py")
-# A process's peak is read from its own memory map: ru_maxrss starts with what its parent had when it forked.
+# The peak is read from the process's own memory map, because ru_maxrss starts with the parent's value after a fork.
 CHILD = """
 import json, resource, sys, time, types
 folder, event, mints, keyed = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "keyed"
@@ -56,7 +56,7 @@ Measure = Callable[..., Figures]
 
 
 def rows() -> Iterator[Row]:
-    """Cold start, warm mint and memory; the handlers take turns, so that both meet the same machine."""
+    """Measure cold start, warm mint and memory; the handlers alternate, so that both run under the same conditions."""
     with measuring() as (measure, ours, theirs):
         cold = [(measure(ours, 0), measure(theirs, 0)) for _ in range(COLD_RUNS)]
         runs = [
@@ -71,14 +71,14 @@ def rows() -> Iterator[Row]:
 
 
 def row(what: str, runs: list[tuple[Figures, Figures]], name: str, unit: str, target: float) -> Row:
-    """The medians of one figure over the runs."""
+    """A row with the medians of one figure over all runs."""
     ours, theirs = (median(figures[name] for figures in side) for side in zip(*runs, strict=True))
     return Row(what, ours, theirs, unit, target)
 
 
 @contextmanager
 def measuring() -> Iterator[tuple[Measure, Path, Path]]:
-    """A deployed stack ``Tickets``, something that measures a handler on it, and the folders of both handlers."""
+    """Deploy the stack ``Tickets``; yield a function that measures a handler on it, and both handlers' folders."""
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         environ = {"PATH": os.environ["PATH"], "HOME": name, "TICKETCTL_HOME": name}
@@ -87,7 +87,7 @@ def measuring() -> Iterator[tuple[Measure, Path, Path]]:
             engine = local.ensure()
             with RegionalStack(Session(resolve({"local": True}, environ), environ=environ)) as connection:
                 table = connection.locator.look_up().table
-            # As in Lambda: the handler is index.py, and nobody keeps it compiled.
+            # As in Lambda, the handler is index.py and is not compiled in advance.
             folders = [home / "ours", home / "theirs"]
             for folder, handler in zip(folders, (bundle_root() / "lambda" / "create_ticket.py", ARTICLE), strict=True):
                 folder.mkdir()
@@ -98,7 +98,7 @@ def measuring() -> Iterator[tuple[Measure, Path, Path]]:
 
 
 def lambda_environment(engine: Engine, table: str) -> dict[str, str]:
-    """What either handler finds in its environment."""
+    """The environment variables of both handlers."""
     return {
         **engine.variables("us-east-1"),
         "TABLE_NAME": table,
@@ -110,7 +110,7 @@ def lambda_environment(engine: Engine, table: str) -> dict[str, str]:
 
 
 def measure_with(environ: dict[str, str]) -> Measure:
-    """Something that runs a handler of a folder in a process of its own and gives CPU (ms) and memory (MiB)."""
+    """Return a function that runs a folder's handler in a new process and returns CPU (ms) and memory (MiB)."""
 
     def measure(folder: Path, mints: int, *, keyed: bool = False) -> Figures:
         command = [sys.executable, "-I", "-B", "-c", CHILD, str(folder), json.dumps(event()), str(mints)]

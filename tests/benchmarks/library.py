@@ -1,11 +1,11 @@
-"""A lease against what else gives unique numbers within a process: ``range``, ``uuid4``, Snowflake generators.
+"""A lease compared with other unique numbers within a process: ``range``, ``uuid4``, Snowflake generators.
 
-Every ticket is minted by the embedded AWS. What is timed is the handing out, from blocks that are there already:
-a block of 10,000 is handed out in half a millisecond, less than any network takes to bring the next, so with the
-mints a row would show the network. Each figure is the median of runs that alternate with the other side's.
+Every ticket is minted by the embedded AWS. Only taking numbers from blocks in memory is timed: a block of 10,000 lasts
+half a millisecond, less than any network needs for the next one, so with the mints a row would show the network. Each
+figure is the median of runs that alternate with those of the alternative.
 
-A Snowflake generator has 4,096 numbers for each millisecond and then waits for the next one; it is timed over many
-milliseconds. Within one, a compiled generator takes as long as any call from Python, and so does a lease.
+A Snowflake generator has 4,096 numbers per millisecond and then waits for the next one; it is timed over many
+milliseconds. Within one millisecond, a compiled generator takes as long as any call from Python, and so does a lease.
 """
 
 import os
@@ -30,9 +30,9 @@ RUNS = 31
 BLOCK = 10_000
 SLICE = BLOCK // 8
 TIMED = 8_000
-"""Tickets a run: they come from one block, whose first slice is gone and whose next block is there."""
+"""Tickets per run: they come from one block, whose first slice is used and whose next block is in memory."""
 IN_A_ROW = 50_000
-"""Numbers a run of a Snowflake generator."""
+"""Numbers per run of a Snowflake generator."""
 THREADS = 8
 SNOWFLAKES: dict[str, Callable[[], Callable[[], object]]] = {
     "kitx-snowflake": lambda: import_module("kitx_snowflake").fn_snowflake,
@@ -41,7 +41,7 @@ SNOWFLAKES: dict[str, Callable[[], Callable[[], object]]] = {
 
 
 def rows() -> Iterator[Row]:
-    """A ``for`` loop, then ``next``, then threads."""
+    """Measure a ``for`` loop, then ``next``, then threads."""
     with tempfile.TemporaryDirectory() as home:
         environ = {"PATH": os.environ["PATH"], "TICKETCTL_HOME": home}
         _, settings = resolve_client_settings({"local": True, "timeout": 60}, environ)
@@ -53,7 +53,7 @@ def rows() -> Iterator[Row]:
 
 
 class Stock:
-    """A lease, and what was minted for it and handed out."""
+    """A lease, and the numbers of tickets that were minted for it and taken from it."""
 
     def __init__(self, tickets: TicketClient) -> None:
         self._tickets = tickets
@@ -67,14 +67,14 @@ class Stock:
         return block
 
     def fill(self) -> None:
-        """Go to a place where the next ``TIMED`` tickets are there and nothing is minted meanwhile."""
+        """Advance to a point at which the next ``TIMED`` tickets are in memory and nothing is being minted."""
         self._take((-self._taken) % BLOCK + SLICE + 1)
         while self._minted - self._taken < BLOCK + TIMED:
             time.sleep(0.001)
-        time.sleep(0.005)  # until the thread that minted is gone
+        time.sleep(0.005)  # until the minting thread has ended
 
     def timed(self, run: Callable[[], float]) -> float:
-        """Nanoseconds a ticket of a run that takes ``TIMED`` of them."""
+        """Return the nanoseconds per ticket of a run that takes ``TIMED`` tickets."""
         self.fill()
         seconds = run()
         self._taken += TIMED
@@ -119,7 +119,7 @@ def _seconds(run: Callable[[], None]) -> float:
 
 
 def _each(generate: Callable[[], object], calls: int) -> float:
-    """Nanoseconds a call."""
+    """Return the nanoseconds per call."""
     return Timer("generate()", globals={"generate": generate}).timeit(calls) / calls * 1e9
 
 
@@ -134,7 +134,7 @@ def _loop_over_range() -> None:
 
 
 def _in_threads(work: Callable[[], object]) -> float:
-    """Seconds until the work of every thread is done, from when all of them are there."""
+    """Return the seconds from the start of all threads until all have finished."""
     begin, end = threading.Barrier(THREADS + 1), threading.Barrier(THREADS + 1)
 
     def run() -> None:
@@ -155,7 +155,7 @@ def _in_threads(work: Callable[[], object]) -> float:
 
 
 def _fastest_snowflake() -> tuple[str, Callable[[], object]]:
-    """The fastest generator that is installed, and how one gets a number from it."""
+    """Return the fastest installed Snowflake generator, and a function that returns a number from it."""
     found = {}
     for name, load in SNOWFLAKES.items():
         try:

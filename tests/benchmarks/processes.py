@@ -1,4 +1,4 @@
-"""Measuring whole processes: how long they take, how much CPU and memory."""
+"""Measuring whole processes: time, CPU and memory."""
 
 import json
 import subprocess
@@ -17,12 +17,12 @@ wall = time.perf_counter() - began
 print(json.dumps([wall * 1e3, (usage.ru_utime + usage.ru_stime) * 1e3, usage.ru_maxrss / 1024]))
 sys.exit(os.waitstatus_to_exitcode(status))
 """
-"""Starts a command from a small process: what the peak of a child is counted from is what its parent had."""
+"""Starts a command from a small process, because the measured peak of a child is at least its parent's."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a process cost: wall-clock and CPU time in milliseconds, the peak of its memory in MiB."""
+    """The cost of a process: wall-clock and CPU time in milliseconds, peak memory in MiB."""
 
     wall: float
     cpu: float
@@ -39,7 +39,7 @@ def run(command: Sequence[str], environ: Mapping[str, str], *, cwd: str | None =
 
 
 def taking_turns(commands: Mapping[str, Sequence[str]], environ: Mapping[str, str], *, runs: int) -> dict[str, Cost]:
-    """The medians of so many runs of each command; they take turns, so that all meet the same machine."""
+    """Return the medians of several runs of each command, which alternate so that conditions are the same."""
     costs: dict[str, list[Cost]] = {name: [] for name in commands}
     for _ in range(runs):
         for name, command in commands.items():
@@ -48,6 +48,6 @@ def taking_turns(commands: Mapping[str, Sequence[str]], environ: Mapping[str, st
 
 
 def middle(costs: Iterable[Cost]) -> Cost:
-    """The median of each figure."""
+    """Return the median of each figure."""
     several = list(costs)
     return Cost(*(median(getattr(cost, figure) for cost in several) for figure in ("wall", "cpu", "peak")))

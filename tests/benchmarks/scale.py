@@ -1,10 +1,10 @@
-"""The tables of ``docs/scale.md``: ``python -m tests.benchmarks.scale`` prints them as they stand there.
+"""The tables of ``docs/scale.md``: ``python -m tests.benchmarks.scale`` prints them exactly as in the page.
 
-The first is simulated: tickets are asked for by a Poisson process at the day's peak, and an item that takes so many
-writes a second grants or refuses each write. Programs lease with the library's own ``Buffer``, and what is refused is
-tried again with the pauses of ``ticketctl.minting.retry``. Regions do not know of each other, and a Poisson process
-that is dealt out to them is one in each (the splitting theorem), so one of them is simulated and stands for all. The
-second table is arithmetic on AWS's prices. Nothing is measured here.
+The first table is simulated: requests for tickets are a Poisson process at the peak of the day, and an item with a
+limited number of writes per second accepts or throttles each write. Programs lease with the library's own ``Buffer``,
+and throttled writes are retried with the pauses of ``ticketctl.minting.retry``. Regions are independent, and a Poisson
+process that is split among them is one in each (the splitting theorem), so a single region is simulated. The second
+table is calculated from AWS's prices. Nothing is measured here.
 """
 
 from collections.abc import Generator, Iterable, Iterator
@@ -25,20 +25,20 @@ MONTH = 30
 YEAR = 365.25
 MAX_TICKET = 2**53 - 1
 PEAK = 5
-"""Tickets a second at the peak, as a multiple of the day's average."""
+"""Tickets per second at the peak, as a multiple of the day's average."""
 
 WRITES = 1_000
-"""Writes a second that one item takes (DynamoDB, "Best practices for designing and using partition keys")."""
+"""Writes per second that one item accepts (DynamoDB, "Best practices for designing and using partition keys")."""
 DEPTH = 100
-"""Writes that the item takes at once after a pause: a tenth of a second's. AWS promises none."""
+"""Writes that the item accepts in a burst after a pause: those of a tenth of a second. AWS promises none."""
 ANSWER = 0.02
-"""Seconds from a write to its answer. Assumed: no figure of AWS's."""
+"""Seconds from a write to its answer: an assumption, not a figure from AWS."""
 TIMEOUT = 10.0
-"""Seconds after which a mint that was always refused is given up: the setting's default."""
+"""Seconds after which a mint that is always throttled fails: the default of ``--timeout``."""
 
 MIN_BLOCK = 100
 LEASE_SECONDS = 60.0
-"""The defaults of ``TicketClient.lease``, as is the largest block of the plans that lease."""
+"""The defaults of ``TicketClient.lease``; its default block is the largest block of the plans that lease."""
 
 WRITE_PRICE = 0.625e-6
 INVOCATION_PRICE = 0.20e-6
@@ -48,14 +48,14 @@ INVOCATION_SECONDS = 0.010
 """What the README assumes for an invocation; it calls DynamoDB once, with a retry key and without."""
 
 Task = Generator[float, None, None]
-"""Something that goes on in the simulation; it yields the seconds that it waits."""
+"""A task of the simulation; it yields the seconds for which it waits."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """How the tickets of a day are minted: in blocks of at most ``block``, from ``processes`` in all regions.
 
-    One by one no process matters: each ticket is a write of its own.
+    If each ticket is a separate write, the number of processes does not matter.
     """
 
     tickets: int
@@ -65,28 +65,28 @@ class Plan:
 
     @property
     def peak(self) -> float:
-        """Tickets a second in each region at the peak."""
+        """Tickets per second in each region at the peak."""
         return self.tickets / DAY * PEAK / self.regions
 
     @property
     def each_process(self) -> float:
-        """Tickets a second in each process, on the average of the day."""
+        """Tickets per second in each process, averaged over the day."""
         return self.tickets / DAY / self.processes
 
     def block_at(self, rate: float) -> float:
-        """The tickets of a block if each process needs ``rate`` per second: see ``Lease``."""
+        """The size of a block if a process needs ``rate`` tickets per second; see ``Lease``."""
         if self.block == 1:
             return 1
         return max(min(MIN_BLOCK, self.block), min(self.block, rate * LEASE_SECONDS))
 
     @property
     def peak_writes(self) -> float:
-        """Writes a second on each item at the peak."""
+        """Writes per second on each item at the peak."""
         return self.peak / (self.block_at(self.each_process * PEAK) if self.processes else 1)
 
     @property
     def calls(self) -> float:
-        """Mints a day, all of them at the average rate."""
+        """Mints per day, at the average rate."""
         return self.tickets / (self.block_at(self.each_process) if self.processes else 1)
 
 
@@ -114,11 +114,11 @@ PLANS = (
 
 @dataclass(frozen=True)
 class Load:
-    """What the item of one region met at the peak.
+    """The load on the item of one region at the peak.
 
-    ``busiest`` is the largest number of requests in one second, tries again included; ``throttled`` their refused
-    part, ``given_up`` the part of the mints that ended without a ticket; ``wait`` the seconds that 99 of 100 tickets
-    do not exceed; ``size`` the mean block; ``left`` the tickets that the region's processes hold when they end.
+    ``busiest`` is the largest number of requests in one second, including retries; ``throttled`` the share of them that
+    was throttled; ``given_up`` the share of mints that ended without a ticket; ``wait`` the seconds that 99 of 100
+    tickets do not exceed; ``size`` the mean block; ``left`` the tickets that the region's processes hold when they end.
     """
 
     busiest: int
@@ -130,7 +130,7 @@ class Load:
 
     @property
     def carried(self) -> bool:
-        """Whether the item carries it: each mint ends well, and hardly one is refused at first."""
+        """True if the item can serve the load: every mint succeeds, and almost none is throttled at first."""
         return self.given_up == 0 and self.throttled < 0.01
 
 
@@ -138,7 +138,7 @@ class Load:
 
 
 class Item:
-    """One counter's item: a token bucket that takes ``rate`` writes a second and refuses the others."""
+    """The item of a counter as a token bucket: it accepts ``rate`` writes per second and throttles the others."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
@@ -151,7 +151,7 @@ class Item:
         self.asked: dict[int, int] = {}
 
     def write(self, now: float, tickets: int) -> Block | None:
-        """Take this many tickets in one write; ``None`` if it is throttled."""
+        """Take tickets in one write; return ``None`` if it is throttled."""
         self.asked[int(now)] = self.asked.get(int(now), 0) + 1
         self._tokens = min(self._depth, self._tokens + (now - self._at) * self._rate)
         self._at = now
@@ -166,7 +166,7 @@ class Item:
 
 @dataclass
 class World:
-    """The item, the time in seconds, what waits, and what became of the tickets that were asked for."""
+    """The item, the time in seconds, the waiting tasks, and the results of the requested tickets."""
 
     item: Item
     dice: Random
@@ -178,20 +178,20 @@ class World:
     _waiting: list[tuple[float, int, Task]] = field(default_factory=list)
 
     def clock(self) -> float:
-        """The time, for code that needs a clock."""
+        """Return the time, for code that needs a clock."""
         return self.now
 
     def begin(self, task: Task, at: float) -> None:
-        """Begin something at a moment."""
+        """Start a task at a given time."""
         heappush(self._waiting, (at, next(self._order), task))
 
     def run(self) -> None:
-        """Go from moment to moment until nothing waits."""
+        """Advance from event to event until no task is waiting."""
         waiting = self._waiting
         while waiting:
             self.now, _, task = waiting[0]
             pause = next(task, None)
-            # What the task began at this moment stands behind it: its order is higher.
+            # Tasks that were started at this moment follow, because their order is higher.
             if pause is None:
                 heappop(waiting)
             else:
@@ -199,7 +199,7 @@ class World:
 
 
 def mint(world: World, tickets: int) -> Generator[float, None, Block | None]:
-    """One mint with its tries, as ``ticketctl.minting.retry`` makes them; a refusal comes at once."""
+    """Mint once, with the retries of ``ticketctl.minting.retry``; a throttled write is answered immediately."""
     tries = Tries(Deadline(TIMEOUT, world.clock), jitter=world.dice.uniform)
     while (block := world.item.write(world.now, tickets)) is None:
         try:
@@ -213,7 +213,7 @@ def mint(world: World, tickets: int) -> Generator[float, None, Block | None]:
 
 
 def one_by_one(world: World) -> Task:
-    """A ticket that is asked for and minted."""
+    """Request and mint a single ticket."""
     asked = world.now
     if (yield from mint(world, 1)) is not None:
         world.tickets += 1
@@ -222,14 +222,14 @@ def one_by_one(world: World) -> Task:
 
 @dataclass
 class Process:
-    """A program that leases: what it has in hand, and whether a block is under way."""
+    """A program with a lease: its numbers in memory, and whether a block is being minted."""
 
     buffer: Buffer
     fetching: bool = False
 
 
 def fetch(world: World, process: Process) -> Task:
-    """Mint the block that the process wants."""
+    """Mint the block that the process needs."""
     process.fetching = True
     block = yield from mint(world, process.buffer.wanted().tickets)
     if block is not None:
@@ -238,16 +238,16 @@ def fetch(world: World, process: Process) -> Task:
 
 
 def leasing(world: World, process: Process, rate: float, until: float) -> Task:
-    """Draw ``rate`` tickets a second, as ``Lease`` hands them out; while it waits, the program asks for none.
+    """Take ``rate`` tickets per second, as ``Lease`` hands them out; while it waits, the program requests none.
 
-    A slice of n tickets lasts the time of n arrivals of a Poisson process, which is gamma-distributed.
+    A slice of n tickets takes as long as n arrivals of a Poisson process, which is gamma-distributed.
     """
     buffer = process.buffer
     while True:
         asked = world.now
         while not buffer.turn():
             if process.fetching:
-                yield ANSWER  # it looks again, soon enough for a figure in milliseconds
+                yield ANSWER  # checks again, often enough for a figure in milliseconds
             else:
                 yield from fetch(world, process)
         if world.now > asked:
@@ -265,13 +265,13 @@ def leasing(world: World, process: Process, rate: float, until: float) -> Task:
 
 
 def simulated(plan: Plan) -> Load:
-    """The plan's peak in one region; the same each time, because the dice are seeded with the plan."""
+    """Simulate the plan's peak in one region; the result is always the same, because the seed depends on the plan."""
     return _leased(plan) if plan.processes else _singly(plan)
 
 
 def _singly(plan: Plan) -> Load:
-    # An overload is thinned: a tenth of the arrivals at an item that takes a tenth of the writes. What is tried again
-    # and again would else be most of the work.
+    # An overload is scaled down to a tenth, the arrivals as well as the writes that the item accepts;
+    # otherwise the repeated retries would take most of the time.
     thinned = 10 if plan.peak > WRITES else 1
     rate = plan.peak / thinned
     seconds = min(DAY, max(30.0, 20_000 / plan.peak))
@@ -294,7 +294,7 @@ def _leased(plan: Plan) -> Load:
         for _ in range(plan.processes // plan.regions)
     ]
     for process in processes:
-        # They start in the course of ten seconds: not even a deployment starts all of them at one moment.
+        # They start within ten seconds, because not even a deployment starts all of them at the same moment.
         world.begin(leasing(world, process, each, seconds), world.dice.uniform(0, 10))
     world.run()
     return _load(world, world.item.blocks, 1, left=sum(process.buffer.drain() for process in processes))
@@ -317,7 +317,7 @@ def _load(world: World, mints: int, thinned: int, *, left: int) -> Load:
 
 
 def _percentile(waits: list[float], tickets: int) -> float:
-    """The wait that 99 of 100 do not exceed; tickets that are not in ``waits`` came at once."""
+    """Return the wait that 99 of 100 tickets do not exceed; tickets that are not in ``waits`` did not wait."""
     beyond = tickets // 100
     return sorted(waits)[-beyond - 1] if len(waits) > beyond else 0.0
 
@@ -326,7 +326,7 @@ def _percentile(waits: list[float], tickets: int) -> float:
 
 
 def cost(calls: float) -> float:
-    """Dollars for so many mints through the URL, by AWS's prices for us-east-1 without the free tier.
+    """Return the dollars for this many mints through the URL, at AWS's prices for us-east-1 without the free tier.
 
     A mint is one write, with a retry key and without.
     """
@@ -334,11 +334,11 @@ def cost(calls: float) -> float:
 
 
 def years(tickets: float, *, gaps: float = 0.0, share: float = 1.0) -> float:
-    """How long ``share`` of all numbers lasts at so many tickets and gaps a day."""
+    """Return how many years ``share`` of all numbers last with this many tickets and gaps per day."""
     return MAX_TICKET * share / (tickets + gaps) / YEAR
 
 
-# --- the page's tables -----------------------------------------------------------------------------------
+# --- the tables of the page ------------------------------------------------------------------------------
 
 
 def main() -> None:
@@ -348,7 +348,7 @@ def main() -> None:
 
 
 def tables(loads: list[tuple[Plan, Load]]) -> str:
-    """Both tables as they stand in the page, each under its line of bold."""
+    """Return both tables as in the page, each after its line in bold."""
     carried = [(plan, load) for plan, load in loads if load.carried]
     return "\n".join(
         [
@@ -422,7 +422,7 @@ def _dollars(amount: float) -> str:
 
 
 def _rounded(number: float) -> str:
-    """Three significant digits; large numbers in words."""
+    """Round to three significant digits, with words for large numbers."""
     for unit, name in ((10**9, " billion"), (10**6, " million")):
         if number >= unit:
             return f"{number / unit:.3g}{name}"

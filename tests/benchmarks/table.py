@@ -1,4 +1,4 @@
-"""One row of the table: two figures, their ratio, and what it should be."""
+"""A row of the table: two figures, their ratio, and its target."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ WIDTHS = (44, 14, 14, 7, 8, 6)
 
 @dataclass(frozen=True)
 class Row:
-    """Two figures in one ``unit``. ``target`` bounds ours / theirs: from above, or with ``at_least`` from below."""
+    """Two figures in one ``unit``. ``target`` is the largest allowed ratio, or with ``at_least`` the smallest."""
 
     what: str
     ours: float
@@ -19,12 +19,12 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """Ours as a multiple of theirs."""
+        """Return ticketctl's figure divided by the alternative's."""
         return self.ours / self.theirs
 
     @property
     def met(self) -> bool:
-        """Whether the ratio is what it should be."""
+        """Return whether the ratio meets the target."""
         return self.ratio >= self.target if self.at_least else self.ratio <= self.target
 
     def cells(self) -> tuple[str, ...]:
@@ -35,6 +35,6 @@ class Row:
 
 
 def line(cells: tuple[str, ...]) -> str:
-    """A line of the table; only the first column is words, the others stand to the right."""
+    """Format a line of the table: the first column is left-aligned, the others are right-aligned."""
     first, *others = zip(cells, WIDTHS, strict=True)
     return " ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]).rstrip()

@@ -1,4 +1,4 @@
-"""``aio``: the asynchronous client and lease do what the synchronous ones do."""
+"""``aio``: the asynchronous client and lease behave like the synchronous ones."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ class AsyncMintMinter:
 
 
 def test_a_client_of_another_minter_only_mints() -> None:
-    """Claims and counters need a stack; after ``close`` the client says that it is closed."""
+    """A client of another minter can only mint, not claim or list counters; a closed client says that it is closed."""
     tickets = AsyncTicketClient(lambda: AsyncMintMinter(AsyncMint()))
     with pytest.raises(UsageError, match="only mints"):
         asyncio.run(tickets.claim(lambda _: []))
@@ -67,7 +67,7 @@ def test_a_client_of_another_minter_only_mints() -> None:
 
 
 def test_numbers_come_in_order() -> None:
-    """A loop and ``anext`` get the numbers of one block after another."""
+    """A loop and ``anext`` get the numbers in order, across blocks."""
 
     async def main() -> list[int]:
         lease, numbers = leased(AsyncMint(), 10), []
@@ -81,7 +81,7 @@ def test_numbers_come_in_order() -> None:
 
 
 def test_the_next_block_is_minted_ahead() -> None:
-    """It is asked for when an eighth of a block is gone, and comes while the caller does something else."""
+    """The next block is requested when an eighth of a block is used; it arrives while the caller does other work."""
     mint = AsyncMint()
 
     async def main() -> None:
@@ -96,7 +96,7 @@ def test_the_next_block_is_minted_ahead() -> None:
 
 
 def test_tasks_share_a_lease() -> None:
-    """A hundred tasks get every number exactly once, each in ascending order."""
+    """A hundred tasks get every number exactly once, each task in ascending order."""
     mint = AsyncMint()
 
     async def draw(lease: AsyncLease) -> list[int]:
@@ -118,7 +118,7 @@ def test_tasks_share_a_lease() -> None:
 
 
 def test_a_cancelled_waiter_takes_nothing_from_the_others() -> None:
-    """The block that a cancelled task waited for still arrives, and the other tasks get all of it."""
+    """If a task that waits for a block is cancelled, the block still arrives, and the other tasks get all of it."""
     mint = AsyncMint()
 
     async def main() -> list[int]:
@@ -136,8 +136,8 @@ def test_a_cancelled_waiter_takes_nothing_from_the_others() -> None:
 
 
 @pytest.mark.parametrize("failure", [AccessError("forbidden"), ValueError("a bug")], ids=repr)
-def test_no_mint_ahead_after_an_error_that_is_no_outage(failure: Exception) -> None:
-    """It raises when no number is left; each later call mints once."""
+def test_no_mint_ahead_after_a_final_error(failure: Exception) -> None:
+    """After an error that is not an outage, the lease mints only when no number is left, once per call."""
     mint = AsyncMint()
 
     async def main() -> None:
@@ -158,7 +158,7 @@ def test_no_mint_ahead_after_an_error_that_is_no_outage(failure: Exception) -> N
 
 @pytest.mark.parametrize("failure", [NOT_MINTED, UNKNOWN], ids=repr)
 def test_outages(failure: Exception) -> None:
-    """An outage that ends before the buffer is used up goes unnoticed; a longer one raises its error once."""
+    """An outage that ends before the buffer is used up is not noticed; a longer one raises its error once."""
     mint = AsyncMint()
 
     async def main() -> None:
@@ -183,7 +183,7 @@ def test_outages(failure: Exception) -> None:
 
 
 def test_an_unknown_outcome_loses_no_number() -> None:
-    """A retry has the same key."""
+    """After an unknown outcome, the retry has the same key, so no number is lost."""
     mint = AsyncMint()
 
     async def main() -> None:
@@ -199,7 +199,7 @@ def test_an_unknown_outcome_loses_no_number() -> None:
 
 @pytest.mark.parametrize(("taken", "left"), [(0, 0), (1, 15), (3, 29), (17, 15)])
 def test_close_says_what_is_left(taken: int, left: int) -> None:
-    """``close`` waits for a mint in progress and counts it; later calls return the same; after it the lease raises."""
+    """``close`` waits for a mint in progress and returns how many numbers are left; then the lease raises an error."""
 
     async def main() -> None:
         async with leased(AsyncMint()) as lease:
@@ -212,7 +212,7 @@ def test_close_says_what_is_left(taken: int, left: int) -> None:
 
 
 def test_a_loop_ends_with_a_block_under_way() -> None:
-    """``asyncio.run`` neither waits for a background mint that hangs nor complains about it."""
+    """``asyncio.run`` does not wait for a hanging background mint and prints no warning about it."""
     script = """if True:
         import asyncio
         from tests.support.async_lease import AsyncMint, leased, take
@@ -231,7 +231,7 @@ def test_a_loop_ends_with_a_block_under_way() -> None:
 
 
 def test_a_forked_child_never_gets_its_parents_numbers() -> None:
-    """In a child the lease mints for the child."""
+    """In a forked child, the lease mints new numbers."""
     script = """if True:
         import asyncio, os
         from tests.support.async_lease import AsyncMint, leased, take
@@ -263,7 +263,7 @@ def python(script: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_one_ticket_and_a_block() -> None:
-    """``next`` takes one ticket, ``fetch`` a block; each call has a key of its own, or the caller's."""
+    """``next`` takes one ticket and ``fetch`` a block; each call uses a new key or the caller's key."""
     mint = AsyncMint()
 
     async def main() -> None:
@@ -279,7 +279,7 @@ def test_one_ticket_and_a_block() -> None:
 
 
 def test_closing_a_client_closes_its_leases() -> None:
-    """Leases end with their client, which opens nothing after that."""
+    """Closing a client closes its leases, and it opens nothing afterwards."""
     mint = AsyncMint()
 
     async def main() -> None:
@@ -295,8 +295,8 @@ def test_closing_a_client_closes_its_leases() -> None:
     asyncio.run(main())
 
 
-def test_errors_come_as_they_are() -> None:
-    """The minter's error is the caller's, and the next call is another."""
+def test_errors_are_unchanged() -> None:
+    """The minter's error is raised unchanged, and the next call tries again."""
     mint = AsyncMint()
     mint.failures = [NOT_MINTED]
 
@@ -310,7 +310,7 @@ def test_errors_come_as_they_are() -> None:
 
 
 def test_what_mints_for_each_setting(tmp_path: Path) -> None:
-    """A Function URL is asked on the event loop, a table or several regions from threads."""
+    """A Function URL is called on the event loop; a table or several regions are called in threads."""
     environ = {"TICKETCTL_HOME": str(tmp_path), "AWS_REGION": "us-east-1"}
 
     def minter(**named: Unpack[ClientSettings]) -> type:
@@ -332,8 +332,8 @@ def connect(no_aws: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Co
     return lambda: AsyncTicketClient.connect(url=server.url, region="us-east-1", partition="orders")
 
 
-def test_what_minted_nothing_is_tried_again(connect: Connect, server: Server) -> None:
-    """Throttling and unusable answers are retried with the same key."""
+def test_retries(connect: Connect, server: Server) -> None:
+    """Throttling and invalid answers are retried with the same key."""
     server.answers = [
         Answer(429, "text/plain", b""),
         None,
@@ -342,7 +342,7 @@ def test_what_minted_nothing_is_tried_again(connect: Connect, server: Server) ->
 
     async def main() -> None:
         async with connect() as tickets:
-            gaps = (server.url.removeprefix("http://"),)  # the second answer was lost, and the third was no replay
+            gaps = (server.url.removeprefix("http://"),)  # the second answer was lost, and the third was not a replay
             assert await tickets.fetch(4) == Block("orders", 8, 17, 4, 3, possible_gaps=gaps)
 
     asyncio.run(main())
@@ -351,7 +351,7 @@ def test_what_minted_nothing_is_tried_again(connect: Connect, server: Server) ->
 
 @pytest.mark.usefixtures("connect")
 def test_closing_a_client_during_a_mint() -> None:
-    """The mint ends with an error of ticketctl's that says that tickets may be lost."""
+    """If a client is closed during a mint, the mint raises an error which says that tickets may be lost."""
 
     async def main(url: str, asked: asyncio.Event) -> None:
         tickets = AsyncTicketClient.connect(url=url, region="us-east-1", partition="orders")
@@ -378,8 +378,8 @@ def test_closing_a_client_during_a_mint() -> None:
     asyncio.run(serve())
 
 
-def test_a_refusal_is_told_at_once(connect: Connect, server: Server) -> None:
-    """A refusal is not retried."""
+def test_a_refusal_is_not_retried(connect: Connect, server: Server) -> None:
+    """An error that a retry cannot fix is raised immediately."""
     server.answers = [Answer(404, "application/problem+json", b'{"code": "not_found", "detail": "why"}')]
 
     async def main() -> None:
@@ -395,7 +395,7 @@ def test_a_refusal_is_told_at_once(connect: Connect, server: Server) -> None:
 
 
 class AsyncFunction(Function):
-    """Gives copies of its answers: an answer that was read once is of one kind, synchronous or not."""
+    """Returns copies of its answers, because an answer that was read once is either synchronous or not."""
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         answer = super().__call__(request)
@@ -431,7 +431,7 @@ def outcome(error: TicketctlError) -> tuple[object, ...]:
 )
 @pytest.mark.usefixtures("no_aws")
 def test_both_twins_say_the_same(answers: list[httpx.Response | Exception], signs_at_once: bool) -> None:
-    """The asynchronous source sends the same requests and has the same result for every answer."""
+    """For every answer, both clients send the same requests and return the same result."""
 
     def function_url() -> FunctionUrl:
         return FunctionUrl("https://tickets.example", sign=sign, signs_at_once=signs_at_once)
@@ -464,7 +464,7 @@ def test_both_twins_say_the_same(answers: list[httpx.Response | Exception], sign
     assert sent[0] == sent[1]
 
 
-# --- trying again -------------------------------------------------------------------------------------
+# --- retries ----------------------------------------------------------------------------------------
 
 MINTED = Block("orders", 7, 7, 1, 1)
 OUTCOMES = st.lists(st.sampled_from([NOT_MINTED, UNKNOWN, AccessError("forbidden"), MINTED]), min_size=1, max_size=12)
@@ -472,7 +472,7 @@ OUTCOMES = st.lists(st.sampled_from([NOT_MINTED, UNKNOWN, AccessError("forbidden
 
 @given(outcomes=OUTCOMES, timeout=st.floats(0.01, 5.0), takes=st.floats(0.0, 1.0))
 def test_both_twins_try_the_same(outcomes: list[Exception | Block], timeout: float, takes: float) -> None:
-    """The same attempts with the same pauses lead to the same result, with ``await`` and without."""
+    """With and without ``await``, the attempts, pauses and results are the same."""
 
     class Run:
         def __init__(self) -> None:

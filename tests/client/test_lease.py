@@ -1,4 +1,4 @@
-"""``lease``: fast numbers, none of them twice, whatever fails."""
+"""``lease``: numbers from memory, and no duplicates in spite of failures."""
 
 import signal
 import subprocess
@@ -30,12 +30,12 @@ def leased(mint: Mint, block_size: int = 16, *, background: Background | None = 
 
 
 def test_numbers_come_in_order() -> None:
-    """A loop gets the numbers of one block after another."""
+    """A loop gets the numbers in order, across blocks."""
     assert list(islice(leased(Mint(), 10), 35)) == list(range(1, 36))
 
 
 def test_numbers_move_in_their_lane() -> None:
-    """The numbers of a lease are those of its blocks, with the step of their counter."""
+    """A lease yields the numbers of its blocks, with the counter's increment."""
     mint = Mint()
 
     def every_third(count: int, key: str) -> Block:
@@ -47,14 +47,14 @@ def test_numbers_move_in_their_lane() -> None:
 
 
 def test_next_and_loops_draw_from_the_same_numbers() -> None:
-    """No two of them get the same number."""
+    """``next`` and several loops over one lease never get the same number."""
     lease = leased(Mint())
     one, other = iter(lease), iter(lease)
     assert [next(lease), next(one), next(other), next(one), next(lease)] == [1, 2, 3, 4, 5]
 
 
 def test_a_loop_that_is_left_loses_nothing() -> None:
-    """The number after the last of a loop is the lease's next."""
+    """After a loop was left, the lease continues with the next number."""
     lease = leased(Mint(), 100)
     for number in lease:
         if number == 42:
@@ -64,7 +64,7 @@ def test_a_loop_that_is_left_loses_nothing() -> None:
 
 @pytest.mark.parametrize(("block_size", "taken"), [(16, 2), (10_000, 1250), (9, 2), (2, 1)])
 def test_the_next_block_is_minted_ahead(block_size: int, taken: int) -> None:
-    """It is asked for when an eighth of a block is gone, and not before."""
+    """The next block is requested when an eighth of a block is used, and not earlier."""
     mint = Mint()
     lease = leased(mint, block_size)
     take(lease, taken)
@@ -74,13 +74,13 @@ def test_the_next_block_is_minted_ahead(block_size: int, taken: int) -> None:
 
 
 def test_nothing_is_minted_before_it_is_needed() -> None:
-    """A lease of which nobody takes a number takes none itself."""
+    """A lease mints nothing until a number is requested."""
     mint = Mint()
     assert (leased(mint).close(), mint.calls) == (0, [])
 
 
 def test_each_block_has_a_key_of_its_own() -> None:
-    """Two blocks never share an idempotency key, which would make them the same."""
+    """Each block has a different key; otherwise two blocks would be the same."""
     mint = Mint()
     take(leased(mint, 4), 40)
     keys = [key for _, key in mint.calls]
@@ -91,7 +91,7 @@ def test_each_block_has_a_key_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("failure", [NOT_MINTED, UNKNOWN], ids=repr)
-def test_an_outage_that_the_buffer_outlasts_goes_unnoticed(failure: Exception) -> None:
+def test_a_short_outage_is_not_noticed(failure: Exception) -> None:
     """If a background mint fails, it is retried while there are numbers, and the caller does not notice."""
     mint = Mint()
     lease = leased(mint, 16)
@@ -102,7 +102,7 @@ def test_an_outage_that_the_buffer_outlasts_goes_unnoticed(failure: Exception) -
 
 @pytest.mark.parametrize("failure", [NOT_MINTED, UNKNOWN], ids=repr)
 def test_a_longer_outage_raises_its_error(failure: Exception) -> None:
-    """When every number is used up, ``next`` and loops raise the error; later calls retry."""
+    """When all numbers are used up, ``next`` and loops raise the error; later calls retry."""
     mint = Mint()
     lease = leased(mint, 16)
     take(lease, 2)
@@ -119,8 +119,8 @@ FINAL = [AccessError("forbidden"), ValueError("a bug")]
 
 
 @pytest.mark.parametrize("failure", FINAL, ids=repr)
-def test_no_mint_ahead_after_an_error_that_is_no_outage(failure: Exception) -> None:
-    """It raises when no number is left; each later call mints once."""
+def test_no_mint_ahead_after_a_final_error(failure: Exception) -> None:
+    """After an error that is not an outage, the lease mints only when no number is left, once per call."""
     mint = Mint()
     lease = leased(mint, 16)
     take(lease, 2)
@@ -135,8 +135,8 @@ def test_no_mint_ahead_after_an_error_that_is_no_outage(failure: Exception) -> N
 
 
 @pytest.mark.parametrize("failure", [NOT_MINTED, *FINAL], ids=repr)
-def test_a_loop_goes_on_after_an_error(failure: Exception) -> None:
-    """The iterator that raised an error is not used up: its next call retries."""
+def test_a_loop_can_continue_after_an_error(failure: Exception) -> None:
+    """An iterator that raised an error can be used again: its next call retries."""
     mint = Mint()
     mint.failures = [failure]
     numbers = iter(leased(mint, 16))
@@ -159,8 +159,8 @@ def test_an_unknown_outcome_loses_no_number() -> None:
     assert len(set(mint.calls)) == 1
 
 
-def test_who_waits_for_a_fetch_that_began_before_gets_another() -> None:
-    """If a background mint failed after the numbers were used up, one more mint is tried before an error."""
+def test_one_more_mint_before_the_error() -> None:
+    """If a background mint fails after the numbers are used up, one more mint is tried before the error is raised."""
     mint, background = Mint(), Background()
     lease = leased(mint, 16, background=background)
     take(lease, 2)
@@ -169,7 +169,7 @@ def test_who_waits_for_a_fetch_that_began_before_gets_another() -> None:
     mint.failures = [NOT_MINTED]
     with ThreadPoolExecutor(1) as pool:
         rest = pool.submit(take, lease, 20)
-        while mint.last < 32:  # the waiter's own mint
+        while mint.last < 32:  # the mint of the waiting call
             background.run()
         assert rest.result() == list(range(4, 24))
     assert mint.failures == []
@@ -180,14 +180,14 @@ def test_who_waits_for_a_fetch_that_began_before_gets_another() -> None:
 
 @pytest.mark.parametrize(("taken", "left"), [(0, 0), (1, 15), (2, 14), (3, 29), (16, 16), (17, 15)])
 def test_close_says_what_is_left(taken: int, left: int) -> None:
-    """The rest of the block and the next block are counted as left, also by later calls, and never handed out."""
+    """``close`` returns how many numbers are left, also when called again; these are never handed out."""
     lease = leased(Mint())
     take(lease, taken)
     assert (lease.close(), lease.close()) == (left, left)
 
 
 def test_close_waits_for_a_block_under_way() -> None:
-    """A block that arrives while the lease is being closed is counted."""
+    """``close`` waits for a block that is being minted and counts it."""
     mint, started, go_on = Mint(), threading.Event(), threading.Event()
 
     def slowly(count: int, key: str) -> Block:
@@ -206,7 +206,7 @@ def test_close_waits_for_a_block_under_way() -> None:
 
 
 def test_a_closed_lease_hands_out_nothing() -> None:
-    """After close, next and loops raise, also those that were under way."""
+    """After ``close``, ``next`` and loops raise an error, also those that were waiting."""
     with leased(Mint()) as lease:
         loop = iter(lease)
         assert next(loop) == 1
@@ -222,7 +222,7 @@ def test_a_closed_lease_hands_out_nothing() -> None:
     ("per_second", "size"), [(0.001, 100), (1, 100), (10, 600), (100, 6000), (1000, 10_000), (10**9, 10_000)]
 )
 def test_a_block_lasts_about_a_minute(per_second: float, size: int) -> None:
-    """The next block has as many tickets as ``seconds`` will use at the rate of this one, within its limits."""
+    """The next block has as many tickets as ``seconds`` need at the current rate, within the limits."""
     mint, clock = Mint(), Clock()
     lease = Lease(mint, clock=clock, spawn=Background())
     take(lease, 1250)
@@ -232,7 +232,7 @@ def test_a_block_lasts_about_a_minute(per_second: float, size: int) -> None:
 
 
 def test_a_block_grows_again() -> None:
-    """The size follows the speed in both directions."""
+    """The size of blocks follows the rate, down and up."""
     mint, clock = Mint(), Clock()
     lease = Lease(mint, clock=clock, seconds=10.0, spawn=Background())
     for number in islice(lease, 20_000):
@@ -242,7 +242,7 @@ def test_a_block_grows_again() -> None:
 
 
 def test_a_small_block_size_bounds_every_block() -> None:
-    """No block is larger than ``block_size``, whatever ``min_block`` says."""
+    """No block is larger than ``block_size``, even if ``min_block`` is larger."""
     mint = Mint()
     take(leased(mint, 7), 50)
     assert set(mint.sizes) == {7}
@@ -253,8 +253,8 @@ def test_a_small_block_size_bounds_every_block() -> None:
     [{"block_size": 0}, {"block_size": 10_001}, {"min_block": 0}, {"seconds": 0.0}, {"seconds": float("nan")}],
     ids=repr,
 )
-def test_sizes_that_are_none(sizes: dict[str, float]) -> None:
-    """An invalid size is refused before anything is minted."""
+def test_invalid_sizes(sizes: dict[str, float]) -> None:
+    """An invalid size is an error before anything is minted."""
     mint = Mint()
     with pytest.raises(UsageError):
         Lease(mint, **sizes)  # type: ignore[arg-type]
@@ -266,7 +266,7 @@ def test_sizes_that_are_none(sizes: dict[str, float]) -> None:
 
 @pytest.fixture
 def hasty_threads() -> Iterator[None]:
-    """Python changes threads as often as it can."""
+    """Make Python switch threads as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -276,7 +276,7 @@ def hasty_threads() -> Iterator[None]:
 @pytest.mark.usefixtures("hasty_threads")
 @pytest.mark.parametrize("block_size", [3, 100])
 def test_threads_share_a_lease(block_size: int) -> None:
-    """Eight threads, some with next and some with loops, get every number exactly once, each in ascending order."""
+    """Eight threads, some with ``next`` and some with loops, get every number exactly once, each in ascending order."""
     mint = Mint()
     lease = Lease(mint, block_size=block_size, min_block=block_size)
 
@@ -300,7 +300,7 @@ def test_threads_share_a_lease(block_size: int) -> None:
 
 @pytest.mark.usefixtures("hasty_threads")
 def test_closing_while_threads_draw() -> None:
-    """Every number that was minted was either handed out, once, or is counted by close."""
+    """Every minted number is either handed out once or counted by ``close``."""
     mint = Mint()
     lease = Lease(mint, block_size=50)
     begun = threading.Barrier(9)
@@ -333,7 +333,7 @@ def test_closing_while_threads_draw() -> None:
 
 @pytest.mark.usefixtures("hasty_threads")
 def test_an_outage_reaches_every_thread_that_waits() -> None:
-    """Each of them gets the error once, and none hangs."""
+    """Eight threads that wait during eight failed mints all get a number in the end, and none hangs."""
     mint = Mint()
     mint.failures = [NOT_MINTED] * 8
     lease = Lease(mint, block_size=16)
@@ -349,7 +349,7 @@ def test_an_outage_reaches_every_thread_that_waits() -> None:
 
 @pytest.mark.usefixtures("hasty_threads")
 def test_numbers_without_a_gil() -> None:
-    """What stands for a range's iterator on a free-threaded Python gives each number to one thread."""
+    """The iterator for a Python without a GIL gives each number to only one thread."""
     numbers = LockedIterator(range(20_000))
     with ThreadPoolExecutor(4) as pool:
         drawn = [number for part in pool.map(lambda _: list(numbers), range(4)) for number in part]
@@ -371,8 +371,8 @@ STEPS = st.lists(
 
 
 @given(block_size=st.integers(1, 40), min_block=st.integers(1, 40), steps=STEPS)
-def test_whatever_happens_each_number_comes_once(block_size: int, min_block: int, steps: list[tuple[str, int]]) -> None:
-    """Numbers ascend without a gap through every outage, and what was minted was handed out or is left."""
+def test_any_sequence_has_no_duplicates(block_size: int, min_block: int, steps: list[tuple[str, int]]) -> None:
+    """Numbers ascend without a gap through every outage, and all minted numbers are handed out or left."""
     mint, clock = Mint(), Clock()
     lease = Lease(mint, block_size=block_size, min_block=min_block, clock=clock, spawn=Background())
     numbers: list[int] = []
@@ -523,14 +523,14 @@ print(*work(0))
 
 @pytest.mark.parametrize("script", FORKS.values(), ids=FORKS)
 def test_a_forked_child_never_gets_its_parents_numbers(script: str, tmp_path: Path) -> None:
-    """Parent and children together get no number twice, wherever the fork comes."""
+    """A parent and its children never get the same number, wherever the fork happens."""
     numbers = numbers_in(run(script, tmp_path))
     assert len(numbers) >= 200
     assert len(set(numbers)) == len(numbers)
 
 
 def test_a_lease_cannot_be_sent_to_another_process(tmp_path: Path) -> None:
-    """Pickling, with which "spawn" hands things over, refuses it; it cannot be copied by accident."""
+    """A lease cannot be pickled, so "spawn" cannot pass it to another process, and it is not copied by accident."""
     ended = run("import pickle\npickle.dumps(Lease(mint))", tmp_path)
     assert "cannot pickle" in ended.stderr
 
@@ -559,7 +559,7 @@ print(*numbers)
 
 
 def test_a_signal_handler_that_raises_makes_no_duplicate(tmp_path: Path) -> None:
-    """A call that is cut short at any point may lose numbers; none comes twice, and the lease goes on."""
+    """An exception from a signal handler may lose numbers, but there are no duplicates, and the lease continues."""
     numbers = numbers_in(run(INTERRUPTED, tmp_path))
     assert len(set(numbers)) == len(numbers) == 20_000
 
@@ -590,7 +590,7 @@ print(*numbers)
 
 
 def test_a_signal_handler_that_draws_never_hangs(tmp_path: Path) -> None:
-    """It gets a number, or a UsageError if it interrupted the lease itself; no number comes twice."""
+    """A signal handler gets a number, or a ``UsageError`` if it interrupted the lease itself; no duplicates."""
     numbers = numbers_in(run(DRAWS_IN_A_HANDLER, tmp_path))
     assert len(set(numbers)) == len(numbers) > 0
 
@@ -625,14 +625,14 @@ for number in lease:
     ids=["ends", "Ctrl-C", "Ctrl-C while it waits for a block"],
 )
 def test_a_program_ends_with_a_block_under_way(end: str, returncode: int, last_line: str, tmp_path: Path) -> None:
-    """An open lease whose mint hangs holds up neither the end of a program nor a Ctrl-C."""
+    """A lease whose mint hangs blocks neither the end of a program nor Ctrl-C."""
     ended = run(HANGS + end, tmp_path)
     assert (ended.returncode, ended.stdout) == (returncode, "1\n2\n3\n")
     assert (ended.stderr.splitlines() or [""])[-1] == last_line
 
 
 def test_numbers_while_python_shuts_down(tmp_path: Path) -> None:
-    """If no thread can be started, blocks are minted by the thread that needs them."""
+    """If no thread can be started, the thread that needs a block mints it."""
     script = """
 import atexit
 lease = Lease(mint, block_size=10)

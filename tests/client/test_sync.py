@@ -1,4 +1,4 @@
-"""``client``: what programs import, how settings are resolved, threads and forks over one client."""
+"""``client``: what programs import, how settings are resolved, and the use of one client by threads and forks."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 def test_every_public_name_is_there() -> None:
-    """What ``__all__`` promises can be imported."""
+    """Every name in ``__all__`` can be imported."""
     assert {name: getattr(ticketctl, name).__module__ for name in ticketctl.__all__ if name != "__version__"} == {
         "AsyncLease": "ticketctl.client.aio",
         "AsyncTicketClient": "ticketctl.client.aio",
@@ -62,21 +62,21 @@ def test_every_public_name_is_there() -> None:
     }
 
 
-def test_a_name_that_is_not_there() -> None:
-    """A misspelt name is the usual error."""
+def test_an_unknown_name() -> None:
+    """A misspelled name raises an ``AttributeError``."""
     with pytest.raises(AttributeError, match="module 'ticketctl' has no attribute 'TicketKlient'"):
         _ = ticketctl.TicketKlient
 
 
 def test_importing_the_package_is_light() -> None:
-    """``import ticketctl`` loads nothing but itself."""
+    """``import ticketctl`` loads no library, not even ``typing``."""
     script = f"import sys; import ticketctl; print(sorted(sys.modules.keys() & {set(HEAVY)}))"
     run = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=False, env=bare())
     assert run.stdout == "[]\n", run.stderr
 
 
 def test_importing_the_client_is_light() -> None:
-    """The synchronous client loads neither asyncio nor an HTTP client nor the AWS SDK before it mints."""
+    """Importing the synchronous client loads neither asyncio nor an HTTP client nor the AWS SDK."""
     script = f"import sys; from ticketctl import TicketClient; print(sorted(sys.modules.keys() & {set(HEAVY)}))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert run.stdout == "['typing']\n", run.stderr
@@ -87,7 +87,7 @@ def bare() -> dict[str, str]:
 
 
 def test_the_package_says_that_it_is_typed() -> None:
-    """Type checkers of other projects take its annotations (PEP 561)."""
+    """The package has ``py.typed``, so that type checkers use its annotations (PEP 561)."""
     assert (Path(ticketctl.__file__).parent / "py.typed").exists()
 
 
@@ -111,7 +111,7 @@ def test_the_package_says_that_it_is_typed() -> None:
 def test_keywords_take_the_place_of_flags(
     given: ClientSettings, variables: dict[str, str], expected: dict[str, object], environ: dict[str, str]
 ) -> None:
-    """A keyword comes before the variables, and they before the defaults, as on the command line."""
+    """A keyword overrides a variable, and a variable overrides the default, as on the command line."""
     _, settings = resolve_client_settings(given, {**environ, "AWS_REGION": "eu-west-1", **variables})
     assert {name: getattr(settings, name) for name in expected} == expected
 
@@ -131,14 +131,14 @@ def test_keywords_take_the_place_of_flags(
         ({"local": True, "profile": "p"}, "cannot be used with the embedded AWS"),
     ],
 )
-def test_settings_that_are_none(given: ClientSettings, message: str) -> None:
-    """Invalid settings are refused when the client is made, not at its first mint."""
+def test_invalid_settings(given: ClientSettings, message: str) -> None:
+    """Invalid settings are an error when the client is created, not at its first mint."""
     with pytest.raises(UsageError, match=message):
         TicketClient.connect(**given)
 
 
 def test_a_table_is_minted_from_directly(environ: dict[str, str]) -> None:
-    """A table is in the first region only: tables of that name in other regions may belong to other sequences."""
+    """With ``table``, only the first region is used: the table may belong to another sequence in other regions."""
     table, settings = resolve_client_settings({"table": "Old", "region": ["us-east-1", "eu-west-1"]}, environ)
     assert table == "Old"
     assert open_regions(settings, environ, table).names == ("us-east-1",)
@@ -146,7 +146,7 @@ def test_a_table_is_minted_from_directly(environ: dict[str, str]) -> None:
 
 
 def test_a_broken_configuration_file_is_an_error(no_aws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The configuration file is read as it is by the command line."""
+    """The configuration file is read as on the command line, with the same errors."""
     monkeypatch.setenv("TICKETCTL_HOME", str(no_aws))
     (no_aws / "config.toml").write_text("stack = ", encoding="utf-8")
     with pytest.raises(FileError):
@@ -165,7 +165,7 @@ def test_one_ticket_and_a_block() -> None:
 
 
 def test_each_call_has_a_key_of_its_own() -> None:
-    """Without a typed key each call has a new random key; with a typed key the same tickets are returned again."""
+    """Without a typed key each call uses a new random key; with a typed key the same tickets are returned again."""
     opener = Opener()
     tickets = TicketClient(opener)
     assert [tickets.next(), tickets.next(), tickets.next(idempotency_key="order 17")] == [1, 2, 3]
@@ -175,8 +175,8 @@ def test_each_call_has_a_key_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "a\nb", "ü", "x" * 201, "once:a"])
-def test_keys_that_are_none(key: str) -> None:
-    """A key that a header cannot carry mints nothing."""
+def test_invalid_keys(key: str) -> None:
+    """A key that a header cannot contain is an error and mints nothing."""
     opener = Opener()
     with pytest.raises(UsageError, match="idempotency key"):
         TicketClient(opener).next(idempotency_key=key)
@@ -184,8 +184,8 @@ def test_keys_that_are_none(key: str) -> None:
     assert TicketClient(opener).next(idempotency_key="x" * 200) == 1
 
 
-def test_errors_come_as_they_are() -> None:
-    """The minter's error is the caller's."""
+def test_errors_are_unchanged() -> None:
+    """The minter's error is raised unchanged."""
     mint = Mint()
     mint.failures = [failure := NotMintedError("not minted")]
     tickets = TicketClient(lambda: mint)
@@ -195,7 +195,7 @@ def test_errors_come_as_they_are() -> None:
 
 
 def test_nothing_is_opened_before_the_first_mint() -> None:
-    """Making a client and a lease opens nothing; the first mint does, once."""
+    """Creating a client and a lease opens nothing; the first mint opens the minter once."""
     opener = Opener()
     tickets = TicketClient(opener)
     lease = tickets.lease()
@@ -206,7 +206,7 @@ def test_nothing_is_opened_before_the_first_mint() -> None:
 
 
 def test_threads_open_one_minter() -> None:
-    """Of eight threads that mint first at once, one opens the minter and all use it."""
+    """If eight threads make the first mint at the same time, one opens the minter and all use it."""
     opener, begun = Opener(), threading.Barrier(8)
 
     def mint(_: int) -> int:
@@ -220,7 +220,7 @@ def test_threads_open_one_minter() -> None:
 
 
 def test_a_client_of_another_minter_only_mints() -> None:
-    """Claims and counters need a stack."""
+    """A client of another minter can only mint, because claims and counters need a stack."""
     tickets = TicketClient(Opener())
     calls: list[Callable[[], object]] = [
         lambda: tickets.claim(lambda _: []),
@@ -243,7 +243,7 @@ def test_a_claim_without_time(timeout: float) -> None:
 
 
 def test_closing_a_client_closes_its_leases() -> None:
-    """Leases end with their client, and say what is left all the same."""
+    """Closing a client closes its leases, which still return how many numbers are left."""
     opener = Opener()
     with TicketClient(opener) as tickets:
         lease = tickets.lease(16)
@@ -272,14 +272,14 @@ def at_server(no_aws: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_url_is_enough(at_server: Callable[..., TicketClient], server: Server) -> None:
-    """With a URL that is open to anyone neither credentials nor a deployed stack are looked for."""
+    """With a public URL, no credentials and no deployed stack are needed."""
     server.answers = [Answer(200, "application/json", BLOCK)]
     with at_server() as tickets:
         assert tickets.fetch(4) == Block("orders", first=8, last=17, count=4, increment=3)
 
 
 def test_the_partition_of_a_call(at_server: Callable[..., TicketClient], server: Server) -> None:
-    """A ticket, a block and a lease may be of another counter than the client's."""
+    """A ticket, a block and a lease may come from another counter than the client's."""
     server.answers = [Answer(200, "application/json", ONE % name) for name in (b"bills", b"orders", b"bills")]
     with at_server() as tickets:
         assert tickets.next(partition="bills") == 8
@@ -290,7 +290,7 @@ def test_the_partition_of_a_call(at_server: Callable[..., TicketClient], server:
 
 
 def test_what_needs_the_table(at_server: Callable[..., TicketClient], server: Server) -> None:
-    """A typed URL neither claims nor lists nor creates."""
+    """With a typed URL, a client can neither claim nor list or create counters."""
     with at_server() as tickets:
         calls: list[Callable[[], object]] = [
             lambda: tickets.claim(lambda _: []),
@@ -303,8 +303,8 @@ def test_what_needs_the_table(at_server: Callable[..., TicketClient], server: Se
     assert server.requests == []
 
 
-def test_what_minted_nothing_is_tried_again(at_server: Callable[..., TicketClient], server: Server) -> None:
-    """Throttling and unusable answers are retried with the same key."""
+def test_retries(at_server: Callable[..., TicketClient], server: Server) -> None:
+    """Throttling and invalid answers are retried with the same key."""
     server.answers = [
         Answer(429, "text/plain", b""),
         None,
@@ -312,7 +312,7 @@ def test_what_minted_nothing_is_tried_again(at_server: Callable[..., TicketClien
         Answer(200, "application/json", BLOCK),
     ]
     with at_server() as tickets:
-        gaps = (server.url.removeprefix("http://"),)  # two answers were lost, and the last was no replay
+        gaps = (server.url.removeprefix("http://"),)  # two answers were lost, and the last was not a replay
         assert tickets.fetch(4) == Block("orders", 8, 17, 4, 3, possible_gaps=gaps)
     assert len({request.body for request in server.requests}) == 1
 
@@ -329,7 +329,7 @@ def test_what_minted_nothing_is_tried_again(at_server: Callable[..., TicketClien
 def test_refusals(
     at_server: Callable[..., TicketClient], server: Server, answer: Answer, kind: type[TicketctlError]
 ) -> None:
-    """What is refused is its own error, at once."""
+    """An error that a retry cannot fix is raised immediately."""
     server.answers = [answer]
     with at_server() as tickets, pytest.raises(kind):
         tickets.next()
@@ -364,7 +364,7 @@ with TicketClient(Minter) as tickets:
 
 
 def test_a_forked_child_opens_its_own_connections() -> None:
-    """The child mints through a minter of its own, and neither uses nor closes its parent's."""
+    """A forked child opens its own minter, and neither uses nor closes its parent's."""
     run = subprocess.run(
         [sys.executable, "-c", FORK], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
     )
@@ -397,7 +397,7 @@ for thread in threads:
 
 
 def test_a_fork_during_the_first_mint(server: Server, no_aws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Children that are forked while threads make the first mint mint numbers of their own, and end."""
+    """If a process is forked while threads make the first mint, the children mint their own numbers and end."""
     monkeypatch.setenv("TICKETCTL_HOME", str(no_aws))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")

@@ -1,4 +1,4 @@
-"""``logs``: what is printed of the lines, and what a region that fails does to the others."""
+"""``logs``: how lines are printed, and the effect of a failing region on the others."""
 
 import io
 import json
@@ -24,7 +24,7 @@ Answer = list[LogEvent] | TicketctlError
 
 
 class ScriptedLogs(Logs):
-    """Gives the answers of each region in turn."""
+    """Returns the answers of each region in order."""
 
     def __init__(self, home: Path, answers: dict[str, list[Answer]]) -> None:
         super().__init__(regions_of(Account(), home, *answers), 0)
@@ -45,7 +45,7 @@ class TerminalBytes(io.BytesIO):
 
 @pytest.fixture
 def show(tmp_path: Path) -> Callable[..., str]:
-    """Print events as the command does; returns what stdout got."""
+    """Print events as the command does; return what was written to stdout."""
 
     def show(*events: LogEvent, terminal: bool = False, as_json: bool = False) -> str:
         stdout = TerminalBytes() if terminal else io.BytesIO()
@@ -69,12 +69,12 @@ ERROR = json.dumps(
 
 
 def test_a_pipe_gets_one_line_per_event(show: Callable[..., str]) -> None:
-    """Cells are separated by tabs; the trace stays on the line, so that grep finds all of it."""
+    """Columns are separated by tabs; the trace stays on its line, so that grep finds all of it."""
     assert show(event(T, ERROR)) == f"2027-01-15T08:00:00.123Z\t{US}\tERROR\tE: m [r]\\nt1\\nt2\n"
 
 
 def test_a_terminal_gets_the_trace_on_lines(show: Callable[..., str]) -> None:
-    """The error's type and message come first; the trace is indented below."""
+    """The type and message of an error come first; the trace is indented below."""
     text = show(event(T, ERROR), terminal=True)
     assert text.startswith(f"2027-01-15T08:00:00.123Z  {US}  ")
     assert text.endswith("E: m [r]\n    t1\n    t2\n")
@@ -82,7 +82,7 @@ def test_a_terminal_gets_the_trace_on_lines(show: Callable[..., str]) -> None:
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_controls_never_reach_a_terminal(show: Callable[..., str], terminal: bool) -> None:
-    """A caller of the URL can put what it likes into a log line; it does not steer the reader's terminal."""
+    """Control characters in a log line, which any caller of the URL can write, do not reach the terminal."""
     hostile = "\x1b]0;owned\x07\x9b2J\u202e[red]"
     for line in (
         hostile,
@@ -95,7 +95,7 @@ def test_controls_never_reach_a_terminal(show: Callable[..., str], terminal: boo
 
 
 def test_json_lines(show: Callable[..., str]) -> None:
-    """One document per event, with the line as it was."""
+    """With --json, each event is one document with its original line."""
     shown = show(event(T, "hello\x1b"), event(T + 1, ERROR), as_json=True).splitlines()
     assert json.loads(shown[0]) == {
         "time": "2027-01-15T08:00:00.123Z",
@@ -111,13 +111,13 @@ def test_json_lines(show: Callable[..., str]) -> None:
 
 
 def test_lines_of_all_regions_by_time(tmp_path: Path) -> None:
-    """The lines of the regions are merged, oldest first."""
+    """The lines of all regions are merged, oldest first."""
     logs = ScriptedLogs(tmp_path, {US: [[event(1, "a"), event(4, "d")]], EU: [[event(2, "b"), event(3, "c")]]})
     assert "".join(line.event.line for line in logs.read()[0]) == "abcd"
 
 
 def test_a_region_that_fails_does_not_hide_the_other(tmp_path: Path) -> None:
-    """The lines of the region that answers are given; the other's error is kept for the end."""
+    """The lines of the other regions are returned, together with the error of the failing region."""
     error = AccessError("no")
     logs = ScriptedLogs(tmp_path, {US: [error], EU: [[event(2, "b")]]})
     lines, outcomes = logs.read()
@@ -125,16 +125,16 @@ def test_a_region_that_fails_does_not_hide_the_other(tmp_path: Path) -> None:
     assert ([line.region for line in lines], outcomes) == ([EU], found)
 
 
-def test_a_region_without_a_function_is_left_out(tmp_path: Path) -> None:
-    """A region that has only a table is no failure, unless no region has a function."""
+def test_a_region_without_a_function_is_skipped(tmp_path: Path) -> None:
+    """A region without a function is skipped; that is an error only if no region has a function."""
     none = NoFunctionError("no function")
     logs = ScriptedLogs(tmp_path, {US: [none, none], EU: [[event(2, "b")], none]})
     assert logs.read()[1] == {EU: [event(2, "b")]}
     assert logs.read()[1] == {US: none, EU: none}
 
 
-def test_follow_goes_on_without_a_region(tmp_path: Path) -> None:
-    """A region that fails is named once, and read again; passing failures of all regions do not end it."""
+def test_follow_continues_without_a_region(tmp_path: Path) -> None:
+    """A failing region is named once and read again; temporary failures of all regions do not end --follow."""
     slow = ThrottledError("slow")
     no = AccessError("no")
     answers: dict[str, list[Answer]] = {US: [no, no, [event(1, "a")], slow], EU: [[], [], [], slow]}
@@ -146,7 +146,7 @@ def test_follow_goes_on_without_a_region(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("answers", [[AccessError("no")], [ThrottledError("slow")], [[], AccessError("no")]])
 def test_follow_ends_if_nothing_can_be_read(tmp_path: Path, answers: list[Answer]) -> None:
-    """If the only region never answered, or refuses, the command fails with its error."""
+    """If the only region never answers or denies access, the command fails with its error."""
     followed = ScriptedLogs(tmp_path, {US: answers}).follow(lambda line: None, sleep=lambda seconds: None)
     with pytest.raises(TicketctlError, match=r"^(no|slow)$"):
         list(followed)
@@ -159,13 +159,13 @@ def test_durations(text: str, seconds: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "10", "m", "1.5h", "-1m", "1w", "10 m", "٣m", "1m\n", "9999999d"])
-def test_no_durations(text: str) -> None:
-    """Anything else is wrong usage."""
+def test_invalid_durations(text: str) -> None:
+    """Any other text is wrong usage."""
     with pytest.raises(typer.BadParameter, match="is not a duration"):
         commands.duration(text)
 
 
 @pytest.mark.parametrize("time", [-(10**30), 10**30])
 def test_impossible_times(time: int) -> None:
-    """A time that no calendar has is shown as a number."""
+    """A time outside the calendar is shown as a number."""
     assert commands.utc(time) == str(time)

@@ -20,7 +20,7 @@ from ticketctl.output import Output
 
 
 class Shell:
-    """Runs of commands for one account; ``stdout`` and ``stderr`` are what the last one wrote."""
+    """Runs commands for one account; ``stdout`` and ``stderr`` are the output of the last run."""
 
     def __init__(self, account: Account, home: Path) -> None:
         self.account = account
@@ -29,7 +29,7 @@ class Shell:
         self._home = home
 
     def run(self, command: Any, *names: str, as_json: bool = False, flags: Any = None, **arguments: Any) -> None:
-        """Run a command for regions; ``flags`` are the shared options and ``arguments`` its own."""
+        """Run a command for regions; ``flags`` are the shared options and ``arguments`` those of the command."""
         stdout, stderr = io.BytesIO(), io.StringIO()
         output = Output(stdout=stdout, stderr=stderr, environ={}, as_json=as_json)
         regions = regions_of(self.account, self._home, *names)
@@ -54,7 +54,7 @@ def shell(account: Account, tmp_path: Path) -> Shell:
 
 
 def test_deploy_prints_the_url(shell: Shell) -> None:
-    """The URL is the result; account, changes and the next command are on stderr."""
+    """Stdout is only the URL; account, changes and the next command are on stderr."""
     shell.run(deploy, US)
     assert shell.stdout == f"{url_in(US)}\n"
     assert shell.stderr.splitlines() == [
@@ -66,7 +66,7 @@ def test_deploy_prints_the_url(shell: Shell) -> None:
 
 
 def test_deploy_as_json(shell: Shell, account: Account) -> None:
-    """One region is one object; several are a list."""
+    """With --json, one region is an object, and several regions are a list."""
     account.deploy(US)
     one = {"url": url_in(US), "auth": "AWS_IAM", "changed": False, "stack": "Tickets", "region": US}
     shell.run(deploy, US, as_json=True)
@@ -77,7 +77,7 @@ def test_deploy_as_json(shell: Shell, account: Account) -> None:
 
 
 def test_deploy_sends_the_parameters_that_are_named(shell: Shell, account: Account) -> None:
-    """Each option is a parameter of the template; the others keep their values."""
+    """Each option sets a parameter of the template; other parameters keep their values."""
     account.deploy(US, MaxCount="70")
     shell.run(deploy, US, flags={"offset": 3, "increment": 5, "log_retention": 7, "public": False})
     assert account.stacks[US].parameters == {
@@ -101,7 +101,7 @@ def test_deploy_sends_the_parameters_that_are_named(shell: Shell, account: Accou
     ],
 )
 def test_table_only_has_no_function(shell: Shell, account: Account, command: Any, flags: Any, option: str) -> None:
-    """An option of the function cannot be combined with --table-only; nothing is planned."""
+    """Options of the function cannot be combined with --table-only; nothing is planned."""
     with pytest.raises(UsageError) as caught:
         shell.run(command, US, flags=flags, table_only=True)
     assert caught.value.message == f"--table-only and {option} cannot be combined"
@@ -122,7 +122,7 @@ def test_table_only_has_no_function(shell: Shell, account: Account, command: Any
 def test_a_parameter_that_the_template_refuses(
     shell: Shell, account: Account, command: Any, flags: dict[str, int], hint: str
 ) -> None:
-    """A value outside the template's rules is refused before anything is asked of AWS."""
+    """A value that the template does not allow is an error before any request to AWS."""
     with pytest.raises(UsageError) as caught:
         shell.run(command, US, flags=flags)
     assert caught.value.hint == hint
@@ -132,14 +132,14 @@ def test_a_parameter_that_the_template_refuses(
 @pytest.mark.parametrize("flags", [{"tag": ["foo"]}, {"role_arn": "me"}, {"alarm_email": "me"}])
 @pytest.mark.parametrize("command", [deploy, diff])
 def test_an_option_that_aws_refuses(shell: Shell, account: Account, command: Any, flags: dict[str, Any]) -> None:
-    """A bad tag, role or address is refused before anything is asked of AWS, and before a line is written."""
+    """An invalid tag, role or address is an error before any request to AWS and before any output."""
     with pytest.raises(UsageError):
         shell.run(command, US, flags=flags)
     assert (account.calls, shell.stdout, shell.stderr) == ({}, "", "")
 
 
 def test_deploy_sends_tags_and_role(shell: Shell, account: Account) -> None:
-    """Tags, role and protection are for the stack; the alarms are parameters of its template."""
+    """Tags, role and protection are options of the stack; alarms are parameters of the template."""
     role = "arn:aws:iam::123456789012:role/deployer"
     flags = {"tag": ["team=ids"], "role_arn": role, "termination_protection": True, "alarm_email": "a@example.org"}
     shell.run(deploy, US, EU, flags=flags)
@@ -150,7 +150,7 @@ def test_deploy_sends_tags_and_role(shell: Shell, account: Account) -> None:
 
 
 def test_protection_is_a_change(shell: Shell, account: Account) -> None:
-    """Termination protection alone is a change, for diff and deploy; it is set once."""
+    """Changing only termination protection is a change for diff and deploy, and is done once."""
     account.deploy(US)
     on = {"termination_protection": True}
     with pytest.raises(typer.Exit) as caught:
@@ -166,7 +166,7 @@ def test_protection_is_a_change(shell: Shell, account: Account) -> None:
 
 
 def test_deploy_asks_before_it_opens_to_anyone(shell: Shell, account: Account) -> None:
-    """Without a terminal, opening to anyone needs --yes."""
+    """If there is no terminal, making the URL public needs --yes."""
     with pytest.raises(ConfirmationNeededError) as caught:
         shell.run(deploy, US, flags={"public": True})
     assert caught.value.hint == "pass --yes"
@@ -176,7 +176,7 @@ def test_deploy_asks_before_it_opens_to_anyone(shell: Shell, account: Account) -
 
 
 def test_deploy_shows_what_succeeded_and_fails(shell: Shell, account: Account) -> None:
-    """If a region fails, the URLs of the others are printed, and the error names both."""
+    """If a region fails, the URLs of the others are printed, and the error names both groups."""
     account.failing = {EU}
     with pytest.raises(PartialError, match=f"deployed in {US}, but not in {EU}: the deployment failed"):
         shell.run(deploy, US, EU)
@@ -184,7 +184,7 @@ def test_deploy_shows_what_succeeded_and_fails(shell: Shell, account: Account) -
 
 
 def test_deploy_without_success_prints_nothing(shell: Shell, account: Account) -> None:
-    """If every region fails, stdout is empty and the error is that of the first one."""
+    """If every region fails, stdout is empty and the first region's error is printed."""
     account.failing = {US}
     with pytest.raises(StackFailedError):
         shell.run(deploy, US)
@@ -195,7 +195,7 @@ def test_deploy_without_success_prints_nothing(shell: Shell, account: Account) -
 
 
 def test_diff_prints_the_changes(shell: Shell, account: Account) -> None:
-    """A change is a line; with several regions each line begins with its region."""
+    """Each change is a line; with several regions, the line begins with the region."""
     account.deploy(US, Offset="0")
     shell.run(diff, US, flags={"max_count": 7})
     assert (shell.stdout, shell.stderr) == ("modify AWS::Lambda::Function Function\n", "")
@@ -205,14 +205,14 @@ def test_diff_prints_the_changes(shell: Shell, account: Account) -> None:
 
 
 def test_diff_without_changes(shell: Shell, account: Account) -> None:
-    """No changes are a note, an empty stdout and, with --exit-code too, success."""
+    """If there are no changes, stderr says so, stdout is empty, and the exit code is 0, even with --exit-code."""
     account.deploy(US)
     shell.run(diff, US, exit_code=True)
     assert (shell.stdout, shell.stderr) == ("", "no changes\n")
 
 
 def test_diff_with_an_exit_code(shell: Shell, account: Account) -> None:
-    """With --exit-code, changes end the command with their own exit code, after they are printed."""
+    """With --exit-code, changes are printed and the command exits 9."""
     account.deploy(US)
     with pytest.raises(typer.Exit) as caught:
         shell.run(diff, US, flags={"max_count": 7}, as_json=True, exit_code=True)
@@ -225,13 +225,13 @@ def test_diff_with_an_exit_code(shell: Shell, account: Account) -> None:
 
 
 def test_nothing_to_destroy(shell: Shell) -> None:
-    """A stack that does not exist is success, and nothing is asked."""
+    """If the stack does not exist, destroy succeeds without a question."""
     shell.run(destroy, US)
     assert shell.stderr == f"nothing to destroy in account 123456789012, profile default/{US}\n"
 
 
-def test_a_table_that_is_left_is_named(shell: Shell, account: Account) -> None:
-    """If only the table is left, the command says that it is kept."""
+def test_a_remaining_table_is_named(shell: Shell, account: Account) -> None:
+    """If only the table exists, the command says that it is kept."""
     account.deploy(US)
     del account.stacks[US]
     shell.run(destroy, US)
@@ -240,7 +240,7 @@ def test_a_table_that_is_left_is_named(shell: Shell, account: Account) -> None:
 
 
 def test_destroy_shows_the_counters_and_asks(shell: Shell, account: Account, tmp_path: Path) -> None:
-    """Before it asks, destroy shows the counters; without a terminal it needs --yes."""
+    """Destroy shows the counters before it asks; if there is no terminal, it needs --yes."""
     account.deploy(US)
     regions_of(account, tmp_path, US).mint(requested(3), Deadline(5))
     with pytest.raises(ConfirmationNeededError) as caught:
@@ -253,7 +253,7 @@ def test_destroy_shows_the_counters_and_asks(shell: Shell, account: Account, tmp
 
 
 def test_destroy_keeps_the_table(shell: Shell, account: Account) -> None:
-    """The stack is deleted and the table is kept; the result says both."""
+    """Destroy deletes the stack and keeps the table; the result says both."""
     account.deploy(US)
     shell.run(destroy, US, as_json=True, yes=True)
     assert json.loads(shell.stdout) == {"destroyed": True, "table_deleted": False, "stack": "Tickets", "region": US}
@@ -261,7 +261,7 @@ def test_destroy_keeps_the_table(shell: Shell, account: Account) -> None:
 
 
 def test_destroy_deletes_the_tickets_of_the_named_stack(shell: Shell, account: Account) -> None:
-    """--delete-tickets must repeat the name of the stack; then the table is deleted too."""
+    """With --delete-tickets and the name of the stack, the table is deleted too."""
     account.deploy(US)
     with pytest.raises(UsageError, match="--delete-tickets orders does not name the stack Tickets"):
         shell.run(destroy, US, delete_tickets="orders", yes=True)
@@ -272,7 +272,7 @@ def test_destroy_deletes_the_tickets_of_the_named_stack(shell: Shell, account: A
 
 
 def test_destroy_reports_the_regions_that_failed(shell: Shell, account: Account) -> None:
-    """If a region cannot be destroyed, the others are, and the error names both."""
+    """If a region cannot be destroyed, the others are, and the error names both groups."""
     account.deploy(US)
     account.deploy(EU, Offset="2")
     account.failing = {EU}
@@ -283,7 +283,7 @@ def test_destroy_reports_the_regions_that_failed(shell: Shell, account: Account)
 
 
 def test_counters_that_cannot_be_read_do_not_stop_destroy(shell: Shell, account: Account) -> None:
-    """A user who may delete the stack but not read its table can destroy it."""
+    """A user who may delete the stack but may not read its table can destroy it."""
     account.deploy(US)
     account.tables[US].before_call = deny
     shell.run(destroy, US, yes=True)
@@ -292,7 +292,7 @@ def test_counters_that_cannot_be_read_do_not_stop_destroy(shell: Shell, account:
 
 
 def deny(operation: str, request: object) -> Any:  # noqa: ARG001
-    """Refuse a request to the table."""
+    """Deny a request to the table."""
     from botocore.exceptions import ClientError
 
     details = {"Code": "AccessDeniedException", "Message": "not authorized"}

@@ -1,4 +1,4 @@
-"""What ``deploy`` and ``diff`` accept as tags, role, protection and alarms."""
+"""Tags, role, protection and alarms, as ``deploy`` and ``diff`` accept them."""
 
 from typing import Any
 
@@ -25,15 +25,15 @@ EU, US = "eu-west-1", "us-east-1"
     ],
 )
 def test_options(flags: dict[str, Any], options: StackOptions) -> None:
-    """What is not given stays as it is; no tags is not the same."""
+    """Options that are not given keep their values; that is different from no tags."""
     assert stack_options({**NONE, **flags}) == options
 
 
 @pytest.mark.parametrize(
     "text", ["foo", "", "=", "=v", "k=", "k=a\nb", "k\t=v", "k=!", "k" * 129 + "=v", "k=" + "v" * 257]
 )
-def test_no_tag(text: str) -> None:
-    """A tag has a key and a value, of characters and of a length that AWS takes."""
+def test_invalid_tags(text: str) -> None:
+    """A tag needs a key and a value with characters and lengths that AWS allows."""
     with pytest.raises(UsageError, match="is not a tag") as caught:
         tags_of([text])
     assert caught.value.hint.startswith("KEY=VALUE")
@@ -41,13 +41,13 @@ def test_no_tag(text: str) -> None:
 
 @pytest.mark.parametrize("key", ["aws:a", "AWS:a", "aWs:"])
 def test_reserved_tags(key: str) -> None:
-    """AWS reserves a prefix, in any case."""
+    """AWS reserves the prefix ``aws:``, in upper and lower case."""
     with pytest.raises(UsageError, match="reserves"):
         tags_of([f"{key}=v"])
 
 
 def test_too_many_tags() -> None:
-    """A stack has up to 50 tags, and each key once."""
+    """A stack has at most 50 tags, each with a different key."""
     texts = [f"k{number}=v" for number in range(51)]
     assert len(tags_of(texts[:50])) == 50
     with pytest.raises(UsageError, match="51 tags"):
@@ -66,7 +66,7 @@ def test_too_many_tags() -> None:
     ],
 )
 def test_refused_options(flags: dict[str, Any]) -> None:
-    """Options that contradict each other, or name no role, are wrong usage."""
+    """Contradicting options and an invalid role are wrong usage."""
     with pytest.raises(UsageError):
         stack_options({**NONE, **flags})
 
@@ -82,7 +82,7 @@ def test_refused_options(flags: dict[str, Any]) -> None:
     ],
 )
 def test_alarm_parameters(flags: dict[str, Any], parameters: dict[str, str]) -> None:
-    """Alarms go to one place; without an option they stay as they are."""
+    """The alarms have one destination; without options they keep their settings."""
     assert alarm_parameters({**NONE, **flags}, [EU]) == parameters
 
 
@@ -101,6 +101,6 @@ def test_alarm_parameters(flags: dict[str, Any], parameters: dict[str, str]) -> 
     ],
 )
 def test_refused_alarms(flags: dict[str, Any], message: str) -> None:
-    """What is no address or no topic of the region is wrong usage, and so are two of the options at once."""
+    """An invalid address, a topic of another region, and two alarm options at once are wrong usage."""
     with pytest.raises(UsageError, match=message):
         alarm_parameters({**NONE, **flags}, [EU, US])

@@ -1,4 +1,4 @@
-"""Gapless counters: they are created in one region, stay there, and lose no number to administration."""
+"""Gapless counters: they are created in one region, stay there, and administration leaves no gap."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,7 @@ STOPPED = {"S": "gapless-frozen"}
 
 
 def region(name: str, *items: dict[str, Any], start: Lane | None = None) -> tuple[ModelTable, Member]:
-    """A region's table and its place in the sequence; the lane is that of its stack."""
+    """A region's table and its member of the sequence; ``start`` is the lane of its stack."""
     table = ModelTable("Tickets", rows={str(each["partition"]["S"]): each for each in items})
     return table, Member(Counters(table, "Tickets", region=name), start)
 
@@ -31,7 +31,7 @@ def items(table: ModelTable) -> list[Any]:
 
 
 def test_created() -> None:
-    """It is created before its first number with a mark, and again with no change."""
+    """A gapless counter is created with its mark; creating it again does not change it."""
     table, east = region("east", start=Lane(1, 1))
     (counter,), is_new = create([east], ["east"], "invoices", gapless=True, start=5000, ceiling=9999)
     assert is_new
@@ -42,7 +42,7 @@ def test_created() -> None:
 
 @pytest.mark.parametrize("mark", [GAPLESS, STOPPED], ids=["gapless", "frozen"])
 def test_a_counter_does_not_change_its_kind(mark: dict[str, str]) -> None:
-    """``create`` refuses a counter of the other kind under that name, and says of which kind it is."""
+    """``create`` does not turn a gapless counter into an ordinary one or the reverse; the error names its kind."""
     table, east = region("east", item("invoices", 7, frozen=mark), item("orders", 7), start=Lane(1, 1))
     before = items(table)
     with pytest.raises(RefusedError, match=r"with other options: .*, gapless$"):
@@ -54,7 +54,7 @@ def test_a_counter_does_not_change_its_kind(mark: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("option", ["offset", "increment"])
 def test_it_has_no_lane(option: str) -> None:
-    """A gapless counter moves by 1."""
+    """A gapless counter always has increment 1, so a lane is wrong usage."""
     table, east = region("east", start=Lane(1, 1))
     with pytest.raises(UsageError, match="cannot be combined"):
         create([east], ["east"], "invoices", gapless=True, **{option: 1})
@@ -64,7 +64,7 @@ def test_it_has_no_lane(option: str) -> None:
 
 
 def test_it_is_not_created_in_a_shared_sequence() -> None:
-    """Neither with several regions, nor in one that shares the numbers with another region or server."""
+    """A gapless counter cannot be created in several regions, or in a sequence that another region or server shares."""
     east, west = region("east", start=Lane(1, 1)), region("west")
     shared = region("east", item("east", 9, 2, **regions("east", "west")), start=Lane(1, 1))
     odd = region("east", start=Lane(1, 2))
@@ -77,7 +77,7 @@ def test_it_is_not_created_in_a_shared_sequence() -> None:
 
 
 def joined() -> tuple[ModelTable, Sequence[Member], list[str]]:
-    """A region with a gapless counter that another region has joined, and what was reported then."""
+    """A region with a gapless counter that another region has joined, and the messages."""
     east, donor = region("east", item("east", 9), item("invoices", 5, frozen=GAPLESS))
     _, west = region("west")
     told: list[str] = []
@@ -85,8 +85,8 @@ def joined() -> tuple[ModelTable, Sequence[Member], list[str]]:
     return east, [donor, west], told
 
 
-def test_a_region_that_joins_does_not_touch_it() -> None:
-    """It stays in its region, which is said once; the next deployment has nothing left to do."""
+def test_it_stays_in_its_region() -> None:
+    """When a region joins, the gapless counter stays in its region; that is reported once."""
     east, members, told = joined()
     assert "invoices: not handed over to west: it is in a state that several regions cannot share" in told
     assert east.rows["invoices"] == item("invoices", 5, frozen=GAPLESS)
@@ -99,7 +99,7 @@ def test_a_region_that_joins_does_not_touch_it() -> None:
 
 
 def test_advance_and_adopt_refuse_it() -> None:
-    """The numbers in between would be a gap, whether it is frozen or not."""
+    """Advance and adopt refuse a gapless counter, frozen or not, because they would leave a gap."""
     for mark in (GAPLESS, STOPPED):
         table, east = region("east", item("invoices", 5, frozen=mark), start=Lane(1, 1))
         with pytest.raises(CounterGaplessError, match="would leave a gap"):
@@ -128,7 +128,7 @@ def test_frozen_and_thawed_it_stays_gapless() -> None:
 
 @pytest.mark.parametrize("mark", [GAPLESS, STOPPED], ids=["gapless", "frozen"])
 def test_a_plain_mint_is_refused(mark: dict[str, str]) -> None:
-    """The error says how to take a number."""
+    """A plain mint from a gapless counter is an error that says how to take a number."""
     table, _ = region("east", item("invoices", 5, frozen=mark))
     source = DynamoDBSource(lambda _: sdk_sender(table, "the table"), "Tickets", region="east")
     with pytest.raises(CounterGaplessError) as refused:

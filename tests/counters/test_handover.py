@@ -1,4 +1,4 @@
-"""``handover``: each of its writes, and every interleaving with the writes of clients that mint and of other runs."""
+"""``handover``: each of its writes, and every interleaving with minting clients and with other runs."""
 
 import json
 from collections import Counter as Tally
@@ -41,17 +41,17 @@ class Region:
         return found
 
     def mint(self, count: int = 1, *, name: str = "orders", lane: handler.Fence | None = None) -> list[int]:
-        """Mint as the handler does; ``lane`` is what it knows."""
+        """Mint as the handler does; ``lane`` is the fence that the caller knows."""
         send = sdk_sender(self.model, TABLE)
         block, _ = handler.mint(send, TABLE, name, count, fence=lane or handler.Fence(), offset=None, now_ms=7)
         return list(range(block["first"], block["last"] + 1, block["increment"]))
 
 
-# --- begin -----------------------------------------------------------------------------------------
+# --- create ----------------------------------------------------------------------------------------
 
 
 def test_a_counter_begins_with_the_lanes_of_the_others() -> None:
-    """The write that creates a counter sets its lane, the offers to other regions, and who shares it."""
+    """The write that creates a counter sets its lane, the offers to other regions, and the regions that share it."""
     west = Region("west")
     create_counter(west.table, "west", Lane(2, 3), offers={"east": Lane(1, 3), "north": Lane(3, 3)})
     assert west.items == [
@@ -68,7 +68,7 @@ def test_a_counter_begins_with_the_lanes_of_the_others() -> None:
 
 
 def test_a_counter_begins_held_back_and_with_a_ceiling() -> None:
-    """A pending counter is frozen with a value of its own."""
+    """A pending counter is frozen with its own mark."""
     west = Region("west")
     create_counter(west.table, "orders", Lane(7, 2), offers={}, ceiling=7, pending=True)
     assert west.items == [item("orders", 5, 2, ceiling=number(7), frozen={"S": "half-made"}, **regions("west"))]
@@ -87,15 +87,15 @@ def test_a_counter_begins_once() -> None:
 
 
 @pytest.mark.parametrize("ceiling", [6, 1, MAX + 1])
-def test_a_counter_that_could_not_mint_is_not_begun(ceiling: int) -> None:
-    """A ceiling below the first ticket or above the largest is refused before anything is sent."""
+def test_a_counter_that_could_not_mint_is_not_created(ceiling: int) -> None:
+    """A ceiling below the first ticket or above the largest is an error before anything is sent."""
     west = Region("west")
     with pytest.raises(RefusedError, match=f"^no ticket fits: the first is 7, the ceiling {ceiling}$"):
         create_counter(west.table, "orders", Lane(7, 2), offers={}, ceiling=ceiling)
     assert west.items == []
 
 
-def test_a_counter_whose_first_ticket_is_beyond_the_largest_is_not_begun() -> None:
+def test_a_counter_whose_first_ticket_is_too_large_is_not_created() -> None:
     """Without a ceiling the largest ticket is the limit."""
     west = Region("west")
     with pytest.raises(RefusedError, match=f"^no ticket fits: the first is {MAX + 1}, the ceiling {MAX}$"):
@@ -103,12 +103,12 @@ def test_a_counter_whose_first_ticket_is_beyond_the_largest_is_not_begun() -> No
     assert west.items == []
 
 
-# --- offer, take, settle ---------------------------------------------------------------------------
+# --- offer, take, clear ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("m", [1, 3])
 def test_a_hand_over_step_by_step(m: int) -> None:
-    """The donor at v continues with v + 2m, v + 4m, …; the new region starts with v + m, v + 3m, …."""
+    """From v on, the donor continues with v + 2m, v + 4m, …; the new region starts with v + m, v + 3m, …."""
     east, west = Region("east", item("orders", 40, None if m == 1 else m)), Region("west")
     both = regions("east", "west")
     new = Lane(40 + m, 2 * m)
@@ -135,7 +135,7 @@ def test_a_hand_over_step_by_step(m: int) -> None:
 @pytest.mark.parametrize("m", [1, 3])
 @pytest.mark.parametrize("k", [3, 4, 5])
 def test_a_lane_is_split_into_more_parts_at_once(m: int, k: int) -> None:
-    """With k parts the i-th new region starts with v + i·m, every increment is k·m, and no number is left out."""
+    """With k parts, the i-th new region starts with v + i·m, every increment is k·m, and no number is left out."""
     east = Region("east", item("orders", 40, m))
     others = [Region(f"west-{i}") for i in range(1, k)]
     donor = offer(east.table, "orders", m, [region.table.region for region in others])
@@ -154,7 +154,7 @@ def donor_regions(others: Iterable[Region]) -> dict[str, Any]:
 
 
 def test_the_lane_is_computed_from_the_last_ticket_at_that_moment() -> None:
-    """Numbers that were minted since the counter was read are not handed over."""
+    """Numbers that were minted after the counter was read are not handed over."""
     east = Region("east", item("orders", 40))
     before = east.holding()
     east.mint(5)
@@ -189,8 +189,8 @@ def test_an_offer_is_refused_if_the_lane_has_changed(there: dict[str, Any], incr
     assert (caught.value.item, east.items) == (there, [there])
 
 
-def test_an_offer_of_a_counter_that_went_away_makes_none() -> None:
-    """An UpdateItem without its condition would create the item; the offer must not."""
+def test_an_offer_does_not_create_a_counter() -> None:
+    """An offer by a counter that was deleted does not create its item again."""
     east = Region("east")
     with pytest.raises(handler.ConditionFailedError) as caught:
         offer(east.table, "orders", 1, ["west"])
@@ -198,7 +198,7 @@ def test_an_offer_of_a_counter_that_went_away_makes_none() -> None:
 
 
 def test_a_lane_that_is_too_thin_is_not_split() -> None:
-    """An increment above the largest ticket is refused before anything is sent; the largest that fits is allowed."""
+    """A split whose increment would exceed the largest ticket is refused; the largest possible increment is allowed."""
     thin = MAX // 2 + 1
     east = Region("east", item("orders", 40, thin), item("users", 40, MAX // 2))
     with pytest.raises(
@@ -209,7 +209,7 @@ def test_a_lane_that_is_too_thin_is_not_split() -> None:
 
 
 def test_taking_twice_is_taking_once() -> None:
-    """Taking a lane again changes nothing, even if the counter has minted and was split since."""
+    """Taking a lane twice changes nothing, even if the counter has minted or was split in between."""
     east, west = Region("east", item("orders", 40)), Region("west")
     donor = offer(east.table, "orders", 1, ["west"])
     take(west.table, "orders", donor)
@@ -282,7 +282,7 @@ def test_what_holds_for_a_counter_holds_for_each_part(state: dict[str, Any]) -> 
     ids=lambda value: next(iter(value)),
 )
 def test_an_attribute_that_this_version_does_not_know_is_handed_over(unknown: dict[str, Any]) -> None:
-    """A new region's counter has every attribute of the donor's that is not about the donor alone."""
+    """A new region's counter gets every attribute of the donor's that does not concern only the donor."""
     east, west = Region("east", item("orders", 40, 3, note=unknown)), Region("west")
     take(west.table, "orders", offer(east.table, "orders", 3, ["west"]))
     assert west.items == [item("orders", 37, 6, note=unknown, **regions("east", "west"))]
@@ -290,9 +290,9 @@ def test_an_attribute_that_this_version_does_not_know_is_handed_over(unknown: di
 
 
 def test_what_is_about_the_donor_alone_is_not_handed_over() -> None:
-    """Its last mint, the lanes that it offers to others, and above all its register of keys stay with the donor.
+    """The donor keeps its time of the last mint, its offers to others, and its register of keys.
 
-    The keys were minted there, and a retry of a key is sent to the region that it was first sent to.
+    The keys were minted in its region, and a retry of a key is sent to the same region.
     """
     slots = "0123456789abcdef"
     register: dict[str, Any] = {f"k{slot}": {"B": slot.encode() * 15} for slot in slots}
@@ -307,7 +307,7 @@ def test_what_is_about_the_donor_alone_is_not_handed_over() -> None:
 
 @pytest.mark.parametrize("frozen", [{"S": "gapless"}, {"N": "1"}, {"BOOL": False}], ids=str)
 def test_a_state_that_this_version_does_not_know_is_not_split(frozen: dict[str, Any]) -> None:
-    """A counter that is gapless, for example, would not be so in two regions: nothing is offered."""
+    """A counter in an unknown state, such as gapless, is not split, because two regions could not keep that state."""
     before = item("orders", 40, frozen=frozen)
     east, west = Region("east", before), Region("west")
     assert not east.holding().can_be_split
@@ -340,7 +340,7 @@ def test_a_part_whose_first_number_is_beyond_the_ceiling_mints_nothing() -> None
     ("region", "lane"), [("west", Lane(43, 2)), ("west", Lane(41, 4)), ("north", Lane(41, 2))], ids=str
 )
 def test_only_the_record_that_was_meant_is_cleared(region: str, lane: Lane) -> None:
-    """Clearing an offer of another lane, or one that does not exist, changes nothing and is no error."""
+    """Clearing an offer of another lane, or an offer that does not exist, changes nothing and is no error."""
     east = Region("east", item("orders", 40))
     donor = offer(east.table, "orders", 1, ["west"])
     clear_offer(east.table, "orders", region, lane)
@@ -368,13 +368,13 @@ def test_settling_twice_is_settling_once() -> None:
     ],
 )
 def test_only_what_was_held_back_is_released(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """A counter that was frozen by a user stays frozen."""
+    """``release`` unfreezes a pending counter, but not one that a user has frozen."""
     east = Region("east", item("orders", 40, **before))
     release(east.table, "orders")
     assert east.items == [item("orders", 40, **after)]
 
 
-def test_releasing_what_is_not_there_makes_nothing() -> None:
+def test_releasing_does_not_create_a_counter() -> None:
     """Releasing does not create a counter."""
     east = Region("east")
     release(east.table, "orders")
@@ -382,7 +382,7 @@ def test_releasing_what_is_not_there_makes_nothing() -> None:
 
 
 def test_no_holding_without_a_counter() -> None:
-    """A region without the counter gives ``None``; an item of the article has all numbers after its last ticket."""
+    """If a region has no counter, the holding is ``None``; an article's item has all numbers after its last ticket."""
     assert read_holding(Region("east").table, "orders") is None
     holding = Region("east", item("orders", 40)).holding()
     assert (holding.lane, holding.offers, holding.regions, holding.is_pending) == (
@@ -419,7 +419,7 @@ class Tickets(list[tuple[str, int]]):
     """The tickets that an actor minted, each with its region."""
 
     def mint(self, client: Client, region: str, count: int, lane: handler.Fence, offset: int | None) -> handler.Fence:
-        """Mint from a region's default counter as the handler does; the lane that it knows then."""
+        """Mint from a region's default counter as the handler does; return the fence that the caller then knows."""
         send = sdk_sender(client, TABLE)
         block, lane = handler.mint(send, TABLE, region, count, fence=lane, offset=offset, now_ms=7)
         self += [(region, ticket) for ticket in range(block["first"], block["last"] + 1, block["increment"])]
@@ -427,11 +427,11 @@ class Tickets(list[tuple[str, int]]):
 
 
 Actor = Callable[[Reached, Tickets], None]
-"""A run of a client or command. It is deterministic: the same answers lead to the same calls."""
+"""A run of a client or command. It must be deterministic: the same answers lead to the same calls."""
 
 
 class Replay(Client):
-    """A client whose answers are given; the first call beyond them stops the actor."""
+    """A client with given answers; the first call after them stops the actor."""
 
     def __init__(self, region: str, answers: "list[dict[str, Any] | ClientError]") -> None:
         self.region = region
@@ -448,7 +448,7 @@ class Replay(Client):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an actor is after the answers that it had: its next call, and its tickets until now."""
+    """An actor after its answers so far: its next call, and its tickets."""
 
     answers: "tuple[dict[str, Any] | ClientError, ...]"
     call: tuple[str, str, Request] | None
@@ -472,11 +472,11 @@ class State(NamedTuple):
 
 
 class Interleavings:
-    """Every order in which the actors' calls can be carried out, from ``rows`` on.
+    """Every possible order of the actors' calls, starting from ``rows``.
 
-    Actors are replayed from their answers, so that each state can be gone on from in every way. Two schedules that have
-    led to the same tables and to the same answers for everybody have the same future, and it is followed once; nothing
-    else is left out. ``schedules`` is the number of whole schedules, ``states`` of states that were looked at.
+    An actor is replayed from its answers, so every state can be continued in every way. Two schedules that lead to the
+    same tables and the same answers have the same future, which is followed only once; nothing else is omitted.
+    ``schedules`` is the number of complete schedules, ``states`` the number of states that were checked.
     """
 
     def __init__(self, rows: Rows, actors: Sequence[Actor], check: Callable[[State], None]) -> None:
@@ -499,7 +499,7 @@ class Interleavings:
         return Progress(answers, None, tuple(tickets))
 
     def _follow(self, state: State, heard: tuple[tuple[str, ...], ...]) -> int:
-        """Count the schedules from a state on. ``heard`` are the answers of each actor as text."""
+        """Count the schedules that start from a state. ``heard`` is the text of each actor's answers."""
         key = (state.text, heard)
         if key in self._counted:
             return self._counted[key]
@@ -520,7 +520,7 @@ class Interleavings:
     def _step(
         self, state: State, heard: tuple[tuple[str, ...], ...], actor: int
     ) -> tuple[State, tuple[tuple[str, ...], ...]]:
-        """Carry out the next call of one actor."""
+        """Perform the next call of one actor."""
         progress = state.progress[actor]
         assert progress.call
         region, operation, request = progress.call
@@ -551,7 +551,7 @@ def members(reach: Reached, names: Sequence[str], *, start: Lane | None = None) 
 
 
 def lanes(rows: Rows) -> list[tuple[str, Lane]]:
-    """Every lane of the default counter, on offer or taken."""
+    """Return every lane of the default counter, offered or taken."""
     there = {name: ModelTable(TABLE, rows=items) for name, items in rows.items()}
     found = survey(members(there.__getitem__, list(there)))
     assert found.conflicts == []
@@ -559,7 +559,7 @@ def lanes(rows: Rows) -> list[tuple[str, Lane]]:
 
 
 def shared_out(lane: Lane, *, far: int = 40) -> Callable[[State], None]:
-    """The check that every number of ``lane`` is in exactly one place: issued once, or in one lane."""
+    """Return a check that every number of ``lane`` is in exactly one place: issued once, or in one lane."""
     numbers = [lane.offset + step * lane.increment for step in range(far)]
     passed: set[object] = set()
 
@@ -576,9 +576,9 @@ def shared_out(lane: Lane, *, far: int = 40) -> Callable[[State], None]:
 
 
 def whole(lane: Lane, *names: str) -> Callable[[State], None]:
-    """The check of ``shared_out``, and that in the end each of these regions has a lane and its tickets are in it.
+    """Return the check of ``shared_out`` that also checks that in the end each region has a lane with its tickets.
 
-    The tickets of a region that had the whole lane before are in that.
+    For a region that had the whole lane before, tickets of the whole lane are allowed.
     """
     check = shared_out(lane)
 
@@ -635,7 +635,7 @@ class CutOffError(Exception):
 
 
 def cut_off(actor: Actor, calls: int) -> Actor:
-    """A run that is killed after a number of calls, and then run again."""
+    """A run that is killed after a number of calls, and then a second, complete run."""
 
     def work(reach: Reached, tickets: Tickets) -> None:
         left = [None] * calls
@@ -660,7 +660,7 @@ def mints(region: str, *counts: int, known: int, patience: int = 0, offset: int 
                 try:
                     lane = tickets.mint(reach(region), region, count, lane, None if turn else offset)
                 except handler.ProblemError as problem:
-                    if problem.code not in ("unknown_counter", "counter_frozen"):  # not there, or not for everybody
+                    if problem.code not in ("unknown_counter", "counter_frozen"):  # missing, or still pending
                         raise
                     if not left:
                         return
@@ -672,12 +672,12 @@ def mints(region: str, *counts: int, known: int, patience: int = 0, offset: int 
 
 
 def looks(*names: str) -> Actor:
-    """A survey that requires all lanes to be disjoint."""
+    """A survey that checks that all lanes are disjoint."""
     return lambda reach, tickets: survey(members(reach, names)).require_disjoint()
 
 
 def splits_in_three(donor: str, *others: str, step: int) -> Actor:
-    """A split of the donor's default counter, whose increment is ``step``, for two regions at once."""
+    """A split of the donor's default counter with the increment ``step``, for two regions at once."""
 
     def work(reach: Reached, _: Tickets) -> None:
         table = Counters(reach(donor), TABLE, region=donor)
@@ -691,7 +691,7 @@ def splits_in_three(donor: str, *others: str, step: int) -> Actor:
 
 
 def east_alone(m: int) -> Rows:
-    """A counter at 10 with the increment ``m``, and a region without one; the article has no increment of 1."""
+    """A counter at 10 with the increment ``m`` (absent if 1, as in the article), and a region without a counter."""
     return {"east": {"east": item("east", 10, None if m == 1 else m)}, "west": {}}
 
 
@@ -700,10 +700,10 @@ BOTH = ("east", "west")
 
 @pytest.mark.parametrize("m", [1, 3])
 def test_every_interleaving_of_a_split_and_two_minters(m: int) -> None:
-    """After each call of any schedule every number is issued once or in one lane, no counter went back, no run failed.
+    """In every schedule, after every call, each number was issued once or is in one lane, and nothing fails.
 
-    Tens of thousands of schedules for each step: one hand-over, a minter of two blocks of 3, and one of two single
-    tickets; both know the old lane.
+    Tens of thousands of schedules for each increment: one hand-over, a client that mints two blocks of 3, and one that
+    mints two single tickets; both know the old lane.
     """
     actors = [hands_over(*BOTH, to="west"), mints("east", 3, 3, known=m), mints("east", 1, 1, known=m)]
     every = Interleavings(east_alone(m), actors, whole(Lane(10 + m, m), *BOTH))
@@ -712,10 +712,10 @@ def test_every_interleaving_of_a_split_and_two_minters(m: int) -> None:
 
 @pytest.mark.parametrize("m", [1, 3])
 def test_every_interleaving_of_a_deployment_and_a_minter_of_the_new_region(m: int) -> None:
-    """A new region mints only in its lane, and only after it was handed over.
+    """A new region mints only in its lane, and only after the lane was handed over.
 
-    Millions of schedules for each step: a whole deployment, a minter of the old region, and one of the new that asks
-    up to three times more until its counter is there.
+    Millions of schedules for each increment: a whole deployment, a client of the old region, and one of the new region
+    that retries up to three times until its counter exists.
     """
     actors = [
         deploys(*BOTH, to=["west"]),
@@ -727,7 +727,7 @@ def test_every_interleaving_of_a_deployment_and_a_minter_of_the_new_region(m: in
 
 
 def test_every_interleaving_with_a_counter_that_begins_meanwhile() -> None:
-    """The first region's counter has the same lane if its function starts it or if the deployment of the second does.
+    """The first region's counter gets the same lane, whether its function or the second region's deployment starts it.
 
     Millions of schedules.
     """
@@ -741,7 +741,7 @@ def test_every_interleaving_with_a_counter_that_begins_meanwhile() -> None:
 
 
 def test_every_interleaving_of_a_first_deployment_and_a_minter_in_each_region() -> None:
-    """If a sequence starts in two regions, neither mints before it has its lane.
+    """If a sequence starts in two regions, no region mints before it has its lane.
 
     Millions of schedules.
     """
@@ -756,7 +756,7 @@ def test_every_interleaving_of_a_first_deployment_and_a_minter_in_each_region() 
 
 @pytest.mark.parametrize("m", [1, 3])
 def test_every_interleaving_of_a_split_in_three_and_three_minters(m: int) -> None:
-    """Three parts in one write are as safe as two."""
+    """A split in three parts is as safe as a split in two."""
     rows = {**east_alone(m), "north": {}}
     actors = [
         splits_in_three("east", "north", "west", step=m),
@@ -769,13 +769,13 @@ def test_every_interleaving_of_a_split_in_three_and_three_minters(m: int) -> Non
 
 
 def test_a_deployment_that_is_cut_off_after_any_call_is_finished_by_the_next() -> None:
-    """After a run that was killed at any call, with mints at any time, the next run leaves two lanes and no record."""
+    """If a run is killed after any call, while a client mints, the next run leaves two lanes and no open offer."""
     deployment, minter = deploys(*BOTH, to=["west"]), mints("east", 3, known=1)
     undisturbed = Interleavings(east_alone(1), [deployment, minter], shared_out(Lane(11, 1))).schedules
     for calls in range(100):
         actors = [cut_off(deployment, calls), minter]
         if Interleavings(east_alone(1), actors, whole(Lane(11, 1), *BOTH)).schedules == undisturbed and calls:
-            break  # so many calls are the whole run
+            break  # a run with this many calls is complete
     assert 10 < calls < 50
 
 
@@ -788,7 +788,7 @@ def test_a_deployment_that_is_cut_off_after_any_call_is_finished_by_the_next() -
     ],
 )
 def test_every_interleaving_of_two_who_add_the_same_region(old: list[str], new: str) -> None:
-    """In any order the region gets one lane, and neither run is refused."""
+    """If two runs add the same region in any order, it gets one lane, and neither run fails."""
     rows: Rows = {**{name: {name: item(name, 10 - i, len(old))} for i, name in enumerate(old)}, new: {}}
     actors = [hands_over(*old, new, to=new) for _ in range(2)]
     every = Interleavings(rows, actors, whole(Lane(11, 1), *old, new))
@@ -796,7 +796,7 @@ def test_every_interleaving_of_two_who_add_the_same_region(old: list[str], new: 
 
 
 def test_every_interleaving_of_two_who_add_different_regions() -> None:
-    """Two hand-overs from one donor at the same time give both regions a lane of their own.
+    """Two hand-overs from one donor at the same time give each region its own lane.
 
     Millions of schedules.
     """
@@ -807,7 +807,7 @@ def test_every_interleaving_of_two_who_add_different_regions() -> None:
 
 
 @pytest.mark.parametrize("order", [("east", "west"), ("west", "east")], ids=str)
-def test_whoever_looks_during_a_hand_over_sees_no_lanes_that_meet(order: tuple[str, str]) -> None:
-    """Tables are read one after the other; a hand-over between two reads is not reported as a conflict."""
+def test_a_survey_during_a_hand_over_finds_no_conflict(order: tuple[str, str]) -> None:
+    """A hand-over between two reads of a survey is not reported as a conflict."""
     every = Interleavings(east_alone(1), [hands_over(*BOTH, to="west"), looks(*order)], shared_out(Lane(11, 1)))
     assert every.schedules > 20

@@ -1,4 +1,4 @@
-"""``lanes``: small lanes against a list of their numbers, large lanes by the laws that hold for all lanes."""
+"""``lanes``: small lanes compared with a list of their numbers, and large lanes checked with general laws."""
 
 import itertools
 from fractions import Fraction
@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from tests.support.effort import DERANDOMIZED, times
 from ticketctl.counters.lanes import Lane
 
-LAST = 400  # counted lanes end here
+LAST = 400  # the lists of numbers end here
 SMALL = [Lane(offset, increment) for offset in range(-5, 13) for increment in range(1, 9)]
 
 NUMBERS = st.integers(-(2**60), 2**60)
 LANES = st.builds(Lane, NUMBERS, st.integers(1, 2**60))
-NARROW = st.builds(Lane, NUMBERS, st.integers(1, 60))  # narrow enough that two of them often meet
+NARROW = st.builds(Lane, NUMBERS, st.integers(1, 60))  # narrow enough that lanes often overlap
 LARGE = settings(max_examples=times(100), derandomize=DERANDOMIZED, deadline=None)
 
 
 def counted(lane: Lane) -> list[int]:
-    """Its numbers up to ``LAST``, one step after the other."""
+    """Return the numbers of a lane up to ``LAST``, counted one by one."""
     numbers = [lane.offset]
     while numbers[-1] + lane.increment <= LAST:
         numbers.append(numbers[-1] + lane.increment)
@@ -32,13 +32,13 @@ def counted(lane: Lane) -> list[int]:
 
 
 def test_a_small_lane_has_exactly_the_numbers_that_are_counted() -> None:
-    """A number is in a lane if counting from the offset reaches it."""
+    """A number is in a lane if counting from the offset in steps of the increment reaches it."""
     for lane in SMALL:
         assert [number for number in range(-30, LAST + 1) if number in lane] == counted(lane)
 
 
 def test_the_next_number_of_a_small_lane_is_the_first_that_is_counted() -> None:
-    """``at_or_after`` is the smallest counted number that is not below, ``after`` the smallest above."""
+    """``at_or_after`` is the smallest number of the lane that is not below a number, ``after`` the smallest above."""
     for lane in SMALL:
         numbers = counted(lane)
         for number in range(-30, 60):
@@ -47,7 +47,7 @@ def test_the_next_number_of_a_small_lane_is_the_first_that_is_counted() -> None:
 
 
 def test_the_residue_of_a_small_lane_is_its_smallest_positive_number_if_it_began_there() -> None:
-    """The residue is from 1 to the increment and a whole number of steps from the offset."""
+    """The residue is between 1 and the increment, and a whole number of steps from the offset."""
     for lane in SMALL:
         steps = itertools.count(lane.offset % lane.increment - lane.increment, lane.increment)
         assert lane.residue == next(number for number in steps if number >= 1)
@@ -55,14 +55,14 @@ def test_the_residue_of_a_small_lane_is_its_smallest_positive_number_if_it_began
 
 
 def test_the_share_of_a_small_lane_is_how_many_numbers_it_has() -> None:
-    """Of as many numbers as the increments' common multiple says, a lane has its share."""
+    """Among as many consecutive numbers as the common multiple of the increments, a lane has its share."""
     for lane in SMALL:
         stretch = range(20, 20 + lcm(*range(1, 9)))
         assert Fraction(sum(number in lane for number in stretch), len(stretch)) == lane.share
 
 
 def test_two_small_lanes_are_disjoint_if_no_counted_number_is_in_both() -> None:
-    """Beyond both offsets the lanes repeat after the common multiple of their increments, so that far is enough."""
+    """Above both offsets the lanes repeat after the common multiple of their increments, so that far is enough."""
     numbers = {lane: frozenset(counted(lane)) for lane in SMALL}
     for one, other in itertools.product(SMALL, repeat=2):
         assert max(one.offset, other.offset) + lcm(one.increment, other.increment) <= LAST
@@ -85,7 +85,7 @@ def test_the_parts_of_a_small_lane_are_the_lane_and_do_not_meet(parts: int) -> N
 @LARGE
 @given(LANES, st.integers(0, 2**60))
 def test_every_step_from_the_offset_is_in_the_lane(lane: Lane, steps: int) -> None:
-    """``offset + k·increment`` is in the lane for any k; the next integer is in it only if the increment is 1."""
+    """``offset + k·increment`` is in the lane for any k; the number after it only if the increment is 1."""
     number = lane.offset + steps * lane.increment
     assert number in lane
     assert (number + 1 in lane) == (lane.increment == 1)
@@ -95,7 +95,7 @@ def test_every_step_from_the_offset_is_in_the_lane(lane: Lane, steps: int) -> No
 @LARGE
 @given(LANES, NUMBERS)
 def test_the_next_number_is_less_than_a_step_away(lane: Lane, number: int) -> None:
-    """``at_or_after`` is in the lane, not below, and either the first of all or less than one step above."""
+    """``at_or_after`` is in the lane and not below the number; it is the offset or less than one step above."""
     found = lane.at_or_after(number)
     assert found in lane
     assert found >= number
@@ -108,7 +108,7 @@ def test_the_next_number_is_less_than_a_step_away(lane: Lane, number: int) -> No
 @LARGE
 @given(LANES)
 def test_the_residue_names_the_class(lane: Lane) -> None:
-    """The lane that begins at the residue is the same class: it has every number of the lane."""
+    """The lane that starts at the residue contains every number of the lane."""
     assert 1 <= lane.residue <= lane.increment
     whole = Lane(min(lane.residue, lane.offset), lane.increment)
     assert lane.offset in whole
@@ -118,7 +118,7 @@ def test_the_residue_names_the_class(lane: Lane) -> None:
 @LARGE
 @given(NARROW, NARROW)
 def test_lanes_that_are_not_disjoint_meet_within_one_common_multiple(one: Lane, other: Lane) -> None:
-    """Checking each number of one lane over a common multiple of the increments gives the same as the congruence."""
+    """Comparing all numbers over a common multiple of the increments gives the same result as ``is_disjoint``."""
     start = max(one.offset, other.offset)
     steps = lcm(one.increment, other.increment) // one.increment
     first = one.at_or_after(start)
@@ -129,7 +129,7 @@ def test_lanes_that_are_not_disjoint_meet_within_one_common_multiple(one: Lane, 
 @LARGE
 @given(LANES, st.integers(1, 2**60), st.integers(0, 2**60), st.integers(1, 2**30))
 def test_lanes_through_one_number_are_never_disjoint(one: Lane, increment: int, steps: int, more: int) -> None:
-    """Two lanes with a number in common are not disjoint, for any increments and offsets."""
+    """Two lanes with a common number are not disjoint, whatever their increments and offsets are."""
     common = one.offset + steps * one.increment
     assert not one.is_disjoint(Lane(common - more * increment, increment))
 
@@ -149,7 +149,7 @@ def test_each_number_is_in_exactly_one_part_of_a_large_lane(lane: Lane, parts: i
 @LARGE
 @given(LANES, st.integers(2, 9), st.integers(2, 9), st.data())
 def test_a_part_of_a_part_stays_away_from_the_other_parts(lane: Lane, k: int, m: int, data: st.DataObject) -> None:
-    """A part that is split again stays disjoint from all other parts."""
+    """If a part is split again, its parts are disjoint from all other parts."""
     first, *others = data.draw(st.permutations(lane.split(k)))
     assert all(piece.is_disjoint(other) for piece in first.split(m) for other in others)
 
@@ -167,7 +167,7 @@ def test_a_part_of_a_part_stays_away_from_the_other_parts(lane: Lane, k: int, m:
     ],
 )
 def test_different_increments_are_not_enough(one: Lane, other: Lane, meeting: int) -> None:
-    """Lanes of different increments overlap if their offsets agree modulo the common divisor."""
+    """Lanes with different increments overlap if their offsets agree modulo the greatest common divisor."""
     assert (one.offset - other.offset) % gcd(one.increment, other.increment) == 0
     assert not one.is_disjoint(other)
     assert meeting in one
@@ -178,23 +178,23 @@ def test_different_increments_are_not_enough(one: Lane, other: Lane, meeting: in
     ("one", "other"), [(Lane(1, 2), Lane(2, 2)), (Lane(1, 2), Lane(4, 6)), (Lane(3, 6), Lane(5, 9))]
 )
 def test_lanes_of_different_residues_never_meet(one: Lane, other: Lane) -> None:
-    """Lanes whose offsets differ modulo the common divisor of their increments have nothing in common."""
+    """Lanes whose offsets differ modulo the greatest common divisor of their increments have no common number."""
     assert one.is_disjoint(other)
 
 
 def test_hilberts_hotel() -> None:
-    """The two parts of all positive integers are the odd and the even ones."""
+    """The two parts of all positive integers are the odd and the even numbers."""
     assert Lane(1, 1).split() == (Lane(1, 2), Lane(2, 2))
     assert Lane(5, 3).split(3) == (Lane(5, 9), Lane(8, 9), Lane(11, 9))
 
 
 @pytest.mark.parametrize("increment", [0, -1, -(2**60)])
-def test_a_lane_goes_forward(increment: int) -> None:
-    """An increment below 1 is refused."""
+def test_the_increment_is_positive(increment: int) -> None:
+    """An increment below 1 is an error."""
     with pytest.raises(ValueError, match=f"^the increment of a lane is 1 or more, not {increment}$"):
         Lane(1, increment)
 
 
 def test_a_lane_in_words() -> None:
-    """A lane is shown by its first three numbers."""
+    """The text of a lane is its first three numbers."""
     assert str(Lane(2, 3)) == "2, 5, 8, …"

@@ -1,6 +1,6 @@
 """``sequence``: which region gets which lane, what an interrupted run leaves, and random histories of all events.
 
-The orders are the same in every run; ``TICKETCTL_TEST_EFFORT=30`` tries more, and others each time.
+The examples are the same in every run; ``TICKETCTL_TEST_EFFORT=30`` tries more, and new ones in each run.
 """
 
 import itertools
@@ -68,14 +68,14 @@ Fault = Fate | type[CutOffError]
 
 
 class World:
-    """Regions with tables in memory. ``faults`` say what happens to the n-th call from now on."""
+    """Regions with tables in memory. ``faults`` are what happens to the n-th call from now on."""
 
     def __init__(self, *names: str) -> None:
         self.tables: dict[str, ModelTable] = {}
         self.members: dict[str, Member] = {}
         self.faults: dict[int, Fault] = {}
         self.calls = 0
-        self.requests: list[tuple[str, str]] = []  # region and operation of each; a further page of a scan is none
+        self.requests: list[tuple[str, str]] = []  # region and operation of each; no further pages of a scan
         self.met: set[Fault] = set()
         for name in names:
             self.add(name)
@@ -97,7 +97,7 @@ class World:
         raise fault
 
     def meet(self, faults: Mapping[int, Fault], work: Callable[[], object]) -> None:
-        """Do some work while faults happen; it may fail only if it was killed or a reply was lost."""
+        """Do some work with faults; it may fail only if it was killed or a reply was lost."""
         self.faults, self.calls, self.met = dict(faults), 0, set()
         try:
             with suppress(CutOffError):
@@ -112,7 +112,7 @@ class World:
         return list(self.members.values())
 
     def items(self, region: str) -> list[Item]:
-        """The items without their registers of keys."""
+        """Return the items without their registers of keys."""
         register = handler.REGISTER_NAMES.values()
         return [
             {name: value for name, value in row.items() if name not in register}
@@ -120,13 +120,13 @@ class World:
         ]
 
     def arrange(self, *names: str) -> list[str]:
-        """Give regions their lanes; return the lines that were reported."""
+        """Assign lanes to regions; return the messages."""
         lines: list[str] = []
         arrange(self.all(), names, lines.append)
         return lines
 
     def lanes(self, counter: str | None = DEFAULT) -> dict[str, Lane]:
-        """The lanes of a counter by region; they must be disjoint, one per region."""
+        """Return the lanes of a counter by region, after checking that they are disjoint and one per region."""
         found = survey(self.all())
         assert found.conflicts == []
         entries = found.entries.get(counter, [])
@@ -138,7 +138,7 @@ class World:
         return self.source(region).mint(requested(count, partition=name), Deadline(5)).tickets
 
     def source(self, region: str) -> DynamoDBSource:
-        """A source that knows about a region what its function is told when it is deployed."""
+        """A source that knows as much about a region as its deployed function."""
         start = self.members[region].start
         offset, increment = (start.offset, start.increment) if start else (None, 1)
         send = sdk_sender(self.tables[region], TABLE)
@@ -158,7 +158,7 @@ def copy_of(world: World) -> World:
 
 
 def test_a_survey_names_every_lane_of_every_counter() -> None:
-    """A survey has the lanes of counters, of offers, and of functions that may start; the default counters are one."""
+    """A survey contains the lanes of counters, of offers, and of functions that have not started their counter."""
     world = World()
     world.add("east", item("east", 10, 4, **offered("north", Lane(12, 4))), item("orders", 5, frozen={"BOOL": True}))
     world.add("west", start=Lane(3, 4))
@@ -177,7 +177,7 @@ def test_a_survey_names_every_lane_of_every_counter() -> None:
 
 
 def test_a_lane_in_json() -> None:
-    """A lane is shown by its residue, the default counter as ``null``."""
+    """In JSON, a lane is shown with its residue, and the default counter as ``null``."""
     world = World()
     world.add("east", item("east", 10, 4), item("orders", 5))
     entries = survey(world.all()).entries
@@ -188,7 +188,7 @@ def test_a_lane_in_json() -> None:
 
 
 def test_a_lane_that_was_taken_and_is_still_on_record_counts_once() -> None:
-    """The record of a lane that was taken adds no lane, even if the lane has minted and was split since."""
+    """An open offer of a lane that was already taken adds no lane, even if the lane has minted and was split since."""
     world = World()
     world.add("east", item("east", 10, 2, **offered("west", Lane(11, 2))))
     world.add("west", item("west", 13, 4))
@@ -196,7 +196,7 @@ def test_a_lane_that_was_taken_and_is_still_on_record_counts_once() -> None:
 
 
 def test_a_lane_that_cannot_be_taken_counts_as_well() -> None:
-    """If a region has another counter of that name, the lane offered to it is a lane of its own, and not started."""
+    """If a region already has another counter of that name, the lane offered to it counts as a separate lane."""
     world = World()
     world.add("east", item("east", 10, 4, **offered("west", Lane(12, 4))))
     world.add("west", item("west", 9, 4))
@@ -210,7 +210,7 @@ def test_a_lane_that_cannot_be_taken_counts_as_well() -> None:
 
 
 def test_scratch_counters_and_receipts_have_no_lanes() -> None:
-    """The counters of ``verify`` and receipts are not part of the sequence; other names are."""
+    """Temporary counters of ``verify`` and receipts are not part of the sequence; similar names are."""
     world = World()
     scratch, alike = f"verify-{'0123456789abcdef' * 2}", f"verify-{'0' * 31}"
     receipt = {"partition": {"S": "receipt#k"}, "first": number(1)}
@@ -218,8 +218,8 @@ def test_scratch_counters_and_receipts_have_no_lanes() -> None:
     assert list(survey(world.all()).entries) == [DEFAULT, alike]
 
 
-def test_a_damaged_item_is_warned_of_and_left_out() -> None:
-    """A survey warns of a damaged item and skips it."""
+def test_a_damaged_item_is_skipped_with_a_warning() -> None:
+    """A survey warns about a damaged item and skips it."""
     world, lines = World(), list[str]()
     world.add("east", item("east", 10), {"partition": {"S": "orders"}, "hand_crafted_int": {"S": "x"}})
     assert list(survey(world.all(), lines.append).entries) == [DEFAULT]
@@ -236,7 +236,7 @@ def test_a_damaged_item_is_warned_of_and_left_out() -> None:
         ((0, None), (1000, 7), "1, 2, 3, … and 1007, 1014, 1021, …"),
     ],
 )
-def test_lanes_that_meet_are_both_named(east: tuple[int, int], west: tuple[int, int], lanes: str) -> None:
+def test_both_lanes_of_a_conflict_are_named(east: tuple[int, int], west: tuple[int, int], lanes: str) -> None:
     """A conflict is an error that names both counters and both lanes; no region gets a lane."""
     world = World("north")
     world.add("east", item("east", *east))
@@ -251,15 +251,15 @@ def test_lanes_that_meet_are_both_named(east: tuple[int, int], west: tuple[int, 
 
 
 def test_different_counters_may_have_the_same_numbers() -> None:
-    """Lanes are compared within one counter, not between two."""
+    """Lanes are compared within one counter, not between counters."""
     world = World()
     world.add("east", item("east", 10), item("orders", 10), item("users", 10))
     found = survey(world.all())
     assert (list(found.pairs), found.conflicts) == ([], [])
 
 
-def test_a_lane_on_offer_meets_what_is_in_its_way() -> None:
-    """A lane that was offered and not taken, or not started yet, can be in conflict as any other."""
+def test_a_lane_on_offer_can_be_in_conflict() -> None:
+    """A lane that is offered or not started yet can also be in conflict."""
     world = World()
     world.add("east", item("east", 10, 4, **offered("north", Lane(12, 4))))
     world.add("west", start=Lane(2, 2))
@@ -283,8 +283,8 @@ def test_a_fresh_sequence_has_lanes_in_the_order_of_its_regions(names: list[str]
     assert [world.mint(name)[0] for name in names] == list(range(len(names) + 1, 2 * len(names) + 1))
 
 
-def test_a_region_that_is_not_there_yet_gets_the_lane_that_was_meant_for_it() -> None:
-    """Its lane is recorded, given to no other region, and is the lane that it starts with."""
+def test_a_region_without_a_table_gets_its_lane_later() -> None:
+    """The lane of a region without a table is offered to it, given to no other region, and taken later."""
     world = World("east", "west")
     world.arrange("east", "north", "west")
     lanes = {"east": Lane(1, 3), "north": Lane(2, 3), "west": Lane(3, 3)}
@@ -304,8 +304,8 @@ def test_a_region_that_is_not_there_yet_gets_the_lane_that_was_meant_for_it() ->
     ]
 
 
-def test_a_lane_on_offer_is_taken_whoever_is_arranged() -> None:
-    """A region takes the lane offered to it even if the run is for another region."""
+def test_a_lane_on_offer_is_taken_by_a_run_for_another_region() -> None:
+    """A region takes the lane that is offered to it, even if the run is for another region."""
     world = World("east")
     world.arrange("east", "west")
     world.add("west")
@@ -324,7 +324,7 @@ def test_arranging_twice_changes_nothing() -> None:
     assert {name: world.items(name) for name in world.members} == before
 
 
-def test_a_sequence_without_a_region_is_none() -> None:
+def test_no_counter_is_created_without_an_active_region() -> None:
     """If all regions are retired and none has a counter, no counter is created."""
     world = World()
     world.add("east", retired=True)
@@ -336,7 +336,7 @@ def test_a_sequence_without_a_region_is_none() -> None:
 
 
 def test_regions_that_join_one_after_another() -> None:
-    """Each gets half of the widest lane; of equally wide lanes, that of the alphabetically first region."""
+    """Each new region gets half of the widest lane; among equally wide lanes, that of the first region by name."""
     world = World()
     world.add("b", item("b", 100))
     shares = []
@@ -354,8 +354,8 @@ def test_regions_that_join_one_after_another() -> None:
     ]
 
 
-def test_every_counter_is_handed_over_by_whoever_has_most_of_it() -> None:
-    """The widest lane is chosen for each counter separately."""
+def test_the_donor_has_the_widest_lane_of_the_counter() -> None:
+    """The donor is the region with the widest lane, separately for each counter."""
     world = World()
     world.add("east", item("east", 10, 4), item("orders", 5, 2))
     world.add("west", item("west", 11, 2), item("orders", 6, 4))
@@ -366,7 +366,7 @@ def test_every_counter_is_handed_over_by_whoever_has_most_of_it() -> None:
 
 
 def test_what_a_new_region_gets_is_reported() -> None:
-    """There is one line for each lane that was handed over."""
+    """Each lane that was handed over is reported in one line."""
     world = World("west")
     world.add("east", item("east", 10), item("orders", 5))
     assert world.arrange("west") == [
@@ -376,8 +376,8 @@ def test_what_a_new_region_gets_is_reported() -> None:
 
 
 @pytest.mark.parametrize(("begun", "first"), [(False, 5), (True, 15)])
-def test_a_default_counter_begins_where_its_function_would_begin_it(begun: bool, first: int) -> None:
-    """A stack that has not minted is shared like one that has: from its next ticket on no number is left out."""
+def test_a_default_counter_starts_in_its_stacks_lane(begun: bool, first: int) -> None:
+    """A stack that has not minted is split like one that has: no number from its next ticket on is left out."""
     world = World("west")
     world.add("east", start=Lane(5, 10))
     assert not begun or world.mint("east") == range(5, 6)
@@ -386,8 +386,8 @@ def test_a_default_counter_begins_where_its_function_would_begin_it(begun: bool,
     assert world.mint("west", count=2) == range(first, first + 21, 20)
 
 
-def test_all_functions_that_would_begin_a_counter_have_begun_it_afterwards() -> None:
-    """If several stacks have lanes of their own, all of them get their default counter, except retired ones."""
+def test_all_default_counters_are_started() -> None:
+    """If several stacks have their own lanes, all of them get their default counter, except retired ones."""
     world = World()
     world.add("east", start=Lane(1, 2))
     world.add("west", start=Lane(2, 4))
@@ -408,8 +408,8 @@ def test_a_retired_region_hands_nothing_over() -> None:
     assert world.lanes() == {"east": Lane(12, 2), "west": Lane(15, 4), "north": Lane(13, 4)}
 
 
-def test_a_region_that_comes_back_goes_on_in_its_lane() -> None:
-    """A retired region that is deployed again mints from the lane that it had."""
+def test_a_region_that_returns_continues_in_its_lane() -> None:
+    """A retired region that is deployed again continues in its lane."""
     world = World("north")
     world.add("east", item("east", 10, 2), retired=True)
     world.add("west", item("west", 11, 2))
@@ -419,8 +419,8 @@ def test_a_region_that_comes_back_goes_on_in_its_lane() -> None:
     assert world.mint("east") == range(12, 13)
 
 
-def test_nobody_is_left_to_hand_over() -> None:
-    """If every region that has a counter was destroyed, no other region starts it again."""
+def test_all_donors_were_destroyed() -> None:
+    """If every region that has a counter was destroyed, no other region starts the counter again."""
     world = World("north")
     world.add("east", item("east", 10, 2), retired=True)
     with pytest.raises(RefusedError) as caught:
@@ -432,7 +432,7 @@ def test_nobody_is_left_to_hand_over() -> None:
     assert world.items("north") == []
 
 
-def test_a_counter_that_is_not_in_every_region_yet_is_left_to_its_creator() -> None:
+def test_a_pending_counter_is_not_handed_over() -> None:
     """A pending counter is not handed over; the others are."""
     world = World("west")
     world.add("east", item("east", 10), item("orders", 0, 2, frozen={"S": "half-made"}))
@@ -442,7 +442,7 @@ def test_a_counter_that_is_not_in_every_region_yet_is_left_to_its_creator() -> N
 
 @pytest.mark.parametrize("fault", [CutOffError, Fate.REPLY_LOST, Fate.RESENT], ids=str)
 def test_a_run_that_is_cut_short_at_any_call_is_finished_by_the_next(fault: Fault) -> None:
-    """After a run that ends at any call the lanes are disjoint and complete; the next run finishes the work."""
+    """After a run that ends at any call, the lanes are disjoint and complete; the next run finishes the work."""
     for at in itertools.count():
         world = World("west")
         world.add("east", item("east", 10), item("orders", 5, 3))
@@ -459,7 +459,7 @@ def test_a_run_that_is_cut_short_at_any_call_is_finished_by_the_next(fault: Faul
 
 
 def test_a_counter_that_cannot_be_split_does_not_stop_the_others() -> None:
-    """The counter stays in its region and is reported; the others are handed over."""
+    """A counter that cannot be split stays in its region and is reported; the others are handed over."""
     world = World("west")
     gapless = item("invoices", 5, frozen={"S": "gapless"})
     world.add("east", item("east", 10), gapless, item("orders", 5))
@@ -474,7 +474,7 @@ def test_a_counter_that_cannot_be_split_does_not_stop_the_others() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_arranging_what_is_arranged_reads_each_table_once_and_writes_nothing(count: int) -> None:
-    """A deployment that changes nothing needs one survey, and none if it knows one already."""
+    """A deployment that changes nothing needs one survey, and none if it already has one."""
     names = POOL[:count]
     world = World(*names)
     world.arrange(*names)
@@ -502,7 +502,7 @@ def test_arranging_what_is_arranged_reads_each_table_once_and_writes_nothing(cou
     ],
 )
 def test_a_survey_that_shows_work_to_do_is_read_again(left: Callable[[World], object]) -> None:
-    """What was known before the deployment saves a survey only if nothing is left to do."""
+    """A survey from before the deployment is reused only if nothing is left to do."""
     world = World("m", "c")
     world.arrange("m", "c")
     left(world)
@@ -514,7 +514,7 @@ def test_a_survey_that_shows_work_to_do_is_read_again(left: Callable[[World], ob
 
 
 def test_joining_reads_each_table_twice() -> None:
-    """However many regions and counters there are: once before the lanes are handed over and once after."""
+    """Joining reads each table once before the hand-overs and once after, for any number of regions and counters."""
     world = World("m", "c", "x")
     world.arrange("m", "c", "x")
     made(world, "orders")
@@ -529,7 +529,7 @@ def test_joining_reads_each_table_twice() -> None:
 
 
 def two_regions() -> World:
-    """Two regions that have half of all numbers each."""
+    """Two regions with half of all numbers each."""
     world = World("east", "west")
     world.arrange("east", "west")
     return world
@@ -541,7 +541,7 @@ def made(world: World, name: str = "orders", **options: Any) -> tuple[Sequence[C
 
 @pytest.mark.parametrize(("start", "firsts"), [(1, [1, 2]), (2, [3, 2]), (7, [7, 8]), (1000, [1001, 1000])])
 def test_a_counter_is_made_in_every_region_in_its_lane(start: int, firsts: list[int]) -> None:
-    """It has the lanes of the default counters and begins with the first of their numbers that is not below."""
+    """A new counter has the lanes of the default counters and starts at the first numbers from the start on."""
     world = two_regions()
     world.mint("east", count=4)
     counters, is_new = made(world, start=start, ceiling=5000)
@@ -553,8 +553,8 @@ def test_a_counter_is_made_in_every_region_in_its_lane(start: int, firsts: list[
     assert [world.mint(name, "orders")[0] for name in ("east", "west")] == firsts
 
 
-def test_a_counter_that_is_there_as_asked_for_stays_as_it_is() -> None:
-    """Making it again says so, changes nothing and freezes nothing."""
+def test_creating_an_existing_counter_changes_nothing() -> None:
+    """Creating an existing counter again reports that it exists and changes nothing."""
     world = two_regions()
     made(world, ceiling=500)
     world.mint("west", "orders", count=3)
@@ -564,8 +564,8 @@ def test_a_counter_that_is_there_as_asked_for_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("asked", [{"ceiling": 501}, {"start": 4}], ids=str)
-def test_a_counter_that_is_another_than_asked_for_is_refused(asked: dict[str, Any]) -> None:
-    """One with another ceiling, or that would mint lower numbers, is not what was asked for; nothing is changed."""
+def test_creating_an_existing_counter_with_other_options_is_refused(asked: dict[str, Any]) -> None:
+    """Creating an existing counter with another ceiling or a lower first number is refused and changes nothing."""
     world = two_regions()
     made(world, ceiling=500)
     world.mint("west", "orders", count=3)
@@ -577,8 +577,8 @@ def test_a_counter_that_is_another_than_asked_for_is_refused(asked: dict[str, An
     assert {name: world.items(name) for name in world.members} == {name: before.items(name) for name in world.members}
 
 
-def test_a_counter_is_not_called_as_a_region_is() -> None:
-    """The name of a region means its default counter, in every region."""
+def test_a_counter_cannot_have_the_name_of_a_region() -> None:
+    """A counter cannot have the name of a region, which means that region's default counter."""
     world = two_regions()
     with pytest.raises(UsageError, match=r"^'west' is a region's name, reserved for its default counter$"):
         made(world, "west")
@@ -586,7 +586,7 @@ def test_a_counter_is_not_called_as_a_region_is() -> None:
 
 
 def test_a_counter_is_not_created_if_a_region_has_no_lane() -> None:
-    """A region that joins gets its lane first."""
+    """If a region has no lane yet, no counter is created; it must join first."""
     world = two_regions()
     world.add("a b")
     with pytest.raises(RefusedError, match=r"^a b has no lane yet$") as caught:
@@ -596,22 +596,22 @@ def test_a_counter_is_not_created_if_a_region_has_no_lane() -> None:
 
 
 def test_a_counter_is_created_if_the_default_counter_may_still_begin() -> None:
-    """The lane is that in which the function would begin it."""
+    """If the default counter has not started yet, its lane is that of the stack."""
     world = World()
     world.add("east", start=Lane(3, 10))
     assert [c.last for c in made(world, start=23)[0]] == [13]
 
 
 def test_no_counter_is_made_in_a_retired_region() -> None:
-    """Its lane stays unused."""
+    """No counter is created in a retired region, and its lane stays unused."""
     world = two_regions()
     world.members["west"] = replace(world.members["west"], retired=True)
     assert [counter.region for counter in made(world)[0]] == ["east"]
     assert len(world.items("west")) == 1
 
 
-def test_a_counter_that_was_half_made_in_a_retired_region_is_finished_there_too() -> None:
-    """When the region comes back its counter mints as the others do."""
+def test_a_pending_counter_in_a_retired_region_is_finished() -> None:
+    """A counter left pending in a retired region is finished as well, so that it mints when the region returns."""
     world = two_regions()
     world.tables["west"].rows["orders"] = item("orders", 0, 2, frozen={"S": "half-made"})
     world.members["west"] = replace(world.members["west"], retired=True)
@@ -620,8 +620,8 @@ def test_a_counter_that_was_half_made_in_a_retired_region_is_finished_there_too(
     assert [world.mint(name, "orders")[0] for name in world.members] == [1, 2]
 
 
-def test_a_counter_comes_to_more_regions_by_being_made_again() -> None:
-    """A region that has no part of it gets one from the region that has most."""
+def test_creating_a_counter_again_adds_the_missing_regions() -> None:
+    """If a region does not have the counter yet, creating it again gives that region part of the widest lane."""
     world = two_regions()
     create(world.all(), ["east"], "orders")
     world.mint("east", "orders", count=5)
@@ -631,8 +631,8 @@ def test_a_counter_comes_to_more_regions_by_being_made_again() -> None:
 
 
 @pytest.mark.parametrize("fault", [CutOffError, Fate.REPLY_LOST, Fate.RESENT], ids=str)
-def test_a_counter_is_there_in_all_regions_or_mints_in_none(fault: Fault) -> None:
-    """After a run that ended at any call it mints nowhere unless it is everywhere, and the next run finishes it."""
+def test_a_counter_mints_in_all_regions_or_in_none(fault: Fault) -> None:
+    """After a run that ends at any call, the counter mints in all regions or in none; the next run finishes it."""
     partly = 0
     for at in itertools.count():
         world = World("east", "west", "north")
@@ -652,8 +652,8 @@ def test_a_counter_is_there_in_all_regions_or_mints_in_none(fault: Fault) -> Non
     assert partly > 2 or fault is Fate.RESENT
 
 
-def test_a_counter_whose_making_was_cut_short_is_finished_after_a_region_was_added() -> None:
-    """A region that came in between gets its part of the counter too: all or none holds for it as well."""
+def test_an_interrupted_creation_is_finished_after_a_region_was_added() -> None:
+    """If a region was added after an interrupted creation, the next run creates the counter there too."""
     for at in itertools.count():
         world = two_regions()
         world.meet({at: CutOffError}, lambda world=world: made(world))  # type: ignore[misc]
@@ -670,7 +670,7 @@ def test_a_counter_whose_making_was_cut_short_is_finished_after_a_region_was_add
 
 
 def test_a_counter_is_moved_forward_in_every_region() -> None:
-    """Each is at the last of its numbers that is not above, so that the next of all are beyond."""
+    """In each region the last ticket becomes the largest number of its lane that is not above the given number."""
     world = two_regions()
     made(world)
     after = advance(world.all(), "orders", 100)
@@ -679,7 +679,7 @@ def test_a_counter_is_moved_forward_in_every_region() -> None:
 
 
 def test_a_counter_that_is_beyond_in_one_region_stays_there() -> None:
-    """Regions are moved only forward; what is beyond already is left alone."""
+    """In a region that is already beyond the number, the counter does not move."""
     world = two_regions()
     made(world)
     world.mint("west", "orders", count=100)
@@ -688,7 +688,7 @@ def test_a_counter_that_is_beyond_in_one_region_stays_there() -> None:
 
 
 def test_no_counter_goes_back() -> None:
-    """If every region is beyond the number the move is refused; an unknown counter is not created."""
+    """If every region is beyond the number, moving back is refused; an unknown counter is not created."""
     world = two_regions()
     made(world)
     advance(world.all(), "orders", 100)
@@ -701,7 +701,7 @@ def test_no_counter_goes_back() -> None:
 
 
 def test_a_lane_on_offer_is_taken_before_its_counter_is_moved() -> None:
-    """A part that its region had not taken yet would come up with lower numbers later."""
+    """An offered lane is taken before the counter is advanced; otherwise it would mint lower numbers later."""
     world = two_regions()
     create(world.all(), ["east"], "orders")
     offer(world.members["east"].table, "orders", 2, ["west"])
@@ -711,7 +711,7 @@ def test_a_lane_on_offer_is_taken_before_its_counter_is_moved() -> None:
 
 
 def test_the_name_of_a_region_means_its_default_counter() -> None:
-    """Moving, adopting or freezing it changes that region alone, even if another has a counter of that name."""
+    """A region's name means its default counter, even if another region has a counter with that name."""
     world = two_regions()
     alike = item("west", 5)
     world.tables["east"].rows["west"] = alike
@@ -723,7 +723,7 @@ def test_the_name_of_a_region_means_its_default_counter() -> None:
 
 
 def test_moving_a_default_counter_forward_leaves_what_it_has_on_offer() -> None:
-    """The lane that it has handed over to another region is for that region's own default counter."""
+    """Advancing a default counter does not change the lane that it offers to another region's default counter."""
     world = World("east")
     world.arrange("east", "west")
     world.add("west")
@@ -734,7 +734,7 @@ def test_moving_a_default_counter_forward_leaves_what_it_has_on_offer() -> None:
 
 
 def test_a_counter_starts_above_numbers_that_exist() -> None:
-    """It is made above them, moved above them, or is there already."""
+    """``adopt`` creates a counter above the numbers, or advances it if it is not above them yet."""
     world = two_regions()
     counters, moved = adopt(world.all(), ["east", "west"], "orders", 41)
     assert (moved, [counter.last + 2 for counter in counters]) == (True, [43, 42])
@@ -745,7 +745,7 @@ def test_a_counter_starts_above_numbers_that_exist() -> None:
 
 
 def test_a_counter_is_frozen_and_thawed_in_every_region() -> None:
-    """All regions that have it stop, and mint again; a name that is not there is unknown."""
+    """Freeze and thaw apply to all regions that have the counter; an unknown counter is an error."""
     world = two_regions()
     made(world)
     world.add("north")
@@ -763,7 +763,7 @@ def test_a_counter_is_frozen_and_thawed_in_every_region() -> None:
 
 # --- any order of everything -------------------------------------------------------------------------
 
-POOL = ("m", "c", "x", "a", "t", "f")  # a further region is now before, now behind the earlier ones in the alphabet
+POOL = ("m", "c", "x", "a", "t", "f")  # a new region may come before or after the others in the alphabet
 NAMED = ("orders", "users")
 FAULTS: st.SearchStrategy[dict[int, Fault]] = st.one_of(
     st.just({}),
@@ -783,7 +783,7 @@ class Everything(RuleBasedStateMachine):
         self.issued: dict[str | None, set[int]] = {}
         self.lasts: dict[tuple[str, str], int] = {}
         self.receipts: dict[tuple[str, str], Block] = {}
-        self.beyond: dict[str | None, int] = {}  # no ticket of these counters may be as low any more
+        self.beyond: dict[str | None, int] = {}  # every further ticket of these counters must be larger
         self.shares: dict[str | None, Fraction] = {}
         self.at_rest: dict[str, Mapping[str, Item]] = {}
 
@@ -794,7 +794,7 @@ class Everything(RuleBasedStateMachine):
         return data.draw(st.sampled_from(self.active()), label="region")
 
     def done(self, faults: Mapping[int, Fault], work: Callable[[], object]) -> bool:
-        """Whether the work was done; without a fault it must be."""
+        """Do the work; return whether it was completed, as it must be without a fault."""
         ended: list[object] = []
         self.world.meet(faults, lambda: ended.append(work()))
         return bool(ended)
@@ -818,7 +818,7 @@ class Everything(RuleBasedStateMachine):
         is_fresh: bool,
         faults: dict[int, Fault],
     ) -> None:
-        """A client takes a block: one that has minted before, or a new one."""
+        """A client that is new or has minted before mints a block."""
         region = self.draw_active(data)
         source = self.world.source(region) if is_fresh else self.sources.setdefault(region, self.world.source(region))
         member, blocks = self.world.members[region], list[Block]()
@@ -839,7 +839,7 @@ class Everything(RuleBasedStateMachine):
             self.hand_out(region, name or DEFAULT, key or "", block)
 
     def check_lane(self, member: Member, counter: str | None, block: Block, before: Holding | None) -> None:
-        """The block is the next one of the region's lane; or the one after it if the write was sent twice."""
+        """Check that the block is the next one of the region's lane, or the one after it if the write was repeated."""
         if block.replayed:
             return
         lane = before.lane if before else member.start
@@ -870,7 +870,7 @@ class Everything(RuleBasedStateMachine):
         reserved=st.booleans(),
     )
     def begin(self, count: int, begun: str, reserved: bool) -> None:
-        """The first regions share a new sequence, one that may still begin, the article's, or have lanes already."""
+        """The first regions have a new sequence, one that has not started, the article's, or lanes set by hand."""
         names = POOL[:count]
         for offset, name in enumerate(names, start=1):
             if begun == "by hand":
@@ -885,20 +885,20 @@ class Everything(RuleBasedStateMachine):
     @precondition(lambda self: len(self.world.members) < len(POOL))
     @rule(faults=FAULTS)
     def add_region(self, faults: dict[int, Fault]) -> None:
-        """Another region is deployed; the run may be interrupted at any call."""
+        """Deploy another region; the run may be interrupted at any call."""
         name = POOL[len(self.world.members)]
         self.world.add(name)
         self.deploy(name, faults)
 
     @rule(data=st.data(), faults=FAULTS)
     def deploy_again(self, data: st.DataObject, faults: dict[int, Fault]) -> None:
-        """A region is deployed again, perhaps after an interrupted run."""
+        """Deploy a region again, possibly after an interrupted run."""
         self.deploy(self.draw_active(data), faults)
 
     @precondition(lambda self: self.at_rest)
     @rule(data=st.data(), faults=FAULTS)
     def bring_back(self, data: st.DataObject, faults: dict[int, Fault]) -> None:
-        """A region that was destroyed is deployed again, and its table taken back."""
+        """Deploy a destroyed region again, with its old table."""
         name = data.draw(st.sampled_from(sorted(self.at_rest)), label="region")
         del self.at_rest[name]
         self.world.members[name] = replace(self.world.members[name], retired=False)
@@ -917,13 +917,13 @@ class Everything(RuleBasedStateMachine):
             assert all(member.holding(counter) for counter in self.shares)
 
     def held(self, counter: str | None) -> list[str]:
-        """The active regions that have a counter."""
+        """Return the active regions that have a counter."""
         return [member.region for member in self.world.all() if not member.retired and member.holding(counter)]
 
     @precondition(lambda self: len(self.active()) > 1)
     @rule(data=st.data())
     def retire(self, data: st.DataObject) -> None:
-        """A region is destroyed; its table stays."""
+        """Destroy a region, but keep its table."""
         name = self.draw_active(data)
         self.world.members[name] = replace(self.world.members[name], start=None, retired=True)
         self.at_rest[name] = dict(self.world.tables[name].rows)
@@ -932,7 +932,7 @@ class Everything(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMED), start=st.sampled_from([1, 1, 40]), faults=FAULTS)
     def make(self, name: str, start: int, faults: dict[int, Fault]) -> None:
-        """A counter is created in every region; the run may be interrupted at any call."""
+        """Create a counter in every region; the run may be interrupted at any call."""
         first = 1 if any(member.holding(name) for member in self.world.all()) else start
         lanes = [member.holding(DEFAULT) for member in self.world.all() if not member.retired]
         try:
@@ -950,7 +950,7 @@ class Everything(RuleBasedStateMachine):
 
     @rule(data=st.data(), to=st.integers(0, 400), faults=FAULTS)
     def move_forward(self, data: st.DataObject, to: int, faults: dict[int, Fault]) -> None:
-        """A counter is moved forward in all regions, or a region's default counter."""
+        """Advance a counter in all regions, or a region's default counter."""
         name = data.draw(st.sampled_from([*NAMED, *self.world.members]), label="counter")
         there = [member.holding(DEFAULT if name in POOL else name) for member in self.world.all()]
         try:
@@ -967,11 +967,11 @@ class Everything(RuleBasedStateMachine):
         if is_done and name in NAMED:
             self.beyond[name] = max(to, self.beyond.get(name, 0))
 
-    # --- what holds ---
+    # --- invariants ---
 
     @invariant()
     def no_counter_goes_back(self) -> None:
-        """Each counter only moves forward, and no counter exists that was not created on purpose."""
+        """Counters only move forward, and only counters that were created exist."""
         for region, table in self.world.tables.items():
             for name, row in table.rows.items():
                 if name.startswith(handler.RECEIPT):
@@ -983,21 +983,21 @@ class Everything(RuleBasedStateMachine):
 
     @invariant()
     def no_two_lanes_meet(self) -> None:
-        """All lanes of a counter are disjoint, and together they have all its numbers."""
+        """All lanes of a counter are disjoint, and together they contain all its numbers."""
         for counter, share in self.shares.items():
             assert sum(lane.share for lane in self.world.lanes(counter).values()) == share
         assert survey(self.world.all()).conflicts == []
 
     @invariant()
     def what_was_issued_does_not_come_again(self) -> None:
-        """No number that was issued is still in a lane."""
+        """No number that was issued is in a lane."""
         for counter, issued in self.issued.items():
             for lane in self.world.lanes(counter).values():
                 assert not any(ticket in lane for ticket in issued)
 
     @invariant()
     def a_retired_region_rests(self) -> None:
-        """While a region is destroyed its counters do not mint and their lanes are not split."""
+        """While a region is retired, its counters do not mint and their lanes are not split."""
         for region, rows in self.at_rest.items():
             now = self.world.tables[region].rows
             for name, row in rows.items():
@@ -1006,7 +1006,7 @@ class Everything(RuleBasedStateMachine):
 
 
 def test_no_sequence_of_events_issues_a_number_twice() -> None:
-    """No number is issued twice with mints, interrupted splits, lost replies, retirement and return in any order."""
+    """With mints, interrupted splits, lost replies and retired regions in any order, no number is issued twice."""
     run_state_machine_as_test(
         Everything,
         settings=settings(
@@ -1020,19 +1020,19 @@ def test_no_sequence_of_events_issues_a_number_twice() -> None:
     )
 
 
-# --- what must not come again ------------------------------------------------------------------------
+# --- lanes that must not return ----------------------------------------------------------------------
 
 
 def test_lanes_on_offer_to_a_deleted_table_are_dropped() -> None:
-    """A region that took a lane in an interrupted deployment, and is deleted, does not get that lane again."""
+    """A region that took a lane in an interrupted deployment, and lost its table, never gets that lane again."""
     world = two_regions()
     world.add("north")
-    for calls in itertools.count(1):  # cut off when the lane is taken and its record still stands
+    for calls in itertools.count(1):  # interrupted after the lane was taken, while its offer is still open
         world.meet({calls: CutOffError}, lambda: world.arrange("north"))
         if "north" in world.tables["north"].rows:
             break
         assert calls < 100
-    world.arrange("east", "west")  # which leaves north's open record to north's next deployment, or settles it
+    world.arrange("east", "west")  # may leave the open offer to the next deployment of north
     issued = [ticket for _ in range(3) for ticket in world.mint("north")]
     withdraw_offers(world.all(), "north")
     world.tables["north"].rows.clear()
@@ -1041,7 +1041,7 @@ def test_lanes_on_offer_to_a_deleted_table_are_dropped() -> None:
 
 
 def test_an_open_record_for_a_deleted_table_is_dropped() -> None:
-    """The record of a lane that was taken is removed when the table of its region is deleted."""
+    """When a region's table is deleted, an open offer of a lane that it had taken is removed."""
     world = two_regions()
     world.add("north")
     donor = offer(world.members["east"].table, "east", 2, ["north"])
@@ -1053,8 +1053,8 @@ def test_an_open_record_for_a_deleted_table_is_dropped() -> None:
     assert not {ticket for _ in range(3) for ticket in world.mint("north")} & set(issued)
 
 
-def test_a_counter_called_like_a_region_keeps_it_out() -> None:
-    """A region whose name a counter has elsewhere does not join: tickets of one name would come from two counters."""
+def test_a_region_cannot_join_if_a_counter_has_its_name() -> None:
+    """A region cannot join if another region has a counter with its name: one name would have two counters."""
     world = World("east")
     world.add("west")
     world.members["east"].table.change("west", "SET #last = :last", "attribute_not_exists(#partition)", {":last": 0})
@@ -1064,10 +1064,10 @@ def test_a_counter_called_like_a_region_keeps_it_out() -> None:
 
 
 def test_first_deployments_that_overlap_mint_in_one_of_them_only() -> None:
-    """Of two deployments that see different regions one is refused, and no number is in two lanes that mint."""
+    """If two first deployments see different regions, one is refused, and no number is in two lanes that mint."""
     world = World("a", "b", "c")
     a, b, c = world.all()
-    create_counter(a.table, "a", Lane(1, 2), offers={"b": Lane(2, 2)}, pending=True)  # a and b, cut off
+    create_counter(a.table, "a", Lane(1, 2), offers={"b": Lane(2, 2)}, pending=True)  # a and b, interrupted
     arrange([b, c], ["b", "c"])
     with pytest.raises(RefusedError, match="the counter 'a' in a and the counter 'b' in b overlap"):
         arrange([a, b], ["a", "b"])

@@ -1,4 +1,4 @@
-"""``table``: what is read of a table, and the largest integer of a stream, above which a counter can start."""
+"""``table``: what is read from a table, and the largest integer of a stream, above which a counter can start."""
 
 import io
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def refusal(text: str, column: str | None = None) -> str:
     ],
 )
 def test_a_number_a_line(text: str, largest: int) -> None:
-    """It is the largest of the lines, whatever their order; blank lines are none."""
+    """The result is the largest number, with one per line in any order; blank lines are skipped."""
     assert largest_integer(io.StringIO(text, newline="")) == largest
 
 
@@ -56,7 +56,7 @@ def test_a_number_a_line(text: str, largest: int) -> None:
     ],
 )
 def test_a_column(text: str, column: str, largest: int) -> None:
-    """Of a CSV only the column of that heading counts; empty cells are none."""
+    """In a CSV file only the column with that heading counts; empty cells are skipped."""
     assert largest_integer(io.StringIO(text, newline=""), column) == largest
 
 
@@ -86,18 +86,18 @@ def test_a_column(text: str, column: str, largest: int) -> None:
     ],
 )
 def test_not_a_whole_number(cell: str) -> None:
-    """A line that is not an integer is an error that gives its line number."""
+    """A line that is not an integer is an error that names its line number."""
     assert refusal(f"41\n\n{cell}\n") == f"line 3 is not a whole number: {cell[:50]!r}; nothing was changed"
 
 
 def test_not_a_whole_number_in_a_column() -> None:
-    """In a CSV, too."""
+    """In a CSV file, a cell that is not an integer is an error that names its line number."""
     assert "'seven'; nothing was changed" in refusal("id\n7\nseven\n", "id")
 
 
 @pytest.mark.parametrize(("text", "column"), [("", None), ("\n \n", None), ("id\n", "id"), ("id\n\n", "id")])
 def test_no_number(text: str, column: str | None) -> None:
-    """Input without a number is refused."""
+    """Input without a number is an error."""
     assert refusal(text, column) == "the input has no number; nothing was changed"
 
 
@@ -110,18 +110,18 @@ def test_no_such_column(text: str, known: str) -> None:
 
 
 def test_a_broken_csv() -> None:
-    """A CSV that cannot be parsed is refused, like a line that is no number."""
+    """A CSV file that cannot be parsed is an error."""
     assert "nothing was changed" in refusal("id,name\n7," + "x" * 200_000 + "\n", "id")
 
 
-# --- what is read of a table -------------------------------------------------------------------------
+# --- reading a table -------------------------------------------------------------------------------
 
 REGISTER: dict[str, Any] = {"k0": {"B": b"0123456789abcde"}, "l0": number(40), "kf": {"B": b"-"}, "lf": number(0)}
 STATE: dict[str, Any] = {"ceiling": number(99), "minted_at": number(7), "frozen": {"BOOL": True}}
 
 
 def scanned(model: ModelTable) -> tuple[Counters, list[Mapping[str, Any]]]:
-    """The counters of a table, and the pages of scans that DynamoDB answers with, item by item."""
+    """The counters of a table, and the pages that DynamoDB returns for a scan, item by item."""
     answers: list[Mapping[str, Any]] = []
     scan = model.perform
 
@@ -135,7 +135,7 @@ def scanned(model: ModelTable) -> tuple[Counters, list[Mapping[str, Any]]]:
 
 
 def test_a_list_of_counters_transfers_only_what_it_shows() -> None:
-    """Neither the register of keys nor the attributes of hand-overs are sent for ``status``."""
+    """``status`` does not request the register of keys or the attributes of hand-overs."""
     more: dict[str, Any] = {
         **REGISTER,
         **STATE,
@@ -153,7 +153,7 @@ def test_a_list_of_counters_transfers_only_what_it_shows() -> None:
 
 
 def test_a_survey_reads_whole_items() -> None:
-    """A hand-over names its attributes after regions, and passes on those that it does not know."""
+    """A survey requests whole items, because hand-overs have attributes named after regions and keep unknown ones."""
     rows = {"east": item("east", 40, **REGISTER, **offered("west", Lane(41, 2)), note={"S": "ours"})}
     table, answers = scanned(ModelTable(rows=rows))
     assert list(table.items()) == answers == [rows["east"]]
@@ -161,7 +161,7 @@ def test_a_survey_reads_whole_items() -> None:
 
 @pytest.mark.parametrize("damaged", [{"id": {"S": "a"}}, {"partition": {"N": "7"}, "hand_crafted_int": number(1)}])
 def test_a_table_of_another_key_is_refused(damaged: dict[str, Any]) -> None:
-    """Items without the key of a counter are those of a table of something else: an error, not a bug."""
+    """Items with another key belong to an unrelated table: that is an error, not a bug."""
     table, _ = scanned(ModelTable(rows={"a": damaged}))
     for read in (table.all, table.items):
         with pytest.raises(RefusedError, match="the table Tickets in east is not a ticket server's"):

@@ -1,4 +1,4 @@
-"""``verify``: what the workers' records add up to."""
+"""``verify``: what the report says about the workers' results."""
 
 import itertools
 import os
@@ -36,7 +36,7 @@ def of(*tickets: list[int], first: int = 1, increment: int = 1) -> Report:
 
 
 def ticking() -> Callable[[], float]:
-    """A clock that is a second further on each look."""
+    """A clock that advances by one second each time it is read."""
     seconds = itertools.count(0)
     return lambda: float(next(seconds))
 
@@ -63,13 +63,13 @@ def mints(*outcomes: int | Exception) -> Callable[[], int]:
     ],
 )
 def test_clean(tickets: tuple[list[int], ...], first: int, increment: int) -> None:
-    """Every number of the lane once and in order is how it must be."""
+    """If every number of the lane is there once and in order, the report has no findings."""
     found = of(*tickets, first=first, increment=increment)
     assert (found.as_dict(), found.passed) == (CLEAN, True)
 
 
 def test_nothing_minted() -> None:
-    """Without a ticket there is nothing wrong, and nothing to measure."""
+    """If nothing was minted, there are no findings and no times."""
     found = report([Record(ALL, not_minted=2), Record(ALL, unknown=3)], seconds=0.0)
     expected = {"minted": 0, "not_minted": 2, "unknown": 3, "seconds": 0.0, "tickets_per_second": None}
     assert (found.as_dict(), found.passed) == (CLEAN | expected, True)
@@ -87,25 +87,25 @@ def test_nothing_minted() -> None:
         (([-7, 1, 2], [3, 4, 5]), {"outside_lane": 1, "outside_lane_tickets": [-7]}),
     ],
 )
-def test_what_must_never_be(tickets: tuple[list[int], ...], differs: dict[str, object]) -> None:
-    """A duplicate, a number outside the lane and a wrong order are each counted and listed, and the proof fails."""
+def test_findings(tickets: tuple[list[int], ...], differs: dict[str, object]) -> None:
+    """A duplicate, a number outside the lane and a wrong order are counted and listed, and the check fails."""
     found = of(*tickets)
     assert (found.as_dict(), found.passed) == (CLEAN | differs, False)
 
 
 def test_outside_a_wide_lane() -> None:
-    """A number between two of the lane is outside it, and no gap."""
+    """A number between two numbers of the lane is outside it, and not a gap."""
     found = of([5, 15, 16], [10, 20, 25], first=5, increment=5)
     assert (found.outside_lane, found.gaps, found.passed) == ([16], 0, False)
 
 
 def test_order_is_each_workers_own() -> None:
-    """That one worker is behind another says nothing of the order."""
+    """The order is checked for each worker separately."""
     assert of([4, 5, 6], [1, 2, 3]).as_dict() == CLEAN
 
 
-def test_a_wild_number_is_reported_at_once() -> None:
-    """One number of another magnitude makes a count of gaps, not a list of them."""
+def test_a_number_that_is_far_too_large() -> None:
+    """A single number that is far too large leads to a count of gaps, not to a huge list."""
     found = of([1, 2, 2**53 - 1])
     assert (found.gaps, list(found.gap_tickets[:2]), len(found.gap_tickets)) == (2**53 - 4, [3, 4], 100)
 
@@ -123,7 +123,7 @@ def test_a_gap_before_the_first() -> None:
 
 
 def test_lists_are_cut_at_a_hundred() -> None:
-    """The document names a hundred numbers of a kind beside their full count."""
+    """The report lists at most a hundred numbers of each kind, with their full count."""
     twice = list(range(1000, 1150))
     outside = list(range(-300, -150))
     found = of([*outside, *twice], twice).as_dict()
@@ -140,7 +140,7 @@ def test_lists_are_cut_at_a_hundred() -> None:
 
 
 def test_interrupted() -> None:
-    """Ctrl-C ends the proof at once, even while every worker waits for an answer."""
+    """Ctrl-C ends the check immediately, even if every worker is waiting for an answer."""
     answers, asked = threading.Event(), threading.Barrier(3)
 
     def mint() -> int:
@@ -181,7 +181,7 @@ def test_interrupted() -> None:
     ],
 )
 def test_percentiles_are_nearest_rank(count: int, percent: int, milliseconds: float) -> None:
-    """A percentile is one of the times themselves: the smallest that so many percent do not exceed."""
+    """A percentile is one of the measured times: the smallest that this percentage does not exceed."""
     assert percentile([float(second) for second in range(1, count + 1)], percent) == milliseconds
 
 
@@ -191,7 +191,7 @@ def test_percentile_of_nothing() -> None:
 
 
 def test_regions_have_lanes_of_their_own() -> None:
-    """Each worker's tickets are checked against its own lane; a number of another lane is outside it."""
+    """Each worker's tickets are checked against its own lane; a number of another lane is outside."""
     odd, even = Lane(1, 2), Lane(2, 2)
     records = [Record(odd, tickets=[1, 5, 8]), Record(even, tickets=[2, 4]), Record(odd, tickets=[3])]
     found = report(records, seconds=2.0).as_dict()
@@ -201,14 +201,14 @@ def test_regions_have_lanes_of_their_own() -> None:
 
 
 def test_percentiles_of_a_report() -> None:
-    """The times of all workers are taken together and rounded to a hundredth of a millisecond."""
+    """The percentiles are of the times of all workers together, rounded to a hundredth of a millisecond."""
     slow, quick = Record(ALL, seconds=[0.3, 0.1]), Record(ALL, seconds=[0.0123456])
     latency = report([slow, quick], seconds=1.0).as_dict()["latency_ms"]
     assert latency == {"p50": 100.0, "p95": 300.0, "p99": 300.0}
 
 
 def test_one_worker() -> None:
-    """A worker continues after a failed attempt, counts it, and times only successful mints."""
+    """A worker counts a failed attempt and continues; it measures only successful mints."""
     told: list[None] = []
     outcomes = (1, NotMintedError("busy"), 2, OutcomeUnknownError("lost"), 4)
     record = work(mints(*outcomes), ALL, 5, on_attempt=lambda: told.append(None), clock=ticking())
@@ -217,13 +217,13 @@ def test_one_worker() -> None:
 
 
 def test_another_error_ends_the_run() -> None:
-    """What is not about one mint is not counted: it is told."""
+    """An error that does not concern a single mint ends the run."""
     with pytest.raises(AccessError):
         mint_and_check([(mints(1), ALL), (mints(AccessError("forbidden")), ALL)], 1)
 
 
-def test_a_server_that_counts() -> None:
-    """Workers that mint at once from one sound counter find nothing."""
+def test_a_correct_server() -> None:
+    """If the workers mint at the same time from one correct counter, there are no findings."""
     counter, lock = itertools.count(5, 5), threading.Lock()
 
     def mint() -> int:
@@ -235,7 +235,7 @@ def test_a_server_that_counts() -> None:
     assert (found.minted, found.passed, found.gaps, len(found.latencies), len(told)) == (400, True, 0, 400, 400)
 
 
-def test_a_server_that_repeats_itself() -> None:
-    """Two counters that start alike are found out by their duplicates."""
+def test_a_server_with_duplicates() -> None:
+    """Two counters that start at the same number are detected by their duplicates."""
     found = mint_and_check([(itertools.count(1).__next__, ALL) for _ in range(2)], 3)
     assert (found.duplicates, found.out_of_order, found.gaps, found.passed) == ([1, 2, 3], 0, 0, False)

@@ -1,4 +1,4 @@
-"""``adoption``: which existing table a deployment takes, and what it does to it; in an account in memory."""
+"""``adoption``: which existing tables a deployment imports, and how it repairs them; with an account in memory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +55,7 @@ def refusal(outcomes: Outcomes[Any]) -> RefusedError:
 
 
 def test_a_retained_table_is_imported(deployed: Deploy, account: Account) -> None:
-    """A table with counters and receipts, which a deleted stack has left, is taken back."""
+    """A table with counters and receipts that a deleted stack retained is imported."""
     account.tables[US] = table(COUNTER, RECEIPT)
     account.owners = [OTHER_STACK]
     assert succeeded(deployed(US))
@@ -66,7 +66,7 @@ def test_a_retained_table_is_imported(deployed: Deploy, account: Account) -> Non
 def test_a_table_of_other_items_is_refused(
     connect: Callable[..., Regions], deployed: Deploy, account: Account, said: Said, run: str
 ) -> None:
-    """A table with an item that is no counter and no receipt is refused before a change set is made."""
+    """A table that has an item which is neither a counter nor a receipt is refused before a change set is created."""
     account.tables[US] = table(COUNTER, ORDER)
     outcomes = deployed(US) if run == "deploy" else preview(connect(US), {}, said.lines.append)
     assert refusal(outcomes).message == (
@@ -77,7 +77,7 @@ def test_a_table_of_other_items_is_refused(
 
 
 def test_a_table_of_another_key_is_refused(deployed: Deploy, account: Account) -> None:
-    """A table with a sort key is refused before a change set is made."""
+    """A table with a sort key is refused before a change set is created."""
     account.tables[US] = table()
     account.described[US] = {"KeySchema": [{"AttributeName": "partition"}, {"AttributeName": "at"}]}
     assert "its key is partition (S) and at (?)" in refusal(deployed(US)).message
@@ -85,7 +85,7 @@ def test_a_table_of_another_key_is_refused(deployed: Deploy, account: Account) -
 
 
 def test_a_table_of_a_live_stack_is_refused(deployed: Deploy, account: Account) -> None:
-    """A table that another stack has is refused, with both ways out."""
+    """A table that belongs to another stack is refused; the hint names both solutions."""
     account.tables[US] = table(COUNTER)
     account.owners, account.has_live_owner = [OTHER_STACK], True
     error = refusal(deployed(US))
@@ -96,7 +96,7 @@ def test_a_table_of_a_live_stack_is_refused(deployed: Deploy, account: Account) 
 
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_global_table_is_refused(deployed: Deploy, account: Account, *, exists: bool) -> None:
-    """A global table is refused if it would be imported, and if a stack has it already."""
+    """A global table is refused, both if it would be imported and if the stack already has it."""
     if exists:
         account.deploy(US)
     account.tables[US] = table(COUNTER)
@@ -106,14 +106,14 @@ def test_a_global_table_is_refused(deployed: Deploy, account: Account, *, exists
 
 
 def test_one_foreign_table_does_not_stop_the_other_region(deployed: Deploy, account: Account) -> None:
-    """The regions whose tables can be used are deployed; the others fail with their reason."""
+    """Regions whose tables can be used are deployed; the others fail with their reason."""
     account.tables[EU] = table(ORDER)
     outcomes = deployed(US, EU)
     assert (list(succeeded(outcomes)), list(failures(outcomes))) == ([US], [EU])
 
 
 def test_the_tickets_of_others_are_not_deleted(connect: Callable[..., Regions], account: Account) -> None:
-    """``destroy --delete-tickets`` refuses a table of other items; without it, nothing is looked at."""
+    """``destroy --delete-tickets`` refuses an unrelated table; without the option, the table is not read."""
     account.tables[US] = table(ORDER)
     assert "is not a ticket server's" in refusal(plan(connect(US), delete_tickets=True)).message
     assert succeeded(plan(connect(US), delete_tickets=False))
@@ -122,8 +122,8 @@ def test_the_tickets_of_others_are_not_deleted(connect: Callable[..., Regions], 
 # --- settings ----------------------------------------------------------------------------------------
 
 
-def test_only_an_imported_table_is_looked_at(deployed: Deploy, account: Account) -> None:
-    """After an import all settings are compared; after another deployment of a table as in the template none is."""
+def test_only_an_imported_table_is_compared(deployed: Deploy, account: Account) -> None:
+    """The settings of a table are compared after an import; a later deployment does not compare them again."""
     account.tables[US] = table(COUNTER)
     deployed(US)
     assert account.reads[f"describe time to live {US}"] == 1
@@ -132,7 +132,7 @@ def test_only_an_imported_table_is_looked_at(deployed: Deploy, account: Account)
 
 
 def test_an_unfinished_import_is_finished(deployed: Deploy, account: Account, said: Said) -> None:
-    """If an import was interrupted, or the repair was denied, the next deployment without changes repairs the table."""
+    """If an import was interrupted or a repair denied, the next deployment repairs the table, even without changes."""
     account.deploy(US)
     account.described[US] = {"BillingModeSummary": {}, "DeletionProtectionEnabled": False}
     deployed(US)
@@ -147,7 +147,7 @@ def test_an_unfinished_import_is_finished(deployed: Deploy, account: Account, sa
 
 
 def test_a_mint_from_a_global_table_is_refused(connect: Callable[..., Regions], account: Account) -> None:
-    """When the stack is looked up to mint from its table, a global table is refused, and again the next time."""
+    """A mint from a global table is refused when the stack is looked up, and every time again."""
     account.deploy(US)
     account.described[US] = REPLICAS
     for _ in range(2):
@@ -156,15 +156,15 @@ def test_a_mint_from_a_global_table_is_refused(connect: Callable[..., Regions], 
     assert account.numbers(US) == {}
 
 
-def test_a_mint_by_url_is_not_looked_at(connect: Callable[..., Regions], account: Account) -> None:
-    """A caller of the Function URL needs no permission on the table, and the table is not described."""
+def test_a_mint_by_url_does_not_describe_the_table(connect: Callable[..., Regions], account: Account) -> None:
+    """A mint through the Function URL needs no permission on the table, so the table is not described."""
     account.deploy(US)
     connect(US, via="url").home.locator.look_up()
     assert account.reads[f"describe table {US}"] == 0
 
 
 def test_a_mint_from_a_known_stack_is_one_call(connect: Callable[..., Regions], account: Account) -> None:
-    """The table is described when the stack is looked up, and never again while the stack is remembered."""
+    """The table is described when the stack is looked up, and not again while the stack is cached."""
     account.deploy(US)
     assert take(connect(US), 1).last == 1
     assert take(connect(US), 1).last == 2
@@ -172,14 +172,14 @@ def test_a_mint_from_a_known_stack_is_one_call(connect: Callable[..., Regions], 
 
 
 def test_a_caller_who_may_only_update_items_mints(connect: Callable[..., Regions], account: Account) -> None:
-    """A denied DescribeTable is no reason to refuse."""
+    """If DescribeTable is denied, a mint from the table still works."""
     account.deploy(US)
     account.denied = {"DescribeTable"}
     assert take(connect(US), 1).last == 1
 
 
 def test_counters_of_a_global_table_are_not_changed(connect: Callable[..., Regions], account: Account) -> None:
-    """The counters of a global table can be read; a command that changes them refuses."""
+    """A command that changes counters refuses a global table."""
     account.deploy(US)
     account.described[US] = REPLICAS
     (member,) = connect(US).members()
@@ -188,7 +188,7 @@ def test_counters_of_a_global_table_are_not_changed(connect: Callable[..., Regio
 
 
 def test_no_table(connect: Callable[..., Regions], account: Account) -> None:
-    """Without a stack the answer is still that it is not deployed."""
+    """If there is a table but no stack, the stack is not deployed."""
     account.tables[US] = table(COUNTER)
     with pytest.raises(NotDeployedError):
         take(connect(US), 1)

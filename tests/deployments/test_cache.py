@@ -44,20 +44,20 @@ def cache(path: Path, said: list[str]) -> StackCache:
 
 
 def test_nothing_known(cache: StackCache, path: Path, said: list[str]) -> None:
-    """Without a file nothing is known, and a read or a needless write creates none."""
+    """If there is no file, nothing is cached, and reading or forgetting does not create the file."""
     cache.put("here", None)
     assert (cache.get("here"), path.exists(), said) == (None, False, [])
 
 
 def test_put_and_get(cache: StackCache, path: Path) -> None:
-    """What was put is there for the next process, under its own key alone."""
+    """An entry is there for the next process, under its own key only."""
     cache.put("here", TICKETS)
     later = StackCache(path)
     assert (later.get("here"), later.get("there")) == (TICKETS, None)
 
 
 def test_forget(cache: StackCache) -> None:
-    """Forgetting one stack keeps the others."""
+    """Forgetting one stack keeps the other entries."""
     cache.put("here", TICKETS)
     cache.put("there", TICKETS)
     cache.put("here", None)
@@ -65,7 +65,7 @@ def test_forget(cache: StackCache) -> None:
 
 
 def test_file(cache: StackCache, path: Path) -> None:
-    """The file says its version, and only its owner may read it."""
+    """The file contains its version, and only its owner may read it."""
     cache.put("here", TICKETS)
     assert json.loads(path.read_text(encoding="utf-8")) == {"version": 1, "stacks": {"here": ENTRY}}
     assert path.stat().st_mode & 0o777 == 0o600
@@ -87,7 +87,7 @@ def test_file(cache: StackCache, path: Path) -> None:
     ],
 )
 def test_damaged_file(cache: StackCache, path: Path, said: list[str], content: bytes) -> None:
-    """A damaged file, or one of another version, counts as empty, is noted, and is replaced by the next write."""
+    """A file that is damaged or of another version counts as empty, causes a note, and the next write replaces it."""
     path.write_bytes(content)
     assert cache.get("here") is None
     assert len(said) == 1
@@ -117,7 +117,7 @@ def test_damaged_file(cache: StackCache, path: Path, said: list[str], content: b
     ],
 )
 def test_damaged_entry(cache: StackCache, path: Path, said: list[str], entry: Any) -> None:
-    """An entry that lacks a field or has a wrong one is unknown and noted; the others stay."""
+    """An entry with a missing or invalid field is ignored with a note; the other entries are kept."""
     path.write_text(json.dumps({"version": 1, "stacks": {"here": entry, "there": ENTRY}}), encoding="utf-8")
     assert (cache.get("here"), cache.get("there")) == (None, TICKETS)
     assert said == [f"ignored the entry here of {path}: it is not of this version"]
@@ -125,7 +125,7 @@ def test_damaged_entry(cache: StackCache, path: Path, said: list[str], entry: An
 
 @pytest.mark.parametrize("name", ["stacks.json", "stacks.json.lock"])
 def test_pipe_in_place_of_a_file(cache: StackCache, path: Path, said: list[str], name: str) -> None:
-    """A named pipe does not block a mint: nothing is remembered, and that is noted."""
+    """A named pipe in place of the file does not block a mint: nothing is cached, and there is a note."""
     os.mkfifo(path.with_name(name))
     cache.put("here", TICKETS)
     assert cache.get("here") is None or name == "stacks.json"
@@ -139,7 +139,7 @@ def test_field_of_a_later_version(cache: StackCache, path: Path, said: list[str]
 
 
 def test_unwritable_folder(tmp_path: Path, said: list[str]) -> None:
-    """If nothing can be written, nothing is kept; it is noted and no error. Root may write anywhere, but not here."""
+    """If the folder is not writable, nothing is cached; that is a note, not an error."""
     (tmp_path / "file").write_text("", encoding="utf-8")
     cache = StackCache(tmp_path / "file" / "stacks.json", said.append)
     cache.put("here", TICKETS)
@@ -148,7 +148,7 @@ def test_unwritable_folder(tmp_path: Path, said: list[str]) -> None:
 
 
 def test_unreadable_file(path: Path, said: list[str]) -> None:
-    """A folder in place of the file cannot be read or replaced; it is noted and no error."""
+    """If there is a folder in place of the file, nothing is cached; that is a note, not an error."""
     path.mkdir()
     cache = StackCache(path, said.append)
     cache.put("here", TICKETS)
@@ -158,7 +158,7 @@ def test_unreadable_file(path: Path, said: list[str]) -> None:
 
 
 def test_no_folder(said: list[str]) -> None:
-    """Without a folder for the cache nothing is kept."""
+    """Without a folder for the cache, nothing is cached."""
     path = cache_path("stacks.json", {"TICKETCTL_HOME": "~nobody-of-this-name/x"}, said.append)
     cache = StackCache(path, said.append)
     cache.put("here", TICKETS)
@@ -167,7 +167,7 @@ def test_no_folder(said: list[str]) -> None:
 
 
 def test_lock_held_by_a_process_that_hangs(cache: StackCache, path: Path, said: list[str]) -> None:
-    """A process that never releases the lock costs a second, not the mint."""
+    """If another process never releases the lock, a mint waits only a second and succeeds."""
     with path.with_name("stacks.json.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         cache.put("here", TICKETS)
@@ -176,7 +176,7 @@ def test_lock_held_by_a_process_that_hangs(cache: StackCache, path: Path, said: 
 
 
 def test_processes_keep_each_others_entries(path: Path) -> None:
-    """Four processes write 25 entries each at the same time; all 100 are there."""
+    """After four processes have written 25 entries each at the same time, all 100 entries are there."""
     script = (
         "import json, sys\n"
         "from pathlib import Path\n"
@@ -203,7 +203,7 @@ def test_processes_keep_each_others_entries(path: Path) -> None:
 
 
 def test_regions(path: Path) -> None:
-    """Regions are kept in their order; a reset of the embedded AWS forgets its stacks alone."""
+    """The regions of a stack keep their order; a reset of the embedded AWS forgets only its own stacks."""
     cache = RegionsCache(path)
     cache.put("embedded|Tickets", ["b", "a"])
     cache.put("aws|Tickets", ["d", "c"])
@@ -214,13 +214,13 @@ def test_regions(path: Path) -> None:
 
 @pytest.mark.parametrize("regions", ["us-east-1", 5, ["us-east-1", 5], {"us-east-1": 1}])
 def test_damaged_regions(path: Path, regions: Any) -> None:
-    """Regions that are not a list of names are unknown."""
+    """If the regions in the file are not a list of names, they are ignored."""
     path.write_text(json.dumps({"version": 1, "regions": {"here": regions}}), encoding="utf-8")
     assert RegionsCache(path).get("here") == ()
 
 
 def test_key() -> None:
-    """A key has the region, the stack, and the profile or a hash of the access key: whose credentials are used."""
+    """A key consists of the region, the stack, and the profile or a hash of the access key."""
     environ = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE"}
     keys = [
         key_of(stack="Tickets", region="us-east-1", endpoint=None, profile=profile, environ=environ)
@@ -243,7 +243,7 @@ def test_key() -> None:
     ],
 )
 def test_keys_differ(other: dict[str, Any]) -> None:
-    """Another stack, region, endpoint, profile or access key is another entry."""
+    """A different stack, region, endpoint, profile or access key has a different entry."""
     asked: dict[str, Any] = {
         "stack": "Tickets",
         "region": "us-east-1",
@@ -255,7 +255,7 @@ def test_keys_differ(other: dict[str, Any]) -> None:
 
 
 def test_a_stack_without_url(cache: StackCache, path: Path) -> None:
-    """A table-only stack is remembered; an entry in which the URL is missing or no text is ignored."""
+    """A table-only stack is cached; an entry whose URL is missing or is not a string is ignored."""
     table_only = replace(TICKETS, url=None)
     cache.put("here", table_only)
     assert StackCache(path).get("here") == table_only

@@ -1,4 +1,4 @@
-"""``deploy``: what a deployment plans, asks, executes and leaves, in an account in memory."""
+"""``deploy``: what a deployment plans, asks, executes and changes, with an account in memory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +45,7 @@ Deploy = Callable[..., Outcomes[Deployed]]
 
 
 def lanes(regions: Regions) -> dict[str, Lane]:
-    """The lanes of the default counter by region."""
+    """Return the lanes of the default counter by region."""
     found = survey(regions.members())
     found.require_disjoint()
     return {entry.region: entry.lane for entry in found.entries[DEFAULT]}
@@ -55,7 +55,7 @@ def lanes(regions: Regions) -> dict[str, Lane]:
 
 
 def test_a_new_stack(deployed: Deploy, account: Account, said: Said) -> None:
-    """A first deployment makes the stack and its table, shows the changes and asks nothing."""
+    """A first deployment creates the stack and its table, shows the changes and asks nothing."""
     (done,) = succeeded(deployed(US)).values()
     assert (done.url, done.changed, done.outputs.auth) == (url_in(US), True, "AWS_IAM")
     assert account.numbers(US) == {}
@@ -72,7 +72,7 @@ def test_a_deployed_stack_is_remembered(deployed: Deploy, connect: Connect, acco
 
 
 def test_a_changed_stack_counts_as_just_deployed(deployed: Deploy, connect: Connect, account: Account) -> None:
-    """The next process retries a missing permission if the deployment changed the stack, and else does not."""
+    """Only if the deployment changed the stack, the next process retries a missing permission."""
     denied = AccessError("denied")
     account.deploy(US)
     deployed(US)
@@ -83,7 +83,7 @@ def test_a_changed_stack_counts_as_just_deployed(deployed: Deploy, connect: Conn
 
 
 def test_no_changes(deployed: Deploy, account: Account, said: Said) -> None:
-    """A stack that is up to date is not executed, and its URL is the result all the same."""
+    """If the stack is up to date, nothing is executed, and the result still has its URL."""
     account.deploy(US)
     (done,) = succeeded(deployed(US)).values()
     assert (done.url, done.changed) == (url_in(US), False)
@@ -92,7 +92,7 @@ def test_no_changes(deployed: Deploy, account: Account, said: Said) -> None:
 
 
 def test_a_change_of_parameters(deployed: Deploy, account: Account) -> None:
-    """A parameter that is named changes, and the others keep their values."""
+    """A given parameter changes, and the others keep their values."""
     account.deploy(US, MaxCount="70")
     (done,) = succeeded(deployed(US, Offset="7", Increment="9")).values()
     assert (done.outputs.offset, done.outputs.increment, done.outputs.max_count) == (7, 9, 70)
@@ -117,14 +117,14 @@ def test_the_table_is_never_replaced(
 
 
 def test_opening_to_anyone_asks_once(deployed: Deploy, said: Said) -> None:
-    """Two regions that are opened to anyone are one question."""
+    """If two regions become public, there is one question."""
     done = succeeded(deployed(US, EU, opens_to_anyone=True, AuthType="NONE"))
     assert said.questions == ["Anyone who has the URL will be able to mint. Deploy it?"]
     assert [each.outputs.auth for each in done.values()] == ["NONE", "NONE"]
 
 
 def test_a_stack_that_is_open_already_asks_nothing(deployed: Deploy, account: Account, said: Said) -> None:
-    """Keeping a public stack public widens nothing, so nothing is asked."""
+    """If a stack is already public, nothing is asked."""
     account.deploy(US, AuthType="NONE")
     deployed(US, opens_to_anyone=True, AuthType="NONE", MaxCount="7")
     assert said.questions == []
@@ -151,14 +151,14 @@ def test_a_refusal_discards_the_plans(deployed: Deploy, account: Account, said: 
 
 
 def test_two_regions_share_the_sequence(deployed: Deploy, connect: Connect) -> None:
-    """A new stack in two regions has the odd and the even numbers, and both are remembered."""
+    """A new stack in two regions has odd and even numbers, and both regions are cached."""
     deployed(US, EU)
     assert lanes(connect(US)) == {US: Lane(1, 2), EU: Lane(2, 2)}
     assert connect(US).before() == (US, EU)
 
 
 def test_a_second_region_gets_part_of_the_lane(deployed: Deploy, connect: Connect, account: Account) -> None:
-    """A region that is added later is found to share the sequence, and is offered a part of the first one's lane."""
+    """A region that is added later shares the sequence and gets a part of the first region's lane."""
     deployed(US)
     deployed(US, EU)
     assert account.stacks[EU].parameters["Offset"] == "0"
@@ -175,22 +175,22 @@ def test_a_failing_region_does_not_stop_the_others(deployed: Deploy, account: Ac
     assert f"{EU}: failed: the deployment failed in {EU}" in said.lines
 
 
-def test_nothing_is_given_lanes_if_all_fail(deployed: Deploy, account: Account) -> None:
-    """If every region fails, the outcomes are the errors and no counter was made."""
+def test_no_lanes_are_assigned_if_all_fail(deployed: Deploy, account: Account) -> None:
+    """If every region fails, their errors are the result and no counter is created."""
     account.failing = {US, EU}
     assert list(failures(deployed(US, EU))) == [US, EU]
     assert account.tables == {}
 
 
 def test_lanes_of_several_regions_cannot_be_set(deployed: Deploy, account: Account) -> None:
-    """An offset or increment is refused if regions share the lanes; nothing is planned."""
+    """An offset or increment is wrong usage if regions share the lanes; nothing is planned."""
     with pytest.raises(UsageError, match="cannot be set"):
         deployed(US, EU, Offset="7")
     assert account.calls[f"plan {US}"] == 0
 
 
 def test_an_unread_region_is_asked_about(deployed: Deploy, account: Account, said: Said) -> None:
-    """A new sequence asks before it begins if a region that cannot be read might have tickets."""
+    """Before a new sequence starts, there is a question if a region that cannot be read might have tickets."""
     account.down = {AP}
     said.refusal = RefusedError("not confirmed")
     with pytest.raises(RefusedError):
@@ -204,7 +204,7 @@ def test_an_unread_region_is_asked_about(deployed: Deploy, account: Account, sai
 def test_regions_that_do_not_know_the_credentials_are_asked_about(
     deployed: Deploy, account: Account, said: Said
 ) -> None:
-    """The question names them together, once, with the permission that makes the question unnecessary."""
+    """Regions that do not know the credentials are named in one question, with the permission that avoids it."""
     account.codes = {EU: "UnrecognizedClientException", AP: "InvalidClientTokenId"}
     said.refusal = RefusedError("not confirmed")
     with pytest.raises(RefusedError):
@@ -215,14 +215,14 @@ def test_regions_that_do_not_know_the_credentials_are_asked_about(
 
 
 def test_another_deployment_at_the_same_time_is_noticed(deployed: Deploy, account: Account, said: Said) -> None:
-    """If another deployment began in another region after the regions were read, that is an error, not a duplicate."""
+    """If another deployment starts in another region after the regions were read, that is an error, not a duplicate."""
     said.confirm = lambda question: account.deploy(AP)  # type: ignore[method-assign]
     with pytest.raises(RefusedError, match=f"another deployment has begun in {AP}"):
         deployed(US, opens_to_anyone=True, AuthType="NONE")
 
 
 def test_an_unreachable_home_is_an_error(deployed: Deploy, account: Account) -> None:
-    """A region that cannot be reached at all fails before anything is planned."""
+    """If the first region is unreachable, the deployment fails before anything is planned."""
     account.down = {US}
     with pytest.raises(TicketctlError):
         deployed(US)
@@ -233,7 +233,7 @@ def test_an_unreachable_home_is_an_error(deployed: Deploy, account: Account) -> 
 
 
 def test_removing_urls_asks_once(connect: Connect, account: Account, said: Said) -> None:
-    """The regions that would lose their URL are named in one question; a refusal changes nothing."""
+    """The regions that would lose their URL are named in one question; without consent nothing changes."""
     deploy(connect(US, EU), {}, said.dialog, opens_to_anyone=False)
     account.calls.clear()
     said.refusal = RefusedError("not confirmed")
@@ -257,7 +257,7 @@ def test_no_lock_is_held_while_the_removal_is_asked(connect: Connect, account: A
 
 
 def test_a_new_table_only_stack_asks_nothing(connect: Connect, said: Said) -> None:
-    """Nothing is removed by a first deployment, nor by the second."""
+    """A new table-only stack removes nothing, so nothing is asked, also when it is deployed again."""
     for changed in (True, False):
         (done,) = succeeded(deploy(connect(US), {}, said.dialog, opens_to_anyone=False, table_only=True)).values()
         assert (done.url, done.changed) == (None, changed)
@@ -268,7 +268,7 @@ def test_a_new_table_only_stack_asks_nothing(connect: Connect, said: Said) -> No
 
 
 def test_a_preview_changes_nothing(connect: Connect, account: Account, said: Said) -> None:
-    """The changes of each region are shown, and their change sets discarded."""
+    """A preview shows the changes of each region and discards their change sets."""
     account.deploy(US)
     plans = succeeded(preview(connect(US), {"MaxCount": "7"}, said.lines.append))
     assert [str(change) for change in plans[US].changes] == ["modify AWS::Lambda::Function Function"]
@@ -277,7 +277,7 @@ def test_a_preview_changes_nothing(connect: Connect, account: Account, said: Sai
 
 
 def test_a_preview_without_changes_discards_nothing(connect: Connect, account: Account, said: Said) -> None:
-    """A stack that is up to date has no change set left to discard."""
+    """If a stack is up to date, a preview has no change set to discard."""
     account.deploy(US)
     plans = succeeded(preview(connect(US), {}, said.lines.append))
     assert plans[US].changes == ()

@@ -1,4 +1,4 @@
-"""``destroy``: what is deleted, as the user is asked, and what stays; in an account in memory."""
+"""``destroy``: what is deleted, the question to the user, and what is kept; with an account in memory."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,7 +44,7 @@ def shared(connect: Connect, said: Said) -> Regions:
 
 
 def destroyed(regions: Regions, said: Said, *, delete_tickets: bool = False) -> Outcomes[Removal]:
-    """Destroy what a plan finds, as the command does."""
+    """Destroy what the plan found, as the command does."""
     removals = succeeded(plan(regions, delete_tickets=delete_tickets))
     return destroy(regions, {name: removal for name, removal in removals.items() if removal.what}, said.dialog)
 
@@ -68,12 +68,12 @@ def test_one_protected_region_keeps_them_all(shared: Regions, account: Account) 
     ],
 )
 def test_what_is_deleted(removal: Removal, what: str) -> None:
-    """The question names the stack and the table if they are deleted; it is empty if nothing is."""
+    """``what`` names the stack and the table if they will be deleted; otherwise it is empty."""
     assert removal.what == what
 
 
 def test_a_plan_changes_nothing(account: Account, connect: Connect) -> None:
-    """A plan says what there is in each region, and deletes nothing."""
+    """A plan finds the stack and the table in each region, and deletes nothing."""
     account.deploy(US)
     found = succeeded(plan(connect(US, EU), delete_tickets=True))
     assert found == {
@@ -84,7 +84,7 @@ def test_a_plan_changes_nothing(account: Account, connect: Connect) -> None:
 
 
 def test_the_table_stays(account: Account, connect: Connect, said: Said) -> None:
-    """Without the name of the stack the table stays, with its counters."""
+    """Unless the stack's name is repeated, the table is kept with its counters."""
     account.deploy(US)
     connect(US).mint(requested(3), Deadline(5))
     destroyed(connect(US), said)
@@ -92,7 +92,7 @@ def test_the_table_stays(account: Account, connect: Connect, said: Said) -> None
 
 
 def test_a_destroyed_stack_is_forgotten(account: Account, connect: Connect, said: Said) -> None:
-    """The next process does not use the address of a stack that was destroyed."""
+    """The next process does not use the address of a destroyed stack."""
     account.deploy(US)
     connect(US).home.locator.locate()
     destroyed(connect(US), said)
@@ -101,7 +101,7 @@ def test_a_destroyed_stack_is_forgotten(account: Account, connect: Connect, said
 
 
 def test_the_table_is_deleted_if_that_was_planned(account: Account, connect: Connect, said: Said) -> None:
-    """With the tickets, the stack and then the table is deleted; a table that was left is deleted alone."""
+    """With the tickets, the stack is deleted and then the table; a table that was kept earlier is deleted alone."""
     account.deploy(US)
     destroyed(connect(US), said, delete_tickets=True)
     assert (account.stacks, account.tables) == ({}, {})
@@ -115,7 +115,7 @@ def test_the_table_is_deleted_if_that_was_planned(account: Account, connect: Con
 def test_lanes_offered_to_a_deleted_table_are_withdrawn(
     account: Account, shared: Regions, connect: Connect, said: Said
 ) -> None:
-    """The other regions no longer offer a lane to a region whose table is deleted."""
+    """If a region's table is deleted, the other regions withdraw the lanes that they offered to it."""
     offer(shared.home.counters(), US, 2, [EU])
     assert f"first@{EU}" in account.tables[US].rows[US]
     destroyed(connect(EU), said, delete_tickets=True)
@@ -123,14 +123,14 @@ def test_lanes_offered_to_a_deleted_table_are_withdrawn(
 
 
 def test_the_other_regions_stay_remembered(shared: Regions, connect: Connect, said: Said) -> None:
-    """Only the regions that were destroyed are no longer part of the stack."""
+    """Only the destroyed regions are removed from the cached regions of the stack."""
     assert shared.before() == (US, EU)
     destroyed(connect(EU), said)
     assert connect(US).before() == (US,)
 
 
 def test_a_region_that_fails_stays_remembered(account: Account, shared: Regions, connect: Connect, said: Said) -> None:
-    """If one region cannot be destroyed, the other is; the failed one is its error and stays remembered."""
+    """If one region fails, the other is destroyed; the failed one has an error as its outcome and stays cached."""
     account.failing = {US}
     outcomes = destroyed(shared, said)
     assert list(succeeded(outcomes)) == [EU]

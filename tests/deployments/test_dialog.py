@@ -1,4 +1,4 @@
-"""``dialog``: Ctrl-C while AWS works."""
+"""``dialog``: Ctrl-C while a deployment continues in AWS."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from ticketctl.errors import InterruptedRunError
 
 
 def test_interrupted() -> None:
-    """Ctrl-C is an error that says that AWS continues, with the command that follows it as the hint."""
+    """Ctrl-C becomes an error that says that AWS continues; the hint is the command that follows the deployment."""
     with pytest.raises(InterruptedRunError) as caught, interruptible("deployment", "ticketctl deploy"):
         raise KeyboardInterrupt
     assert (caught.value.message, caught.value.hint, caught.value.exit_code) == (

@@ -1,4 +1,4 @@
-"""``doctor``: the checks that need no AWS, and how checks stand alone."""
+"""``doctor``: the checks that need no AWS, and how checks depend on each other."""
 
 import time
 from dataclasses import replace
@@ -43,7 +43,7 @@ def connected(home: Path, **flags: Any) -> RegionalStack:
 
 
 def test_a_check_that_raises_stops_no_other() -> None:
-    """An error, a bug and a check that hangs are findings; the next check runs."""
+    """An error, a bug or a check that hangs is a finding, and the next check still runs."""
 
     def refuse() -> Finding:
         raise AccessError("no", hint="ask")
@@ -68,7 +68,7 @@ def test_a_check_that_raises_stops_no_other() -> None:
 
 
 def test_a_check_that_needs_another() -> None:
-    """A check that cannot run says because of which one, down the chain; one that only warns blocks nothing."""
+    """A check that cannot run names the check that blocks it, also indirectly; one that only warns blocks nothing."""
     checks = Checks(5)
     checks.run("first", lambda: Finding(FAILURE, "", blocks=True))
     checks.run("second", lambda: Finding(OK, ""), needs=["other", "first"])
@@ -84,7 +84,7 @@ def test_a_check_that_needs_another() -> None:
     [(0, OK, " AWS"), (100, WARNING, "100 s ahead of AWS"), (900, FAILURE, "ahead of AWS"), (-900, FAILURE, "behind")],
 )
 def test_clock(server: Server, no_aws: Path, ahead: int, state: str, detail: str) -> None:
-    """A clock that is off by minutes is found from the Date header, without credentials."""
+    """A clock that is wrong by minutes is detected from the Date header, without credentials."""
     server.answers = [Answer(403, "text/plain", b"")]
     stack = connected(no_aws, region="us-east-1", endpoint_url=server.url)
     with stack:
@@ -95,7 +95,7 @@ def test_clock(server: Server, no_aws: Path, ahead: int, state: str, detail: str
 
 
 def test_no_credentials(no_aws: Path, server: Server) -> None:
-    """Without credentials nothing of the account is asked; what needs none is checked all the same."""
+    """Without credentials, the checks that need no account still run."""
     server.answers = [Answer(403, "text/plain", b"")]
     stack = connected(no_aws, region="us-east-1", endpoint_url=server.url)
     environ = {"TICKETCTL_HOME": str(no_aws)}
@@ -126,7 +126,7 @@ def test_slow_credentials(no_aws: Path) -> None:
 
 
 def test_unreachable_sts(monkeypatch: pytest.MonkeyPatch, no_aws: Path) -> None:
-    """If STS cannot be reached, the account is unknown, and the stack is checked all the same."""
+    """If STS is unreachable, the account is unknown, and the stack is still checked."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
     environ = {"TICKETCTL_HOME": str(no_aws)}
@@ -138,7 +138,7 @@ def test_unreachable_sts(monkeypatch: pytest.MonkeyPatch, no_aws: Path) -> None:
 
 
 def test_no_region(no_aws: Path) -> None:
-    """Without a region the settings are the failure, and nothing else is."""
+    """Without a region, only the settings fail."""
     environ = {"TICKETCTL_HOME": str(no_aws)}
     with connected(no_aws) as stack:
         found = {check.name: check for check in examine(Regions(stack, environ=environ), environ)}
@@ -148,7 +148,7 @@ def test_no_region(no_aws: Path) -> None:
 
 
 def test_settings_hide_passwords(no_aws: Path) -> None:
-    """The settings name their sources, and no password of a URL."""
+    """The settings are shown with their sources and without the passwords of URLs."""
     stack = connected(no_aws, region="us-east-1", endpoint_url="http://me:secret@127.0.0.1:9", timeout=0.3)
     environ = {"TICKETCTL_HOME": str(no_aws)}
     with stack:
@@ -158,7 +158,7 @@ def test_settings_hide_passwords(no_aws: Path) -> None:
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
-    """A cache folder that cannot be written is a warning: everything works without it, but slower."""
+    """If the cache folder is not writable, that is a warning, because everything still works, but slower."""
     (tmp_path / "file").touch()
     finding = _cache({"TICKETCTL_HOME": str(tmp_path / "file" / "folder")})
     assert (finding.state, finding.fix) == (WARNING, "set TICKETCTL_HOME to a folder that you can write")
@@ -167,7 +167,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_drift() -> None:
-    """What a command can repair is a warning with the command; a table with another key is a failure."""
+    """A drift that a command can repair is a warning with the command; a table with another key is a failure."""
     repairable = Drift("BillingMode", "PROVISIONED", "aws dynamodb …")
     assert _drift([]) == (OK, "as in the template", "", False)
     assert _drift([repairable]) == (WARNING, "BillingMode is PROVISIONED", "aws dynamodb …", False)
@@ -175,7 +175,7 @@ def test_drift() -> None:
 
 
 def test_a_stack_without_a_function(tmp_path: Path) -> None:
-    """A stack that has only a table is sound, unless --via url asks for a function."""
+    """A stack without a function is fine unless --via url needs the function."""
     account = Account(US)
     account.deploy(US)
     stack = account.stacks[US]
@@ -200,7 +200,7 @@ def test_a_stack_without_a_function(tmp_path: Path) -> None:
     ],
 )
 def test_stack_states(tmp_path: Path, status: str, state: str) -> None:
-    """A stack whose last deployment failed is found, with CloudFormation's reason."""
+    """If the last deployment of the stack failed, the finding has CloudFormation's reason."""
     account = Account(US)
     account.deploy(US)
     account.stacks[US] = replace(account.stacks[US], status=status, reason="why")
@@ -210,7 +210,7 @@ def test_stack_states(tmp_path: Path, status: str, state: str) -> None:
 
 
 def test_several_regions(tmp_path: Path) -> None:
-    """With several regions each check names its region, and one without a stack hides nothing of the other."""
+    """With several regions each check names its region, and a region without the stack does not hide the others."""
     account = Account(US, EU)
     account.deploy(US)
     environ = {"TICKETCTL_HOME": str(tmp_path)}

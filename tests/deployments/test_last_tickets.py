@@ -1,4 +1,4 @@
-"""``last_tickets``: a deployment onto a table whose counters went back since the last one warns; in memory."""
+"""``last_tickets``: a deployment warns if counters have moved back since the last one; with an account in memory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +33,7 @@ def connect(account: Account, tmp_path: Path) -> Callable[..., Regions]:
 
 @pytest.fixture
 def warnings(connect: Callable[..., Regions]) -> Callable[..., list[str]]:
-    """Deploy, and give what the deployment warned of."""
+    """Deploy, and return the warnings."""
 
     def run(*names: str) -> list[str]:
         said = Said()
@@ -49,7 +49,7 @@ Connect = Callable[..., Regions]
 
 @pytest.fixture
 def at_seven(connect: Connect, warnings: Warnings) -> None:
-    """A stack that was deployed again when its counter was at 7."""
+    """A stack that was last deployed when its counter was at 7."""
     assert warnings(US) == []
     assert take(connect(US), 7).last == 7
     assert warnings(US) == []
@@ -58,7 +58,7 @@ def at_seven(connect: Connect, warnings: Warnings) -> None:
 @pytest.mark.usefixtures("at_seven")
 @pytest.mark.parametrize(("last", "said"), [(3, "is at 3"), (None, "does not exist")])
 def test_a_counter_that_went_back(account: Account, warnings: Warnings, last: int | None, said: str) -> None:
-    """A counter that is behind the last deployment, or gone, is named once with both numbers and the way out."""
+    """If a counter is behind the last deployment, or missing, one warning has both numbers and the solution."""
     account.tables[US].rows = {} if last is None else {US: item(US, last)}
     assert warnings(US) == [BEHIND.format(said)]
     assert warnings(US) == []
@@ -66,14 +66,14 @@ def test_a_counter_that_went_back(account: Account, warnings: Warnings, last: in
 
 @pytest.mark.usefixtures("at_seven")
 def test_a_counter_that_went_on(connect: Connect, warnings: Warnings) -> None:
-    """A counter that has minted since is no reason to warn."""
+    """A counter that has minted since the last deployment causes no warning."""
     take(connect(US), 5)
     assert warnings(US) == []
 
 
 @pytest.mark.usefixtures("at_seven")
 def test_a_table_that_was_deleted(account: Account, warnings: Warnings) -> None:
-    """If the stack and its table were deleted by hand, the new table would begin again, and the deployment warns."""
+    """If stack and table were deleted by hand, the deployment warns that the new counter would start again."""
     del account.stacks[US]
     del account.tables[US]
     assert warnings(US) == [BEHIND.format("does not exist")]
@@ -81,7 +81,7 @@ def test_a_table_that_was_deleted(account: Account, warnings: Warnings) -> None:
 
 @pytest.mark.usefixtures("at_seven")
 def test_destroyed_tickets_are_forgotten(connect: Connect, warnings: Warnings) -> None:
-    """After ``destroy --delete-tickets`` a deployment begins anew, as the user wanted."""
+    """After ``destroy --delete-tickets`` a deployment starts again without a warning, as the user requested."""
     regions = connect(US)
     destroy(regions, succeeded(plan(regions, delete_tickets=True)), Said().dialog)
     assert warnings(US) == []
@@ -90,7 +90,7 @@ def test_destroyed_tickets_are_forgotten(connect: Connect, warnings: Warnings) -
 @pytest.mark.usefixtures("at_seven")
 @pytest.mark.parametrize("damage", ["{", '{"version": 1, "tickets": [1]}', '{"version": 1, "tickets": {"a": 1}}', None])
 def test_a_damaged_cache(account: Account, warnings: Warnings, tmp_path: Path, damage: str | None) -> None:
-    """A cache that is missing or damaged is never an error; nothing is known then."""
+    """If the cache is missing or damaged, there is no warning and no error."""
     (cache,) = tmp_path.glob("**/tickets.json")
     cache.unlink()
     if damage is not None:
@@ -101,7 +101,7 @@ def test_a_damaged_cache(account: Account, warnings: Warnings, tmp_path: Path, d
 
 @pytest.mark.usefixtures("at_seven")
 def test_a_table_that_cannot_be_scanned(account: Account, warnings: Warnings) -> None:
-    """A deployer who may not scan the table is not warned, and what is known is kept for the next who may."""
+    """If the table may not be scanned, there is no warning, and the known numbers are kept."""
     account.tables[US].rows = {US: item(US, 3)}
     account.denied = {"Scan"}
     assert warnings(US) == []
@@ -123,7 +123,7 @@ def test_several_regions(account: Account, connect: Connect, warnings: Warnings)
 
 
 def test_a_large_table_is_not_read_whole(account: Account, connect: Connect, warnings: Warnings) -> None:
-    """Only the first counters of a scan are known; one that is not among them is not taken for gone."""
+    """Only the first counters of a scan are kept; a counter that is not among them is not reported as missing."""
     warnings(US)
     take(connect(US), 7)
     warnings(US)
@@ -132,7 +132,7 @@ def test_a_large_table_is_not_read_whole(account: Account, connect: Connect, war
 
 
 def test_a_reset_of_the_embedded_aws(tmp_path: Path) -> None:
-    """After ``local reset`` nothing of the embedded AWS is known."""
+    """After ``local reset`` no numbers of the embedded AWS are known."""
     from ticketctl.deployments.cache import TicketsCache
 
     cache = TicketsCache(tmp_path / "tickets.json")

@@ -1,4 +1,4 @@
-"""``locator``: what is remembered of a stack, when CloudFormation is asked, and how long that may take."""
+"""``locator``: what is cached of a stack, when CloudFormation is asked, and how long that may take."""
 
 import threading
 import time
@@ -64,7 +64,7 @@ def described(stack: StackOutputs) -> Answer:
 
 
 def refused(status: int, code: str, message: str) -> Answer:
-    """An error as CloudFormation and STS answer it."""
+    """An error in the form of CloudFormation and STS."""
     body = f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
     return Answer(status, "text/xml", body.encode())
 
@@ -91,7 +91,7 @@ def aws() -> Iterator[Server]:
 
 @pytest.fixture
 def locate(environ: dict[str, str], aws: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Locate]:
-    """Make a locator, as each process has one; all have the same cache and talk to ``aws`` unless told otherwise."""
+    """Create a locator, as each process does; all share one cache and use ``aws`` by default."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     sessions: list[Session] = []
@@ -107,15 +107,15 @@ def locate(environ: dict[str, str], aws: Server, monkeypatch: pytest.MonkeyPatch
 
 
 def asked(aws: Server) -> int:
-    """How often CloudFormation was asked for the stack."""
+    """Return how often CloudFormation was asked for the stack."""
     return sum(b"DescribeStacks" in request.body for request in aws.requests)
 
 
-# --- what is remembered ------------------------------------------------------------------------------
+# --- what is cached ----------------------------------------------------------------------------------
 
 
 def test_a_remembered_stack_needs_no_look_up(locate: Locate, aws: Server) -> None:
-    """What one process remembers, it and the next one use without CloudFormation."""
+    """What one process has cached, it and the next process use without CloudFormation."""
     first, second = locate(), locate()
     first.remember(TICKETS)
     assert first.locate().outputs == TICKETS
@@ -124,7 +124,7 @@ def test_a_remembered_stack_needs_no_look_up(locate: Locate, aws: Server) -> Non
 
 
 def test_only_a_described_stack_is_confirmed(locate: Locate) -> None:
-    """A stack from the cache is not confirmed; one that CloudFormation described to this process is."""
+    """A cached stack is not confirmed; one that CloudFormation described to this process is."""
     first, second = locate(), locate()
     first.remember(TICKETS)
     assert [found.locate().is_confirmed for found in (first, second)] == [True, False]
@@ -134,7 +134,7 @@ def test_only_a_described_stack_is_confirmed(locate: Locate) -> None:
 
 
 def test_a_newer_description_replaces_the_older(locate: Locate) -> None:
-    """The last description of a stack counts, here and in the cache."""
+    """The last description of a stack is used, in this process and in the cache."""
     first, second = locate(), locate()
     first.remember(TICKETS)
     first.remember(MOVED)
@@ -142,7 +142,7 @@ def test_a_newer_description_replaces_the_older(locate: Locate) -> None:
 
 
 def test_a_forgotten_stack_is_looked_up(locate: Locate, aws: Server) -> None:
-    """A stack that was forgotten is looked up again, here and by the next process."""
+    """A stack that was forgotten is looked up again, by this and by the next process."""
     aws.answers = [described(MOVED), described(MOVED)]
     first, second = locate(), locate()
     first.remember(TICKETS)
@@ -151,7 +151,7 @@ def test_a_forgotten_stack_is_looked_up(locate: Locate, aws: Server) -> None:
 
 
 def test_each_change_begins_a_generation(locate: Locate, aws: Server) -> None:
-    """What was opened with an earlier generation is known to be old after each look-up, description or loss."""
+    """Each look-up, description or removal starts a new generation, so older connections can be recognized."""
     aws.answers = [described(TICKETS)]
     found = locate()
     generations = [found.generation]
@@ -165,7 +165,7 @@ def test_each_change_begins_a_generation(locate: Locate, aws: Server) -> None:
 
 
 def test_an_unknown_stack_is_looked_up_and_remembered(locate: Locate, aws: Server) -> None:
-    """The first use asks CloudFormation once; then the stack is in the cache."""
+    """The first use asks CloudFormation once and caches the stack."""
     aws.answers = [described(TICKETS)]
     assert locate().locate().outputs == TICKETS
     assert locate().locate().outputs == TICKETS
@@ -173,7 +173,7 @@ def test_an_unknown_stack_is_looked_up_and_remembered(locate: Locate, aws: Serve
 
 
 def test_a_confirmation_asks_once(locate: Locate, aws: Server) -> None:
-    """A remembered stack is confirmed by one look-up, and not again."""
+    """A cached stack is confirmed with one look-up."""
     aws.answers = [described(MOVED)]
     locate().remember(TICKETS)
     found = locate()
@@ -182,8 +182,8 @@ def test_a_confirmation_asks_once(locate: Locate, aws: Server) -> None:
 
 
 def test_a_missing_stack_is_an_error_with_its_place(locate: Locate, aws: Server) -> None:
-    """A stack that is not deployed is an error that names the region, and is removed from the cache."""
-    aws.answers = [NOT_DEPLOYED, DENIED]  # the second is the answer of STS, which would name the account
+    """If a stack is not deployed, the error names the region, and the stack is removed from the cache."""
+    aws.answers = [NOT_DEPLOYED, DENIED]  # the second is STS's answer to the request for the account
     first = locate()
     first.remember(TICKETS)
     with pytest.raises(NotDeployedError) as caught:
@@ -195,7 +195,7 @@ def test_a_missing_stack_is_an_error_with_its_place(locate: Locate, aws: Server)
 
 
 def test_a_description_remembers_nothing(locate: Locate, aws: Server) -> None:
-    """A description alone changes neither what is known nor its generation."""
+    """``describe`` changes neither the cached stack nor its generation."""
     aws.answers = [described(MOVED)]
     found = locate()
     found.remember(TICKETS)
@@ -204,12 +204,12 @@ def test_a_description_remembers_nothing(locate: Locate, aws: Server) -> None:
     assert found.locate() == known
 
 
-# --- when a remembered stack may be stale ------------------------------------------------------------
+# --- when a cached stack may be stale ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("error", [AccessError("403"), NotDeployedError("404"), UnreachableError("no such host")])
 def test_a_stale_stack_is_looked_up_after_a_failure(locate: Locate, aws: Server, error: TicketctlError) -> None:
-    """After a 403, a 404 or an unreachable host a remembered stack is looked up; a retry helps if it has moved."""
+    """After a 403, a 404 or an unreachable host a cached stack is looked up; if it moved, a retry helps."""
     aws.answers = [described(MOVED)]
     locate().remember(TICKETS)
     found = locate()
@@ -218,7 +218,7 @@ def test_a_stale_stack_is_looked_up_after_a_failure(locate: Locate, aws: Server,
 
 
 def test_a_retry_does_not_help_if_the_stack_is_as_remembered(locate: Locate, aws: Server) -> None:
-    """If CloudFormation describes the stack as it is remembered, the failure stays the answer."""
+    """If CloudFormation describes the stack as it is cached, a retry does not help."""
     aws.answers = [described(TICKETS)]
     locate().remember(TICKETS)
     found = locate()
@@ -227,7 +227,7 @@ def test_a_retry_does_not_help_if_the_stack_is_as_remembered(locate: Locate, aws
 
 @pytest.mark.parametrize("error", [OutcomeUnknownError("no answer"), RefusedError("no"), UnknownCounterError("none")])
 def test_other_failures_are_no_reason_to_look_up(locate: Locate, aws: Server, error: TicketctlError) -> None:
-    """A failure that says nothing of the address does not ask CloudFormation."""
+    """A failure that does not depend on the address causes no look-up."""
     locate().remember(TICKETS)
     found = locate()
     assert not found.refresh_after(error, found.locate().generation, Deadline(5))
@@ -235,7 +235,7 @@ def test_other_failures_are_no_reason_to_look_up(locate: Locate, aws: Server, er
 
 
 def test_a_counter_that_does_not_exist_confirms_the_lane(locate: Locate, aws: Server) -> None:
-    """With ``--via dynamodb`` an unknown counter is a reason to confirm the lane in which it would begin."""
+    """With ``--via dynamodb``, an unknown counter causes a look-up that confirms the lane in which it would start."""
     aws.answers = [described(TICKETS)]
     locate().remember(TICKETS)
     found = locate(via="dynamodb")
@@ -244,14 +244,14 @@ def test_a_counter_that_does_not_exist_confirms_the_lane(locate: Locate, aws: Se
 
 
 def test_a_typed_url_is_never_looked_up(locate: Locate, aws: Server) -> None:
-    """Nothing is looked up for a Function URL that the user typed."""
+    """A Function URL that the user typed is never looked up."""
     found = locate(url="https://example.com/")
     assert not found.refresh_after(STALE, found.generation, Deadline(5))
     assert aws.requests == []
 
 
 def test_cloudformation_is_asked_once_for_a_stack_that_never_works(locate: Locate, aws: Server) -> None:
-    """After one look-up, further failures ask only once the stack has worked in between."""
+    """After one look-up, further failures cause another one only if the stack has worked in between."""
     aws.answers = [described(MOVED), described(TICKETS)]
     locate().remember(TICKETS)
     found = locate()
@@ -264,7 +264,7 @@ def test_cloudformation_is_asked_once_for_a_stack_that_never_works(locate: Locat
 
 
 def test_an_answer_of_an_earlier_generation_proves_nothing(locate: Locate, aws: Server) -> None:
-    """A late answer of the stack as it was before a look-up does not count as an answer of the new one."""
+    """A late answer from before a look-up does not show that the new address works."""
     aws.answers = [described(MOVED)]
     locate().remember(TICKETS)
     found = locate()
@@ -291,7 +291,7 @@ def test_one_look_up_serves_all_threads(locate: Locate, aws: Server) -> None:
 
 
 def test_a_failure_stays_the_answer_if_cloudformation_refuses(locate: Locate, aws: Server) -> None:
-    """If CloudFormation may not be asked, the stack stays as remembered, and is not confirmed by that."""
+    """If CloudFormation denies the look-up, the stack stays cached and unconfirmed, and a retry does not help."""
     aws.answers = [DENIED]
     locate().remember(TICKETS)
     found = locate()
@@ -301,7 +301,7 @@ def test_a_failure_stays_the_answer_if_cloudformation_refuses(locate: Locate, aw
 
 
 def test_a_stack_that_was_deleted_is_named(locate: Locate, aws: Server) -> None:
-    """If CloudFormation says that the stack is gone, that is the answer."""
+    """If the stack was deleted, the error says so."""
     aws.answers = [NOT_DEPLOYED, DENIED]
     locate().remember(TICKETS)
     found = locate()
@@ -313,7 +313,7 @@ def test_a_stack_that_was_deleted_is_named(locate: Locate, aws: Server) -> None:
 
 
 def test_a_look_up_ends_by_the_deadline(locate: Locate, aws: Server) -> None:
-    """A CloudFormation that hangs is given up at the deadline, and the failure of the source stays the answer."""
+    """If CloudFormation hangs, the look-up ends at the deadline, and a retry does not help."""
     aws.answers = [described(MOVED)._replace(after=1.5)]
     locate().remember(TICKETS)
     found = locate()
@@ -323,14 +323,14 @@ def test_a_look_up_ends_by_the_deadline(locate: Locate, aws: Server) -> None:
 
 
 def test_nothing_is_asked_after_the_deadline(locate: Locate, aws: Server) -> None:
-    """A look-up with no time left sends nothing."""
+    """If no time is left, nothing is sent."""
     with pytest.raises(UnreachableError, match="no time is left"):
         locate().locate(Deadline(0))
     assert aws.requests == []
 
 
 def test_marking_does_not_wait_for_a_look_up(locate: Locate, aws: Server) -> None:
-    """An event loop that marks a stack as working is not held up while a thread looks it up."""
+    """``mark_working`` does not wait for a look-up in another thread, so it does not block an event loop."""
     aws.answers = [described(MOVED)._replace(after=0.6)]
     found = locate()
     thread = threading.Thread(target=found.look_up)
@@ -347,8 +347,8 @@ def test_marking_does_not_wait_for_a_look_up(locate: Locate, aws: Server) -> Non
 # --- the cache file ----------------------------------------------------------------------------------
 
 
-def test_a_damaged_cache_is_told_of_as_a_note(environ: dict[str, str], tmp_path: Path, locate: Locate) -> None:
-    """A damaged cache is ignored, replaced, and told of only as a note."""
+def test_a_damaged_cache_is_a_note(environ: dict[str, str], tmp_path: Path, locate: Locate) -> None:
+    """A damaged cache is replaced, and is reported only as a note."""
     (tmp_path / "stacks.json").write_text("{", encoding="utf-8")
     said: list[str] = []
     settings = resolve({"region": (REGION,), "endpoint_url": CLOSED_PORT}, environ)

@@ -1,4 +1,4 @@
-"""``outcomes``: several regions asked at the same time, and what their answers and errors come to."""
+"""``outcomes``: calls to several regions at the same time, and how their answers and errors are combined."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from ticketctl.deployments.outcomes import (
 )
 from ticketctl.errors import AccessError, PartialError, UnreachableError
 
-SECONDS = 30.0  # what should come is waited for this long, so that a mistake fails instead of hanging
+SECONDS = 30.0  # seconds to wait for something that must happen, so that a bug fails the test instead of blocking it
 DOWN = UnreachableError("no way there")
 CLOSED = AccessError("not for you", hint="aws sso login")
 SHUT = AccessError("nor for you", hint="aws configure")
@@ -24,7 +24,7 @@ MIXED: Outcomes[int] = {"a": 1, "b": DOWN, "c": 3, "d": CLOSED, "e": SHUT}
 
 
 def test_all_are_asked_at_the_same_time() -> None:
-    """Five calls that each wait for the other four all come back, from a thread each."""
+    """Five calls that each wait for the other four all return, because each has its own thread."""
     together = threading.Barrier(5)
 
     def call(meeting: threading.Barrier) -> int:
@@ -37,7 +37,7 @@ def test_all_are_asked_at_the_same_time() -> None:
 
 
 def test_the_order_is_that_of_the_names() -> None:
-    """The region that was named first comes first, though it answers last."""
+    """The outcomes are in the order of the names, not in the order of the answers."""
     has_answered = {name: threading.Event() for name in ("b", "c", "a")}
     waits_for = {"b": "c", "c": "a"}
 
@@ -55,7 +55,7 @@ def test_the_order_is_that_of_the_names() -> None:
 
 
 def test_an_error_of_one_is_its_outcome() -> None:
-    """A region that fails is told of beside the answers of the others."""
+    """If a region fails, its error is its outcome, next to the answers of the others."""
 
     def call(asked: int) -> int:
         if asked == 2:
@@ -71,14 +71,14 @@ def test_one_alone_is_asked_in_the_callers_thread() -> None:
     assert side_by_side({"a": 1}, lambda asked: threading.get_ident()) == {"a": threading.get_ident()}
 
 
-def test_nobody_asked_is_no_outcome() -> None:
-    """Without a region there is nothing to call and nothing to tell."""
+def test_no_regions_have_no_outcomes() -> None:
+    """Without regions nothing is called, and there are no outcomes."""
     assert side_by_side({}, lambda asked: pytest.fail("called")) == {}
 
 
 @pytest.mark.parametrize("names", ["a", "abc"])
-def test_an_error_that_is_none_of_ours_is_raised(names: str) -> None:
-    """A bug is raised as it is, whether one was asked or several."""
+def test_a_bug_is_raised(names: str) -> None:
+    """A bug is raised unchanged, whether one region was called or several."""
 
     def call(name: str) -> str:
         if name == "a":
@@ -89,8 +89,8 @@ def test_an_error_that_is_none_of_ours_is_raised(names: str) -> None:
         side_by_side({name: name for name in names}, call)
 
 
-def test_a_bug_is_raised_when_all_have_come_back() -> None:
-    """Nothing goes on behind a caller who was told of a bug."""
+def test_a_bug_is_raised_after_all_calls() -> None:
+    """A bug is raised only after all calls have returned, so that nothing continues in the background."""
     may_land, landed = threading.Event(), threading.Event()
 
     def call(name: str) -> None:
@@ -106,7 +106,7 @@ def test_a_bug_is_raised_when_all_have_come_back() -> None:
 
 
 def test_a_caller_that_waits_can_be_interrupted() -> None:
-    """Ctrl-C reaches a caller whose regions never answer, and the process ends."""
+    """Ctrl-C interrupts a caller whose regions never answer, and the process ends."""
     script = (
         "import os, signal, threading\n"
         "from ticketctl.deployments.outcomes import side_by_side\n"
@@ -125,8 +125,8 @@ def test_a_caller_that_waits_can_be_interrupted() -> None:
     assert (process.returncode, process.stdout, process.stderr) == (0, "interrupted\n", "")
 
 
-def test_answers_and_failures_share_out_the_outcomes() -> None:
-    """Each outcome is in one of the two, in the order of the names; an answer may be ``None``."""
+def test_each_outcome_is_a_success_or_a_failure() -> None:
+    """Each outcome is a success or a failure, in the order of the names; an answer may be ``None``."""
     assert list(succeeded(MIXED).items()) == [("a", 1), ("c", 3)]
     assert list(failures(MIXED).items()) == [("b", DOWN), ("d", CLOSED), ("e", SHUT)]
     assert succeeded({"a": None, "b": DOWN}) == {"a": None}
@@ -134,7 +134,7 @@ def test_answers_and_failures_share_out_the_outcomes() -> None:
 
 
 def test_raise_first_failure_gives_the_answers_or_raises_the_first_error() -> None:
-    """One error is enough to have no answers; the first in the order of the names is raised itself."""
+    """If one or more regions failed, the first error in the order of the names is raised."""
     assert raise_first_failure({"a": 1, "c": 3}) == {"a": 1, "c": 3}
     with pytest.raises(UnreachableError) as caught:
         raise_first_failure(MIXED)
@@ -142,13 +142,13 @@ def test_raise_first_failure_gives_the_answers_or_raises_the_first_error() -> No
 
 
 def test_no_failure_is_not_raised() -> None:
-    """If every region answered, or none was asked, nothing is raised."""
+    """If every region answered, or there are none, nothing is raised."""
     raise_failures({"a": 1, "c": None}, "shown")
     raise_failures({}, "shown")
 
 
 def test_some_failures_are_partial() -> None:
-    """The message names who did it and who did not and why; the hint is the first that there is."""
+    """The message names the regions that succeeded and those that failed, with reasons; the hint is the first one."""
     with pytest.raises(PartialError) as caught:
         raise_failures(MIXED, "deployed")
     error = caught.value
@@ -157,14 +157,14 @@ def test_some_failures_are_partial() -> None:
 
 
 def test_a_partial_failure_without_a_hint_has_none() -> None:
-    """If no error has a hint, none is made up."""
+    """If no error has a hint, a partial failure has none either."""
     with pytest.raises(PartialError) as caught:
         raise_failures({"a": 1, "b": DOWN}, "shown")
     assert (caught.value.message, caught.value.hint) == ("shown in a, but not in b: no way there", "")
 
 
 def test_if_all_failed_the_first_error_is_raised_itself() -> None:
-    """Nothing was done anywhere, so it is not partial: the first region's error keeps its kind and exit code."""
+    """If all regions failed, the first error is raised with its own exit code, not as partial."""
     for outcomes, expected in (({"a": CLOSED, "b": DOWN}, CLOSED), ({"a": DOWN}, DOWN)):
         with pytest.raises(type(expected)) as caught:
             raise_failures(outcomes, "shown")

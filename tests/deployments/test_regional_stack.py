@@ -1,4 +1,4 @@
-"""``regional_stack``: which source mints, and what happens if what is remembered of the stack is stale."""
+"""``regional_stack``: which source mints, and what happens if the cached stack is stale."""
 
 import threading
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def account() -> Account:
 
 @pytest.fixture
 def connect(account: Account, tmp_path: Path) -> Connect:
-    """Connect to the stack, as each process does; all have the same cache."""
+    """Connect to the stack, as each process does; all share one cache."""
 
     def make(*, table: str | None = None, **flags: object) -> RegionalStack:
         environ = {"TICKETCTL_HOME": str(tmp_path)}
@@ -39,7 +39,7 @@ def connect(account: Account, tmp_path: Path) -> Connect:
 
 
 def remembered(region: str = US, **parameters: str) -> StackOutputs:
-    """A stack as an earlier deployment left it in the cache."""
+    """The outputs of a stack as an earlier deployment has cached them."""
     return outputs_of(stack_in(region, parameters), region)
 
 
@@ -51,7 +51,7 @@ def attempt(stack: RegionalStack, *, looks_up: bool = True) -> Block:
 
 
 def test_a_table_that_moved_is_looked_up(account: Account, connect: Connect) -> None:
-    """If the remembered table is gone, CloudFormation is asked, and the mint succeeds in the table of today."""
+    """If the cached table does not exist, CloudFormation is asked, and the mint uses the current table."""
     account.deploy(US)
     connect().locator.remember(StackOutputs(**{**vars(remembered()), "table": "Gone"}))
     stack = connect()
@@ -60,7 +60,7 @@ def test_a_table_that_moved_is_looked_up(account: Account, connect: Connect) -> 
 
 
 def test_a_counter_is_read_after_a_look_up_too(account: Account, connect: Connect) -> None:
-    """Reading a counter looks up a stale stack as minting does."""
+    """Reading a counter looks up a stale stack, as minting does."""
     account.deploy(US)
     account.tables[US].rows[US] = item(US, 7)
     connect().locator.remember(StackOutputs(**{**vars(remembered()), "table": "Gone"}))
@@ -69,7 +69,7 @@ def test_a_counter_is_read_after_a_look_up_too(account: Account, connect: Connec
 
 
 def test_a_first_pass_over_regions_looks_nothing_up(account: Account, connect: Connect) -> None:
-    """While another region may answer, an unreachable one costs no look-up."""
+    """In the first pass over the regions, an unreachable region is not looked up."""
     connect().locator.remember(remembered())
     account.down = {US}
     with pytest.raises(UnreachableError):
@@ -81,14 +81,14 @@ def test_a_first_pass_over_regions_looks_nothing_up(account: Account, connect: C
 
 
 def test_the_default_counter_starts_in_the_lane_of_today(account: Account, connect: Connect) -> None:
-    """A default counter that does not exist starts in the lane that CloudFormation says, not in a remembered one."""
+    """A new default counter starts in the lane that CloudFormation has, not in the cached one."""
     account.deploy(US, Offset="4", Increment="5")
     connect().locator.remember(remembered())
     assert attempt(connect()).last == 4
 
 
 def test_a_look_up_that_fails_confirms_no_lane(account: Account, connect: Connect) -> None:
-    """If CloudFormation cannot be asked, no counter starts in a remembered lane: another region may have it now."""
+    """If CloudFormation denies the look-up, no counter starts, because another region may have the cached lane now."""
     account.deploy(US, Offset="0")
     connect().locator.remember(remembered())
     account.denies_cloudformation = True
@@ -100,7 +100,7 @@ def test_a_look_up_that_fails_confirms_no_lane(account: Account, connect: Connec
 
 
 def test_a_destroyed_stack_is_not_deployed(account: Account, connect: Connect) -> None:
-    """If the table and the stack are gone, the answer is that the stack is not deployed."""
+    """If stack and table were deleted, the error is that the stack is not deployed."""
     connect().locator.remember(remembered())
     with pytest.raises(NotDeployedError, match=f"the stack {STACK} is not deployed in 123456789012/{US}"):
         attempt(connect())
@@ -126,7 +126,7 @@ def test_a_source_is_opened_once_for_all_threads(account: Account, connect: Conn
 
 
 def test_a_named_table_asks_cloudformation_nothing(account: Account, connect: Connect) -> None:
-    """A table that is named needs no stack; its counters must exist."""
+    """With ``--table`` CloudFormation is not asked, and counters must exist."""
     account.tables[US] = ModelTable("Old")
     stack = connect(table="Old")
     with pytest.raises(UnknownCounterError):
@@ -143,7 +143,7 @@ def test_a_named_table_asks_cloudformation_nothing(account: Account, connect: Co
 def test_a_function_url_signs_at_once_unless_it_is_open(
     account: Account, connect: Connect, auth: str, *, signs: bool
 ) -> None:
-    """The first request to a private Function URL is signed; the URL is of the generation that was located."""
+    """The first request to a private Function URL is signed, to a public one it is not."""
     account.deploy(US, AuthType=auth)
     stack = connect(via="url")
     url, generation = stack.function_url(Deadline(5))
@@ -152,7 +152,7 @@ def test_a_function_url_signs_at_once_unless_it_is_open(
 
 
 def test_a_typed_url_is_used_as_it_is(account: Account, connect: Connect) -> None:
-    """A typed Function URL needs no look-up; its tickets have no region, and its possible gaps the name of its host."""
+    """A typed Function URL is not looked up; its tickets have no region, and possible gaps name its host."""
     stack = connect(via="url", url="https://tickets.example:8443/x")
     url, _ = stack.function_url(Deadline(5))
     assert not url.signs
@@ -161,13 +161,13 @@ def test_a_typed_url_is_used_as_it_is(account: Account, connect: Connect) -> Non
 
 
 def test_the_largest_block(account: Account, connect: Connect) -> None:
-    """The function limits a block as its stack says; minting from the table allows 10,000."""
+    """The Function URL limits a block as its stack does; a mint from the table may have 10,000 tickets."""
     account.deploy(US, MaxCount="70")
     assert [max_block(connect(via=via), Deadline(5)) for via in ("url", "dynamodb")] == [70, 10_000]
 
 
 def test_the_counters_are_of_the_confirmed_table(account: Account, connect: Connect) -> None:
-    """Administration uses the table that CloudFormation names, never a remembered one."""
+    """Administration uses the table that CloudFormation names, never a cached one."""
     account.deploy(US)
     account.tables[US].rows[US] = item(US, 7)
     connect().locator.remember(StackOutputs(**{**vars(remembered()), "table": "Gone"}))
@@ -190,14 +190,14 @@ def test_another_region_is_the_same_stack(account: Account, connect: Connect) ->
 
 
 def test_the_embedded_aws_gets_the_stack_at_its_first_use(account: Account, connect: Connect) -> None:
-    """With ``--local`` a stack that does not exist is deployed, once."""
+    """With ``--local`` a stack that does not exist is deployed once, at its first use."""
     assert attempt(connect(local=True)).last == 1
     assert attempt(connect(local=True)).last == 2
     assert account.calls[f"execute {US}"] == 1
 
 
-def test_a_sequence_is_not_begun_twice(account: Account, connect: Connect) -> None:
-    """With ``--local`` nothing is deployed by itself if another region has such a table: it would repeat tickets."""
+def test_a_sequence_is_not_started_twice(account: Account, connect: Connect) -> None:
+    """With ``--local`` nothing is deployed automatically if another region has the table: tickets would repeat."""
     account.deploy(EU)
     with pytest.raises(NotDeployedError):
         attempt(connect(local=True))
@@ -208,7 +208,7 @@ def test_a_sequence_is_not_begun_twice(account: Account, connect: Connect) -> No
 def test_several_regions_are_deployed_by_command_only(
     account: Account, connect: Connect, named: tuple[str, ...]
 ) -> None:
-    """With ``--local`` and several regions nothing is deployed by itself, in the first of them or another."""
+    """With ``--local`` and several regions, nothing is deployed automatically."""
     stack = connect(local=True, region=named)
     with pytest.raises(NotDeployedError):
         attempt(stack if len(named) > 1 else stack.in_region(EU))
@@ -216,7 +216,7 @@ def test_several_regions_are_deployed_by_command_only(
 
 
 def test_a_restarted_engine_is_no_reason_to_ask(account: Account, connect: Connect) -> None:
-    """If the embedded AWS was restarted, its new key is used for a retry, and CloudFormation is not asked."""
+    """If the embedded AWS restarts, a retry uses its new key, and CloudFormation is not asked."""
     account.deploy(US)
     stack = connect(local=True)
     attempt(stack)
@@ -227,7 +227,7 @@ def test_a_restarted_engine_is_no_reason_to_ask(account: Account, connect: Conne
 
 
 def test_starting_the_embedded_aws_costs_no_time(account: Account, connect: Connect) -> None:
-    """With ``--local`` the deadline does not run while the stack is deployed: what is left is for the mint."""
+    """With ``--local`` the deadline is paused while the stack is deployed, so that time is left for the mint."""
     account.seconds = 1.0
     deadline = Deadline(0.8)
     assert connect(local=True).attempt(requested(1), deadline, looks_up=True).last == 1
@@ -244,7 +244,7 @@ def make_table_only(account: Account, region: str = US, **parameters: str) -> No
 
 @pytest.mark.parametrize("start", ["looked up", "remembered"])
 def test_a_table_only_stack_mints_from_its_table(account: Account, connect: Connect, start: str) -> None:
-    """Without a URL the table is the source; a first mint uses the lane of today, also if the cache is older."""
+    """A stack without a URL mints from its table; the first mint uses the current lane, even if the cache is older."""
     make_table_only(account, Offset="5", Increment="10", MaxCount="70")
     if start == "remembered":
         connect(via=None).locator.remember(replace(remembered(), url=None))
@@ -256,7 +256,7 @@ def test_a_table_only_stack_mints_from_its_table(account: Account, connect: Conn
 
 
 def test_a_url_that_is_required(account: Account, connect: Connect) -> None:
-    """With --via url a table-only stack is not deployed: the error names the region and the command."""
+    """With --via url, the error for a table-only stack names the region and the command that adds a URL."""
     make_table_only(account)
     stack = connect(via="url")
     for call in (stack.url, lambda: attempt(stack)):
@@ -270,7 +270,7 @@ def test_a_url_that_is_required(account: Account, connect: Connect) -> None:
 
 
 def test_a_required_url_is_looked_up(account: Account, connect: Connect) -> None:
-    """With --via url a stack that is remembered without a URL is looked up: the function may have been added."""
+    """With --via url, a stack that is cached without a URL is looked up, because a function may have been added."""
     account.deploy(US)
     connect(via=None).locator.remember(replace(remembered(), url=None))
     stack = connect(via="url")

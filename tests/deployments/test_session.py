@@ -1,4 +1,4 @@
-"""``session``: one AWS session for all regions of a command, made at its first use."""
+"""``session``: one AWS session for all regions of a command, created at its first use."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ def open_session(no_aws: Path) -> Iterator[Open]:
 
 
 def test_threads_share_one_connection(open_session: Open) -> None:
-    """Threads that use the session for the first time at once get the same AWS."""
+    """Threads that use the session for the first time at the same moment get the same AWS."""
     session, found = open_session(US), list[object]()
     threads = [threading.Thread(target=lambda: found.append(session.aws)) for _ in range(8)]
     for thread in threads:
@@ -41,7 +41,7 @@ def test_threads_share_one_connection(open_session: Open) -> None:
 
 
 def test_other_regions_share_the_credentials(open_session: Open) -> None:
-    """Another region has its own endpoint, and the profile and session of the first."""
+    """A session for another region has its own endpoint, and shares the credentials."""
     session = open_session(US, EU, profile="tickets")
     other = session.in_region(EU)
     assert (other.aws.region, other.aws.profile) == (EU, "tickets")
@@ -49,7 +49,7 @@ def test_other_regions_share_the_credentials(open_session: Open) -> None:
 
 
 def test_a_session_of_several_regions(open_session: Open) -> None:
-    """Only a session whose settings name one region is that of the only region."""
+    """``is_only_region`` is true only for a region that is the only one in the settings."""
     assert open_session(US).is_only_region
     assert not open_session(US, EU).is_only_region
     assert not open_session(US, EU).in_region(EU).is_only_region
@@ -57,14 +57,14 @@ def test_a_session_of_several_regions(open_session: Open) -> None:
 
 
 def test_without_a_region_nothing_is_connected(open_session: Open) -> None:
-    """Without a region the first use says so."""
+    """Without a region, the first use is an error."""
     with pytest.raises(NoRegionError):
         _ = open_session().aws
 
 
 @pytest.mark.parametrize("local", [False, True])
-def test_starting_counts_unless_it_is_local(open_session: Open, *, local: bool) -> None:
-    """The deadline is paused only with ``--local``: an engine may have to start."""
+def test_starting_pauses_the_deadline_if_local(open_session: Open, *, local: bool) -> None:
+    """The deadline is paused only with ``--local``, because an engine may have to start."""
     now = [100.0]
     deadline = Deadline(10, lambda: now[0])
     with open_session(US, local=local).starting(deadline):
@@ -72,7 +72,7 @@ def test_starting_counts_unless_it_is_local(open_session: Open, *, local: bool) 
     assert deadline.left() == (10 if local else 6)
 
 
-def test_aws_keeps_deployments_apart(open_session: Open, no_aws: Path) -> None:
-    """Outside the embedded AWS no lock is taken: CloudFormation allows one deployment of a stack at a time."""
+def test_no_lock_on_aws(open_session: Open, no_aws: Path) -> None:
+    """On AWS no lock is taken, because CloudFormation runs one deployment of a stack at a time."""
     with open_session(US).exclusively():
         assert list(no_aws.iterdir()) == []

@@ -1,4 +1,4 @@
-"""``spread``: a mint that is refused right after a deployment is tried again while the new policy spreads."""
+"""``spread``: a mint that is denied right after a deployment is retried while the new policy spreads through AWS."""
 
 import asyncio
 from collections.abc import Callable
@@ -33,7 +33,7 @@ MINTED = Answer(200, "application/json", BLOCK)
 
 
 class Clock:
-    """A clock that only sleep advances, both for the deadline and for the age of a deployment."""
+    """A clock for the deadline and for the age of a deployment; only sleep advances it."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
@@ -62,7 +62,7 @@ def account(server: Server) -> Account:
 
 @pytest.fixture
 def connect(account: Account, tmp_path: Path, clock: Clock) -> Callable[[], RegionalStack]:
-    """Connect as each process does: the stack is known from the cache."""
+    """Connect as each process does: the stack is cached."""
 
     def make() -> RegionalStack:
         environ = {"TICKETCTL_HOME": str(tmp_path)}
@@ -83,7 +83,7 @@ def mint(stack: RegionalStack, clock: Clock, seconds: float) -> int:
 
 
 def test_a_policy_spreads(connect: Connect, server: Server, clock: Clock) -> None:
-    """A mint that is refused twice right after the deployment succeeds at the third attempt."""
+    """A mint that is denied twice right after the deployment succeeds at the third attempt."""
     server.answers = [FORBIDDEN, FORBIDDEN, MINTED]
     connect().locator.mark_deployed()
     assert mint(connect(), clock, 60) == 1
@@ -91,7 +91,7 @@ def test_a_policy_spreads(connect: Connect, server: Server, clock: Clock) -> Non
 
 
 def test_a_missing_permission_stays_one(connect: Connect, server: Server, account: Account, clock: Clock) -> None:
-    """A caller who has no permission is told so after at most ten seconds, and the stack is looked up once."""
+    """If a caller has no permission, the error comes after at most ten seconds and one look-up of the stack."""
     server.answers = [FORBIDDEN] * 10
     connect().locator.mark_deployed()
     with pytest.raises(AccessError):
@@ -102,7 +102,7 @@ def test_a_missing_permission_stays_one(connect: Connect, server: Server, accoun
 
 
 def test_the_deadline_ends_the_attempts(connect: Connect, server: Server, clock: Clock) -> None:
-    """No attempt begins after the deadline."""
+    """No attempt starts after the deadline."""
     server.answers = [FORBIDDEN] * 10
     connect().locator.mark_deployed()
     with pytest.raises(AccessError):
@@ -114,7 +114,7 @@ def test_the_deadline_ends_the_attempts(connect: Connect, server: Server, clock:
 def test_another_caller_is_refused_at_once(
     connect: Connect, server: Server, account: Account, clock: Clock, later: float | None
 ) -> None:
-    """If this machine did not just deploy the stack, a refusal costs one request and one look-up, as before."""
+    """If the stack was not just deployed from this machine, a denied mint costs one request and one look-up."""
     if later is not None:
         connect().locator.mark_deployed()
         clock.now += later
@@ -142,7 +142,7 @@ def test_a_policy_spreads_for_await_too(connect: Connect, server: Server) -> Non
 
 @pytest.mark.parametrize("error", [ExpiredCredentialsError("expired"), TicketctlError("other")], ids=repr)
 def test_only_a_missing_permission_may_spread(connect: Connect, error: TicketctlError) -> None:
-    """Expired credentials stay expired, whenever the stack was deployed."""
+    """Only a missing permission is retried; expired credentials are not, whenever the stack was deployed."""
     locator = connect().locator
     locator.mark_deployed()
     assert not locator.policy_may_spread(error)
@@ -150,7 +150,7 @@ def test_only_a_missing_permission_may_spread(connect: Connect, error: Ticketctl
 
 
 def test_old_deployments_are_forgotten(tmp_path: Path) -> None:
-    """The file only keeps deployments of the last minute."""
+    """The file keeps only deployments of the last minute."""
     path = tmp_path / "deployed.json"
     cache = DeployedCache(path)
     cache.put("old", 100.0)
@@ -161,7 +161,7 @@ def test_old_deployments_are_forgotten(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "[]", '{"version": 1, "deployed": {"here": "x"}}', '{"version": 1}'])
 def test_a_damaged_file_is_no_error(tmp_path: Path, content: str) -> None:
-    """A cache is never an error: what it does not say did not happen."""
+    """A damaged file is no error; it counts as empty."""
     path = tmp_path / "deployed.json"
     path.write_text(content, encoding="utf-8")
     assert DeployedCache(path).age(TICKETS.stack, 1.0) > 60

@@ -1,4 +1,4 @@
-"""When the embedded AWS saves, and what becomes of requests that meet a failed save; the emulator is scripted."""
+"""When the embedded AWS saves its state, and which requests fail if it cannot; with a scripted emulator."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from ticketctl.embedded.store import ItemChange, Store, StoreError
 
 
 class ScriptedEmulator:
-    """A counter that each UpdateItem moves on; stacks that the test moves."""
+    """A counter that each UpdateItem advances, and stacks that the test changes."""
 
     def __init__(self) -> None:
         self.counter = 0
@@ -60,7 +60,7 @@ class ScriptedEmulator:
 
 
 class ScriptedStore:
-    """Keeps what is written; while ``broken`` nothing can be. A write waits until ``go`` is set."""
+    """Keeps what is written, except while it is ``broken``; a write waits until ``go`` is set."""
 
     def __init__(self) -> None:
         self.broken = False
@@ -103,7 +103,7 @@ class Setup:
 
 
 class _Empty:
-    """The scripted store as a store in which there are no items yet."""
+    """The scripted store, without any items."""
 
     def __init__(self, store: ScriptedStore) -> None:
         self.services, self.write, self.probe = store.services, store.write, store.probe
@@ -118,13 +118,13 @@ def setup() -> Setup:
 
 
 def test_a_mint_writes_its_item_and_nothing_else(setup: Setup) -> None:
-    """A mint costs one row; nothing is read of the other services."""
+    """A mint writes a single row, and the state of other services is not read."""
     assert asyncio.run(setup.ask("UpdateItem")) == (200, "1")
     assert (setup.store.items, setup.emulator.snapshots) == (["1"], [])
 
 
 def test_requests_that_wait_share_a_write(setup: Setup) -> None:
-    """While one write is under way the next ones gather."""
+    """Requests that arrive during a write are saved together in the next write."""
 
     async def mint() -> list[tuple[int, str]]:
         setup.store.go.clear()
@@ -137,8 +137,8 @@ def test_requests_that_wait_share_a_write(setup: Setup) -> None:
     assert setup.store.items == ["1", "2", "3", "4", "5"]
 
 
-def test_polling_a_deployment_reads_nothing_until_it_rests(setup: Setup) -> None:
-    """Everything is saved once when a stack has come to rest, once when it is gone, and not at the polls between."""
+def test_polling_a_deployment_saves_nothing(setup: Setup) -> None:
+    """Polling a deployment saves nothing; the state is saved when the stack is complete and when it is deleted."""
 
     async def deploy() -> None:
         for status in ("", "", "CREATE_COMPLETE", "CREATE_COMPLETE"):
@@ -153,7 +153,7 @@ def test_polling_a_deployment_reads_nothing_until_it_rests(setup: Setup) -> None
 
 
 def test_stacks_are_read_only_if_they_may_have_changed(setup: Setup) -> None:
-    """A change of another service does not read the stacks; one of CloudFormation does."""
+    """The stacks are read after a change of CloudFormation, but not after a change of another service."""
 
     async def change() -> None:
         await setup.ask("CreateRole", "iam")
@@ -163,8 +163,8 @@ def test_stacks_are_read_only_if_they_may_have_changed(setup: Setup) -> None:
     assert setup.emulator.snapshots == ["cloudformation", ""]
 
 
-def test_a_failed_save_fails_everything_that_met_it(setup: Setup) -> None:
-    """The items are undone, every overlapping request is refused, and the next number follows the last saved one."""
+def test_a_failed_save_fails_overlapping_requests(setup: Setup) -> None:
+    """If a save fails, its items are restored, overlapping requests fail, and the next number follows the last one."""
 
     async def mint() -> list[tuple[int, str]]:
         assert await setup.ask("UpdateItem") == (200, "1")
@@ -191,7 +191,7 @@ def test_a_failed_save_fails_everything_that_met_it(setup: Setup) -> None:
 
 
 def test_a_call_is_refused_while_saving_fails(setup: Setup) -> None:
-    """A Function URL then answers with a problem document that means: not minted."""
+    """While saving fails, a Function URL returns a problem document that means *not minted*."""
 
     async def call() -> tuple[int, str]:
         setup.store.broken = True
@@ -203,7 +203,7 @@ def test_a_call_is_refused_while_saving_fails(setup: Setup) -> None:
 
 
 def test_a_request_that_is_cut_off_does_not_cut_off_the_others(setup: Setup) -> None:
-    """The write that they share goes on, and no number comes twice."""
+    """If one request is aborted, the write that it shares with others continues, and there are no duplicates."""
 
     async def mint() -> tuple[int, str]:
         setup.store.go.clear()

@@ -1,4 +1,4 @@
-"""``local``: what of the embedded AWS can be known without starting it."""
+"""``engine``: what can be tested of the embedded AWS without starting it."""
 
 import io
 import json
@@ -29,7 +29,7 @@ def local(tmp_path: Path, reports: list[str]) -> LocalAws:
 
 @contextmanager
 def process(*arguments: str) -> Iterator[int]:
-    """A process that has started and waits for its end, with these arguments on its command line."""
+    """Start a process with these arguments that waits until it is ended."""
     command = [sys.executable, "-c", "print(flush=True); input()", *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
         assert running.stdout
@@ -58,12 +58,12 @@ def process(*arguments: str) -> Iterator[int]:
     ],
 )
 def test_reachable_url(function_url: str, endpoint_url: str | None, reachable: str) -> None:
-    """The URL of an emulated function is reached under the emulator's endpoint; any other is reached as it is."""
+    """The URL of an emulated function is called at the emulator's endpoint; any other URL is unchanged."""
     assert reachable_url(function_url, endpoint_url) == reachable
 
 
 def test_listener_takes_the_preferred_port() -> None:
-    """The preferred port is taken if it is free, so that addresses survive a restart; else another one."""
+    """The preferred port is used if it is free, so that addresses survive a restart; otherwise another port is used."""
     with closing(listen(preferred=0)) as first:
         port = first.getsockname()[1]
         with closing(listen(preferred=port)) as other:
@@ -77,12 +77,12 @@ def test_listener_takes_the_preferred_port() -> None:
     ("text", "port"), [('{"pid": 1, "port": 4566}', 4566), ("", 0), ("{", 0), ("[]", 0), ('{"port": 70000}', 0)]
 )
 def test_last_port(text: str, port: int) -> None:
-    """The lock's file says which port was used last; one that says nothing is no error."""
+    """The lock file contains the last port; if it does not, that is no error."""
     assert last_port(io.StringIO(text)) == port
 
 
 def test_endpoint() -> None:
-    """An engine answers on loopback only, and does not show its secret."""
+    """The engine listens on loopback only, and its representation does not contain the secret."""
     engine = Engine(pid=1, port=4566, key="AKID", secret="hidden", started_at=0.0)
     assert engine.endpoint_url == "http://127.0.0.1:4566"
     assert "hidden" not in f"{engine!r} {engine}"
@@ -96,19 +96,19 @@ def test_alive() -> None:
 
 
 def test_engine_by_its_command() -> None:
-    """A process is an engine if its command says so, not because it has the number of one."""
+    """A process is an engine if its command line says so, not because of its process ID."""
     with process() as other, process("ticketctl.embedded.server") as engine:
         assert (is_engine(other), is_engine(engine)) == (False, True)
     assert (is_engine(other), is_engine(engine)) == (False, False)
 
 
 def test_nothing_recorded(local: LocalAws) -> None:
-    """Without a record nothing runs, and there is nothing to stop."""
+    """If there is no record, no engine is running, and nothing is stopped."""
     assert (local.running(), local.stop(), local.log_tail()) == (None, False, "")
 
 
 def test_log_tail(local: LocalAws) -> None:
-    """The tail of the log is its last lines, in one."""
+    """The tail of the log is its last lines, as one string."""
     local.log.parent.mkdir()
     local.log.write_bytes(b"one\ntwo\nthree\ncaf\xe9\n")
     assert local.log_tail(2) == "three / caf\N{REPLACEMENT CHARACTER}"
@@ -116,7 +116,7 @@ def test_log_tail(local: LocalAws) -> None:
 
 @contextmanager
 def held(local: LocalAws, *, pid: int) -> Iterator[None]:
-    """The folder as if an engine of that process held it."""
+    """Hold the lock of the folder, as an engine with this process ID does."""
     local.prepare()
     script = (
         "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX); "
@@ -134,7 +134,7 @@ RECORD = {"pid": 1, "port": 4566, "key": "AKID", "secret": "hidden", "started_at
 
 
 def test_record_counts_while_its_engine_lives(local: LocalAws) -> None:
-    """An engine runs if it holds the folder's lock and has written its record; the record alone says nothing."""
+    """An engine is running if it holds the folder's lock and has written its record; a record alone is not enough."""
     local.prepare()
     (local.log.parent / "engine.json").write_text(json.dumps(RECORD), encoding="utf-8")
     assert local.running() is None
@@ -144,8 +144,8 @@ def test_record_counts_while_its_engine_lives(local: LocalAws) -> None:
         assert local.running() is None
 
 
-def test_another_process_is_left_alone(local: LocalAws) -> None:
-    """A process that is no engine is not stopped, whatever the lock's file says."""
+def test_another_process_is_not_stopped(local: LocalAws) -> None:
+    """A process that is not an engine is not stopped, even if the lock file has its process ID."""
     with process() as other:
         local.prepare()
         (local.log.parent / "engine.lock").write_text(json.dumps({"pid": other}), encoding="utf-8")
@@ -156,7 +156,7 @@ def test_another_process_is_left_alone(local: LocalAws) -> None:
     "document", ["{", "[]", "{}", '"engine"', '{"pid": 1}', json.dumps({**RECORD, "colour": "red"})]
 )
 def test_broken_record(local: LocalAws, document: str) -> None:
-    """A record that is none is an error that names the file and says how to fix it."""
+    """An invalid record is an error that names the file and how to fix it."""
     local.prepare()
     path = local.log.parent / "engine.json"
     path.write_text(document, encoding="utf-8")
@@ -166,7 +166,7 @@ def test_broken_record(local: LocalAws, document: str) -> None:
 
 
 def test_folder_is_private(local: LocalAws) -> None:
-    """The folder has a secret in it: it is made, or made again, for its owner only."""
+    """The folder contains a secret, so it is accessible only to its owner, also if it existed before."""
     local.prepare()
     folder = local.log.parent
     folder.chmod(0o755)
@@ -176,7 +176,7 @@ def test_folder_is_private(local: LocalAws) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_folder_of_another_user(local: LocalAws) -> None:
-    """An engine of another user's could give any number: its folder is refused."""
+    """A folder of another user is an error, because their engine could issue any number."""
     local.prepare()
     os.chown(local.log.parent, 65534, 65534)
     with pytest.raises(FileError, match="belongs to another user"):
@@ -184,7 +184,7 @@ def test_folder_of_another_user(local: LocalAws) -> None:
 
 
 def test_reset_forgets(local: LocalAws) -> None:
-    """A reset forgets what the engine had saved."""
+    """A reset deletes the state that the engine has saved."""
     local.prepare()
     local.state.touch()
     local.reset()
@@ -192,7 +192,7 @@ def test_reset_forgets(local: LocalAws) -> None:
 
 
 def test_one_at_a_time(local: LocalAws) -> None:
-    """A command that holds the lock keeps every other process of the user waiting."""
+    """A command that holds the lock makes all other processes of the user wait."""
     script = "import fcntl, sys; fcntl.flock(open(sys.argv[1], 'w'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
     attempt = [sys.executable, "-c", script, str(local.log.parent / "lock")]
     with local.exclusively():
@@ -201,8 +201,8 @@ def test_one_at_a_time(local: LocalAws) -> None:
     assert ("BlockingIOError" in refused.stderr, granted.returncode) == (True, 0)
 
 
-def test_waiting_is_said(local: LocalAws, reports: list[str]) -> None:
-    """A command that has to wait for another one longer than a moment says so."""
+def test_waiting_is_reported(local: LocalAws, reports: list[str]) -> None:
+    """A command that waits for another one longer than a moment says so."""
     local.prepare()
     script = (
         "import fcntl, sys, time; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX); "

@@ -1,4 +1,4 @@
-"""The atomic write as pure functions: the requests that are built, and what is read from their answers."""
+"""The atomic write as pure functions: the requests they build and how they read the responses."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ ARTICLE = {"partition": {"S": "us-east-1"}, "hand_crafted_int": {"N": "41"}}
 
 
 class Table:
-    """A ``send`` that gives one prepared answer after the other and keeps the requests."""
+    """A ``send`` that returns prepared answers in order and keeps the requests."""
 
     def __init__(self, *answers: Mapping[str, Any] | Exception) -> None:
         self.answers = list(answers)
@@ -54,7 +54,7 @@ def problem_of(table: Table, *, count: int = 1, offset: int | None = None) -> ha
 
 
 def test_the_first_ticket_of_the_default_counter() -> None:
-    """The write that takes its first ticket creates the default counter."""
+    """The write that takes the first ticket creates the default counter."""
     assert handler.mint_request("Tickets", "us-east-1", 1, handler.Fence(), offset=1, now_ms=1_700_000_000_000) == {
         "TableName": "Tickets",
         "Key": {"partition": {"S": "us-east-1"}},
@@ -87,7 +87,7 @@ def test_the_first_ticket_of_the_default_counter() -> None:
 
 
 def test_a_block_of_a_counter_in_a_lane_with_a_ceiling() -> None:
-    """The write of a counter that must exist holds only in exactly the lane that the caller knows."""
+    """The write for an existing counter succeeds only if the counter has the lane and ceiling that the caller knows."""
     assert handler.mint_request("Tickets", "orders", 10, handler.Fence(3, 1000), offset=None, now_ms=7) == {
         "TableName": "Tickets",
         "Key": {"partition": {"S": "orders"}},
@@ -150,7 +150,7 @@ def test_a_counter_is_read_consistently() -> None:
 def test_placeholders_are_declared_exactly_where_they_are_used(
     increment: int, ceiling: int, offset: int | None, count: int
 ) -> None:
-    """DynamoDB refuses a placeholder that is unused or undeclared, so the two sets are equal in every request."""
+    """DynamoDB rejects an unused or undeclared placeholder, so each request declares exactly those that it uses."""
     lane = handler.Fence(increment, ceiling)
     request = handler.mint_request("T", "p", count, lane, offset=offset, now_ms=7)
     used = set(re.findall(r"[#:]\w+", request["UpdateExpression"] + " " + request["ConditionExpression"]))
@@ -160,7 +160,7 @@ def test_placeholders_are_declared_exactly_where_they_are_used(
 @pytest.mark.parametrize("increment", [1, 2, 7])
 @pytest.mark.parametrize("count", [1, 2, 10_000])
 def test_the_last_ticket_may_be_the_ceiling_itself(increment: int, count: int) -> None:
-    """A block fits if its last ticket is the largest possible ticket; one number more does not fit."""
+    """A block fits if its last ticket is the largest possible ticket; a block that ends one number later does not."""
     values = handler.mint_request("T", "p", count, handler.Fence(increment), offset=None, now_ms=7)[
         "ExpressionAttributeValues"
     ]
@@ -187,7 +187,7 @@ def test_a_block_ends_at_the_number_that_the_write_gave(last: int, count: int, i
 
 
 def test_a_counter_of_the_article() -> None:
-    """An item with nothing but its key and its number is a counter that moves by one."""
+    """An item that has only its key and its last ticket is a counter with increment 1."""
     assert handler.read_fence(ARTICLE) == handler.Fence(1, 2**53 - 1)
     assert handler.read_counter(ARTICLE) == {
         "partition": "us-east-1",
@@ -202,7 +202,7 @@ def test_a_counter_of_the_article() -> None:
 
 
 def test_a_counter_in_a_lane_with_a_ceiling() -> None:
-    """A counter tells how many of its lane's numbers still fit below its ceiling."""
+    """A counter reports how many numbers of its lane remain up to its ceiling."""
     attributes = {"increment": {"N": "3"}, "ceiling": {"N": "50"}, "minted_at": {"N": "1700000000000"}}
     assert handler.read_counter(ARTICLE | attributes) == {
         "partition": "us-east-1",
@@ -218,19 +218,19 @@ def test_a_counter_in_a_lane_with_a_ceiling() -> None:
 
 @pytest.mark.parametrize("mark", [{"BOOL": True}, {"BOOL": False}, {"NULL": True}, {"S": ""}])
 def test_a_counter_is_frozen_by_the_mark_whatever_its_value(mark: dict[str, Any]) -> None:
-    """The condition of the write asks only whether the mark is there, and so does the reader."""
+    """The write's condition checks only whether ``frozen`` exists, and so does the reader."""
     assert handler.read_counter(ARTICLE | {"frozen": mark})["frozen"] is True
 
 
 @pytest.mark.parametrize("ceiling", [str(MAX), str(MAX + 1), "9" * 38])
 def test_no_ceiling_is_above_the_largest_ticket(ceiling: str) -> None:
-    """A stored ceiling beyond the largest exact integer counts as that integer."""
+    """A stored ceiling above the largest exact integer is read as that integer."""
     assert handler.read_fence(ARTICLE | {"ceiling": {"N": ceiling}}) == handler.Fence(1, MAX)
 
 
 @pytest.mark.parametrize("last", ["50", "51", str(MAX)])
 def test_nothing_remains_at_or_above_the_ceiling(last: str) -> None:
-    """A counter that stands at its ceiling or was put above it has no tickets left, not fewer than none."""
+    """A counter at or above its ceiling has 0 tickets left, not a negative number."""
     item = ARTICLE | {"hand_crafted_int": {"N": last}, "ceiling": {"N": "50"}}
     assert handler.read_counter(item)["remaining"] == 0
 
@@ -252,7 +252,7 @@ def test_nothing_remains_at_or_above_the_ceiling(last: str) -> None:
     ],
 )
 def test_a_damaged_item_is_named_and_not_minted_from(damage: dict[str, Any]) -> None:
-    """An item that somebody damaged is an error of its own, on reading as after a refused write."""
+    """A damaged item is reported as ``counter_invalid``, both on a read and after a rejected write."""
     item = ARTICLE | damage
     with pytest.raises(handler.ProblemError, match="'us-east-1'") as raised:
         handler.read_counter(item)
@@ -261,7 +261,7 @@ def test_a_damaged_item_is_named_and_not_minted_from(damage: dict[str, Any]) -> 
 
 
 def test_an_item_without_a_number_is_not_a_counter() -> None:
-    """An item that has only a key is not taken for a counter that stands at nothing."""
+    """An item that has only a key is an error, not a counter at zero."""
     problem = problem_of(Table(refused()), offset=1)
     assert (problem.code, problem.detail) == (
         "counter_invalid",
@@ -281,7 +281,7 @@ def test_minting_in_the_known_lane_is_one_write() -> None:
 
 
 def test_a_refusal_teaches_the_new_lane_and_the_counter_is_not_begun_again() -> None:
-    """After a refusal the write is repeated in the lane of the item that came back, without an offset."""
+    """After a rejected write, the retry uses the lane of the returned item and has no offset."""
     table = Table(refused(hand_crafted_int="40", increment="5", ceiling="900"), minted(45))
     block, found = mint(table, offset=1)
     assert (block["first"], block["increment"], found) == (45, 5, handler.Fence(5, 900))
@@ -298,7 +298,7 @@ def test_a_counter_that_vanishes_after_a_refusal_is_unknown() -> None:
 
 
 def test_an_unknown_counter_says_how_to_create_it() -> None:
-    """A refusal without an item means that there is no such counter, and nothing more is sent."""
+    """A rejected write without an item means that the counter does not exist; nothing more is sent."""
     table = Table(handler.ConditionFailedError(None))
     problem = problem_of(table)
     assert (problem.code, problem.status, len(table.requests)) == ("unknown_counter", 404, 1)
@@ -332,7 +332,7 @@ def test_a_counter_without_room_is_exhausted(attributes: dict[str, str], count: 
 
 @pytest.mark.parametrize("last", ["41", "50"])
 def test_a_frozen_counter_mints_nothing_and_is_not_tried_again(last: str) -> None:
-    """A frozen counter is said to be frozen, with room or without, after one write."""
+    """A frozen counter is reported as frozen after one write, whether it is exhausted or not."""
     item = {"partition": {"S": "orders"}, "hand_crafted_int": {"N": last}, "ceiling": {"N": "50"}}
     table = Table(handler.ConditionFailedError(item | {"frozen": {"BOOL": True}}))
     problem = problem_of(table)
@@ -347,7 +347,7 @@ def test_a_frozen_counter_mints_nothing_and_is_not_tried_again(last: str) -> Non
 @pytest.mark.parametrize(("mark", "frozen"), [("gapless", False), ("gapless-frozen", True)])
 @pytest.mark.parametrize("last", ["41", str(MAX)], ids=["room", "full"])
 def test_a_gapless_counter_mints_nothing_and_is_not_tried_again(mark: str, frozen: bool, last: str) -> None:
-    """A plain mint is refused after one write, which says that only claims take the counter's numbers."""
+    """A plain mint from a gapless counter is rejected after one write; the error says that only claims take numbers."""
     item = {"partition": {"S": "orders"}, "hand_crafted_int": {"N": last}, "frozen": {"S": mark}}
     assert [handler.read_counter(item)[name] for name in ("frozen", "gapless")] == [frozen, True]
     table = Table(handler.ConditionFailedError(item))
@@ -371,7 +371,7 @@ def test_a_block_that_takes_exactly_what_is_left() -> None:
     ("offset", "increment", "count"), [(MAX, 1, 2), (MAX - 9_998, 1, 10_000), (1, MAX, 2), (MAX + 1, 1, 1)]
 )
 def test_a_counter_does_not_begin_with_a_block_beyond_its_ceiling(offset: int, increment: int, count: int) -> None:
-    """The write that begins a counter keeps to its ceiling like every other."""
+    """The write that starts a counter also respects the ceiling."""
     table = Table(handler.ConditionFailedError(None))
     with pytest.raises(handler.ProblemError) as raised:
         mint(table, count=count, lane=handler.Fence(increment), offset=offset)
@@ -380,7 +380,7 @@ def test_a_counter_does_not_begin_with_a_block_beyond_its_ceiling(offset: int, i
 
 
 def test_a_lane_that_keeps_changing_is_given_up() -> None:
-    """After as many refusals as there are attempts the caller is told to come back, and nothing was minted."""
+    """After the maximum number of attempts, the error is ``throttled`` with ``Retry-After``; nothing was minted."""
     attempts = handler.WRITE_ATTEMPTS
     table = Table(*(refused(hand_crafted_int="40", increment=str(n + 2)) for n in range(attempts)))
     problem = problem_of(table)
@@ -389,7 +389,7 @@ def test_a_lane_that_keeps_changing_is_given_up() -> None:
 
 
 def test_a_failure_of_the_write_is_not_tried_again() -> None:
-    """Only a failed condition is answered with another write; after anything else a number may be spent."""
+    """Only a failed condition is retried; after any other failure a ticket may have been spent."""
     table = Table(handler.ProblemError("outcome_unknown", "No answer."))
     assert problem_of(table).code == "outcome_unknown"
     assert len(table.requests) == 1

@@ -35,7 +35,7 @@ def _nothing_learned() -> None:
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_the_table_of_calls(name: str) -> None:
-    """A row counts the calls of its last request; write units are of 1 KB of the item, read units of 4 KB."""
+    """A row counts the calls of its last request; a write unit is 1 KB of the item, a read unit 4 KB."""
     table, calls = ModelTable(SETTINGS.table), list[tuple[str, int]]()
     send = sdk_sender(table, "the table")
 

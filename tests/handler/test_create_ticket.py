@@ -1,4 +1,4 @@
-"""The handler's HTTP: the requests that it takes and the forms of its answers."""
+"""The handler over HTTP: which requests it accepts and how it formats its answers."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from ticketctl.handler import handler
 
 
 class Answers:
-    """A ``send`` that gives one answer to every request and keeps the requests."""
+    """A ``send`` that gives the same answer to every request and keeps the requests."""
 
     def __init__(self, answer: Mapping[str, Any]) -> None:
         self.answer = answer
@@ -26,7 +26,7 @@ class Answers:
 
 @pytest.fixture(autouse=True)
 def _nothing_learned() -> Iterator[None]:
-    """The function starts without what it has learned of counters, as in a new execution environment."""
+    """Clear the fences that the function remembers, as in a new execution environment."""
     handler.FENCES.clear()
     yield
     handler.FENCES.clear()
@@ -37,7 +37,7 @@ def mints(last: int = 42) -> Answers:
 
 
 def mint(asked: Mapping[str, Any], *, last: int = 42, settings: handler.Configuration = SETTINGS) -> Any:
-    """The JSON document of a request that mints."""
+    """Send a request that mints; return its JSON document."""
     answer = handler.respond(asked, settings, mints(last))
     assert (answer["statusCode"], answer["headers"]["Content-Type"]) == (200, "application/json")
     return json.loads(answer["body"])
@@ -51,7 +51,7 @@ def with_accept(accept: str, path: str = "/", query: str = "") -> dict[str, Any]
 
 
 def test_a_ticket_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    """A ticket's answer is JSON that no cache keeps, and nothing is logged."""
+    """The answer to a mint is JSON with ``Cache-Control: no-store``, and nothing is logged."""
     answer = handler.respond(event(), SETTINGS, mints())
     block = {"partition": "us-east-1", "hand_crafted_int": 42, "first": 42, "last": 42, "count": 1, "increment": 1}
     headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
@@ -80,7 +80,7 @@ LOW = "The counter 'us-east-1' has {} tickets left below 1000."
 def test_few_tickets_left(
     capsys: pytest.CaptureFixture[str], last: int, count: int, increment: int, logged: list[str]
 ) -> None:
-    """A mint that leaves less than a tenth, or a hundredth, of the ceiling logs one line; no other mint does."""
+    """A mint that leaves less than a tenth, or a hundredth, of the ceiling logs one line; others log nothing."""
     handler.FENCES["us-east-1"] = handler.Fence(increment, 1000)
     handler.respond(event(query=f"count={count}"), SETTINGS, mints(last), "request-1")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -89,7 +89,7 @@ def test_few_tickets_left(
 
 
 def test_a_replay_logs_no_low_counter() -> None:
-    """A repeated request takes nothing, so its counter was reported by the first; a possible gap is still logged."""
+    """A replay spends nothing, so it does not log a low counter again; it still logs a possible gap."""
     block = {"partition": "a", "first": 901, "last": 901, "count": 1, "increment": 1}
     assert list(handler.warnings_of(block, 1000)) == ["counter_low"]
     assert list(handler.warnings_of({**block, "replayed": True}, 1000)) == []
@@ -114,7 +114,7 @@ SIGNATURE = {"X-Amz-Algorithm": "AWS4-HMAC-SHA256", "X-Amz-Signature": "ab", "x-
     ],
 )
 def test_fields_come_from_the_query_or_a_json_body(asked: dict[str, Any]) -> None:
-    """Every way to give the fields means the same, and a presigned URL's own fields do not count."""
+    """Fields mean the same in the query and in a JSON body; a presigned URL's own fields are ignored."""
     assert mint(asked) == {
         "partition": "a b",
         "hand_crafted_int": 42,
@@ -139,14 +139,14 @@ def test_fields_come_from_the_query_or_a_json_body(asked: dict[str, Any]) -> Non
     ],
 )
 def test_without_fields_one_ticket_of_the_default_counter(asked: dict[str, Any]) -> None:
-    """What a request leaves out or leaves empty is the default."""
+    """A missing or empty field has its default."""
     block = mint(asked)
     assert (block["partition"], block["count"]) == ("us-east-1", 1)
 
 
 @pytest.mark.parametrize("name", ["us-west-2", "é" * 255, "😀", "a/b?c=d&e+%", "null", "<script>"])
 def test_a_name_arrives_as_it_was_sent(name: str) -> None:
-    """A name is the same text in the query, in the key and in the answer."""
+    """A name is the same text in the query, in the item's key and in the answer."""
     table = mints()
     answer = handler.respond(event(query=urlencode({"partition": name})), SETTINGS, table)
     assert json.loads(answer["body"])["partition"] == name
@@ -163,27 +163,27 @@ def test_the_largest_block() -> None:
 
 
 def may_begin(table: Answers) -> list[bool]:
-    """For each write, whether it may begin the counter."""
+    """For each write, return whether it may start the counter."""
     return ["attribute_not_exists(#partition)" in request["ConditionExpression"] for request in table.requests]
 
 
 def test_only_the_first_write_to_the_default_counter_may_begin_it() -> None:
-    """A counter that was seen once is never started again by the same execution environment."""
+    """The same execution environment never starts a counter again that it has seen once."""
     table = mints()
     for _ in range(3):
         handler.respond(event(), SETTINGS, table)
     assert may_begin(table) == [True, False, False]
 
 
-def test_no_other_counter_comes_to_life_by_itself() -> None:
-    """A mistyped name never begins a sequence."""
+def test_no_other_counter_starts_by_itself() -> None:
+    """A mistyped name never starts a sequence."""
     table = mints()
     handler.respond(event(query="partition=us-east-l"), SETTINGS, table)
     assert may_begin(table) == [False]
 
 
 def test_the_lane_of_a_new_counter_is_the_deployments() -> None:
-    """Offset, increment and table come from the settings and from nothing in the request."""
+    """Offset, increment and table come from the settings, never from the request."""
     table = mints(2)
     handler.respond(event(), handler.Configuration("orders", "eu-west-1", 2, 3, 10), table)
     (sent,) = table.requests
@@ -193,7 +193,7 @@ def test_the_lane_of_a_new_counter_is_the_deployments() -> None:
 
 
 def test_settings_come_from_the_environment() -> None:
-    """The five variables that the stack sets are all there is to set."""
+    """The configuration consists of the five environment variables that the stack sets."""
     environment = {
         "TABLE_NAME": "orders",
         "DEFAULT_PARTITION": "eu-west-1",
@@ -227,7 +227,7 @@ def test_a_status_reads_the_counter_and_mints_nothing() -> None:
 
 
 def test_a_status_as_text_is_the_last_ticket() -> None:
-    """As text a counter is its last ticket and a newline."""
+    """As text, a status is the last ticket and a newline."""
     assert handler.respond(with_accept("text/plain", "/status"), SETTINGS, Answers({"Item": ITEM}))["body"] == "41\n"
 
 
@@ -250,12 +250,12 @@ def test_a_status_as_text_is_the_last_ticket() -> None:
     ids=["no item", "damaged"],
 )
 def test_a_status_without_a_sound_counter(answer: Mapping[str, Any], expected: dict[str, Any]) -> None:
-    """A counter that is not there or is damaged is an error, never a counter at zero."""
+    """A missing or damaged counter is an error, never a counter at zero."""
     assert handler.respond(event("/status"), SETTINGS, Answers(answer)) == expected
 
 
 def test_a_long_name_makes_no_long_log_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """What a caller is told may repeat a long name; the log does not."""
+    """The answer may repeat a long name; the log line truncates it."""
     told = handler.respond(event("/status", query="partition=" + "%27" * 255), SETTINGS, Answers({}))
     (line,) = capsys.readouterr().out.splitlines()
     assert len(told["body"]) > 2_048
@@ -266,21 +266,21 @@ def test_a_long_name_makes_no_long_log_line(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_ticket_as_text_is_the_number_and_a_newline() -> None:
-    """As text a ticket is ready for a shell, and no cache keeps it."""
+    """As text, a ticket is the number and a newline, with ``Cache-Control: no-store``."""
     answer = handler.respond(with_accept("text/plain"), SETTINGS, mints())
     headers = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
     assert answer == {"statusCode": 200, "headers": headers, "body": "42\n"}
 
 
 def test_a_block_as_text_has_one_ticket_a_line() -> None:
-    """As text a block is each of its tickets in order, in the steps of its lane."""
+    """As text, a block is its tickets in ascending order, one per line."""
     settings = SETTINGS._replace(increment=3)
     answer = handler.respond(with_accept("text/plain", query="count=4"), settings, mints(20))
     assert answer["body"] == "11\n14\n17\n20\n"
 
 
 def test_a_problem_is_json_for_a_reader_of_text_too() -> None:
-    """Problem details have one form."""
+    """Problem details are always JSON, even if the client accepts text."""
     answer = handler.respond(with_accept("text/plain", query="count=0"), SETTINGS, mints())
     assert answer == problem("bad_request", 400, "count must be an integer from 1 to 10000.")
 
@@ -302,8 +302,8 @@ def test_a_problem_is_json_for_a_reader_of_text_too() -> None:
         "application/json;q=0, */*",
     ],
 )
-def test_text_for_who_prefers_it(accept: str) -> None:
-    """A reader that names text, and prefers it to JSON or does not name JSON, gets text."""
+def test_text_if_preferred(accept: str) -> None:
+    """A client gets text if it accepts text and prefers it to JSON or does not mention JSON."""
     assert handler.wants_text(accept)
 
 
@@ -331,14 +331,14 @@ def test_text_for_who_prefers_it(accept: str) -> None:
         pytest.param("," * 100_000, id="100,000 commas"),
     ],
 )
-def test_json_for_everybody_else(accept: str) -> None:
-    """JSON is for who names it, who takes anything, and who cannot be understood."""
+def test_json_otherwise(accept: str) -> None:
+    """A client gets JSON if it prefers JSON, accepts anything, or sends an invalid ``Accept`` header."""
     block = mint(with_accept(accept))
     assert block["first"] == 42
 
 
 @pytest.mark.parametrize("q", ["x", "", "-1", "9", "0.5.5", "\u0660.\u0663", "1e9", "0,5"])
-def test_a_weight_that_is_no_weight_is_no_crash(q: str) -> None:
-    """A quality that is no number leaves the answer a ticket."""
+def test_an_invalid_quality_is_ignored(q: str) -> None:
+    """An invalid quality value does not fail the request."""
     answer = handler.respond(with_accept(f"text/plain;q={q}"), SETTINGS, mints())
     assert (answer["statusCode"], "42" in answer["body"]) == (200, True)

@@ -26,7 +26,7 @@ WRITE = {"TableName": "Tickets", "Key": {"partition": {"S": "é\u1234"}}}
 
 @contextmanager
 def client_of(server: DynamoDB, /, clock: Any = time.time, **more: str) -> Iterator[handler.DynamoDB]:
-    """A client in an environment like Lambda's, whose DynamoDB is the server; its connection is closed at the end."""
+    """A client in an environment like Lambda's, connected to the server; its connection is closed at the end."""
     client = handler.DynamoDB({**LAMBDA, "AWS_ENDPOINT_URL": server.url, **more}, clock)
     try:
         yield client
@@ -36,7 +36,7 @@ def client_of(server: DynamoDB, /, clock: Any = time.time, **more: str) -> Itera
 
 
 def failure_of(client: handler.DynamoDB, operation: str = "UpdateItem") -> tuple[str, str]:
-    """The code of the problem that a request ends in, and its cause."""
+    """Return the code of the problem that a request raises, and its cause."""
     with pytest.raises(handler.ProblemError) as raised:
         client.send(operation, WRITE)
     return raised.value.code, raised.value.cause
@@ -46,7 +46,7 @@ def failure_of(client: handler.DynamoDB, operation: str = "UpdateItem") -> tuple
 @pytest.mark.parametrize(("path", "arrives"), [("", "/"), ("/", "/"), ("/a/b%20c/", "/a/b%20c/")])
 @pytest.mark.parametrize("token", ["token/+=", ""])
 def test_what_arrives_is_what_was_signed(operation: str, path: str, arrives: str, token: str) -> None:
-    """On the wire a request names its operation, has its keys' signature, and an endpoint's path goes before."""
+    """A request names its operation, is signed with the given keys, and keeps the path of the endpoint."""
     moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     with dynamodb(repeat(says(200, b"{}"))) as server:
         with client_of(server, moment.timestamp, AWS_ENDPOINT_URL=server.url + path, AWS_SESSION_TOKEN=token) as client:
@@ -68,7 +68,7 @@ def test_what_arrives_is_what_was_signed(operation: str, path: str, arrives: str
 
 
 def test_credentials_are_read_for_each_request() -> None:
-    """Keys that Lambda replaces sign the next request on the same connection; without a key nothing is sent."""
+    """If Lambda replaces the credentials, the next request on the connection uses them; without any, none is sent."""
     environment = dict(LAMBDA)
     with dynamodb(repeat(says(200, b"{}"))) as server:
         environment["AWS_ENDPOINT_URL"] = server.url
@@ -98,13 +98,13 @@ def test_credentials_are_read_for_each_request() -> None:
     ],
 )
 def test_the_nearest_setting_names_the_endpoint(environment: dict[str, str], url: str) -> None:
-    """The service's own variable comes before the general one, and that before the template's."""
+    """The endpoint comes from DynamoDB's own variable, the general variable, or the template, in this order."""
     assert handler.endpoint_url({"AWS_REGION": "r", "DYNAMODB_ENDPOINT": "https://t", **environment}) == url
 
 
 @pytest.mark.parametrize("fault", [hangs_up, resets])
 def test_a_read_over_a_kept_connection_that_fails(fault: Any) -> None:
-    """A read that failed spent nothing; it is not sent again either, and the next one gets a new connection."""
+    """A failed read spends nothing and is not retried; the next request opens a new connection."""
     with dynamodb(iter([mints(1), fault, mints(2)])) as server, client_of(server) as client:
         client.send("UpdateItem", WRITE)
         assert failure_of(client, "GetItem")[0] == "unavailable"

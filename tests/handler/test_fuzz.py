@@ -1,6 +1,6 @@
-"""Arbitrary events against the handler: whatever is asked, the answer is well-formed and the failure the caller's.
+"""The handler with arbitrary events: every answer is well-formed, and every failure is the caller's.
 
-The examples are the same in every run; ``TICKETCTL_TEST_EFFORT=60`` tries more, and others each time.
+The examples are the same in every run; ``TICKETCTL_TEST_EFFORT=60`` tries more, and new ones in each run.
 """
 
 import base64
@@ -23,7 +23,7 @@ OWN_CODES = {code for code, status in handler.STATUS.items() if status < 500}
 # --- events ----------------------------------------------------------------------------------------
 
 TEXT = st.text(max_size=30) | st.text(st.characters(codec="ascii"), max_size=300)
-SURROGATES = st.text(st.characters(), max_size=10)  # lone ones too
+SURROGATES = st.text(st.characters(), max_size=10)  # lone surrogates too
 COUNTS = st.sampled_from(["1", "3", "10000", "0", "-1", "10001", "1e3", "\u0661", "", "9" * 10_000]) | TEXT
 NAMES = st.sampled_from(["us-east-1", "orders", "receipt#k", "", "a\0"]) | TEXT
 FIELDS = st.sampled_from(["count", "partition"]) | TEXT
@@ -64,7 +64,7 @@ HEADERS = st.none() | st.dictionaries(TEXT, TEXT, max_size=2).flatmap(
 
 @st.composite
 def events(draw: st.DrawFn) -> dict[str, Any]:
-    """A Function URL's event in its shape, with anything in it; most reach the counter."""
+    """A Function URL event of the correct shape with arbitrary values; most reach the counter."""
     path = draw(st.sampled_from(["/", "/", "/", "/status", "", "//"]) | TEXT)
     http = {"method": draw(st.sampled_from(["GET", "POST", "POST", "DELETE"]) | TEXT), "path": path}
     body, encoded = draw(BODIES)
@@ -87,7 +87,7 @@ def events(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def check_form(answer: dict[str, Any]) -> None:
-    """Whether Lambda can make an HTTP response of it, and a client can read that."""
+    """Check that Lambda can turn the answer into an HTTP response that a client can read."""
     assert set(answer) == {"statusCode", "headers", "body"}
     assert type(answer["statusCode"]) is int
     assert type(answer["body"]) is str
@@ -98,7 +98,7 @@ def check_form(answer: dict[str, Any]) -> None:
 
 
 def check_meaning(answer: dict[str, Any]) -> None:
-    """Whether it is a block, a counter, their text, or a problem of the caller's own."""
+    """Check that the answer is a block, a counter, either as text, or a problem caused by the caller."""
     status, kind, body = answer["statusCode"], answer["headers"]["Content-Type"], answer["body"]
     if status == 200 and kind == "text/plain; charset=utf-8":
         assert [str(int(line)) for line in body.splitlines()] == body.split()
@@ -123,7 +123,7 @@ def check_meaning(answer: dict[str, Any]) -> None:
 )
 @given(asked=st.lists(events(), min_size=1, max_size=3))
 def test_any_event_gets_a_well_formed_answer_and_no_error_of_the_servers(asked: list[dict[str, Any]]) -> None:
-    """No event raises, is answered with a 5xx, or moves a counter back."""
+    """No event raises an exception, returns a 5xx, or moves a counter back."""
     handler.FENCES.clear()
     table, last = ModelTable(SETTINGS.table), 0
     send = sdk_sender(table, "the table")
@@ -140,7 +140,7 @@ def test_any_event_gets_a_well_formed_answer_and_no_error_of_the_servers(asked: 
 
 
 def test_the_fuzz_reaches_the_counter() -> None:
-    """The events are not all refused at the door: some mint, some with a key, some read the counter."""
+    """The events are not all rejected early: some mint, some mint with a key, and some read the counter."""
     from hypothesis import find
 
     def ends(event: dict[str, Any], *, path: str, receipt: bool) -> bool:

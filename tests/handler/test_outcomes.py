@@ -1,4 +1,4 @@
-"""What a caller is told when DynamoDB fails: the handler's client against a server on loopback that misbehaves."""
+"""What a caller is told when DynamoDB fails: the handler's client against a faulty server on loopback."""
 
 import json
 import socket
@@ -36,19 +36,19 @@ from ticketctl.handler import handler
 MINT = event(method="POST")
 STATUS = event("/status")
 
-# The whole answers, so that nothing of an exception can be in them.
+# Complete answers, so that no text of an exception can leak into them.
 THROTTLED = problem("throttled", 429, "DynamoDB is throttling; nothing was minted.", Retry_After="1")
 UNAVAILABLE = problem("unavailable", 503, "DynamoDB is not available; nothing was minted.")
 UNKNOWN = problem("outcome_unknown", 504, "DynamoDB did not answer; a ticket may have been spent.")
 UNREADABLE = problem("outcome_unknown", 504, "The request failed; a ticket may have been spent.")
 
 
-# --- the function in front of it -------------------------------------------------------------------
+# --- setup -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
 def _nothing_learned() -> Iterator[None]:
-    """The function starts without what it has learned of counters, as in a new execution environment."""
+    """Clear the fences that the function remembers, as in a new execution environment."""
     handler.FENCES.clear()
     yield
     handler.FENCES.clear()
@@ -58,7 +58,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}
 
 
 def ask(url: str, event: dict[str, Any], **more: str) -> dict[str, Any]:
-    """Answer an event as the handler does, with DynamoDB at that address."""
+    """Answer an event as the handler does, with DynamoDB at this address."""
     environment = {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL_DYNAMODB": url, "AWS_CA_BUNDLE": str(CERTIFICATE)}
     table = handler.DynamoDB({**environment, **CREDENTIALS, **more})
     try:
@@ -109,7 +109,7 @@ OUTCOMES = [
 def test_a_failed_write_is_sent_once_and_told_as_what_it_is(
     capsys: pytest.CaptureFixture[str], answer: Answer, expected: dict[str, Any]
 ) -> None:
-    """A caller is told whether a ticket may be spent, nothing of the failure itself, and no write is sent twice."""
+    """The answer says whether a ticket may be spent and hides the cause; the write is sent once."""
     with dynamodb(repeat(answer)) as server:
         told = ask(server.url, MINT)
     assert told == expected
@@ -120,7 +120,7 @@ def test_a_failed_write_is_sent_once_and_told_as_what_it_is(
 
 @pytest.mark.parametrize("answer", [never_answers, falls_silent, drips])
 def test_a_write_is_not_waited_for_longer_than_a_call_may_take(answer: Answer) -> None:
-    """If DynamoDB takes longer than the function waits, even byte by byte, a ticket may be spent."""
+    """If DynamoDB takes too long, even if it sends byte by byte, the outcome is unknown."""
     with dynamodb(repeat(answer)) as server:
         began = time.monotonic()
         told = ask(server.url, MINT)
@@ -131,7 +131,7 @@ def test_a_write_is_not_waited_for_longer_than_a_call_may_take(answer: Answer) -
 
 
 def test_nothing_is_minted_if_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
-    """A refused connection sent nothing, so it is safe to try again."""
+    """If the connection is refused, nothing was sent, so a retry is safe."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         told = ask(f"http://127.0.0.1:{closed.getsockname()[1]}", MINT)
@@ -154,7 +154,7 @@ def test_nothing_is_minted_if_nobody_listens(capsys: pytest.CaptureFixture[str])
 def test_an_answer_that_breaks_within_tls_leaves_the_outcome_unknown(
     event: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    """A TLS error is no connection that was refused once the request has left."""
+    """A TLS error after the request was sent leaves the outcome of a mint unknown."""
     with dynamodb(repeat(breaks_tls), tls=True) as server:
         told = ask(server.url, event)
     assert told == expected
@@ -162,14 +162,14 @@ def test_an_answer_that_breaks_within_tls_leaves_the_outcome_unknown(
 
 
 def test_nothing_is_sent_to_a_server_that_cannot_prove_its_name() -> None:
-    """A certificate that nobody vouches for ends the connection before the request."""
+    """If the server's certificate is not trusted, the connection ends before the request is sent."""
     with dynamodb(repeat(mints(2)), tls=True) as server:
         assert ask(server.url, MINT, AWS_CA_BUNDLE="") == UNAVAILABLE
         assert server.requests == []
 
 
 def test_nothing_is_sent_without_tls() -> None:
-    """A handshake with what is no TLS ends in a second, and before the request."""
+    """If the server does not speak TLS, the connection ends within a second, before the request is sent."""
     with dynamodb(repeat(mints(2))) as server:
         assert ask(server.url.replace("http:", "https:"), MINT) == UNAVAILABLE
         assert server.requests == []
@@ -190,7 +190,7 @@ def test_nothing_is_sent_without_tls() -> None:
 def test_a_failed_look_at_a_counter_never_says_that_a_ticket_may_be_spent(
     answer: Answer, expected: dict[str, Any]
 ) -> None:
-    """Reading a counter mints nothing, however it fails."""
+    """If reading a counter fails, the answer never says that a ticket may be spent."""
     with dynamodb(repeat(answer)) as server:
         told = ask(server.url, STATUS)
     assert told == expected
@@ -201,7 +201,7 @@ def test_a_failed_look_at_a_counter_never_says_that_a_ticket_may_be_spent(
 
 
 def test_a_changed_lane_is_learned_from_the_refusal() -> None:
-    """The item in the refusal leads to one more write, in its lane and for a counter that must exist."""
+    """After a rejected write, the handler retries once, with the lane of the returned item and without an offset."""
     item = {"partition": {"S": "us-east-1"}, "hand_crafted_int": {"N": "40"}, "increment": {"N": "5"}}
     refusal = refuses(400, "ConditionalCheckFailedException", Item=item)
     with dynamodb(iter([refusal, mints(45), mints(50)])) as server:
@@ -213,7 +213,7 @@ def test_a_changed_lane_is_learned_from_the_refusal() -> None:
 
 
 def test_a_counter_that_is_not_there_is_unknown() -> None:
-    """A refusal without an item is a 404 that says how to create the counter."""
+    """A rejected write without an item is a 404 that says how to create the counter."""
     with dynamodb(repeat(refuses(400, "ConditionalCheckFailedException"))) as server:
         told = ask(server.url, MINT | {"rawQueryString": "partition=orders"})
     detail = "There is no counter 'orders'. Create it with: ticketctl counter create orders"
@@ -239,7 +239,7 @@ ENVIRONMENT = {
 
 
 def run_entry_point(server: DynamoDB, remaining_ms: int = 10_000, /, **more: str) -> list[dict[str, Any]]:
-    """The JSON lines of the handler on its own, in a process and an environment like Lambda's but without an SDK."""
+    """Run the handler alone, in a process with an environment like Lambda's and no SDK; return its lines of JSON."""
     run = subprocess.run(
         [sys.executable, "-B", "-S", "-c", ONCE, json.dumps(MINT), str(remaining_ms)],
         cwd=bundle.bundle_root() / "lambda",
@@ -264,7 +264,7 @@ def test_the_entry_point_mints_as_its_environment_says() -> None:
 
 
 def test_the_entry_point_sends_no_write_twice_whatever_the_environment_says() -> None:
-    """The handler's own client sends once, even if the SDK is configured to retry."""
+    """The handler's client sends a write once, even if the environment configures SDK retries."""
     with dynamodb(repeat(refuses(500, "InternalServerError"))) as server:
         log, told = run_entry_point(server, AWS_MAX_ATTEMPTS="5", AWS_RETRY_MODE="standard", **CREDENTIALS)
     assert told == UNKNOWN
@@ -282,7 +282,7 @@ def test_the_entry_point_sends_nothing_without_credentials() -> None:
 
 
 def test_the_entry_point_sends_nothing_that_might_not_end_in_its_time() -> None:
-    """With less time left than a call may take nothing is sent, so nothing was minted."""
+    """If less time is left than a call may take, nothing is sent, so nothing was minted."""
     with dynamodb(repeat(mints(2))) as server:
         log, told = run_entry_point(server, handler.CALL_MS - 1, **CREDENTIALS)
     assert told == problem("unavailable", 503, "DynamoDB is too slow; nothing was minted.")

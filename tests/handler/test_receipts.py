@@ -47,7 +47,7 @@ def minted(last: int) -> dict[str, Any]:
 
 
 class Calls(list[Call]):
-    """A ``send`` that gives one prepared answer after the other and keeps the calls."""
+    """A ``send`` that returns prepared answers in order and keeps the calls."""
 
     def __init__(self, *answers: Mapping[str, Any] | Exception) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def problem_of(send: Calls, *, count: int = 1) -> tuple[str, int, str]:
 
 
 def written(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The item that the write of a receipt makes."""
+    """Return the item that the write of a receipt creates."""
     values = request["ExpressionAttributeValues"]
     item: dict[str, Any] = request["Key"] | {
         name.lstrip("#"): values[":" + name[1:]] for name in re.findall(r"#\w+", request["UpdateExpression"])
@@ -103,7 +103,7 @@ REPLAYED = {"replayed": True, "receipt": True}
 
 
 def test_a_receipt_never_replaces_a_valid_one() -> None:
-    """A receipt holds the block, lives a day, and never takes the place of one that is still good."""
+    """A receipt has the block, expires after a day, and never replaces a valid receipt."""
     request = handler.receipt_request("Tickets", "k", block(40, count=3), NOW)
     assert request["Key"] == {"partition": {"S": "receipt#k"}}
     assert written(request) == receipt(40, count=3)
@@ -113,19 +113,19 @@ def test_a_receipt_never_replaces_a_valid_one() -> None:
 
 
 def test_a_receipt_gives_the_same_block_again() -> None:
-    """The block of a receipt is the one that was minted, marked as replayed."""
+    """A receipt replays the block that was minted, with ``replayed`` set."""
     assert handler.replay(receipt(40, count=3), "orders", 3, NOW) == block(40, count=3) | {"replayed": True}
 
 
 def test_what_is_written_is_what_is_read() -> None:
-    """The item of a receipt reads back as its block, in whatever lane."""
+    """A receipt that is written and read back gives the same block, also in a lane."""
     taken = block(41) | {"first": 15, "last": 42, "hand_crafted_int": 42, "count": 10, "increment": 3}
     item = written(handler.receipt_request("Tickets", "k", taken, NOW))
     assert handler.replay(item, "orders", 10, NOW) == taken | {"replayed": True}
 
 
 def test_without_a_receipt_there_is_nothing_to_replay() -> None:
-    """No item is no block."""
+    """If there is no receipt, there is no replay."""
     assert handler.replay(None, "orders", 1, NOW) is None
 
 
@@ -138,7 +138,7 @@ def test_without_a_receipt_there_is_nothing_to_replay() -> None:
     ],
 )
 def test_a_receipt_ends_with_its_second(now_ms: int, *, good: bool) -> None:
-    """DynamoDB deletes late, so the time is looked at; the reader and the condition of the write agree."""
+    """DynamoDB deletes late, so the reader and the condition of the write check ``expires_at``, and they agree."""
     item = receipt(40)
     assert (handler.replay(item, "orders", 1, now_ms) is not None) == good
     written = handler.receipt_request("Tickets", "k", block(41), now_ms)["ExpressionAttributeValues"][":now"]["N"]
@@ -146,7 +146,7 @@ def test_a_receipt_ends_with_its_second(now_ms: int, *, good: bool) -> None:
 
 
 def test_an_expired_receipt_conflicts_with_nothing() -> None:
-    """A key may be used for something else once its day is over."""
+    """An expired receipt does not conflict with a new use of its key."""
     assert handler.replay(receipt(40, partition="users", expires=EXPIRES - 86_400), "orders", 2, NOW) is None
 
 
@@ -160,7 +160,7 @@ def test_an_expired_receipt_conflicts_with_nothing() -> None:
     ids=["other counter", "other count", "other case"],
 )
 def test_a_key_is_for_one_counter_and_one_count(item: dict[str, Any], detail: str) -> None:
-    """The same key for something else is a conflict that mints nothing."""
+    """A key that is used again with another counter or count is a conflict; nothing is minted."""
     send = Calls({"Item": item})
     assert problem_of(send) == ("idempotency_conflict", 409, detail)
     assert send.operations == ["GetItem"]
@@ -169,7 +169,7 @@ def test_a_key_is_for_one_counter_and_one_count(item: dict[str, Any], detail: st
 @pytest.mark.parametrize("name", ["first", "last", "count", "increment", "expires_at"])
 @pytest.mark.parametrize("damage", [{"S": "40"}, {"N": "4.5"}, {}], ids=["string", "fraction", "no type"])
 def test_a_damaged_receipt_is_not_replayed(name: str, damage: dict[str, str]) -> None:
-    """A receipt that somebody damaged is an error, neither a block nor a reason to mint again."""
+    """A damaged receipt is an error: it is not replayed, and nothing is minted."""
     send = Calls({"Item": receipt(40) | {name: damage}})
     code, status, _ = problem_of(send)
     assert (code, status, send.operations) == ("counter_invalid", 409, ["GetItem"])
@@ -177,7 +177,7 @@ def test_a_damaged_receipt_is_not_replayed(name: str, damage: dict[str, str]) ->
 
 @pytest.mark.parametrize("damage", [{"N": "40"}, {}], ids=["number", "no type"])
 def test_a_receipt_without_its_counter_is_not_replayed(damage: dict[str, str]) -> None:
-    """A receipt that does not say which counter it is of is damaged like any other."""
+    """A receipt without a valid counter name is an error: it is not replayed."""
     send = Calls({"Item": receipt(40) | {"counter": damage}})
     code, status, _ = problem_of(send)
     assert (code, status, send.operations) == ("counter_invalid", 409, ["GetItem"])
@@ -187,7 +187,7 @@ def test_a_receipt_without_its_counter_is_not_replayed(damage: dict[str, str]) -
 
 
 def test_the_first_request_with_a_typed_key_reads_mints_and_writes() -> None:
-    """A block is handed out after its receipt is written; the three calls are these, in this order."""
+    """The handler reads the receipt, mints and writes the receipt, in this order, before it returns the block."""
     send = Calls({}, minted(42), {})
     assert mint_with_key(send, count=3) == (block(40, count=3) | FRESH, handler.Fence())
     fence, digest = handler.Fence(), handler.key_digest("k", NOW)
@@ -199,21 +199,21 @@ def test_the_first_request_with_a_typed_key_reads_mints_and_writes() -> None:
 
 
 def test_a_replay_spends_nothing() -> None:
-    """A request whose receipt is there is one consistent read, and teaches no lane."""
+    """If there is a receipt, the request is one consistent read, and the caller's fence is unchanged."""
     send = Calls({"Item": receipt(40)})
     assert mint_with_key(send, lane=handler.Fence(7)) == (block(40) | REPLAYED, handler.Fence(7))
     assert send == [("GetItem", handler.read_request("Tickets", "receipt#k"))]
 
 
 def test_an_expired_receipt_is_replaced() -> None:
-    """After a day the same key mints again, under a new receipt."""
+    """After a day the same key mints again and gets a new receipt."""
     send = Calls({"Item": receipt(1, expires=EXPIRES - 86_400)}, minted(42), {})
     assert mint_with_key(send)[0] == block(42) | FRESH
     assert send.operations == READ_MINT_WRITE
 
 
 def test_a_lane_is_learned_on_the_way() -> None:
-    """A refusal of the mint teaches the lane as without a key, and the receipt has the block of that lane."""
+    """A rejected mint is retried in the lane of the returned item, and the receipt has the block of that lane."""
     item = {"partition": {"S": "orders"}, "hand_crafted_int": {"N": "40"}, "increment": {"N": "5"}}
     send = Calls({}, refused(item), minted(45), {})
     taken = block(45) | {"increment": 5}
@@ -230,14 +230,14 @@ def test_a_lane_is_learned_on_the_way() -> None:
     ],
     ids=["unknown counter", "throttled"],
 )
-def test_what_did_not_mint_for_sure_writes_no_receipt(failure: Exception, code: str) -> None:
-    """A failed mint is told as what it is, once, and leaves the key free."""
+def test_a_failed_mint_writes_no_receipt(failure: Exception, code: str) -> None:
+    """A mint that certainly failed is reported as it is, is not retried, and writes no receipt."""
     send = Calls({}, failure)
     assert problem_of(send)[0] == code
     assert send.operations == READ_MINT
 
 
-def test_an_unread_receipt_is_not_taken_for_none() -> None:
+def test_an_unreadable_receipt_mints_nothing() -> None:
     """If the receipt cannot be read, nothing is minted."""
     send = Calls(handler.ProblemError("unavailable", "Down."))
     assert problem_of(send) == ("unavailable", 503, "Down.")
@@ -248,7 +248,7 @@ def test_an_unread_receipt_is_not_taken_for_none() -> None:
 
 
 def test_our_own_receipt_behind_a_lost_reply_is_a_success() -> None:
-    """The reply to the first write was lost; the second finds our own block under the key."""
+    """If the answer to the first write is lost and the second finds the request's own block, that is success."""
     send = Calls({}, minted(42), LOST, refused(receipt(42)))
     assert mint_with_key(send)[0] == block(42) | FRESH
     assert send.operations == READ_MINT_WRITE_TWICE
@@ -263,21 +263,21 @@ def test_the_second_attempt_may_write_the_receipt() -> None:
 
 
 def test_the_slower_of_two_requests_gets_the_block_of_the_faster() -> None:
-    """Of two callers with one key both get the block of the first receipt; the other block is said to be a gap."""
+    """If two requests use one key, both return the block of the first receipt; the other block is a possible gap."""
     send = Calls({}, minted(42), refused(receipt(41)))
     assert mint_with_key(send)[0] == block(41) | REPLAYED | {"possible_gap": True}
     assert send.operations == READ_MINT_WRITE
 
 
 def test_a_faster_request_after_a_lost_reply() -> None:
-    """A first write that was lost before it arrived does not make the other's block ours."""
+    """If the first write is lost and another request's receipt is found, its block is returned and ours is a gap."""
     send = Calls({}, minted(42), LOST, refused(receipt(41)))
     assert mint_with_key(send)[0] == block(41) | REPLAYED | {"possible_gap": True}
 
 
 @pytest.mark.parametrize("item", [receipt(41, partition="users"), receipt(41, count=2)], ids=["counter", "count"])
 def test_a_race_for_something_else_names_what_was_spent(item: dict[str, Any]) -> None:
-    """If the key has minted something else at the same time, that is a conflict, which says that tickets were spent."""
+    """If the key minted something else at the same time, the conflict names the tickets that this request spent."""
     send = Calls({}, minted(42), refused(item))
     code, status, detail = problem_of(send)
     assert (code, status) == ("idempotency_conflict", 409)
@@ -296,7 +296,7 @@ def test_a_race_for_something_else_names_what_was_spent(item: dict[str, Any]) ->
     ids=["unknown", "throttled", "unavailable", "unreadable"],
 )
 def test_a_block_without_a_receipt_says_so(failure: Exception) -> None:
-    """A receipt that cannot be written is no reason to lose the block: it is the answer, and says that it has none."""
+    """If the receipt cannot be written, the block is still returned, with ``receipt`` false."""
     send = Calls({}, minted(42), failure, failure)
     assert mint_with_key(send)[0] == block(42) | {"replayed": False, "receipt": False}
     assert send.operations == READ_MINT_WRITE_TWICE
@@ -308,13 +308,13 @@ def test_a_block_without_a_receipt_says_so(failure: Exception) -> None:
     ids=["no item", "expired", "damaged", "no counter"],
 )
 def test_a_receipt_that_cannot_be_read_after_the_mint(item: dict[str, Any] | None) -> None:
-    """If the receipt in the way cannot be read, the block that was minted is the answer, without a receipt."""
+    """If another receipt is found after the mint but cannot be read, the minted block is returned without a receipt."""
     send = Calls({}, minted(42), refused(item))
     assert mint_with_key(send)[0] == block(42) | {"replayed": False, "receipt": False}
 
 
 def test_a_block_that_the_register_replays_gets_its_receipt() -> None:
-    """If an earlier request minted and could not write the receipt, the next one with the key writes it."""
+    """If an earlier request minted but could not write the receipt, the next request with the key writes it."""
     entry = handler.pack_entry(handler.key_digest("k", NOW), 1, 1)
     item = {"partition": {"S": "orders"}, "hand_crafted_int": {"N": "99"}, "k3": {"B": entry}, "l3": {"N": "42"}}
     send = Calls({}, refused(item), {})
@@ -349,7 +349,7 @@ def test_a_block_that_the_register_replays_gets_its_receipt() -> None:
     ],
 )
 def test_a_key_is_a_string_of_the_draft_or_bare(header: str, key: str) -> None:
-    """A structured field's string and the bare text of it are the same key."""
+    """A key may be a quoted string of the IETF draft or bare text; both forms are the same key."""
     assert handler.check_key(header) == key
 
 
@@ -366,7 +366,7 @@ def test_a_key_is_a_string_of_the_draft_or_bare(header: str, key: str) -> None:
     ],
 )
 def test_any_other_key_is_refused(header: str) -> None:
-    """What is no one string of 1 to 255 visible ASCII characters is no key."""
+    """A key that is not one string of 1 to 255 visible ASCII characters is rejected."""
     with pytest.raises(handler.ProblemError) as raised:
         handler.check_key(header)
     told = (raised.value.code, raised.value.status, raised.value.detail)
@@ -378,7 +378,7 @@ def test_any_other_key_is_refused(header: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_learned() -> Iterator[None]:
-    """The function starts without what it has learned of counters, as in a new execution environment."""
+    """Clear the fences that the function remembers, as in a new execution environment."""
     handler.FENCES.clear()
     yield
     handler.FENCES.clear()
@@ -394,7 +394,7 @@ def one() -> dict[str, Any]:
 
 @pytest.mark.parametrize("header", ["k", '"k"', ' "k" ', " k\t"])
 def test_a_block_with_a_key_says_whether_it_is_a_replay(header: str) -> None:
-    """With a key the answer has the mark; the receipt is under the key without its quotes."""
+    """With a key, the answer has ``replayed``; the receipt's key has no quotes."""
     calls = Calls({}, minted(42), {})
     answer = handler.respond(keyed(header), SETTINGS, calls)
     assert (answer["statusCode"], json.loads(answer["body"])) == (200, one() | FRESH)
@@ -403,7 +403,7 @@ def test_a_block_with_a_key_says_whether_it_is_a_replay(header: str) -> None:
 
 
 def test_a_replay_is_the_same_answer_with_its_mark() -> None:
-    """A second request with the key is answered from the receipt, for a day from the real clock."""
+    """A second request with the same key is answered from the receipt, with ``replayed`` true."""
     calls = Calls({}, minted(42), {})
     handler.respond(keyed(), SETTINGS, calls)
     again = Calls({"Item": written(calls[2][1])})
@@ -413,21 +413,21 @@ def test_a_replay_is_the_same_answer_with_its_mark() -> None:
 
 
 def test_a_replay_as_text_is_the_tickets_again() -> None:
-    """As text a replay is like the first answer."""
+    """As text, a replay is the same as the first answer."""
     item = receipt(40, count=3, partition="us-east-1", expires=10**12)
     asked = event(query="count=3", headers={"idempotency-key": "k", "accept": "text/plain"})
     assert handler.respond(asked, SETTINGS, Calls({"Item": item}))["body"] == "40\n41\n42\n"
 
 
 def test_a_replay_teaches_no_lane() -> None:
-    """An old block says nothing of the counter now: the default counter, not seen yet, may still begin."""
+    """A replay does not tell whether the counter exists now, so the default counter may still be started."""
     item = receipt(40, partition="us-east-1", expires=10**12)
     handler.respond(keyed(), SETTINGS, Calls({"Item": item}))
     assert handler.FENCES == {}
 
 
 def test_a_conflict_is_told_over_http() -> None:
-    """A key of another counter is a 409 of its own."""
+    """A key that was used for another counter is a 409 with its own code."""
     calls = Calls({"Item": receipt(40, expires=10**12)})
     detail = "This Idempotency-Key already minted 1 from 'orders'."
     assert handler.respond(keyed(), SETTINGS, calls) == problem("idempotency_conflict", 409, detail)
@@ -436,7 +436,7 @@ def test_a_conflict_is_told_over_http() -> None:
 
 @pytest.mark.parametrize("key", ["", " ", '""', "a,b", "é", "a" * 256])
 def test_a_bad_key_is_refused_before_anything_is_sent(key: str) -> None:
-    """An invalid key is refused; it never mints without a key."""
+    """An invalid key is rejected before anything is sent; the handler never mints as if there were no key."""
     calls = Calls()
     detail = "Idempotency-Key must be 1 to 255 visible ASCII characters."
     assert handler.respond(keyed(key), SETTINGS, calls) == problem("bad_request", 400, detail)
@@ -444,7 +444,7 @@ def test_a_bad_key_is_refused_before_anything_is_sent(key: str) -> None:
 
 
 def test_a_mint_without_a_key_is_one_write() -> None:
-    """Without a key nothing is read, no receipt is written, and the answer has no mark."""
+    """Without a key, nothing is read, no receipt is written, and the answer has no ``replayed``."""
     calls = Calls(minted(42))
     answer = handler.respond(event(method="POST"), SETTINGS, calls)
     assert (answer["statusCode"], json.loads(answer["body"])) == (200, one())
@@ -459,7 +459,7 @@ TOO_SLOW = problem("unavailable", 503, "DynamoDB is too slow; nothing was minted
 def answered_within(
     asked: dict[str, Any], *left: int, answers: tuple[Mapping[str, Any] | Exception, ...] = ({}, minted(42), {})
 ) -> tuple[dict[str, Any], list[str]]:
-    """The answer and the calls, if this many milliseconds are ``left`` before each call, then none."""
+    """Return the answer and the calls if ``left`` milliseconds remain before each call, and 0 after those."""
     calls, steps = Calls(*answers), numbers()
 
     def remaining_ms() -> int:
@@ -472,37 +472,37 @@ def answered_within(
 @pytest.mark.parametrize("asked", [keyed(), event(method="POST"), event("/status")], ids=["key", "no key", "status"])
 @pytest.mark.parametrize("left", [handler.CALL_MS - 1, 0, -1])
 def test_no_call_is_begun_that_might_not_end_in_time(asked: dict[str, Any], left: int) -> None:
-    """With too little time left nothing is sent, and nothing was minted."""
+    """If too little time is left for a call, nothing is sent and nothing was minted."""
     assert answered_within(asked, left) == (TOO_SLOW, [])
 
 
 def test_a_call_is_begun_that_just_ends_in_time() -> None:
-    """Exactly the time of a call is enough for it."""
+    """A call is sent if exactly the time that it may take is left."""
     enough = handler.CALL_MS
     answer, calls = answered_within(keyed(), enough, enough, enough)
     assert (answer["statusCode"], calls) == (200, READ_MINT_WRITE)
 
 
 def test_no_time_for_the_mint_after_the_receipt_was_read() -> None:
-    """A slow read of the receipt spends nothing."""
+    """If reading the receipt takes too long, nothing is spent."""
     assert answered_within(keyed(), handler.CALL_MS) == (TOO_SLOW, ["GetItem"])
 
 
 def test_no_time_for_a_second_write_after_a_refusal() -> None:
-    """A mint that was refused and has no time for another spent nothing."""
+    """If no time is left to retry a rejected mint, nothing is spent."""
     item = {"partition": {"S": "us-east-1"}, "hand_crafted_int": {"N": "40"}, "increment": {"N": "5"}}
     told = answered_within(event(method="POST"), handler.CALL_MS, answers=(refused(item),))
     assert told == (TOO_SLOW, ["UpdateItem"])
 
 
 def test_no_time_for_the_receipt() -> None:
-    """A block that was minted is the answer, if only the time for its receipt is missing."""
+    """If no time is left to write the receipt, the minted block is still returned."""
     answer, calls = answered_within(keyed(), handler.CALL_MS, handler.CALL_MS)
     assert (json.loads(answer["body"]), calls) == (one() | {"replayed": False, "receipt": False}, READ_MINT)
 
 
 def test_no_time_to_send_an_unknown_write_again() -> None:
-    """A write whose outcome is unknown stays unknown, if there is no time to send it again."""
+    """If no time is left to retry a write with an unknown outcome, the outcome stays unknown."""
     lost = handler.ProblemError("outcome_unknown", "No answer.")
     answer, calls = answered_within(keyed("once:1"), handler.CALL_MS, answers=(lost,))
     assert (answer["statusCode"], calls) == (504, ["UpdateItem"])

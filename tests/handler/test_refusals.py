@@ -1,4 +1,4 @@
-"""What the handler refuses before anything is sent: bad requests, other paths, other methods."""
+"""What the handler rejects before it sends anything: bad requests, other paths, other methods."""
 
 import json
 from collections.abc import Mapping
@@ -22,12 +22,12 @@ NOT_FOUND = "Nothing is at this path. Mint at / and read a counter at /status."
 
 
 def spends_nothing(operation: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A ``send`` for requests that must be refused before anything is sent."""
+    """A ``send`` for requests that must be rejected before anything is sent."""
     raise AssertionError(f"spent: {operation} {request}")
 
 
 class Refusal:
-    """Sends a request that must spend nothing and compares all of its answer and of its log."""
+    """Sends a request that must spend nothing; compares the complete answer and log."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self.capsys = capsys
@@ -63,7 +63,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Refusal:
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_nothing_is_minted_at_any_other_path(refused: Refusal, path: str, method: str) -> None:
-    """There are two paths and no other spelling of them."""
+    """Only two paths exist, each with exactly one spelling."""
     refused(event(path, method), NOT_FOUND, code="not_found", status=404)
 
 
@@ -75,7 +75,7 @@ def test_nothing_is_minted_at_any_other_path(refused: Refusal, path: str, method
     ],
 )
 def test_nothing_is_minted_with_any_other_method(refused: Refusal, path: str, method: str, allow: str) -> None:
-    """The answer to a wrong method names the right ones."""
+    """The answer to a wrong method names the allowed methods."""
     refused(event(path, method), f"Use {allow}.", code="method_not_allowed", status=405, Allow=allow)
 
 
@@ -112,13 +112,13 @@ COUNTS_IN_A_QUERY = [
 
 @pytest.mark.parametrize("count", COUNTS_IN_A_QUERY)
 def test_a_count_in_the_query_is_plain_digits_in_the_range(refused: Refusal, count: str) -> None:
-    """A count that is not an integer from 1 to the largest is refused, however the query arrives."""
+    """A count that is not an integer from 1 to the maximum is rejected, in both forms of the query."""
     refused(event(query=urlencode({"count": count})), COUNT)
     refused(event(queryStringParameters={"count": count}), COUNT)
 
 
 def test_a_plus_in_a_query_is_a_space(refused: Refusal) -> None:
-    """A sign that form encoding turns into a space is refused as well."""
+    """A plus sign in front of a count, which form encoding turns into a space, is rejected."""
     refused(event(query="count=+5"), COUNT)
 
 
@@ -131,12 +131,12 @@ def test_a_plus_in_a_query_is_a_space(refused: Refusal) -> None:
     ],
 )
 def test_a_count_in_json_is_an_integer_in_the_range(refused: Refusal, count: str) -> None:
-    """JSON's booleans, fractions, strings and other values are no count."""
+    """In JSON, a count that is a boolean, fraction, string or other value is rejected."""
     refused(event(method="POST", body=f'{{"count": {count}}}'), COUNT)
 
 
 def test_a_deployment_may_allow_less() -> None:
-    """The largest count is the deployment's."""
+    """The maximum count is a setting of the deployment."""
     asked = event(query="count=11")
     answer = handler.respond(asked, SETTINGS._replace(max_count=10), spends_nothing)
     assert json.loads(answer["body"])["detail"] == "count must be an integer from 1 to 10."
@@ -169,14 +169,14 @@ NAMES_IN_JSON = [
 @pytest.mark.parametrize("path", ["/", "/status"])
 @pytest.mark.parametrize(("name", "detail"), NAMES_IN_A_QUERY)
 def test_a_name_in_the_query_is_text_that_can_be_a_key(refused: Refusal, path: str, name: str, detail: str) -> None:
-    """A name that is empty, too long, not printable or a receipt's is refused."""
+    """A name is rejected if it is empty, too long, not printable, or the key of a receipt."""
     refused(event(path, query=urlencode({"partition": name})), detail)
 
 
 @pytest.mark.parametrize("path", ["/", "/status"])
 @pytest.mark.parametrize(("name", "detail"), NAMES_IN_JSON)
 def test_a_name_in_json_is_a_string(refused: Refusal, path: str, name: str, detail: str) -> None:
-    """A value that is no valid text is no name, and null is not the default."""
+    """In JSON, a name that is not valid text is rejected, and null does not mean the default."""
     refused(event(path, body=f'{{"partition": {name}}}'), detail)
 
 
@@ -210,20 +210,20 @@ def test_a_name_in_json_is_a_string(refused: Refusal, path: str, name: str, deta
     ],
 )
 def test_a_body_is_one_json_object_of_known_fields(refused: Refusal, body: str, detail: str) -> None:
-    """Anything but one readable object with each field once is refused, encoded or not."""
+    """A body that is not one readable JSON object with each known field at most once is rejected, base64 or not."""
     refused(event(method="POST", body=body), detail)
     refused(encoded(body.encode()), detail)
 
 
 @pytest.mark.parametrize("body", ["e30", "not base64!", "é", "====", "e3 0="])
 def test_a_body_that_is_not_base64_is_refused(refused: Refusal, body: str) -> None:
-    """An encoded body that does not decode is no body."""
+    """A body that is marked as base64 but cannot be decoded is rejected."""
     refused(event(method="POST", body=body, isBase64Encoded=True), UNREADABLE)
 
 
 @pytest.mark.parametrize("body", [b"\xff\xfe{}", b'{"partition": "\xff"}', b'{"partition": "\xed\xa0\x80"}'])
 def test_a_body_that_is_not_utf_8_is_refused(refused: Refusal, body: bytes) -> None:
-    """Bytes that are no UTF-8 are not replaced by other characters."""
+    """A body that is not UTF-8 is rejected; its bytes are not replaced by other characters."""
     refused(encoded(body), UNREADABLE)
 
 
@@ -243,30 +243,30 @@ def test_a_body_that_is_not_utf_8_is_refused(refused: Refusal, body: bytes) -> N
     ],
 )
 def test_a_query_is_utf_8_and_has_known_fields_once(refused: Refusal, query: str, detail: str) -> None:
-    """A mistyped, repeated or unreadable field never mints from another counter."""
+    """A mistyped, repeated or unreadable field is rejected; it never mints from another counter."""
     refused(event(query=query), detail)
 
 
 def test_a_query_that_is_no_valid_text_is_refused(refused: Refusal) -> None:
-    """A lone surrogate in the parsed query is a bad request like any other broken text."""
+    """A lone surrogate in the parsed query is a bad request."""
     refused(event(queryStringParameters={"partition": "\ud800"}), UNREADABLE)
 
 
 @pytest.mark.parametrize("field", ["count", "partition"])
 def test_a_field_in_both_query_and_body_is_refused(refused: Refusal, field: str) -> None:
-    """Neither of two places wins."""
+    """A field that is in both query and body is rejected."""
     value = {"count": 1, "partition": "a"}[field]
     asked = event(method="POST", query=f"{field}={value}", body=json.dumps({field: value}))
     refused(asked, f"The field {field!r} is given twice.")
 
 
 def test_a_status_has_no_count(refused: Refusal) -> None:
-    """A field of the other path is as unknown as a mistyped one."""
+    """On ``/status``, ``count`` is rejected as an unknown field."""
     refused(event("/status", query="count=1"), "Unknown field 'count'; known here: partition.")
 
 
 def test_the_log_line_is_bounded_and_has_no_header(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever a request says, its log line stays one short line without credentials."""
+    """A log line is short and has no headers, whatever the request contains."""
     asked = event("/" + "\n" * 10_000, "X" * 10_000, headers={"authorization": SECRET, "x-amz-security-token": SECRET})
     handler.respond(asked, SETTINGS, spends_nothing, "r-1")
     (line,) = capsys.readouterr().out.splitlines()
@@ -276,7 +276,7 @@ def test_the_log_line_is_bounded_and_has_no_header(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("headers", ["text", ["accept"], 7, {"accept": 5}, {"accept": ["*/*"]}, {"idempotency-key": 5}])
 def test_headers_that_are_not_text_are_refused_before_anything_is_sent(headers: object) -> None:
-    """A malformed event must not fail after the write: its headers are read first."""
+    """Headers are read first, so that a malformed event does not fail after the write."""
     sent: list[object] = []
 
     def send(*call: object) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The register of keys: a mint with a key is one write, and mints once while the key is remembered."""
+"""The register of keys: a mint with a key is one write, and mints only once while the counter remembers the key."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +18,7 @@ ORDERS = {"partition": {"S": "orders"}, "hand_crafted_int": {"N": "40"}}
 
 
 class Table:
-    """A table and the calls that reach it. ``fates`` say of the next calls: "ok", "reply lost" or "request lost"."""
+    """A table that keeps its calls. ``fates`` are what happens to them: "ok", "reply lost" or "request lost"."""
 
     def __init__(self, item: Item = ORDERS, *fates: str) -> None:
         self.model = ModelTable(rows={"orders": item})
@@ -76,7 +76,7 @@ def tickets(block: Mapping[str, Any]) -> list[int]:
 
 
 def test_a_mint_with_a_retry_key_is_one_write() -> None:
-    """One UpdateItem, nothing read, nothing else written; also the first of a counter."""
+    """A mint with a retry key is one UpdateItem and no other call, also for the first mint of a counter."""
     table = Table()
     send, calls = table.send, table.calls
     block, _ = handler.mint_with_key(
@@ -88,7 +88,7 @@ def test_a_mint_with_a_retry_key_is_one_write() -> None:
 
 
 def test_a_counter_begins_with_a_key() -> None:
-    """The default counter begins by its first mint, with its register."""
+    """The first mint of the default counter, with a key, creates it with a register."""
     table = Table()
     table.model.rows.clear()
     digest = handler.key_digest("once:a", NOW)
@@ -100,7 +100,7 @@ def test_a_counter_begins_with_a_key() -> None:
 
 
 def test_the_same_key_gives_the_same_block() -> None:
-    """A second mint with the key is refused by the condition and replayed from the item; nothing is spent."""
+    """A second mint with the same key is rejected by the condition and replayed from the item; nothing is spent."""
     table = Table()
     first = table.mint("once:a", 5)
     assert table.mint("once:a", 5) == first | {"replayed": True}
@@ -109,7 +109,7 @@ def test_the_same_key_gives_the_same_block() -> None:
 
 @pytest.mark.parametrize("others", range(17))
 def test_the_last_sixteen_keys_are_remembered(others: int) -> None:
-    """A key is replayed until 16 others have come after it; then it mints new tickets."""
+    """A key is replayed until 16 other keys have followed it; then it mints new tickets."""
     table = Table()
     first = table.mint("once:a", 2)
     for number in range(others):
@@ -118,7 +118,7 @@ def test_the_last_sixteen_keys_are_remembered(others: int) -> None:
 
 
 def test_mints_without_a_key_push_nothing_out() -> None:
-    """A mint without a key leaves the register as it is."""
+    """A mint without a key leaves the register unchanged."""
     table = Table()
     first = table.mint("once:a")
     for _ in range(20):
@@ -127,7 +127,7 @@ def test_mints_without_a_key_push_nothing_out() -> None:
 
 
 def test_the_same_key_for_another_count_is_a_conflict() -> None:
-    """It spends nothing, and says what the key minted."""
+    """The same key with another count spends nothing; the error says what the key minted."""
     table = Table()
     table.mint("once:a", 5)
     with pytest.raises(handler.ProblemError, match="already minted 5 from 'orders'") as raised:
@@ -146,7 +146,7 @@ def test_the_same_key_for_another_count_is_a_conflict() -> None:
     ids=["lane", "frozen", "full", "all"],
 )
 def test_a_replay_comes_before_the_fence(change: dict[str, Any]) -> None:
-    """Whatever became of the counter since, the key gives its block, in the lane of that time."""
+    """A key replays its block, with the increment of that time, even if the counter has changed since."""
     table = Table()
     first = table.mint("once:a", 5)
     table.update(**change)
@@ -154,14 +154,14 @@ def test_a_replay_comes_before_the_fence(change: dict[str, Any]) -> None:
 
 
 def test_a_replay_in_a_wide_lane() -> None:
-    """A block of a lane with a large increment is replayed number by number."""
+    """A block with a large increment is replayed with the same tickets."""
     table = Table(ORDERS | {"increment": {"N": "16777259"}})
     first = table.mint("once:a", 3, handler.Fence(16777259))
     assert tickets(table.mint("once:a", 3)) == tickets(first)
 
 
 def test_a_damaged_register_is_an_error() -> None:
-    """A key whose last ticket is gone is neither replayed nor minted again."""
+    """A key whose last ticket is damaged is neither replayed nor minted again."""
     table = Table()
     table.mint("once:a")
     table.update(l0={"S": "x"})
@@ -170,7 +170,7 @@ def test_a_damaged_register_is_an_error() -> None:
 
 
 def test_digests() -> None:
-    """Keys differ; a typed key is another one the next day, a retry key is not."""
+    """Different keys have different digests. A typed key's digest changes each day; a retry key's does not."""
     day = 86_400_000
     assert handler.key_digest("a", NOW) != handler.key_digest("b", NOW)
     assert handler.key_digest("a", NOW) != handler.key_digest("a", NOW + day)
@@ -182,7 +182,7 @@ def test_digests() -> None:
 
 
 def test_a_lost_reply_is_replayed() -> None:
-    """The answer of the write is lost: the handler sends the same write again, which is replayed; there is no gap."""
+    """If the answer to the write is lost, the same write is sent again and replayed, without a gap."""
     table = Table(ORDERS, "reply lost")
     assert table.mint("once:a", 2)["first"] == 41
     assert (table.last, len(table.calls)) == (42, 2)
@@ -190,14 +190,14 @@ def test_a_lost_reply_is_replayed() -> None:
 
 
 def test_a_lost_request_is_made_again() -> None:
-    """The write was never made: the second is made, and says that there may be a gap, since it cannot know."""
+    """If the request was lost, the second write mints; it reports a possible gap, because the handler cannot tell."""
     table = Table(ORDERS, "request lost")
     block = table.mint("once:a", 2)
     assert (tickets(block), block["possible_gap"], table.last) == ([41, 42], True, 42)
 
 
 def test_a_key_that_was_pushed_out_after_a_lost_reply_says_so() -> None:
-    """16 others minted between the lost reply and the second write: a gap, never a duplicate, and it is said."""
+    """If 16 other mints follow a lost reply, the second write mints again and reports a possible gap."""
     table, other = Table(ORDERS, "reply lost"), 0
 
     def meanwhile() -> None:
@@ -212,7 +212,7 @@ def test_a_key_that_was_pushed_out_after_a_lost_reply_says_so() -> None:
 
 @pytest.mark.parametrize("fates", [("reply lost", "reply lost"), ("request lost", "request lost")])
 def test_two_unknown_attempts_are_unknown(fates: tuple[str, ...]) -> None:
-    """The write is sent twice at most."""
+    """The write is sent at most twice; if both attempts are unknown, the outcome is unknown."""
     table = Table(ORDERS, *fates)
     with pytest.raises(handler.ProblemError) as raised:
         table.mint("once:a")
@@ -225,7 +225,7 @@ def test_two_unknown_attempts_are_unknown(fates: tuple[str, ...]) -> None:
     ids=["frozen", "full", "bad"],
 )
 def test_no_refusal_after_an_unknown_attempt_means_not_minted(change: dict[str, Any]) -> None:
-    """The first write may have been made and pushed out, whatever the second is told."""
+    """A rejected second attempt is still unknown: the first may have minted and been pushed out of the register."""
     table = Table(ORDERS, "request lost")
     table.between = lambda: table.update(**change)
     with pytest.raises(handler.ProblemError) as raised:
@@ -234,7 +234,7 @@ def test_no_refusal_after_an_unknown_attempt_means_not_minted(change: dict[str, 
 
 
 def test_a_mint_without_a_key_is_never_sent_twice() -> None:
-    """Without a key a second write might spend twice."""
+    """A mint without a key is sent once, because a second write could spend a second ticket."""
     table = Table(ORDERS, "reply lost")
     with pytest.raises(handler.ProblemError):
         handler.mint(table.send, "Tickets", "orders", 1, fence=handler.Fence(), offset=None, now_ms=NOW)
@@ -254,7 +254,7 @@ def test_a_mint_without_a_key_is_never_sent_twice() -> None:
     )
 )
 def test_any_history_of_keys_and_losses(mints: list[tuple[int, int, list[str], int]]) -> None:
-    """No ticket is issued twice, and each block that nobody holds was named: an unknown outcome or a possible gap."""
+    """No ticket is issued twice; a block that nobody holds is reported as an unknown outcome or a possible gap."""
     table, latest, issued = Table(), dict[str, list[int]](), set[int]()
     named = held = 0
     for key, count, fates, increment in mints:
@@ -280,7 +280,7 @@ def test_any_history_of_keys_and_losses(mints: list[tuple[int, int, list[str], i
 
 
 def test_a_mint_stays_one_write_unit() -> None:
-    """With the longest name, a full register, a ceiling, the largest numbers and six regions an item is below 1 KB."""
+    """An item with the longest name, a full register, a ceiling, the largest numbers and six regions is below 1 KB."""
     table, name = ModelTable(), "n" * 255
     regions = ["ap-southeast-2", "ap-northeast-1", "eu-central-1", "us-east-1", "us-west-2", "sa-east-1"]
     table.rows[name] = {

@@ -1,4 +1,4 @@
-"""One embedded AWS for the whole run, on a free port of loopback, with ``AUTH=true``."""
+"""One embedded AWS for the whole run, on a free loopback port, with ``AUTH=true``."""
 
 import itertools
 import os
@@ -25,7 +25,7 @@ _names = (f"stack-{number}" for number in itertools.count(1))
 
 @pytest.fixture(scope="session")
 def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment with nothing of the user's: no AWS settings, an empty home."""
+    """An environment without the user's AWS settings and with an empty home folder."""
     home = str(tmp_path_factory.mktemp("home"))
     return {"PATH": os.environ["PATH"], "HOME": home, "TICKETCTL_HOME": home, "AWS_EC2_METADATA_DISABLED": "true"}
 
@@ -58,7 +58,7 @@ def new_stack() -> str:
 
 @pytest.fixture
 def connect(environ: dict[str, str], engine: Engine) -> Iterator[Callable[..., RegionalStack]]:
-    """Connect to a stack as ``--local`` does; keywords are flags."""
+    """Connect to a stack as ``--local`` does; keyword arguments are flags."""
     assert engine.port
     with ExitStack() as opened:
 
@@ -71,16 +71,16 @@ def connect(environ: dict[str, str], engine: Engine) -> Iterator[Callable[..., R
 
 @pytest.fixture
 def deployed(connect: Callable[..., RegionalStack], new_stack: str) -> str:
-    """The name of a stack that is deployed with the template's defaults and has minted nothing."""
+    """Deploy a stack with the template's defaults that has minted nothing; return its name."""
     connection = connect(stack=new_stack)
     deploy_alone(connection)
-    connection.locator.look_up()  # remembered, as after a deployment by the command line
+    connection.locator.look_up()  # cached, as after a deployment by the command line
     return new_stack
 
 
 @pytest.fixture(scope="session")
 def ticketctl(environ: dict[str, str], engine: Engine, commands: CommandServer) -> Ticketctl:
-    """Run the command line as a process of its own."""
+    """Run the command line as a separate process."""
     assert engine.port
 
     def run(*arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> Result:
@@ -91,7 +91,7 @@ def ticketctl(environ: dict[str, str], engine: Engine, commands: CommandServer) 
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """An environment in which ticketctl has never run, for an engine of its own."""
+    """An environment in which ticketctl has never run, for a separate engine."""
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TICKETCTL_HOME": str(tmp_path)}
     yield environ
     LocalAws(tmp_path / "local", environ=environ).stop()

@@ -50,11 +50,11 @@ from ticketctl.minting.failover import FAILOVER_CONNECT_SECONDS
 from ticketctl.models import Block
 from ticketctl.settings import resolve
 
-PATIENCE = 60.0  # seconds that something which must come may take
+PATIENCE = 60.0  # seconds to wait for something that must happen
 
 
 def until(what: Callable[[], bool]) -> None:
-    """Wait for something that must come."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + PATIENCE
     while not what():
         assert time.monotonic() < deadline
@@ -67,7 +67,7 @@ def until(what: Callable[[], bool]) -> None:
 def test_in_the_middle_of_a_fetch(
     environ: dict[str, str], ticketctl: Ticketctl, connect: Connect, tmp_path: Path, new_stack: str
 ) -> None:
-    """The fetch continues in its half of the numbers and the new region has the other half; no number is missing."""
+    """A region is added during a fetch; the fetch continues with half of the numbers, the new region has the others."""
     options = ("--local", "--stack", new_stack)
     take(connect(stack=new_stack), 1)
     fetch = command("fetch", "50000", "--block", "400", "--ranges", "-q", *options)
@@ -89,12 +89,12 @@ def test_in_the_middle_of_a_fetch(
         minted += take(other, 10_000).tickets
     both = {1, *fetched, *minted}
     assert len(both) == 1 + len(fetched) + len(minted)
-    # The embedded AWS may end a function in mid-request when its namesake in another region is made: one block.
+    # Creating a function in another region may end its namesake's request in the embedded AWS, which loses one block.
     assert len({*range(1, fetched[-1])} - both) in (0, 400)
 
 
 class Worker:
-    """A thread that mints one ticket after the other, with a connection of its own to each region."""
+    """A thread that mints tickets one at a time, through its own connection to each region."""
 
     def __init__(self, regions: Regions, name: str) -> None:
         self.blocks: list[Block] = []
@@ -108,7 +108,7 @@ class Worker:
 
 @contextmanager
 def at_work(stop: threading.Event, workers: Sequence[Worker]) -> Iterator[None]:
-    """Let the workers mint until the end of a block; what any of them raised is raised then."""
+    """Let the workers mint during the ``with`` block; then raise what any of them raised."""
     with ThreadPoolExecutor(len(workers)) as pool:
         jobs = [pool.submit(worker.run, stop) for worker in workers]
         try:
@@ -120,7 +120,7 @@ def at_work(stop: threading.Event, workers: Sequence[Worker]) -> Iterator[None]:
 
 
 def all_mint(workers: Sequence[Worker], more: int) -> None:
-    """Wait until each of the workers has minted so many more."""
+    """Wait until each worker has minted ``more`` tickets."""
     least = [len(worker.blocks) + more for worker in workers]
     until(lambda: all(len(worker.blocks) >= enough for worker, enough in zip(workers, least, strict=True)))
 
@@ -128,7 +128,7 @@ def all_mint(workers: Sequence[Worker], more: int) -> None:
 def test_a_region_is_added_while_another_is_cut_off(
     environ: dict[str, str], ticketctl: Ticketctl, engine: Engine, tmp_path: Path, new_stack: str
 ) -> None:
-    """Eight workers mint in three regions while a fourth is added and one is lost: no call fails, no number twice."""
+    """Eight workers mint in three regions while a fourth is added and one is lost: no call fails, no duplicates."""
     options = ("--local", "--stack", new_stack)
     three = [US, EU, AP]
     assert ticketctl("deploy", "-q", *named(*three), *options).returncode == 0
@@ -167,7 +167,7 @@ def test_a_region_is_added_while_another_is_cut_off(
     assert (EU,) in {block.possible_gaps for block in blocks}
     shown = lanes(ticketctl("regions", "--json", *options))
     assert {region for _, region in shown} == {*three, SA}
-    # The embedded AWS may end a function in mid-request when its namesake in another region is made.
+    # Creating a function in another region may end its namesake's request in the embedded AWS.
     unsettled = {note.partition(" ")[0] for note in notes if "may have spent" in note}
     for region in (US, AP, SA):
         held = sorted((block.last, block.increment) for block in blocks if block.region == region)
@@ -180,7 +180,7 @@ def test_a_region_is_added_while_another_is_cut_off(
 
 
 class KillingProxy(FaultyProxy):
-    """A proxy of the embedded AWS that kills ``victim`` after a number of its changes were made."""
+    """A proxy to the embedded AWS that kills ``victim`` once it has made a number of changes."""
 
     def __init__(self, target: int) -> None:
         super().__init__(target, lambda: "")
@@ -225,19 +225,19 @@ def killing(environ: dict[str, str], engine: Engine, tmp_path: Path) -> Iterator
 
 @contextmanager
 def home_behind(proxy: FaultyProxy, environ: dict[str, str], engine: Engine, home: Path) -> Iterator[dict[str, str]]:
-    """An environment with a home of its own, from which the embedded AWS is behind a proxy."""
+    """An environment with its own home folder that reaches the embedded AWS through a proxy."""
     folder = home / "local"
     folder.mkdir(mode=0o700, parents=True)
     (folder / "engine.json").write_text(json.dumps(asdict(replace(engine, port=proxy.port))), encoding="utf-8")
     with (folder / "engine.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # as the engine would
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as the engine does
         yield {**environ, "TICKETCTL_HOME": str(home)}
 
 
 def test_killed_after_every_single_change(
     killing: Callable[..., list[str]], ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
-    """A deployment that is killed after each of its changes is finished by running it again, while counters mint."""
+    """If a deployment is killed after any of its changes, running it again finishes it, while counters mint."""
     options = ("--local", "--stack", new_stack)
     make_counter(connect(stack=new_stack).counters(), "orders")
     minted: dict[str | None, list[int]] = {None: [], "orders": []}
@@ -250,7 +250,7 @@ def test_killed_after_every_single_change(
     changes: list[str] = []
     while made := killing("deploy", "-q", *named(EU), *options):
         changes += made
-        if len(changes) > 1:  # the first of them leaves it to the second to begin the default counter
+        if len(changes) > 1:  # after the first change, the second one still has to create the default counter
             mint(US, 1)
         assert len(changes) < 10
     assert changes == ["ExecuteChangeSet", *["UpdateItem"] * 7]
@@ -261,10 +261,10 @@ def test_killed_after_every_single_change(
     mint(US, 100)
     for numbers in minted.values():
         assert len(set(numbers)) == len(numbers)
-        assert {*numbers} >= {*range(1, 200)}  # not one is wasted
+        assert {*numbers} >= {*range(1, 200)}  # no number is lost
 
 
-def test_a_counter_is_never_left_half(
+def test_a_partly_created_counter_does_not_mint(
     killing: Callable[..., list[str]], ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
     """A counter that does not exist in all regions mints in none; creating it again finishes the work."""
@@ -291,11 +291,11 @@ def test_a_counter_is_never_left_half(
 def test_a_counter_is_finished_although_the_lanes_have_changed(
     ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
-    """A counter left pending is created in all regions, even if a region was added since."""
+    """A counter left pending is created in all regions, even if a region has been added in the meantime."""
     options = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "-q", *named(US, EU), *options).returncode == 0
     create_counter(connect(stack=new_stack, region=EU).counters(), "orders", Lane(2, 2), pending=True)
-    assert ticketctl("deploy", "-q", *named(SA), *options).returncode == 0  # and gets a part of the second lane
+    assert ticketctl("deploy", "-q", *named(SA), *options).returncode == 0  # it gets a part of the second lane
     made = ticketctl("counter", "create", "orders", *options)
     regions = {line.rpartition("\t")[2] for line in made.stdout.splitlines()}
     assert (made.returncode, regions) == (0, {US, EU, SA})
@@ -303,10 +303,10 @@ def test_a_counter_is_finished_although_the_lanes_have_changed(
     assert len(set(minted)) == len(minted)
 
 
-# --- from a home that remembers nothing --------------------------------------------------------------
+# --- from a machine without a cache ------------------------------------------------------------------
 
 
-def test_a_home_that_remembers_nothing(
+def test_a_machine_without_a_cache(
     environ: dict[str, str], ticketctl: Ticketctl, connect: Connect, tmp_path: Path, new_stack: str
 ) -> None:
     """A machine without a cache finds the other regions: a new one gets its lane from them, and regions shows all."""
@@ -323,7 +323,7 @@ def test_a_home_that_remembers_nothing(
     regions = [
         json.loads(line)["region"] for line in ticketctl("url", "--json", *options, env=empty).stdout.splitlines()
     ]
-    assert sorted(regions) == [AP, EU, SA]  # it remembers what it has found
+    assert sorted(regions) == [AP, EU, SA]  # the regions that it found are cached
     for region in (EU, AP, SA):
         minted += take(connect(stack=new_stack, region=region), 50).tickets
     assert len(set(minted)) == len(minted)
@@ -333,7 +333,7 @@ def test_a_home_that_remembers_nothing(
 
 
 class CountingProxy(FaultyProxy):
-    """A proxy of the embedded AWS that counts the scans of each region's table."""
+    """A proxy to the embedded AWS that counts the scans of each region's table."""
 
     def __init__(self, target: int) -> None:
         super().__init__(target, lambda: "")
@@ -349,7 +349,7 @@ class CountingProxy(FaultyProxy):
 def test_a_deployment_that_changes_nothing_scans_each_table_once(
     environ: dict[str, str], engine: Engine, ticketctl: Ticketctl, tmp_path: Path, new_stack: str, regions: list[str]
 ) -> None:
-    """The lanes that were read before the deployment show that there is nothing to hand over."""
+    """A deployment without changes scans each table once, before it; that shows that there is nothing to hand over."""
     options = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "-q", *named(*regions), *options).returncode == 0
     assert ticketctl("counter", "create", "orders", *options).returncode == 0
@@ -365,11 +365,13 @@ def test_a_deployment_that_changes_nothing_scans_each_table_once(
     assert proxy.scans == dict.fromkeys(regions, 1)
 
 
-# --- one region, as before ---------------------------------------------------------------------------
+# --- one region --------------------------------------------------------------------------------------
 
 
-def test_one_region_is_as_it_was(aws: Aws, ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """In one region an item has no attributes of hand-overs; with a second region its counters continue in both."""
+def test_one_region_has_no_hand_over_attributes(
+    aws: Aws, ticketctl: Ticketctl, connect: Connect, new_stack: str
+) -> None:
+    """With one region, items have no hand-over attributes; when a second is added, the counters continue in both."""
     options = ("--local", "--stack", new_stack)
     assert ticketctl("next", *options).stdout == "1\n"
     assert ticketctl("counter", "create", "orders", *options).returncode == 0
@@ -395,7 +397,7 @@ def test_one_region_is_as_it_was(aws: Aws, ticketctl: Ticketctl, connect: Connec
 
 
 def test_the_articles_table(aws: Aws, ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """A table that the article's code wrote gets a second region; its counters continue in both."""
+    """A table written by the article's code gets a second region; its counters continue in both."""
     options = ("--local", "--stack", new_stack)
     dynamodb = aws.client("dynamodb")
     dynamodb.create_table(**table_resource(new_stack)["Properties"])
@@ -407,11 +409,11 @@ def test_the_articles_table(aws: Aws, ticketctl: Ticketctl, connect: Connect, ne
     assert first_numbers(connect, new_stack, [US, EU, US, EU], partition="visits") == [9, 8, 11, 10]
 
 
-# --- what could begin a second sequence --------------------------------------------------------------
+# --- what could start a second sequence --------------------------------------------------------------
 
 
 class WallBefore(FaultyProxy):
-    """A proxy of the embedded AWS: DynamoDB in one region refuses every request, or the region does not answer."""
+    """A proxy to the embedded AWS: in one region DynamoDB denies every request, or nothing answers."""
 
     def __init__(self, target: int, region: str, *, answers: bool) -> None:
         super().__init__(target, lambda: "")
@@ -431,7 +433,7 @@ class WallBefore(FaultyProxy):
 
 @contextmanager
 def behind_a_wall(environ: dict[str, str], engine: Engine, home: Path, *, answers: bool) -> Iterator[dict[str, str]]:
-    """An environment from which the first region cannot be read."""
+    """An environment in which the first region cannot be read."""
     proxy = WallBefore(engine.port, US, answers=answers)
     proxy.start()
     try:
@@ -455,7 +457,7 @@ def test_the_region_with_the_sequence_cannot_be_read(
     *,
     answers: bool,
 ) -> None:
-    """If a region that may have the sequence cannot be read, no other region starts it again."""
+    """If a region that may have the sequence cannot be read, no other region starts the sequence again."""
     options = ("--local", "--stack", new_stack)
     minted = first_numbers(connect, new_stack, [US, US, US])
     with behind_a_wall(environ, engine, tmp_path / "home", answers=answers) as env:
@@ -470,7 +472,7 @@ def test_the_region_with_the_sequence_cannot_be_read(
 def test_the_first_region_cannot_be_reached(
     environ: dict[str, str], engine: Engine, ticketctl: Ticketctl, connect: Connect, tmp_path: Path, new_stack: str
 ) -> None:
-    """The others are shown and deployed all the same; exit 8 names the one that was not."""
+    """If the first region is unreachable, the others are shown and deployed; exit 8 names the missing region."""
     options = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "-q", *named(US, EU), *options).returncode == 0
     with behind_a_wall(environ, engine, tmp_path / "home", answers=False) as env:
@@ -484,7 +486,7 @@ def test_the_first_region_cannot_be_reached(
 
 
 def test_a_counter_waits_for_the_lane_of_its_region(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """In a region whose lane was not handed over yet no counter is made in a lane of its own."""
+    """No counter is created in a region whose lane has not been handed over yet."""
     options = ("--local", "--stack", new_stack)
     take(connect(stack=new_stack), 1)
     make_counter(connect(stack=new_stack).counters(), "orders")
@@ -501,7 +503,7 @@ def test_a_counter_waits_for_the_lane_of_its_region(ticketctl: Ticketctl, connec
 def test_moving_a_default_counter_leaves_a_lane_on_offer(
     aws: Aws, ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
-    """A lane that is handed over to another region comes to its default counter, not to one of the donor's name."""
+    """A handed-over lane goes to the default counter of the new region, not to a counter with the donor's name."""
     options = ("--local", "--stack", new_stack)
     take(connect(stack=new_stack), 1)
     deploy_alone(connect(stack=new_stack, region=EU), {"Offset": "0"})

@@ -9,21 +9,21 @@ from ticketctl.aws.account import Aws
 
 
 def alarms_of(aws: Aws, stack: str) -> dict[str, dict[str, Any]]:
-    """The alarms of a stack by metric."""
+    """Return the alarms of a stack, by metric."""
     found = aws.client("cloudwatch").describe_alarms(AlarmNamePrefix=f"{stack}-")["MetricAlarms"]
     return {alarm["MetricName"]: alarm for alarm in found}
 
 
 def tags_of(aws: Aws, stack: str) -> list[dict[str, str]]:
-    """The user's tags of a stack's table."""
+    """Return the user's tags of a stack's table."""
     dynamodb = aws.client("dynamodb")
     arn = dynamodb.describe_table(TableName=stack)["Table"]["TableArn"]
     tags = dynamodb.list_tags_of_resource(ResourceArn=arn)["Tags"]
     return [tag for tag in tags if not tag["Key"].startswith("aws:")]
 
 
-def test_alarms_come_stay_and_go(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
-    """A deployment without options keeps alarms and tags; one that says so removes them."""
+def test_alarms_are_set_kept_and_removed(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
+    """A deployment without these options keeps alarms and tags; ``--no-alarms`` and ``--no-tags`` remove them."""
     options = ("--local", "--stack", new_stack)
     first = ticketctl("deploy", *options, "--tag", "team=ids", "--alarm-email", "a@example.org")
     assert first.returncode == 0, first.stderr
@@ -45,8 +45,8 @@ def test_alarms_come_stay_and_go(ticketctl: Ticketctl, aws: Aws, new_stack: str)
     assert topic not in [each["TopicArn"] for each in aws.client("sns").list_topics()["Topics"]]
 
 
-def test_an_alarm_rings(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
-    """Alarms of a stack that exists may be added, with a topic of one's own; a counter that runs out rings."""
+def test_an_alarm_is_triggered(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
+    """Alarms with the user's own topic can be added to an existing stack; a counter that runs out triggers one."""
     options, cloudwatch = ("--local", "--stack", new_stack), aws.client("cloudwatch")
     assert ticketctl("deploy", *options).returncode == 0
     assert alarms_of(aws, new_stack) == {}
@@ -61,7 +61,7 @@ def test_an_alarm_rings(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
 
 
 def test_a_protected_stack(ticketctl: Ticketctl, new_stack: str) -> None:
-    """A protected stack is not destroyed, nor is its table; it says how, and then it can be."""
+    """With termination protection, destroy deletes neither stack nor table and prints how to remove the protection."""
     options = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", *options, "--termination-protection").returncode == 0
     run = ticketctl("destroy", *options, "--yes", "--delete-tickets", new_stack, "--json")
@@ -79,7 +79,7 @@ def test_a_protected_stack(ticketctl: Ticketctl, new_stack: str) -> None:
 
 
 def test_wrong_usage(ticketctl: Ticketctl, new_stack: str) -> None:
-    """Bad input is wrong usage, and nothing is deployed."""
+    """Invalid options are wrong usage, and nothing is deployed."""
     place = ("--local", "--stack", new_stack)
     for option in (("--tag", "foo"), ("--tag", "aws:a=b"), ("--role-arn", "me"), ("--alarm-email", "me")):
         run = ticketctl("deploy", *place, *option)

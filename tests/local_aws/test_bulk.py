@@ -27,12 +27,12 @@ OPTIONS = ("--local", "--stack", STACK)
 BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
 LISTS = pytest.mark.parametrize("command", [("status",), ("counter", "list")], ids=" ".join)
 COUNTERS = 3_000
-PADDING = "x" * 2_000  # beside each counter, so that they fill several of DynamoDB's pages
+PADDING = "x" * 2_000  # an attribute that makes the items large enough for several of DynamoDB's pages
 MORE_MIB = 10.0
 SECONDS = 60.0
 _names = (f"counter-{number}" for number in itertools.count(1))
 
-# A process begins with the peak of the one that started it, so a small one has to stand between it and pytest.
+# A process inherits its parent's peak memory, so a small process must stand between pytest and the measured one.
 MEASURE = """
 import os, sys
 into = (os.POSIX_SPAWN_OPEN, 1, sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -44,7 +44,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 @pytest.fixture(scope="module", autouse=True)
 def stack(ticketctl: Ticketctl) -> None:
-    """One stack for the tickets of this module: each test has a counter of its own."""
+    """One stack for this module; each test has its own counter."""
     assert ticketctl("deploy", *OPTIONS).returncode == 0
 
 
@@ -55,13 +55,13 @@ def counters(aws: Aws) -> Counters:
 
 @pytest.fixture
 def name(counters: Counters) -> str:
-    """A counter that no other test has."""
+    """A counter that no other test uses."""
     return make_counter(counters, next(_names))[0].partition
 
 
 @pytest.fixture(scope="module")
 def many(ticketctl: Ticketctl, aws: Aws) -> Sequence[str]:
-    """The names of many counters, in the order in which DynamoDB has them in the stack ``MANY``."""
+    """The names of many counters in the stack ``MANY``, in the order in which DynamoDB returns them."""
     assert ticketctl("deploy", "--local", "--stack", MANY).returncode == 0
     client = aws.client("dynamodb")
     padding = {"note": {"S": PADDING}, "hand_crafted_int": {"N": "7"}}
@@ -84,7 +84,7 @@ def one(ticketctl: Ticketctl, aws: Aws) -> str:
 
 
 def last_of(counters: Counters, name: str) -> int:
-    """The last ticket of a counter, which here is how many were minted."""
+    """Return the last ticket of a counter, which here is the number of tickets that were minted."""
     counter = counters.get(name)
     assert counter is not None
     return counter.last
@@ -94,14 +94,14 @@ def last_of(counters: Counters, name: str) -> int:
 def started(
     environ: dict[str, str], *arguments: str, stdout: int | None = subprocess.PIPE
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The command line while it runs; what is written to its pipes stays there until it is read."""
+    """Start the command line; what it writes to its pipes stays there until it is read."""
     command = [sys.executable, "-m", "ticketctl", *arguments]
     with subprocess.Popen(command, env=environ, stdout=stdout, stderr=subprocess.PIPE, bufsize=0) as process:
         yield process
 
 
 def peak(environ: dict[str, str], out: Path, *arguments: str) -> float:
-    """The most memory in MiB that a run of the command line took; its answer goes into a file."""
+    """Return the peak memory, in MiB, of a run of the command line whose stdout is a file."""
     command = [sys.executable, "-S", "-c", MEASURE, str(out), sys.executable, "-m", "ticketctl", *arguments]
     measured = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert (measured.returncode, measured.stderr) == (0, "")
@@ -109,7 +109,7 @@ def peak(environ: dict[str, str], out: Path, *arguments: str) -> float:
 
 
 def lost(story: str) -> range:
-    """The tickets that a story on stderr names as minted but not delivered."""
+    """Return the tickets that stderr reports as minted but not delivered."""
     found = re.search(r"minted but not delivered: (\d+) to (\d+), (\d+) tickets", story)
     assert found is not None, story
     tickets = range(int(found[1]), int(found[2]) + 1)
@@ -118,13 +118,13 @@ def lost(story: str) -> range:
 
 
 def perhaps_spent(story: str) -> int:
-    """How many tickets more a story on stderr says may be spent."""
+    """Return how many more tickets may be spent, according to stderr."""
     found = re.search(r"up to (\d+) more may be spent", story)
     return int(found[1]) if found else 0
 
 
 def until(holds: Callable[[], bool]) -> None:
-    """Wait for something that has to come."""
+    """Wait until a condition holds."""
     end = time.monotonic() + SECONDS
     while not holds():
         assert time.monotonic() < end, "it has not come"
@@ -139,7 +139,7 @@ def until(holds: Callable[[], bool]) -> None:
 def test_each_number_is_printed_once_and_each_block_together(
     ticketctl: Ticketctl, counters: Counters, name: str, via: str, concurrency: str
 ) -> None:
-    """Blocks come in any order, but each of them in one piece and ascending; together they have every number once."""
+    """Blocks are printed in any order, each block whole and ascending; every number is printed exactly once."""
     asked = ("fetch", "200", "--block", "10", "--concurrency", concurrency, "--via", via, "-p", name)
     fetched = ticketctl(*asked, *OPTIONS)
     assert (fetched.returncode, fetched.stderr) == (0, "")
@@ -151,7 +151,7 @@ def test_each_number_is_printed_once_and_each_block_together(
 
 
 def test_a_block_of_several_in_flight_is_a_line_with_ranges(ticketctl: Ticketctl, name: str) -> None:
-    """First, last and step of each block, the last of them smaller; end to end they have every number once."""
+    """``--ranges`` prints first, last and step of each block; together the blocks have every number exactly once."""
     asked = ("fetch", "253", "--block", "25", "--concurrency", "5", "--ranges", "-p", name)
     fetched = ticketctl(*asked, *OPTIONS)
     assert (fetched.returncode, fetched.stderr) == (0, "")
@@ -162,7 +162,7 @@ def test_a_block_of_several_in_flight_is_a_line_with_ranges(ticketctl: Ticketctl
 
 
 def test_a_block_of_several_in_flight_is_a_document_with_json(ticketctl: Ticketctl, name: str) -> None:
-    """Each line is a whole block in JSON, and none of them was taken before."""
+    """With --json, each line is one block; together the blocks have every number exactly once."""
     fetched = ticketctl("fetch", "103", "--block", "10", "--concurrency", "5", "--json", "-p", name, *OPTIONS)
     assert (fetched.returncode, fetched.stderr) == (0, "")
     blocks = sorted((json.loads(line) for line in fetched.stdout.splitlines()), key=lambda block: block["first"])
@@ -175,7 +175,7 @@ def test_a_block_of_several_in_flight_is_a_document_with_json(ticketctl: Ticketc
 def test_the_same_key_gives_the_same_set_of_numbers(
     ticketctl: Ticketctl, counters: Counters, name: str, via: str
 ) -> None:
-    """A run that is repeated with its key prints the numbers of the first, in whatever order, and spends none."""
+    """A run with the same key prints the same numbers in any order and spends none."""
     asked = ("fetch", "95", "--block", "10", "--concurrency", "4", "--via", via, "-p", name)
     runs = [ticketctl(*asked, "--idempotency-key", f"nightly {name}", *OPTIONS) for _ in range(2)]
     assert [(run.returncode, run.stderr) for run in runs] == [(0, ""), (0, "")]
@@ -184,8 +184,8 @@ def test_the_same_key_gives_the_same_set_of_numbers(
 
 
 @BOTH
-def test_what_was_in_flight_beside_an_error_is_printed(ticketctl: Ticketctl, counters: Counters, via: str) -> None:
-    """At the ceiling the run ends with exit 8, and what it printed is all that was minted."""
+def test_blocks_in_flight_are_printed_before_the_error(ticketctl: Ticketctl, counters: Counters, via: str) -> None:
+    """When the counter is exhausted, the run exits 8 and has printed every ticket that was minted."""
     name = next(_names)
     assert ticketctl("counter", "create", name, "--ceiling", "77", *OPTIONS).returncode == 0
     fetched = ticketctl("fetch", "500", "--block", "10", "--concurrency", "4", "-p", name, "--via", via, *OPTIONS)
@@ -198,7 +198,7 @@ def test_what_was_in_flight_beside_an_error_is_printed(ticketctl: Ticketctl, cou
 
 
 def test_an_error_beside_blocks_in_flight_is_partial_in_json(ticketctl: Ticketctl, counters: Counters) -> None:
-    """With --json the blocks that were minted are on stdout and the error is one object on stderr."""
+    """With --json, the minted blocks are on stdout and the error is one object on stderr."""
     name = next(_names)
     make_counter(counters, name, ceiling=25)
     fetched = ticketctl("fetch", "60", "--block", "10", "--concurrency", "3", "--json", "-p", name, *OPTIONS)
@@ -207,8 +207,8 @@ def test_an_error_beside_blocks_in_flight_is_partial_in_json(ticketctl: Ticketct
     assert (fetched.returncode, error["code"], error["exit_code"]) == (8, "partial", 8)
 
 
-def test_an_error_before_anything_was_printed_is_itself(ticketctl: Ticketctl, counters: Counters) -> None:
-    """If no block in flight was minted, the first refusal is the answer: exit 6, nothing on stdout."""
+def test_the_first_error_if_nothing_was_printed(ticketctl: Ticketctl, counters: Counters) -> None:
+    """If no block was minted, the run exits 6 with the first error and prints nothing on stdout."""
     name = next(_names)
     make_counter(counters, name, ceiling=5)
     refused = ticketctl("fetch", "60", "--block", "10", "--concurrency", "3", "-p", name, *OPTIONS)
@@ -217,10 +217,10 @@ def test_an_error_before_anything_was_printed_is_itself(ticketctl: Ticketctl, co
 
 
 @pytest.mark.parametrize("concurrency", ["0", "65"])
-def test_a_concurrency_that_is_none_mints_nothing(
+def test_an_invalid_concurrency_mints_nothing(
     ticketctl: Ticketctl, counters: Counters, name: str, concurrency: str
 ) -> None:
-    """From 1 to 64 blocks may be in flight; anything else is exit 2 and names the option."""
+    """``--concurrency`` is 1 to 64; any other value exits 2, and the error names the option."""
     refused = ticketctl("fetch", "3", "--concurrency", concurrency, "-p", name, *OPTIONS)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("error: Invalid value for '--concurrency': ")
@@ -228,20 +228,20 @@ def test_a_concurrency_that_is_none_mints_nothing(
 
 
 def test_the_largest_concurrency_is_taken(ticketctl: Ticketctl, name: str) -> None:
-    """64 blocks in flight, more than there are, give every number once."""
+    """``--concurrency 64`` with fewer blocks prints every number exactly once."""
     fetched = ticketctl("fetch", "40", "--block", "1", "--concurrency", "64", "--via", "dynamodb", "-p", name, *OPTIONS)
     assert (fetched.returncode, fetched.stderr) == (0, "")
     assert sorted(map(int, fetched.stdout.splitlines())) == list(range(1, 41))
 
 
-# --- readers that go, and Ctrl-C -------------------------------------------------------------------
+# --- closed pipes and Ctrl-C -----------------------------------------------------------------------
 
 
 def cut_off(
     environ: dict[str, str], counters: Counters, name: str, end: Callable[[subprocess.Popen[bytes]], None]
 ) -> tuple[int, list[int], str]:
-    """Four blocks are minted and the pipe takes hardly more than one when the run is ended: code, printed, story."""
-    counters.advance(name, 1_000_000_000)  # a block of such numbers is more than a pipe holds
+    """End a run that has minted four blocks but printed little more than one; return exit code, tickets and stderr."""
+    counters.advance(name, 1_000_000_000)  # a block of such numbers does not fit into a pipe
     asked = ("fetch", "40000", "--concurrency", "4", "--via", "dynamodb", "-p", name)
     with started(environ, *asked, *OPTIONS) as process:
         assert process.stdout is not None
@@ -275,40 +275,40 @@ def test_a_block_that_is_cut_off_is_named(
     end: Callable[[subprocess.Popen[bytes]], None],
     code: int,
 ) -> None:
-    """With four blocks in flight the story begins with the rest of the one being printed, and nothing comes twice."""
+    """If a run ends with four blocks in flight, stderr starts with the unprinted rest of the current block."""
     ended, printed, story = cut_off(environ, counters, name, end)
     assert ended == code
     assert story.startswith(("error: minted but not delivered: ", "error: interrupted; minted but not delivered: "))
     assert len(set(printed)) == len(printed) >= 200
     assert set(printed).isdisjoint(lost(story))
-    if end is interrupt:  # the reader was there to the end, so it knows where the story has to begin
+    if end is interrupt:  # the reader reads to the end, so the first lost ticket follows the last printed one
         assert printed[-1] + 1 == lost(story)[0]
     assert {*printed, *lost(story)} <= set(range(1_000_000_001, 1_000_040_001))
 
 
 @ENDS
-def test_blocks_that_were_in_flight_are_not_kept_quiet(
+def test_blocks_in_flight_are_reported(
     environ: dict[str, str],
     counters: Counters,
     name: str,
     end: Callable[[subprocess.Popen[bytes]], None],
     code: int,
 ) -> None:
-    """Every ticket that was minted was printed, or is named as lost, or is among those that may be spent."""
+    """Every minted ticket is printed, reported as lost, or counted in the tickets that may be spent."""
     ended, _, story = cut_off(environ, counters, name, end)
     assert ended == code
     first_lost = lost(story)[0]
-    accepted = (first_lost - 1_000_000_001) % 10_000  # of the block that was cut off; no other was begun to be printed
+    accepted = (first_lost - 1_000_000_001) % 10_000  # of the block that was cut off; no other was partly printed
     assert accepted + len(lost(story)) + perhaps_spent(story) >= 40_000, story
 
 
 @contextmanager
 def held_back(environ: dict[str, str], engine: Engine, ticketctl: Ticketctl, *, after: int) -> Iterator[dict[str, str]]:
-    """The environment of a user whose answers, when so many have come, are held back longer than anybody waits."""
+    """An environment in which all answers after the first ``after`` are delayed longer than the test waits."""
     faults: Iterator[Fault] = itertools.repeat("")
     with proxy_to(engine.port or 0, lambda: next(faults), delay=SECONDS) as proxy:
         user = {**engine.variables(REGION), "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
-        assert ticketctl("url", "--stack", STACK, env=user).returncode == 0  # remembered: what follows only mints
+        assert ticketctl("url", "--stack", STACK, env=user).returncode == 0  # caches the URL; later commands only mint
         faults = itertools.chain(itertools.repeat("", after), itertools.repeat("delay"))
         yield {**environ, **user}
 
@@ -316,7 +316,7 @@ def held_back(environ: dict[str, str], engine: Engine, ticketctl: Ticketctl, *, 
 def test_an_interrupt_does_not_wait_for_blocks_in_flight(
     environ: dict[str, str], engine: Engine, ticketctl: Ticketctl, counters: Counters, name: str, tmp_path: Path
 ) -> None:
-    """Ctrl-C while four answers are held back exits 130 before they come and says how much they may be."""
+    """If interrupted while four answers are delayed, the run exits 130 at once and says how many may be spent."""
     printed = tmp_path / "tickets"
     asked = ("fetch", "100", "--block", "10", "--concurrency", "4", "-p", name, "--stack", STACK)
     with (
@@ -327,7 +327,7 @@ def test_an_interrupt_does_not_wait_for_blocks_in_flight(
         assert process.stderr is not None
         until(lambda: last_of(counters, name) == 60 and printed.read_text().count("\n") == 20)
         interrupt(process)
-        assert process.wait(SECONDS / 2) == 130  # half of the time for which the answers are held back
+        assert process.wait(SECONDS / 2) == 130  # half of the time by which the answers are delayed
         story = process.stderr.read().decode()
     assert story == "error: interrupted; 20 of 100 tickets were printed, up to 40 more may be spent\n"
 
@@ -335,7 +335,7 @@ def test_an_interrupt_does_not_wait_for_blocks_in_flight(
 def test_no_more_may_be_spent_than_was_asked_for(
     environ: dict[str, str], engine: Engine, ticketctl: Ticketctl, counters: Counters, name: str
 ) -> None:
-    """An interrupted run for 3 tickets does not speak of thousands, however large its blocks might be."""
+    """An interrupted run for 3 tickets reports at most 3 as possibly spent, even if its blocks could be larger."""
     asked = ("fetch", "3", "--concurrency", "2", "-p", name, "--stack", STACK, "--timeout", str(SECONDS))
     with held_back(environ, engine, ticketctl, after=0) as user, started(user, *asked) as process:
         assert process.stderr is not None
@@ -353,7 +353,7 @@ def test_no_more_may_be_spent_than_was_asked_for(
 def test_a_million_tickets_take_no_more_memory_than_ten_thousand(
     environ: dict[str, str], name: str, tmp_path: Path, concurrency: str
 ) -> None:
-    """What was printed is forgotten: a hundred times as many tickets need the same memory."""
+    """Printed tickets are not kept: a hundred times as many tickets need the same memory."""
     out = tmp_path / "tickets"
     asked = ("--via", "dynamodb", "--concurrency", concurrency, "-p", name)
     few = peak(environ, out, "fetch", "10000", *asked, *OPTIONS)
@@ -367,7 +367,7 @@ def test_a_million_tickets_take_no_more_memory_than_ten_thousand(
 def test_thousands_of_counters_take_hardly_more_memory_than_one(
     environ: dict[str, str], many: Sequence[str], one: str, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
-    """Of a table of many of DynamoDB's pages no more is kept than what is sorted together."""
+    """Only the counters that are sorted together are kept in memory, however large the table is."""
     out = tmp_path / "counters"
     single = peak(environ, out, *command, "--local", "--stack", one)
     assert out.read_text().count("single") == 1
@@ -381,7 +381,7 @@ def test_thousands_of_counters_take_hardly_more_memory_than_one(
 
 @LISTS
 def test_every_counter_is_shown_once(ticketctl: Ticketctl, many: Sequence[str], command: tuple[str, ...]) -> None:
-    """A line for each counter, sorted by name among those that are read together."""
+    """Each counter is one line, sorted by name within each page."""
     shown = ticketctl(*command, "--local", "--stack", MANY)
     assert (shown.returncode, shown.stderr) == (0, "")
     names = [line.split("\t")[0] for line in shown.stdout.splitlines()]
@@ -390,7 +390,7 @@ def test_every_counter_is_shown_once(ticketctl: Ticketctl, many: Sequence[str], 
 
 @LISTS
 def test_all_counters_are_one_document(ticketctl: Ticketctl, many: Sequence[str], command: tuple[str, ...]) -> None:
-    """With --json it is one line and one document, however many pages it was read in."""
+    """With --json, all counters are one document on one line, however many pages were read."""
     shown = ticketctl(*command, "--json", "--local", "--stack", MANY)
     assert (shown.returncode, shown.stderr, shown.stdout.count("\n")) == (0, "", 1)
     document = json.loads(shown.stdout)
@@ -403,13 +403,13 @@ def test_all_counters_are_one_document(ticketctl: Ticketctl, many: Sequence[str]
 def test_the_first_counters_are_shown_before_the_last_are_read(
     environ: dict[str, str], aws: Aws, many: Sequence[str], command: tuple[str, ...]
 ) -> None:
-    """A counter that moves after the first line was printed is shown with its new ticket."""
+    """If a counter moves after the first line was printed, its new last ticket is shown."""
     counters = Counters(aws.client("dynamodb"), MANY, region=REGION)
     to = last_of(counters, many[-1]) + 1
     with started(environ, *command, "--local", "--stack", MANY) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
-        counters.advance(many[-1], to)  # the process waits: a page is more than its pipe holds
+        counters.advance(many[-1], to)  # the process waits, because a page does not fit into its pipe
         rows = [line.split("\t") for line in (first + process.stdout.read()).decode().splitlines()]
         assert process.wait(SECONDS) == 0
     assert [row[1] for row in rows if row[0] == many[-1]] == [str(to)]
@@ -419,7 +419,7 @@ def test_the_first_counters_are_shown_before_the_last_are_read(
 def test_a_reader_that_takes_one_line_is_no_error(
     environ: dict[str, str], many: Sequence[str], command: tuple[str, ...]
 ) -> None:
-    """The pipe is closed after the first counter: exit 141, and nothing to tell, as nothing was spent."""
+    """If the pipe is closed after the first line, the command exits 141 with an empty stderr."""
     with started(environ, *command, "--local", "--stack", MANY) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -15,7 +15,7 @@ from ticketctl.handler import bundle_root
 
 @pytest.fixture(scope="module")
 def cdk(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The CDK CLI from npm, kept for the next run of the suite."""
+    """The CDK CLI from npm, kept for later runs of the tests."""
     cache = pytestconfig.cache
     return install_cdk(cache.mkdir(CDK_CLI) if cache else tmp_path_factory.mktemp("cdk-cli"))
 
@@ -23,7 +23,7 @@ def cdk(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -
 def test_cdk_deploys_the_stack(
     cdk: list[str], engine: Engine, tmp_path: Path, connect: Callable[..., RegionalStack]
 ) -> None:
-    """Cdk deploy makes a stack in an account that was never bootstrapped, and ticketctl mints from it."""
+    """``cdk deploy`` creates a stack in an account that was never bootstrapped, and ticketctl mints from it."""
     environ = cdk_environment(engine.variables("us-east-1"), tmp_path, "by-cdk")
     deployed = subprocess.run(
         [

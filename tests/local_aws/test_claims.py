@@ -1,6 +1,6 @@
-"""Claims against the embedded AWS: every number is in exactly one record, whatever is lost or killed on the way.
+"""Claims against the embedded AWS: every number is in exactly one record, even if answers are lost or clients killed.
 
-``TICKETCTL_TEST_EFFORT=25`` makes the threads claim 50 times each, and kills 100 processes.
+``TICKETCTL_TEST_EFFORT=25`` makes each thread claim 50 times, and kills 100 processes.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ OPTIONS = ("--local", "--stack", STACK)
 
 @pytest.fixture(scope="module")
 def stack(ticketctl: Ticketctl, aws: Aws) -> str:
-    """One stack for the module, and a table of the caller's own."""
+    """Deploy one stack for the module, and create the table of the caller's records."""
     aws.client("dynamodb").create_table(**table_resource(BILLS)["Properties"])
     deployed = ticketctl("deploy", "--yes", *OPTIONS)
     assert deployed.returncode == 0, deployed.stderr
@@ -63,7 +63,7 @@ def client(environ: dict[str, str], engine: Engine, stack: str) -> Iterator[Tick
 
 
 def records(aws: Aws, name: str) -> dict[int, str]:
-    """Who made the record of each number of a counter."""
+    """Return, for each number of a counter, who wrote its record."""
     pages = aws.client("dynamodb").get_paginator("scan").paginate(TableName=BILLS, ConsistentRead=True)
     items = [item for page in pages for item in page["Items"] if item["partition"]["S"].startswith(f"{name}/")]
     return {int(item["number"]["N"]): item["who"]["S"] for item in items}
@@ -80,7 +80,7 @@ def test_claims(client: TicketClient, name: str, aws: Aws) -> None:
 
 
 def test_claims_with_await(environ: dict[str, str], name: str, aws: Aws) -> None:
-    """Tasks of an asynchronous client claim, and use its counters."""
+    """An asynchronous client claims in many tasks and manages the counters of the stack."""
     _, settings = resolve_client_settings({"local": True, "stack": STACK, "timeout": 30}, environ)
     blocking = TicketClient(lambda: open_regions(settings, environ), timeout=30)
 
@@ -97,7 +97,7 @@ def test_claims_with_await(environ: dict[str, str], name: str, aws: Aws) -> None
 
 
 def test_the_callers_own_condition(client: TicketClient, name: str, aws: Aws) -> None:
-    """If it does not hold, nothing is spent, and the error names the write and has its item."""
+    """If the caller's condition fails, nothing is spent, and the error names the write and has its item."""
     writes = bill(name, "first")(1)
     aws.client("dynamodb").put_item(TableName=BILLS, Item=writes[0]["Put"]["Item"])
     check = {"TableName": BILLS, "Key": {"partition": {"S": "?"}}, "ConditionExpression": "attribute_not_exists(who)"}
@@ -116,7 +116,7 @@ def test_the_callers_own_condition(client: TicketClient, name: str, aws: Aws) ->
 
 
 def test_a_plain_mint_is_refused(ticketctl: Ticketctl, client: TicketClient, name: str) -> None:
-    """Neither the URL nor the table mints from it, and the command exits with 6."""
+    """A gapless counter mints neither through the URL nor from the table; the command exits 6."""
     for via in ("url", "dynamodb"):
         refused = ticketctl("next", "--partition", name, "--via", via, *OPTIONS)
         told = f"error: The counter '{name}' is gapless: only a claim takes its numbers.\n"
@@ -129,7 +129,7 @@ def test_a_plain_mint_is_refused(ticketctl: Ticketctl, client: TicketClient, nam
 
 
 def test_frozen(ticketctl: Ticketctl, client: TicketClient, name: str) -> None:
-    """A client that knows the counter cannot claim while it is frozen; thawed, it continues without a gap."""
+    """While a counter is frozen, claims are rejected; after a thaw they continue without a gap."""
     assert client.claim(bill(name), partition=name) == 1
     frozen = ticketctl("counter", "freeze", name, *OPTIONS)
     assert (frozen.returncode, frozen.stdout.split("\t")[5]) == (0, "gapless, frozen")
@@ -142,7 +142,7 @@ def test_frozen(ticketctl: Ticketctl, client: TicketClient, name: str) -> None:
 
 
 def test_many_counters_from_one_client(client: TicketClient, stack: str) -> None:  # noqa: ARG001
-    """``partition`` names another counter than the client's, for one ticket, a block and a lease."""
+    """``partition`` selects another counter than the client's own, for a ticket, a block and a lease."""
     for name in ("many-a", "many-b"):
         assert client.create_counter(name, start=5).last == 4
     assert (client.next(partition="many-a"), client.fetch(3, partition="many-b").tickets) == (5, range(5, 8))
@@ -154,12 +154,12 @@ def test_many_counters_from_one_client(client: TicketClient, stack: str) -> None
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_lost_answers(engine: Engine, aws: Aws, name: str, processes: int) -> None:
-    """A fifth of all answers is lost: every number up to the counter is in exactly one record, that of its claim."""
+    """A fifth of all answers is lost: every number up to the last is in exactly one record, the one of its claim."""
     each = times(2)
     with proxy_to(engine.port, sometimes(0.2, "lost reply", "reset", "half")) as proxy:
         claims = [
             claims_at(f"http://127.0.0.1:{proxy.port}", engine.credentials) for _ in range(processes)
-        ]  # as from several processes: they compete
+        ]  # several clients compete like several processes
 
         def work(worker: int) -> dict[int, str]:
             taken = {}
@@ -227,7 +227,7 @@ def test_killed(engine: Engine, aws: Aws, client: TicketClient, name: str, envir
 
 
 def test_permissions(aws: Aws, name: str) -> None:
-    """A claim needs GetItem and UpdateItem of the counter, and what the caller's own writes need."""
+    """A claim needs GetItem and UpdateItem on the counter, and the permissions for the caller's own writes."""
 
     def claims_of(user: str, *actions: str) -> Claims:
         keys = make_user(aws, user, {"Effect": "Allow", "Action": list(actions), "Resource": "*"})
@@ -263,7 +263,7 @@ if child:
 
 
 def test_a_forked_child(aws: Aws, name: str, environ: dict[str, str]) -> None:
-    """A child claims with connections of its own, while its parent's threads go on."""
+    """A forked child claims with its own connections, while its parent's threads continue."""
     root = str(Path(__file__).parents[2])
     run = subprocess.run(
         [sys.executable, "-c", FORK, name], env=environ, cwd=root, capture_output=True, text=True, check=False

@@ -60,7 +60,7 @@ def clients(environ: dict[str, str], engine: Engine) -> Clients:
 
 @BOTH
 def test_next_and_fetch(clients: Clients, deployed: str, via: str) -> None:
-    """One ticket, a block, and the same again under the same key."""
+    """A client mints a ticket and a block, and the same ticket again with the same key."""
     with clients.sync(stack=deployed, via=via) as tickets:
         assert tickets.next() == 1
         block = tickets.fetch(100)
@@ -72,7 +72,7 @@ def test_next_and_fetch(clients: Clients, deployed: str, via: str) -> None:
 
 @BOTH
 def test_next_and_fetch_with_await(clients: Clients, deployed: str, via: str) -> None:
-    """The asynchronous client mints from the same counter by the same rules."""
+    """The asynchronous client mints from the same counter with the same rules."""
 
     async def main() -> None:
         async with clients.asynchronous(stack=deployed, via=via) as tickets:
@@ -85,7 +85,7 @@ def test_next_and_fetch_with_await(clients: Clients, deployed: str, via: str) ->
 
 
 def test_a_table_without_a_stack(clients: Clients, connect: Connect, deployed: str) -> None:
-    """``table`` mints from an existing counter; it starts no counter, because its lane is unknown."""
+    """With ``table``, a client mints from an existing counter but does not start one, because its lane is unknown."""
     with clients.sync(table=deployed) as tickets:
         with pytest.raises(UnknownCounterError):
             tickets.next()
@@ -121,8 +121,8 @@ def test_counters_of_a_table(clients: Clients, aws: Aws, deployed: str) -> None:
 
 
 @BOTH
-def test_a_lease_has_no_gap_but_what_is_left(clients: Clients, connect: Connect, deployed: str, via: str) -> None:
-    """Eight threads get every number up to the counter exactly once, but those that close counts."""
+def test_a_lease_has_no_other_gap(clients: Clients, connect: Connect, deployed: str, via: str) -> None:
+    """Eight threads get every number exactly once; the only gap is what ``close`` returns."""
     with clients.sync(stack=deployed, via=via) as tickets:
         lease = tickets.lease(block_size=1000)
 
@@ -137,7 +137,7 @@ def test_a_lease_has_no_gap_but_what_is_left(clients: Clients, connect: Connect,
 
 
 def test_threads_at_once_find_the_stack_once(clients: Clients, deployed: str) -> None:
-    """Threads that mint first through one client get a number each, from both sources."""
+    """Threads that use a new client at the same time each get a different number, from both sources."""
     for via in ("url", "dynamodb"):
         with clients.sync(stack=deployed, via=via) as tickets, ThreadPoolExecutor(4) as pool:
             numbers = list(pool.map(lambda _, tickets=tickets: tickets.next(), range(24)))
@@ -145,8 +145,8 @@ def test_threads_at_once_find_the_stack_once(clients: Clients, deployed: str) ->
     assert max(numbers) == 48
 
 
-def test_a_lease_with_await_has_no_gap_but_what_is_left(clients: Clients, connect: Connect, deployed: str) -> None:
-    """Ten tasks get every number up to the counter exactly once, but those that close counts."""
+def test_a_lease_with_await_has_no_other_gap(clients: Clients, connect: Connect, deployed: str) -> None:
+    """Ten tasks get every number exactly once; the only gap is what ``close`` returns."""
 
     async def draw(lease: AsyncLease) -> list[int]:
         numbers = []
@@ -167,7 +167,7 @@ def test_a_lease_with_await_has_no_gap_but_what_is_left(clients: Clients, connec
 
 
 def test_a_lease_below_a_ceiling(clients: Clients, aws: Aws, deployed: str) -> None:
-    """If less than a block is left, the lease says so after its last number; ``fetch`` can take the rest."""
+    """If less than a block is left, the lease raises an error after its last number; ``fetch`` can take the rest."""
     put(aws, deployed, "small", hand_crafted_int=0, ceiling=20)
     with clients.sync(stack=deployed, partition="small") as tickets:
         lease = tickets.lease(16)
@@ -181,7 +181,7 @@ def test_a_lease_below_a_ceiling(clients: Clients, aws: Aws, deployed: str) -> N
 
 
 class Outage:
-    """Chooses the fault of each request: ``fault`` while it is set."""
+    """Chooses the fault of each request: ``fault`` if it is set."""
 
     def __init__(self) -> None:
         self.fault: Fault = ""
@@ -191,7 +191,7 @@ class Outage:
 
 
 def in_calls_of(tickets: TicketClient) -> Mint:
-    """Mints as a client's own leases do."""
+    """Return the function that the client's own leases mint with."""
     return tickets._mint
 
 
@@ -199,9 +199,9 @@ def in_calls_of(tickets: TicketClient) -> Mint:
 def through_proxy(
     clients: Clients, connect: Connect, engine: Engine, stack: str, outage: Outage
 ) -> Iterator[tuple[TicketClient, FaultyProxy]]:
-    """A client whose requests to the Function URL pass a proxy; a mint gives up after three seconds."""
+    """A client that reaches the Function URL through a proxy, with a timeout of three seconds."""
     connection = connect(stack=stack)
-    take(connection, 1)  # the function's first run takes longer
+    take(connection, 1)  # the function's first run is slower
     url = connection.url()
     with proxy_to(engine.port, outage) as proxy:
         at_proxy = url.replace(urlsplit(url).netloc, f"127.0.0.1:{proxy.port}")
@@ -210,16 +210,16 @@ def through_proxy(
 
 
 @pytest.mark.parametrize("fault", ["lost request", "lost reply"])
-def test_a_short_outage_goes_unnoticed(
+def test_a_short_outage_is_not_noticed(
     clients: Clients, connect: Connect, engine: Engine, deployed: str, fault: Fault
 ) -> None:
-    """While the buffer lasts no caller sees an outage, not one that is longer than a mint may take either."""
+    """While the buffer lasts, callers do not notice an outage, even one longer than the timeout of a mint."""
     outage = Outage()
     with through_proxy(clients, connect, engine, deployed, outage) as (tickets, proxy):
         lease = Lease(in_calls_of(tickets), block_size=80, spawn=Background())
         numbers = [next(lease) for _ in range(10)]
         outage.fault = fault
-        numbers.append(next(lease))  # which minted ahead, in vain, for three seconds
+        numbers.append(next(lease))  # this call tried to mint ahead for three seconds, without success
         assert proxy.injected[fault] > 1
         outage.fault = ""
         numbers += [next(lease) for _ in range(200)]
@@ -229,8 +229,10 @@ def test_a_short_outage_goes_unnoticed(
 
 
 @pytest.mark.parametrize("fault", ["lost request", "lost reply"])
-def test_a_long_outage_is_told(clients: Clients, connect: Connect, engine: Engine, deployed: str, fault: Fault) -> None:
-    """When the numbers end before the outage does, its error is raised; then the lease continues without a gap."""
+def test_a_long_outage_raises_its_error(
+    clients: Clients, connect: Connect, engine: Engine, deployed: str, fault: Fault
+) -> None:
+    """If the buffer is used up during an outage, its error is raised; later the lease continues without a gap."""
     outage = Outage()
     with through_proxy(clients, connect, engine, deployed, outage) as (tickets, _):
         lease = tickets.lease(16)
@@ -248,8 +250,8 @@ def test_a_long_outage_is_told(clients: Clients, connect: Connect, engine: Engin
     assert look(connect(stack=deployed)).last == 117 + left
 
 
-def test_an_address_that_nobody_serves_mints_nothing(clients: Clients) -> None:
-    """If no connection can be opened, nothing was minted, and the error says so, from a lease as well."""
+def test_an_unreachable_address_mints_nothing(clients: Clients) -> None:
+    """If no connection can be opened, nothing was minted, and client and lease raise ``NotMintedError``."""
     with clients.sync(url="http://127.0.0.1:1", timeout=0.2) as tickets:
         with pytest.raises(NotMintedError):
             tickets.next()
@@ -265,7 +267,7 @@ def test_an_address_that_nobody_serves_mints_nothing(clients: Clients) -> None:
 
 
 def test_a_stack_that_is_replaced_meanwhile(clients: Clients, ticketctl: Ticketctl, deployed: str) -> None:
-    """If the stack of a running program is replaced, the program continues with the new stack, and with its numbers."""
+    """If the stack is replaced while a program runs, the program continues with the new stack, without a gap."""
 
     async def main() -> None:
         with clients.sync(stack=deployed) as tickets:
@@ -326,7 +328,7 @@ if __name__ == "__main__":
 
 @BOTH
 def test_processes_share_no_number(environ: dict[str, str], tmp_path: Path, deployed: str, via: str) -> None:
-    """A parent and its children, forked with an open client and lease or spawned, get no number twice."""
+    """A parent and its children, forked with an open client and lease or spawned, never get the same number."""
     script = tmp_path / "processes.py"
     script.write_text(PROCESSES, encoding="utf-8")
     run = subprocess.run(
@@ -340,7 +342,7 @@ def test_processes_share_no_number(environ: dict[str, str], tmp_path: Path, depl
 
 
 def test_a_program_may_leave_its_lease_open(environ: dict[str, str], deployed: str) -> None:
-    """A program ends well, and silently, with a lease that it never closed."""
+    """A program that never closes its lease ends with exit code 0 and an empty stderr."""
     script = """if True:
         import sys
         from ticketctl import TicketClient

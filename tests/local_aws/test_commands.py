@@ -1,4 +1,4 @@
-"""The command line as a process: stdout, stderr and exit code, compared whole."""
+"""The command line as a process: stdout, stderr and exit code, compared completely."""
 
 import json
 import os
@@ -22,16 +22,16 @@ LEFT = 2**53 - 1
 
 
 BEGINNING = ("counter create", "next", "fetch", "status", "url", "diff", "regions", "counter")
-"""The commands whose examples run first, in this order: the others work on what these make."""
+"""The commands whose examples run first, in this order: the other commands need their results."""
 NOT_RUN = re.compile(
     "--watch|--follow|--out|--region|--delete-tickets|local (up|down|reset|env)|synth --stack|verify$|--via|1000000"
 )
-"""Examples that take long or never end, need another region, stack or extra, or stop the engine of all tests."""
-EXIT_CODES = {"diff --max-count 1000 --exit-code": 9, "destroy": 2}  # changes found; nobody to confirm
+"""Examples that are slow or endless, need another region, stack or extra, or stop the engine of all tests."""
+EXIT_CODES = {"diff --max-count 1000 --exit-code": 9, "destroy": 2}  # changes found; no terminal for the confirmation
 
 
 def examples() -> list[str]:
-    """The arguments in the examples of every command's help."""
+    """Return the arguments of the examples in the help of every command."""
     app = whole_command_line()
     commands = [*app.registered_commands]
     for group in app.registered_groups:
@@ -56,7 +56,7 @@ def test_next_prints_the_number_alone(ticketctl: Ticketctl, deployed: str) -> No
 
 
 def test_examples(ticketctl: Ticketctl, tmp_path: Path, deployed: str) -> None:
-    """The examples in the help do what they say, as they stand, in the embedded AWS."""
+    """The examples in the help work unchanged in the embedded AWS."""
     (tmp_path / "numbers.txt").write_text("7000\n", encoding="utf-8")
     (tmp_path / "orders.csv").write_text("id,name\n8000,a\n", encoding="utf-8")
     found = examples()
@@ -68,7 +68,7 @@ def test_examples(ticketctl: Ticketctl, tmp_path: Path, deployed: str) -> None:
 
 
 def test_next_as_json(ticketctl: Ticketctl, deployed: str) -> None:
-    """One document with the names of the HTTP contract."""
+    """With --json, ``next`` prints one document with the field names of the HTTP contract."""
     result = ticketctl("next", "--json", *options(deployed))
     assert (result.returncode, result.stderr) == (0, "")
     assert json.loads(result.stdout) == {
@@ -85,7 +85,7 @@ def test_next_as_json(ticketctl: Ticketctl, deployed: str) -> None:
 
 
 def test_unknown_counter_names_the_fix(ticketctl: Ticketctl, deployed: str) -> None:
-    """A mistyped name exits 5, and the command that it names works as it stands."""
+    """A mistyped name exits 5, and the command in the hint works unchanged."""
     refused = ticketctl("next", "--partition", "line items", *options(deployed))
     command = f"ticketctl counter create 'line items' --stack {deployed} --local"
     assert refused == Result(5, "", f"error: there is no counter 'line items'\nhint: {command}\n")
@@ -110,7 +110,7 @@ def test_error_as_json(ticketctl: Ticketctl, deployed: str) -> None:
 
 
 def test_status(ticketctl: Ticketctl, deployed: str) -> None:
-    """Status shows the counters in the order of their names, tab-separated in a pipe, and mints nothing."""
+    """Status shows the counters in the order of their names, tab-separated if stdout is a pipe, and mints nothing."""
     assert ticketctl("status", *options(deployed)) == Result(
         0, "", "no counter yet; the first `ticketctl next` creates one\n"
     )
@@ -130,20 +130,20 @@ def test_status(ticketctl: Ticketctl, deployed: str) -> None:
 
 
 def test_status_of_an_unknown_counter(ticketctl: Ticketctl, deployed: str) -> None:
-    """Looking at a counter that is not there exits 5 with both sources."""
+    """Status of an unknown counter exits 5, through both sources."""
     for via in ("url", "dynamodb"):
         assert ticketctl("status", "--partition", "typo", "--via", via, *options(deployed)).returncode == 5
 
 
 def test_fetch_many(ticketctl: Ticketctl, deployed: str) -> None:
-    """25,000 tickets come in blocks, one per line, each once; stderr is empty."""
+    """``fetch`` prints 25,000 tickets, one per line, each once; stderr is empty."""
     result = ticketctl("fetch", "25000", *options(deployed))
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [str(ticket) for ticket in range(1, 25_001)]
 
 
 def test_fetch_forms(ticketctl: Ticketctl, deployed: str) -> None:
-    """Blocks can be asked for by size, printed as ranges or as JSON lines."""
+    """``--block`` sets the size of blocks, ``--ranges`` prints ranges, and ``--json`` prints one document per block."""
     assert ticketctl("fetch", "5", "--block", "2", "--ranges", *options(deployed)) == Result(
         0, "1\t2\t1\n3\t4\t1\n5\t5\t1\n", ""
     )
@@ -152,7 +152,7 @@ def test_fetch_forms(ticketctl: Ticketctl, deployed: str) -> None:
 
 
 def test_fetch_into_a_closed_pipe(environ: dict[str, str], ticketctl: Ticketctl, deployed: str) -> None:
-    """The reader goes: exit 141, and stderr says which tickets were minted but not delivered."""
+    """If the pipe is closed, the command exits 141 and names the tickets that were minted but not delivered."""
     process = subprocess.Popen(
         [sys.executable, "-m", "ticketctl", "fetch", "100000", *options(deployed)],
         env=environ,
@@ -173,7 +173,7 @@ def test_fetch_into_a_closed_pipe(environ: dict[str, str], ticketctl: Ticketctl,
 
 
 def test_fetch_onto_a_full_disk(environ: dict[str, str], deployed: str) -> None:
-    """No space left: exit 8, no traceback, and the lost tickets are named."""
+    """If the disk is full, the command exits 8 without a traceback and names the lost tickets."""
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device, not a path of ours
         process = subprocess.run(
             [sys.executable, "-m", "ticketctl", "fetch", "10", *options(deployed)],
@@ -208,10 +208,10 @@ def test_fetch_interrupted(environ: dict[str, str], tmp_path: Path, deployed: st
 def test_fetch_interrupted_while_it_prints(
     environ: dict[str, str], ticketctl: Ticketctl, deployed: str, number: signal.Signals
 ) -> None:
-    """A signal before a full pipe is emptied: the tickets that were minted and not delivered are named."""
+    """If a signal arrives while the pipe is full, the tickets that were minted but not delivered are named."""
     process = interruptible(environ, "fetch", "30000", *options(deployed))
     while ticketctl("status", *options(deployed)).stdout.split("\t")[1:2] not in (["20000"], ["30000"]):
-        time.sleep(0.1)  # the pipe holds less than two blocks: the second is being written
+        time.sleep(0.1)  # the pipe holds less than two blocks, so the second is being written
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=60)
     whole = stdout.count("\n")
@@ -221,7 +221,7 @@ def test_fetch_interrupted_while_it_prints(
 
 
 def test_watch(environ: dict[str, str], ticketctl: Ticketctl, deployed: str) -> None:
-    """In a pipe --watch prints a counter when it has changed, until it is stopped."""
+    """If stdout is a pipe, --watch prints a counter each time it changes, until it is interrupted."""
     ticketctl("next", *options(deployed))
     process = interruptible(environ, "status", "--watch", "--json", "--interval", "0.1", *options(deployed))
     assert process.stdout is not None
@@ -234,7 +234,7 @@ def test_watch(environ: dict[str, str], ticketctl: Ticketctl, deployed: str) -> 
 
 
 def test_stale_cache_is_asked_again(ticketctl: Ticketctl, engine: Engine, deployed: str) -> None:
-    """If a cached URL answers 404, it is looked up again before the command fails."""
+    """If a cached URL returns 404, CloudFormation is asked again before the command fails."""
     user = engine.variables(REGION)
     assert ticketctl("next", "--stack", deployed, env=user) == Result(0, "1\n", "")
     ticketctl("destroy", "--yes", *options(deployed))
@@ -249,7 +249,7 @@ def test_stale_cache_is_asked_again(ticketctl: Ticketctl, engine: Engine, deploy
 
 
 def test_unreachable_url_mints_nothing(ticketctl: Ticketctl) -> None:
-    """A refused connection exits 7, at once and without a traceback."""
+    """A refused connection exits 7 immediately, without a traceback."""
     started = time.monotonic()
     result = ticketctl("next", "--url", "http://127.0.0.1:1/", "--region", REGION, "--timeout", "1")
     assert (result.returncode, result.stdout) == (7, "")
@@ -258,7 +258,7 @@ def test_unreachable_url_mints_nothing(ticketctl: Ticketctl) -> None:
 
 
 def test_local_ignores_everything_of_aws(ticketctl: Ticketctl, deployed: str) -> None:
-    """With --local no profile, endpoint, proxy or configuration file of the user's matters."""
+    """With --local, the user's AWS profile, endpoint, proxy and configuration file are ignored."""
     hostile = {
         "AWS_PROFILE": "no-such-profile",
         "AWS_REGION": "eu-west-1",
@@ -272,7 +272,7 @@ def test_local_ignores_everything_of_aws(ticketctl: Ticketctl, deployed: str) ->
 
 
 def test_verbose_names_each_origin(ticketctl: Ticketctl, deployed: str) -> None:
-    """--verbose says on stderr where every setting came from."""
+    """--verbose prints on stderr the origin of every setting."""
     result = ticketctl("next", "--stack", deployed, "-v", env={"TICKETCTL_LOCAL": "1", "TICKETCTL_TIMEOUT": "20"})
     assert result.stdout == "1\n"
     assert f"stack: {deployed} (from --stack)" in result.stderr

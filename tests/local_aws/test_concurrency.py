@@ -1,4 +1,4 @@
-"""Many at once: no number twice, and no number lost."""
+"""Concurrent mints: no duplicates and no gaps."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ WORKERS = 16
 
 @pytest.mark.parametrize(("via", "mints"), [("url", times(30)), ("dynamodb", times(60))])
 def test_no_duplicate_and_no_gap(connect: Callable[..., RegionalStack], deployed: str, via: str, mints: int) -> None:
-    """16 threads with a client each get every number from 1 exactly once, each thread in ascending order."""
+    """16 threads with one client each get every number from 1 exactly once, each thread in ascending order."""
     connections = [connect(stack=deployed, via=via) for _ in range(WORKERS)]
     connections[0].locator.look_up()
 
@@ -28,7 +28,7 @@ def test_no_duplicate_and_no_gap(connect: Callable[..., RegionalStack], deployed
 
 
 def test_blocks_never_overlap(connect: Callable[..., RegionalStack], deployed: str) -> None:
-    """Blocks of different sizes, taken through both sources at once, cover the numbers exactly once."""
+    """Blocks of different sizes, minted through both sources at once, have every number exactly once."""
     jobs = [(connect(stack=deployed, via="url" if n % 2 else "dynamodb"), 1 + 37 * n) for n in range(8)]
 
     def work(job: tuple[RegionalStack, int]) -> list[int]:

@@ -39,13 +39,13 @@ _names = (f"counter-{number}" for number in itertools.count(1))
 
 @pytest.fixture(scope="module", autouse=True)
 def stack(ticketctl: Ticketctl) -> None:
-    """One stack for all of this module: each test has a counter of its own."""
+    """One stack for this module; each test has its own counter."""
     assert ticketctl("deploy", *OPTIONS).returncode == 0
 
 
 @pytest.fixture
 def name() -> str:
-    """A counter that no other test has."""
+    """A counter that no other test uses."""
     return next(_names)
 
 
@@ -55,7 +55,7 @@ def counters(aws: Aws) -> Counters:
 
 
 def made(name: str, last: int, *, increment: int = 1, ceiling: int = MOST, frozen: bool = False) -> Counter:
-    """A counter before its first mint."""
+    """A counter that has not minted yet."""
     return Counter(
         partition=name,
         last=last,
@@ -89,7 +89,7 @@ def refusal(call: Callable[[], object]) -> tuple[type[TicketctlError], str, str,
 
 
 def test_create(ticketctl: Ticketctl, name: str) -> None:
-    """A counter is made with its lane and ceiling, and mints in them until it is full; again it stays as it is."""
+    """A counter is created with a lane and a ceiling and mints up to it; creating it again does not change it."""
     asked = ("--start", "12", "--increment", "10", "--offset", "2", "--ceiling", "39")
     counter = made(name, 2, increment=10, ceiling=39)
     assert ticketctl("counter", "create", name, *asked, *OPTIONS) == Result(0, row(counter), tell(counter, "created"))
@@ -119,7 +119,7 @@ def test_create(ticketctl: Ticketctl, name: str) -> None:
 def test_first_tickets(
     connect: Connect, counters: Counters, name: str, via: str, asked: dict[str, int], tickets: list[int]
 ) -> None:
-    """The first ticket is the start, else the offset; the others follow in the lane."""
+    """The first ticket is the start, by default the offset; the others follow in the lane."""
     assert make_counter(counters, name, **asked)[1] is True
     source = connect(stack=STACK, via=via, partition=name)
     assert [take(source, 1).last for _ in tickets] == tickets
@@ -139,7 +139,7 @@ def test_first_tickets(
     ids=str,
 )
 def test_create_again_as_it_is(counters: Counters, name: str, asked: dict[str, int]) -> None:
-    """Creating an existing counter again, with the same options, does not change it."""
+    """Creating an existing counter again with the same options does not change it."""
     make_counter(counters, name, start=3, offset=3, increment=5, ceiling=100)
     there = counters.advance(name, 28)
     assert make_counter(counters, name, **asked) == (there, False)
@@ -171,7 +171,7 @@ def test_create_again_as_another(counters: Counters, name: str, asked: dict[str,
 
 
 def test_create_off_its_lane(ticketctl: Ticketctl, counters: Counters, name: str) -> None:
-    """A start outside the lane is refused with the next number that is in it, and nothing is made."""
+    """A start outside the lane is refused, the error names the next number in it, and no counter is created."""
     refused = ticketctl("counter", "create", name, "--start", "4", "--increment", "10", "--offset", "2", *OPTIONS)
     assert refused == Result(
         6, "", "error: 4 is not in the lane 2, 12, 22, …\nhint: the next number that is: --start 12\n"
@@ -193,7 +193,7 @@ def test_create_off_its_lane(ticketctl: Ticketctl, counters: Counters, name: str
     ids=str,
 )
 def test_create_without_room(counters: Counters, name: str, asked: dict[str, int]) -> None:
-    """A counter in which no ticket fits, or that no JSON reader keeps exact, is refused."""
+    """A counter that has no room for a ticket, or whose numbers JSON readers do not keep exact, is refused."""
     assert refusal(lambda: make_counter(counters, name, **asked))[3] == 6
     assert counters.get(name) is None
 
@@ -202,8 +202,8 @@ BAD_NAMES = ["", "n" * 256, "a\tb", "a\nb", "\x00", "\x7f", "\x85", "a\ud800", "
 
 
 @pytest.mark.parametrize("bad", BAD_NAMES, ids=repr)
-def test_names_that_are_none(counters: Counters, bad: str) -> None:
-    """A name is 1 to 255 characters, without control characters, and not a receipt's; other names are refused."""
+def test_invalid_names(counters: Counters, bad: str) -> None:
+    """A name has 1 to 255 characters, no control characters, and is not the key of a receipt."""
     calls: list[Callable[[], object]] = [
         lambda: make_counter(counters, bad),
         lambda: counters.advance(bad, 5),
@@ -218,8 +218,8 @@ def test_names_that_are_none(counters: Counters, bad: str) -> None:
 
 
 @pytest.mark.parametrize("bad", ["", "receipt#x"], ids=repr)
-def test_names_that_are_none_on_the_command_line(ticketctl: Ticketctl, bad: str) -> None:
-    """A bad name is wrong usage, and no counter is made."""
+def test_invalid_names_on_the_command_line(ticketctl: Ticketctl, bad: str) -> None:
+    """An invalid name is wrong usage, and no counter is created."""
     refused = ticketctl("counter", "create", bad, "--json", *OPTIONS)
     assert (refused.returncode, refused.stdout, json.loads(refused.stderr)["error"]["code"]) == (2, "", "usage")
 
@@ -227,7 +227,7 @@ def test_names_that_are_none_on_the_command_line(ticketctl: Ticketctl, bad: str)
 @pytest.mark.parametrize("odd", ["n" * 255, "größe 😀", "a/b?c=d&e", " ", "Receipt#1", "receipt", "a#b"], ids=repr)
 @BOTH
 def test_odd_names(connect: Connect, counters: Counters, via: str, odd: str) -> None:
-    """Any other text is a name, through both sources."""
+    """Any other text is a valid name, through both sources."""
     make_counter(counters, odd)
     source = connect(stack=STACK, via=via, partition=odd)
     minted = take(source, 1)
@@ -238,7 +238,7 @@ def test_odd_names(connect: Connect, counters: Counters, via: str, odd: str) -> 
 
 
 def test_advance_back_is_refused(ticketctl: Ticketctl, counters: Counters, name: str) -> None:
-    """A counter at 9 does not go to 5: exit 6, and nothing has changed."""
+    """A counter at 9 does not move back to 5: exit 6, and nothing changes."""
     make_counter(counters, name, start=10)
     before = counters.get(name)
     refused = ticketctl("counter", "advance", name, "--to", "5", *OPTIONS)
@@ -247,7 +247,7 @@ def test_advance_back_is_refused(ticketctl: Ticketctl, counters: Counters, name:
 
 
 def test_advance(ticketctl: Ticketctl, connect: Connect, name: str) -> None:
-    """A counter is moved past a number and mints the next one; moving it to its last ticket again is no error."""
+    """``advance`` moves a counter past a number; moving it to its last ticket again is no error."""
     make_counter(connect(stack=STACK).counters(), name)
     moved = ticketctl("counter", "advance", name, "--to", "41", *OPTIONS)
     assert moved == Result(0, row(made(name, 41)), tell(made(name, 41), "is now past that number"))
@@ -258,7 +258,7 @@ def test_advance(ticketctl: Ticketctl, connect: Connect, name: str) -> None:
 
 
 def test_advance_in_a_lane(counters: Counters, name: str) -> None:
-    """Only numbers of the lane up to the ceiling can count as the last ticket; else nothing changes."""
+    """Only a number of the lane, up to the ceiling, can become the last ticket; otherwise nothing changes."""
     there = make_counter(counters, name, start=2, increment=10, offset=2, ceiling=52)[0]
     assert refusal(lambda: counters.advance(name, 13)) == (
         RefusedError,
@@ -273,7 +273,7 @@ def test_advance_in_a_lane(counters: Counters, name: str) -> None:
 
 
 def test_advance_hint_can_be_typed(counters: Counters, name: str) -> None:
-    """The hint quotes a name that a shell would split."""
+    """The hint quotes a name for the shell."""
     odd = f"{name} of 'May'"
     make_counter(counters, odd, increment=10)
     hint = f"ticketctl counter advance '{name} of '\"'\"'May'\"'\"'' --to 11"
@@ -290,14 +290,14 @@ def test_advance_beyond_what_is_exact(counters: Counters, name: str, to: int) ->
 
 @pytest.mark.parametrize("command", [("advance", "--to", "5"), ("freeze",), ("thaw",)], ids=str)
 def test_unknown(ticketctl: Ticketctl, name: str, command: tuple[str, ...]) -> None:
-    """Changing an unknown counter does not create it: exit 5 and a hint how to create it."""
+    """A change of an unknown counter does not create it: exit 5 and a hint how to create it."""
     refused = ticketctl("counter", command[0], name, *command[1:], *OPTIONS)
     hint = f"ticketctl counter create {name} --stack {STACK} --local"
     assert refused == Result(5, "", f"error: there is no counter '{name}'\nhint: {hint}\n")
 
 
 def test_advance_under_load(connect: Connect, counters: Counters, name: str) -> None:
-    """While eight threads mint, a counter is moved forward many times: no number is issued twice or out of order."""
+    """While eight threads mint, a counter is advanced many times: no number is issued twice or out of order."""
     make_counter(counters, name)
     minting = threading.Event()
     sources = [connect(stack=STACK, via="url" if n % 2 else "dynamodb", partition=name) for n in range(8)]
@@ -316,7 +316,7 @@ def test_advance_under_load(connect: Connect, counters: Counters, name: str) -> 
         while not all(each.done() for each in working):
             try:
                 seen.append(counters.advance(name, seen[-1] + 1000).last)
-            except RefusedError:  # the minting was quicker, or kept changing it
+            except RefusedError:  # a mint was faster, or kept changing the counter
                 found = counters.get(name)
                 assert found is not None
                 seen.append(found.last)
@@ -326,7 +326,7 @@ def test_advance_under_load(connect: Connect, counters: Counters, name: str) -> 
     assert all(result == sorted(result) for result in results)
     assert seen == sorted(seen)
     assert len(seen) > 1
-    # a number that was advanced to counts as issued elsewhere
+    # a number that was advanced to counts as issued
     assert not set(tickets) & {number for number in seen if number % 1000 == 0 and number > 200}
 
 
@@ -334,7 +334,7 @@ def test_advance_under_load(connect: Connect, counters: Counters, name: str) -> 
 
 
 def test_adopt_a_file(ticketctl: Ticketctl, connect: Connect, tmp_path: Path, name: str) -> None:
-    """A new counter starts above the largest number of a file; a counter that is beyond it is not changed."""
+    """A new counter starts above the largest number of a file; a counter that is already beyond it does not change."""
     numbers = tmp_path / "numbers"
     numbers.write_bytes(b"\xef\xbb\xbf7\r\n41\r\n\r\n12\r\n")
     adopt = ("counter", "adopt", name, "--from-max", str(numbers), *OPTIONS)
@@ -346,7 +346,7 @@ def test_adopt_a_file(ticketctl: Ticketctl, connect: Connect, tmp_path: Path, na
 
 
 def test_adopt_a_column_of_a_stream(environ: dict[str, str], connect: Connect, name: str) -> None:
-    """A dash reads stdin; of a CSV one column counts."""
+    """``-`` reads stdin; ``--column`` selects a column of a CSV file."""
     process = subprocess.run(
         [sys.executable, "-m", "ticketctl", "counter", "adopt", name, "--from-max", "-", "--column", "id", *OPTIONS],
         env=environ,
@@ -373,7 +373,7 @@ def test_adopt_a_column_of_a_stream(environ: dict[str, str], connect: Connect, n
     ],
     ids=str,
 )
-def test_adopt_what_is_none(
+def test_adopt_an_invalid_file(
     ticketctl: Ticketctl,
     counters: Counters,
     tmp_path: Path,
@@ -383,7 +383,7 @@ def test_adopt_what_is_none(
     code: str,
     exit_code: int,
 ) -> None:
-    """A file that cannot be read, or that has no number to start above, makes no counter."""
+    """A file that is unreadable, or that has no number to start above, creates no counter."""
     if content is not None:
         (tmp_path / "numbers").write_bytes(content)
     extra = () if column is None else ("--column", column)
@@ -396,7 +396,7 @@ def test_adopt_what_is_none(
 
 @pytest.mark.parametrize(("largest", "last"), [(0, 7), (7, 7), (8, 7), (16, 7), (17, 17), (18, 17), (27, 27)])
 def test_adopt_in_a_lane(counters: Counters, name: str, largest: int, last: int) -> None:
-    """An existing counter moves until its next ticket is above the number: no further, and never back."""
+    """An existing counter moves just far enough that its next ticket is above the number, and never back."""
     make_counter(counters, name, start=17, increment=10, offset=7)
     assert adopt(alone(counters), [REGION], name, largest) == ([made(name, last, increment=10)], last > 7)
     assert last + 10 > largest
@@ -426,7 +426,7 @@ def test_adopt_beyond_the_ceiling(counters: Counters, name: str) -> None:
 
 
 def test_freeze_and_thaw(ticketctl: Ticketctl, connect: Connect, name: str) -> None:
-    """A frozen counter mints through no source, and the error says how to thaw it; thawed it mints again."""
+    """A frozen counter mints through no source, and the error prints how to thaw it; after a thaw it mints again."""
     make_counter(connect(stack=STACK).counters(), name)
     frozen = made(name, 0, frozen=True)
     assert ticketctl("counter", "freeze", name, *OPTIONS) == Result(0, row(frozen), tell(frozen, "is frozen"))
@@ -456,7 +456,7 @@ def test_frozen_under_load(connect: Connect, counters: Counters, name: str, via:
 
 
 def test_list_has_no_receipts(ticketctl: Ticketctl, connect: Connect, deployed: str) -> None:
-    """List and status show every counter in the order of names, and no receipt."""
+    """List and status show every counter in the order of names, and no receipts."""
     options = ("--local", "--stack", deployed)
     counters = connect(stack=deployed).counters()
     for name in ("b", "a", "receipts"):
@@ -477,7 +477,7 @@ def test_list_has_no_receipts(ticketctl: Ticketctl, connect: Connect, deployed: 
 
 @BOTH
 def test_a_receipt_is_no_counter(connect: Connect, via: str, name: str) -> None:
-    """A receipt cannot be looked at or minted from as if it were a counter."""
+    """A receipt can be neither shown nor minted from like a counter."""
     take(connect(stack=STACK, via=via), 1, key=name)
     receipt = connect(stack=STACK, via=via, partition=f"receipt#{name}")
     calls: list[Callable[[], object]] = [
@@ -489,7 +489,7 @@ def test_a_receipt_is_no_counter(connect: Connect, via: str, name: str) -> None:
 
 
 def test_a_damaged_item(aws: Aws, counters: Counters, name: str) -> None:
-    """An item without its last ticket is not changed by any command, and a list warns of it."""
+    """An item without its last ticket is not changed by any command, and ``counter list`` warns about it."""
     item = {"partition": {"S": name}, "note": {"S": "mine"}}
     dynamodb = aws.client("dynamodb")
     dynamodb.put_item(TableName=STACK, Item=item)
@@ -506,7 +506,7 @@ def test_a_damaged_item(aws: Aws, counters: Counters, name: str) -> None:
 
 
 def test_little_is_left(ticketctl: Ticketctl, connect: Connect, deployed: str) -> None:
-    """If less than a tenth is left, status and list warn on stderr; they do not for exactly a tenth."""
+    """If less than a tenth is left, status and list warn on stderr; at exactly a tenth they do not."""
     options = ("--local", "--stack", deployed)
     counters = connect(stack=deployed).counters()
     make_counter(counters, "enough", ceiling=100)

@@ -23,7 +23,7 @@ from ticketctl.errors import StackFailedError
 
 
 def test_deploy_from_nothing_then_no_changes(ticketctl: Ticketctl, new_stack: str) -> None:
-    """The first deployment prints the URL alone on stdout, its story on stderr; the second has nothing to do."""
+    """The first deployment prints only the URL on stdout and its progress on stderr; the second finds no changes."""
     first = ticketctl("deploy", "--local", "--stack", new_stack)
     assert first.returncode == 0
     assert first.stdout == ticketctl("url", "--local", "--stack", new_stack).stdout
@@ -40,7 +40,7 @@ def test_deploy_from_nothing_then_no_changes(ticketctl: Ticketctl, new_stack: st
 
 
 def calls(caplog: pytest.LogCaptureFixture, operation: str) -> int:
-    """How many requests botocore sent for one operation."""
+    """Return how many requests botocore sent for one operation."""
     return sum(f"OperationModel(name={operation})" in record.getMessage() for record in caplog.records)
 
 
@@ -65,7 +65,7 @@ def test_requests_of_a_deployment_without_changes(
 
 
 def test_destroy_keeps_the_counters(ticketctl: Ticketctl, new_stack: str) -> None:
-    """After destroy the table is there; the next deployment uses it again and continues after the last ticket."""
+    """Destroy keeps the table; the next deployment imports it and continues after the last ticket."""
     options = ("--local", "--stack", new_stack)
     assert ticketctl("fetch", "7", *options).returncode == 0
     destroyed = ticketctl("destroy", "--yes", *options)
@@ -76,8 +76,8 @@ def test_destroy_keeps_the_counters(ticketctl: Ticketctl, new_stack: str) -> Non
     assert ticketctl("next", *options).stdout == "8\n"
 
 
-def test_next_after_destroy_goes_on(ticketctl: Ticketctl, new_stack: str) -> None:
-    """With --local, next deploys again by itself and does not start from 1."""
+def test_next_after_destroy_continues(ticketctl: Ticketctl, new_stack: str) -> None:
+    """With --local, next deploys the stack again and continues after the last ticket."""
     options = ("--local", "--stack", new_stack)
     assert ticketctl("next", *options).stdout == "1\n"
     assert ticketctl("destroy", "--yes", *options).returncode == 0
@@ -117,7 +117,7 @@ def test_delete_tickets_needs_the_stacks_name(ticketctl: Ticketctl, new_stack: s
 
 
 def test_changing_a_parameter(ticketctl: Ticketctl, new_stack: str) -> None:
-    """A smaller MaxCount is in force after deploy; another change leaves it so."""
+    """``deploy --max-count`` changes the parameter; a deployment that changes something else keeps it."""
     options = ("--local", "--stack", new_stack)
     ticketctl("deploy", *options)
     shown = ticketctl("diff", "--max-count", "5", "--exit-code", *options)
@@ -137,14 +137,14 @@ def test_changing_a_parameter(ticketctl: Ticketctl, new_stack: str) -> None:
     [("--max-count", "0"), ("--max-count", "10001"), ("--log-retention", "6"), ("--increment", "0")],
 )
 def test_parameter_out_of_range(ticketctl: Ticketctl, new_stack: str, option: str, value: str) -> None:
-    """What the template does not allow is refused before anything is sent."""
+    """A value that the template does not allow is wrong usage, and nothing is deployed."""
     result = ticketctl("deploy", "--local", "--stack", new_stack, option, value)
     assert (result.returncode, result.stdout) == (2, "")
     assert f"error: {option} {value} is not allowed" in result.stderr
 
 
 def test_lane_of_new_counters(ticketctl: Ticketctl, new_stack: str) -> None:
-    """With offset 2 and increment 3 the counters mint 2, 5, 8 through both sources."""
+    """With offset 2 and increment 3, the counters mint 2, 5, 8 through both sources."""
     options = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "--offset", "2", "--increment", "3", *options).returncode == 0
     assert ticketctl("next", "--via", "dynamodb", *options).stdout == "2\n"
@@ -154,7 +154,7 @@ def test_lane_of_new_counters(ticketctl: Ticketctl, new_stack: str) -> None:
 
 
 def test_public_url(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """Opening the URL to anyone is asked for; then an unsigned request mints, and the command needs no key."""
+    """``--public`` needs a confirmation; then unsigned requests mint, and so does the command without credentials."""
     options = ("--local", "--stack", new_stack)
     asked = ticketctl("deploy", "--public", *options)
     assert asked.returncode == 2
@@ -171,7 +171,7 @@ def test_public_url(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> N
 
 
 def with_impossible_policy(stack: str) -> str:
-    """The template with one more resource, which cannot be made."""
+    """Return the template with an additional resource that cannot be created."""
     document = template.load(stack)
     document["Resources"]["Impossible"] = {
         "Type": "AWS::IAM::Policy",
@@ -188,10 +188,10 @@ def with_impossible_policy(stack: str) -> str:
     return template.as_body(document)
 
 
-def test_failed_deployment_names_its_cause_and_is_healed(
+def test_failed_deployment_names_its_cause_and_is_replaced(
     stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str
 ) -> None:
-    """The first resource that failed is named, with its reason; the next deployment clears the dead stack away."""
+    """The error names the first resource that failed and why; the next deployment removes the failed stack first."""
     plan = stacks.plan(new_stack, with_impossible_policy(new_stack), {})
     with pytest.raises(StackFailedError, match=r"Impossible \(AWS::IAM::Policy\): .*no-such-role"):
         stacks.execute(plan)
@@ -204,7 +204,7 @@ def test_failed_deployment_names_its_cause_and_is_healed(
 
 
 def test_failed_update_leaves_the_server_minting(stacks: CloudFormation, connect: Connect, deployed: str) -> None:
-    """A failed update is rolled back; the counter continues."""
+    """A failed update is rolled back, and the counter continues."""
     connection = connect(stack=deployed)
     assert take(connection, 1).last == 1
     with pytest.raises(StackFailedError, match="Impossible"):
@@ -213,7 +213,7 @@ def test_failed_update_leaves_the_server_minting(stacks: CloudFormation, connect
 
 
 def test_table_of_another_stack_is_refused(stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str) -> None:
-    """A table that another stack owns is not taken from it, and the error names that stack."""
+    """A table that another stack owns is refused, and the error names that stack."""
     owner = {"Resources": {"Table": table_resource(new_stack)}}
     stacks.execute(stacks.plan(f"{new_stack}-owner", json.dumps(owner), {}))
     result = ticketctl("deploy", "--local", "--stack", new_stack)
@@ -225,7 +225,7 @@ def test_table_of_another_stack_is_refused(stacks: CloudFormation, ticketctl: Ti
 def test_change_that_would_replace_the_table_is_refused(
     stacks: CloudFormation, connect: Connect, deployed: str
 ) -> None:
-    """A plan with another table name or without the table says that it endangers the table."""
+    """A plan that renames the table reports that it would replace the table."""
     other_name = template.as_body(template.for_stack(template.load(deployed), f"{deployed}-2"))
     plan = stacks.plan(deployed, other_name, {})
     assert [change.type for change in plan.endangers_table] == ["AWS::DynamoDB::Table"]
@@ -233,8 +233,8 @@ def test_change_that_would_replace_the_table_is_refused(
     assert take(connect(stack=deployed), 1).last == 1
 
 
-def test_interrupted_review_is_brought_to_life(stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str) -> None:
-    """A stack whose change set was never executed is not deleted, for somebody may be about to: it is deployed."""
+def test_a_stack_in_review_is_deployed(stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str) -> None:
+    """A stack in review, whose change set was never executed, is not deleted; it is deployed."""
     stacks.plan(new_stack, template.as_body(template.load(new_stack)), {})
     before = stacks.describe(new_stack)
     result = ticketctl("deploy", "--local", "--stack", new_stack)
@@ -247,7 +247,7 @@ def test_interrupted_review_is_brought_to_life(stacks: CloudFormation, ticketctl
 
 
 def test_diff_of_a_new_stack_leaves_nothing(stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str) -> None:
-    """Diff shows what would be made and leaves no stack behind."""
+    """Diff shows what would be created and leaves no stack behind."""
     result = ticketctl("diff", "--local", "--stack", new_stack)
     assert result.returncode == 0
     assert "add AWS::DynamoDB::Table" in result.stdout
@@ -255,7 +255,7 @@ def test_diff_of_a_new_stack_leaves_nothing(stacks: CloudFormation, ticketctl: T
 
 
 def test_article_table_is_adopted(aws: Aws, ticketctl: Ticketctl, new_stack: str) -> None:
-    """A table that no stack owns, with an item of the article's, is imported and carries on."""
+    """A table that no stack owns, with an item from the article's code, is imported and continues."""
     resource = table_resource(new_stack)["Properties"]
     dynamodb = aws.client("dynamodb")
     dynamodb.create_table(**resource)
@@ -265,7 +265,7 @@ def test_article_table_is_adopted(aws: Aws, ticketctl: Ticketctl, new_stack: str
 
 
 def test_another_stack_is_left_alone(aws: Aws, stacks: CloudFormation, ticketctl: Ticketctl, new_stack: str) -> None:
-    """A stack of that name that is no ticket server is neither deployed over nor destroyed, not even with --yes."""
+    """A stack of the same name that is not a ticket server is neither changed nor destroyed, even with --yes."""
     group = {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": new_stack}}
     aws.client("cloudformation").create_stack(StackName=new_stack, TemplateBody=json.dumps({"Resources": {"L": group}}))
     for command in (["deploy", "--yes"], ["destroy", "--yes"], ["next"], ["url"], ["diff"]):
@@ -277,7 +277,7 @@ def test_another_stack_is_left_alone(aws: Aws, stacks: CloudFormation, ticketctl
 
 
 def test_three_deployments_at_once(environ: dict[str, str], new_stack: str) -> None:
-    """One of them makes the stack, the others find it done; all print the same URL."""
+    """Of three deployments at once, one creates the stack and the others find it; all print the same URL."""
     command = [sys.executable, "-m", "ticketctl", "deploy", "--local", "--quiet", "--stack", new_stack]
     runs = [
         subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

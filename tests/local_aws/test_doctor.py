@@ -1,4 +1,4 @@
-"""``doctor`` and ``logs`` on the embedded AWS: set-ups that are broken in one way each, and nothing is minted."""
+"""``doctor`` and ``logs`` on the embedded AWS: each set-up has one fault, and nothing is minted."""
 
 import json
 import signal
@@ -26,11 +26,11 @@ LACKING = {
     "logs:FilterLogEvents": {"permission logs:FilterLogEvents"},
     "lambda:InvokeFunctionUrl": {"url"},
 }
-"""The checks that find each missing permission."""
+"""The checks that report each missing permission."""
 
 
 def checks(result: Result) -> dict[str, Any]:
-    """The checks of ``doctor --json``, by name."""
+    """Return the checks of ``doctor --json``, by name."""
     document = json.loads(result.stdout)
     assert document.keys() == {"checks", "ok"}
     assert document["ok"] == (result.returncode == 0) == (not any(c["state"] == "failure" for c in document["checks"]))
@@ -39,7 +39,7 @@ def checks(result: Result) -> dict[str, Any]:
 
 
 def denied(found: dict[str, Any]) -> set[str]:
-    """The checks whose finding is that the caller is not allowed to do something."""
+    """Return the names of the checks that report a missing permission."""
     return {name for name, check in found.items() if "not authorized" in check["detail"] or "403" in check["detail"]}
 
 
@@ -56,7 +56,7 @@ def items(aws: Aws, table: str) -> list[Any]:
 
 
 def test_a_sound_stack(ticketctl: Ticketctl, aws: Aws, deployed: str) -> None:
-    """Every check passes, in a pipe with four cells per line; the table is exactly as before."""
+    """Every check passes, each line in a pipe has four columns, and the table is unchanged."""
     options = ("--local", "--stack", deployed)
     assert "has not minted yet" in checks(ticketctl("doctor", "--json", *options))["url"]["detail"]
     assert items(aws, deployed) == []
@@ -71,7 +71,7 @@ def test_a_sound_stack(ticketctl: Ticketctl, aws: Aws, deployed: str) -> None:
 
 
 def test_each_missing_permission(ticketctl: Ticketctl, aws: Aws, deployed: str) -> None:
-    """Each permission that a caller lacks is found by its own check, and by no other; nothing is written."""
+    """Each missing permission is reported by its own check only, and nothing is written."""
     user = make_user(aws, f"patient-{deployed}", {"Effect": "Allow", "Action": "*", "Resource": "*"})
     command = ("doctor", "--json", "--stack", deployed)
     assert denied(checks(ticketctl(*command, env=user))) == set()
@@ -85,7 +85,7 @@ def test_each_missing_permission(ticketctl: Ticketctl, aws: Aws, deployed: str) 
 
 
 def test_a_mint_from_the_table_needs_its_permission(ticketctl: Ticketctl, aws: Aws, deployed: str) -> None:
-    """With --via dynamodb a missing UpdateItem is a failure, exit 6, and a missing invoke permission a warning."""
+    """With --via dynamodb, a missing UpdateItem permission is a failure, and a missing invoke permission a warning."""
     actions = ["cloudformation:*", "dynamodb:GetItem"]
     user = make_user(aws, f"reader-{deployed}", {"Effect": "Allow", "Action": actions, "Resource": "*"})
     result = ticketctl("doctor", "--via", "dynamodb", "--json", "--stack", deployed, env=user)
@@ -95,7 +95,7 @@ def test_a_mint_from_the_table_needs_its_permission(ticketctl: Ticketctl, aws: A
 
 
 def test_broken_places(ticketctl: Ticketctl, engine: Engine, deployed: str) -> None:
-    """A wrong region and a URL that leads nowhere are failures that name the fix."""
+    """A wrong region and an unreachable URL are failures that name the fix."""
     elsewhere = {**engine.variables("eu-west-1")}
     found = checks(ticketctl("doctor", "--json", "--stack", deployed, env=elsewhere))
     assert found["stack"]["detail"] == f"{deployed} is not deployed in eu-west-1"
@@ -109,7 +109,7 @@ def test_broken_places(ticketctl: Ticketctl, engine: Engine, deployed: str) -> N
 
 
 def test_engine_that_is_not_running(bare: dict[str, str], tmp_path: Path) -> None:
-    """``doctor --local`` does not start the embedded AWS; that it does not run is a warning with the command."""
+    """``doctor --local`` does not start the embedded AWS; if it is not running, a warning names the command."""
     found = checks(run(bare, "doctor", "--local", "--json"))
     assert [found["embedded AWS"]["state"], found["embedded AWS"]["fix"]] == ["warning", "ticketctl local up"]
     assert found["credentials"]["detail"] == "not checked, because of: embedded AWS"
@@ -117,7 +117,7 @@ def test_engine_that_is_not_running(bare: dict[str, str], tmp_path: Path) -> Non
 
 
 def test_logs(environ: dict[str, str], ticketctl: Ticketctl, aws: Aws, deployed: str) -> None:
-    """A refusal is found by its code, once; --follow goes on with new lines until Ctrl-C, exit 130."""
+    """An error is logged once, with its code; --follow prints new lines until Ctrl-C, exit 130."""
     options = ("--local", "--stack", deployed)
     ticketctl("next", "--partition", "typo-1", *options)
     group = physical_id(aws, deployed, "AWS::Logs::LogGroup")
@@ -143,12 +143,12 @@ def test_logs(environ: dict[str, str], ticketctl: Ticketctl, aws: Aws, deployed:
 
 @pytest.mark.parametrize("since", ["", "10", "5w", "-1m"])
 def test_bad_since(ticketctl: Ticketctl, since: str) -> None:
-    """A duration that is none is wrong usage."""
+    """An invalid duration is wrong usage."""
     assert ticketctl("logs", "--local", f"--since={since}").returncode == 2
 
 
 def test_logs_without_a_function(ticketctl: Ticketctl, engine: Engine, aws: Aws, new_stack: str) -> None:
-    """A stack that has no function has no log lines, and says so: exit 5."""
+    """If a stack has no function, ``logs`` says so and exits 5."""
     template = json.dumps({"Resources": {"Other": table_resource(f"{new_stack}-other")}})
     aws.client("cloudformation").create_stack(StackName=new_stack, TemplateBody=template)
     result = ticketctl("logs", "--stack", new_stack, env=engine.variables(REGION))

@@ -1,6 +1,6 @@
-"""What the embedded AWS has answered stays true: after a kill, on a full disk, after an interrupted start.
+"""What the embedded AWS has answered is durable: after a kill, on a full disk, after an interrupted start.
 
-``TICKETCTL_TEST_EFFORT=10`` runs ten times the rounds.
+``TICKETCTL_TEST_EFFORT=10`` runs ten times as many rounds.
 """
 
 import json
@@ -33,7 +33,7 @@ def folder(environ: dict[str, str]) -> Path:
 
 
 def engines_of(environ: dict[str, str]) -> set[int]:
-    """The processes that are engines of this folder; one that is a zombie is none."""
+    """Return the pids of the engines of this folder, without zombies."""
     name = str(folder(environ)).encode()
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
@@ -46,7 +46,7 @@ def engines_of(environ: dict[str, str]) -> set[int]:
 
 
 class Minters:
-    """Processes that mint one ticket after another, by turns through the URL and from the table."""
+    """Threads that run ``fetch`` again and again, half of them through the URL and half from the table."""
 
     def __init__(self, environ: dict[str, str]) -> None:
         self._environ = environ
@@ -76,7 +76,7 @@ class Minters:
 
 
 def test_kill_at_any_moment(bare: dict[str, str]) -> None:
-    """After each SIGKILL under load every delivered ticket stays spent and the stack is there."""
+    """After each SIGKILL under load, every delivered ticket stays spent and the stack still exists."""
     chance = random.Random(SEED)  # noqa: S311 - it chooses moments
     assert run(bare, "next", "--local").stdout == "1\n"
     with Minters(bare) as minters:
@@ -99,7 +99,7 @@ def test_kill_at_any_moment(bare: dict[str, str]) -> None:
 
 
 def test_kill_while_deploying(bare: dict[str, str]) -> None:
-    """If the engine ends during a deployment, the same command resumes it, and the counter continues."""
+    """If the engine is killed during a deployment, the same command resumes it, and the counter continues."""
     chance = random.Random(SEED)  # noqa: S311 - it chooses moments
     for ticket in range(1, 1 + times(2)):
         arguments = ("deploy", "--local", "--yes", "--public" if ticket % 2 else "--no-public")
@@ -115,7 +115,7 @@ def test_kill_while_deploying(bare: dict[str, str]) -> None:
 
 
 def test_interrupted_start(bare: dict[str, str]) -> None:
-    """SIGINT at any moment of a first command leaves at most one engine, and the record names it."""
+    """If a first command is interrupted at any moment, at most one engine runs, and the record names it."""
     chance = random.Random(SEED)  # noqa: S311 - it chooses moments
     for _ in range(INTERRUPTS):
         starting = start(bare, "next", "--local")
@@ -133,7 +133,7 @@ def test_interrupted_start(bare: dict[str, str]) -> None:
 
 
 def test_engine_ends_without_its_record(bare: dict[str, str]) -> None:
-    """An engine whose record was removed, with its folder or alone, ends by itself."""
+    """If an engine's record is removed, the engine ends by itself."""
     run(bare, "local", "up")
     (engine,) = engines_of(bare)
     (folder(bare) / "engine.json").unlink()
@@ -144,7 +144,7 @@ def test_engine_ends_without_its_record(bare: dict[str, str]) -> None:
 
 
 def test_a_second_engine_refuses(bare: dict[str, str]) -> None:
-    """A second process on the same folder ends at once and leaves the first one's record alone."""
+    """A second engine in the same folder exits immediately and keeps the first engine's record."""
     run(bare, "local", "up")
     record = (folder(bare) / "engine.json").read_bytes()
     command = [sys.executable, "-m", "ticketctl.embedded.server", str(folder(bare))]
@@ -155,7 +155,7 @@ def test_a_second_engine_refuses(bare: dict[str, str]) -> None:
 
 @contextmanager
 def small_disk(place: Path) -> Iterator[None]:
-    """A file system of 4 MiB at a place."""
+    """Mount a file system of 4 MiB at a folder."""
     place.mkdir(mode=0o700, parents=True)
     subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs", str(place)], check=True)
     try:
@@ -167,13 +167,13 @@ def small_disk(place: Path) -> Iterator[None]:
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root can mount a small disk")
 @pytest.mark.parametrize("via", ["url", "dynamodb"])
 def test_full_disk(bare: dict[str, str], via: str) -> None:
-    """On a full disk a mint fails and says why; when there is space again it continues, with no number twice."""
+    """On a full disk a mint fails and says why; once there is space it continues, without duplicates."""
     mint = ("next", "--local", "--via", via)
     with small_disk(folder(bare)):
         assert run(bare, *mint).stdout == "1\n"
         filler = folder(bare) / "filler"
         fill(filler)
-        delivered = []  # while the file has pages left
+        delivered = []  # the file may have free pages left
         while not (failed := run(bare, *mint, "--timeout", "2")).returncode:
             delivered.append(int(failed.stdout))
             assert len(delivered) < 100, "the disk was not full"
@@ -190,7 +190,7 @@ def test_full_disk(bare: dict[str, str], via: str) -> None:
 
 
 def fill(path: Path) -> None:
-    """Write until the disk is full."""
+    """Write to the file until the disk is full."""
     with path.open("wb", buffering=0) as file:
         for size in (65536, 4096, 512, 1):
             try:
@@ -201,7 +201,7 @@ def fill(path: Path) -> None:
 
 
 def test_removed_state(bare: dict[str, str]) -> None:
-    """If the state's file is removed under a running engine, no ticket is minted without a record."""
+    """If the state file is removed while the engine runs, mints fail instead of issuing unrecorded tickets."""
     assert run(bare, "next", "--local").stdout == "1\n"
     (folder(bare) / "state.db").unlink()
     refused = run(bare, "next", "--local", "--timeout", "2")
@@ -213,7 +213,7 @@ def test_removed_state(bare: dict[str, str]) -> None:
 
 
 def test_removed_journal(bare: dict[str, str]) -> None:
-    """If the journal is removed under a running engine, no ticket is minted that a kill would make it forget."""
+    """If the journal is removed while the engine runs, mints fail instead of issuing tickets that a kill would lose."""
     assert run(bare, "next", "--local").stdout == "1\n"
     (folder(bare) / "state.db-wal").unlink()
     refused = run(bare, "next", "--local", "--timeout", "2")
@@ -224,7 +224,7 @@ def test_removed_journal(bare: dict[str, str]) -> None:
 
 
 def test_damaged_state_stops_the_start(bare: dict[str, str]) -> None:
-    """A state that cannot be read is an error that names it, never an empty engine that begins with 1."""
+    """If the state file is damaged, the command fails and names the file; it never starts again at 1."""
     assert run(bare, "next", "--local").stdout == "1\n"
     run(bare, "local", "down")
     (folder(bare) / "state.db").write_bytes(b"no database" * 1000)
@@ -234,7 +234,7 @@ def test_damaged_state_stops_the_start(bare: dict[str, str]) -> None:
 
 
 def test_cut_record(tmp_path: Path) -> None:
-    """A last record that was cut off costs nothing that was written before it."""
+    """If the last record was cut off, all earlier records are kept."""
     path = tmp_path / "state.db"
     store = Store(path)
     for number in (1, 2, 3):
@@ -255,7 +255,7 @@ def test_cut_record(tmp_path: Path) -> None:
 
 
 def test_write_is_whole_or_not_there(tmp_path: Path) -> None:
-    """Documents and items go to disk together; a failed write leaves what was there."""
+    """Documents and items are written together; if the write fails, the old ones are kept."""
     store = Store(tmp_path / "state.db")
     store.write({"iam": "{}"}, [ItemChange(TABLE, '"p"', '""', "1")], replaces_items=False)
 

@@ -16,14 +16,14 @@ def engine_pid(environ: dict[str, str]) -> int:
 
 
 def test_bare_machine(bare: dict[str, str]) -> None:
-    """The first next starts everything and prints 1 alone; the second says nothing but 2."""
+    """The first ``next`` starts everything and prints only 1; the second prints only 2."""
     first = run(bare, "next", "--local")
     assert (first.returncode, first.stdout) == (0, "1\n")
     assert run(bare, "next", "--local") == Result(0, "2\n", "")
 
 
 def test_two_shells_at_once(bare: dict[str, str]) -> None:
-    """Both get a ticket on a bare machine, and not the same one; one engine runs."""
+    """Two commands at once on a new machine start one engine and get different tickets."""
     shells = [start(bare, "next", "--local") for _ in range(2)]
     answers = [shell.communicate(timeout=120) for shell in shells]
     assert sorted(stdout for stdout, _ in answers) == ["1\n", "2\n"], answers
@@ -31,7 +31,7 @@ def test_two_shells_at_once(bare: dict[str, str]) -> None:
 
 
 def test_down_keeps_the_state(bare: dict[str, str]) -> None:
-    """After down the counter continues, at the same address."""
+    """After ``local down``, the counter continues at the same address."""
     run(bare, "fetch", "5", "--local")
     address = run(bare, "url", "--local").stdout
     assert run(bare, "local", "down") == Result(0, "", "stopped the embedded AWS; its state is kept\n")
@@ -41,7 +41,7 @@ def test_down_keeps_the_state(bare: dict[str, str]) -> None:
 
 
 def test_engine_stopped_from_outside_is_no_loss(bare: dict[str, str]) -> None:
-    """After SIGTERM, as at a shutdown of the machine, nothing is lost and nothing is said."""
+    """After SIGTERM, as at a shutdown of the machine, nothing is lost and nothing is printed on stderr."""
     run(bare, "fetch", "5", "--local")
     pid = engine_pid(bare)
     os.kill(pid, signal.SIGTERM)
@@ -51,7 +51,7 @@ def test_engine_stopped_from_outside_is_no_loss(bare: dict[str, str]) -> None:
 
 
 def test_local_commands(bare: dict[str, str]) -> None:
-    """Status, up, env, logs and reset say where the engine is, and only some of them start it."""
+    """``local up``, ``status``, ``env``, ``logs`` and ``reset`` report the engine; ``status`` does not start it."""
     assert json.loads(run(bare, "local", "status", "--json").stdout)["running"] is False
     up = run(bare, "local", "up")
     assert up.returncode == 0
@@ -74,7 +74,7 @@ def test_local_commands(bare: dict[str, str]) -> None:
 
 
 def test_restart_in_between(bare: dict[str, str]) -> None:
-    """After a restart a key still gives its number, through both sources, and the counter continues."""
+    """After a restart, a key still returns its ticket through both sources, and the counter continues."""
     assert run(bare, "next", "--local", "--idempotency-key", "order 17").stdout == "1\n"
     assert run(bare, "local", "down").returncode == 0
     again = ("next", "--local", "--idempotency-key", "order 17")
@@ -84,7 +84,7 @@ def test_restart_in_between(bare: dict[str, str]) -> None:
 
 
 def test_missing_extra_names_the_install_line(bare: dict[str, str]) -> None:
-    """Without ministack --local exits 3 and says what to install."""
+    """If ministack is not installed, --local exits 3 and prints the install command."""
     script = (
         "import sys; sys.modules['ministack'] = None\n"
         "from ticketctl.cli import main; sys.exit(main(['next', '--local']))"
@@ -95,7 +95,7 @@ def test_missing_extra_names_the_install_line(bare: dict[str, str]) -> None:
 
 
 def test_other_region(bare: dict[str, str]) -> None:
-    """The embedded AWS has regions too; one that is not deployed starts no second sequence beside the first."""
+    """A region of the embedded AWS that is not deployed does not start a second sequence."""
     assert run(bare, "next", "--local").stdout == "1\n"
     refused = run(bare, "next", "--local", "--region", "eu-west-1")
     assert (refused.returncode, refused.stdout) == (5, "")
@@ -109,8 +109,8 @@ def test_other_region(bare: dict[str, str]) -> None:
     assert status.startswith("eu-west-1\t2\t2\t")
 
 
-def test_nobody_waits_for_an_answer_on_a_terminal(bare: dict[str, str]) -> None:
-    """While deploy --local asks whether to let anyone in, other commands start, deploy and mint; a yes goes on then."""
+def test_other_commands_run_during_a_confirmation(bare: dict[str, str]) -> None:
+    """While ``deploy`` waits for a confirmation, other commands can deploy and mint; after a yes it continues."""
     assert run(bare, "next", "--local").stdout == "1\n"
     ours, theirs = os.openpty()
     asking = subprocess.Popen(

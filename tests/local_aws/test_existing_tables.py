@@ -1,4 +1,4 @@
-"""Deploying onto a table that exists: the article's, a foreign one, a restored one; in the embedded AWS."""
+"""Deploying onto a table that exists: the article's, an unrelated one, a restored one; in the embedded AWS."""
 
 import re
 import textwrap
@@ -31,7 +31,7 @@ KEYS = {
 
 
 def create(aws: Aws, name: str, item: Mapping[str, Any], key: list[str]) -> None:
-    """A table that somebody else has made, with one item."""
+    """Create a table with one item, as another tool would."""
     dynamodb = aws.client("dynamodb")
     types = {attribute: next(iter(item[attribute])) for attribute in key}
     roles = dict(zip(key, ["HASH", "RANGE"], strict=False))
@@ -45,7 +45,7 @@ def create(aws: Aws, name: str, item: Mapping[str, Any], key: list[str]) -> None
 
 
 def settings(aws: Aws, name: str) -> tuple[str, bool, str, str]:
-    """Billing mode, deletion protection, time to live and recovery of a table."""
+    """Return a table's billing mode, deletion protection, time to live and point-in-time recovery."""
     dynamodb = aws.client("dynamodb")
     table = dynamodb.describe_table(TableName=name)["Table"]
     expiry = dynamodb.describe_time_to_live(TableName=name)["TimeToLiveDescription"]
@@ -59,7 +59,7 @@ def settings(aws: Aws, name: str) -> tuple[str, bool, str, str]:
 
 
 def test_the_articles_table_gets_the_settings_of_the_template(aws: Aws, ticketctl: Ticketctl, new_stack: str) -> None:
-    """A table with provisioned capacity and no protection is imported, is then as in the template, and carries on."""
+    """A table with provisioned capacity and no protection is imported, gets the template's settings, and continues."""
     create(aws, new_stack, {"partition": {"S": REGION}, "hand_crafted_int": {"N": "99"}}, ["partition"])
     assert settings(aws, new_stack) == ("PROVISIONED", False, "off", "DISABLED")
     deployed = ticketctl("deploy", "--local", "--stack", new_stack)
@@ -72,7 +72,7 @@ def test_the_articles_table_gets_the_settings_of_the_template(aws: Aws, ticketct
 
 @pytest.mark.parametrize("kind", ITEMS)
 def test_a_foreign_table(aws: Aws, ticketctl: Ticketctl, new_stack: str, kind: str) -> None:
-    """A table of something else is not taken, written or deleted; the error says why, and names the way out."""
+    """An unrelated table is not imported, written or deleted; the error says why and how to proceed."""
     create(aws, new_stack, ITEMS[kind], KEYS[kind])
     for command in ("deploy", "next", f"destroy --yes --delete-tickets {new_stack}"):
         refused = ticketctl(*command.split(), "--local", "--stack", new_stack)
@@ -85,7 +85,7 @@ def test_a_foreign_table(aws: Aws, ticketctl: Ticketctl, new_stack: str, kind: s
 def test_a_stack_whose_table_was_replaced(
     aws: Aws, ticketctl: Ticketctl, deployed: str, stacks: CloudFormation
 ) -> None:
-    """If somebody put another table in the place of a stack's table, commands fail with a reason, not with a bug."""
+    """If a stack's table was replaced by another table, commands fail with a reason, not with a bug."""
     options, dynamodb = ("--local", "--stack", deployed), aws.client("dynamodb")
     dynamodb.update_table(TableName=deployed, DeletionProtectionEnabled=False)
     commands = ["status", "next --via dynamodb", "regions"]
@@ -100,7 +100,7 @@ def test_a_stack_whose_table_was_replaced(
 
 
 def test_a_global_table(aws: Aws, ticketctl: Ticketctl, deployed: str, environ: dict[str, str], tmp_path: Path) -> None:
-    """If a stack's table became a global table, nothing changes it, and a look-up for its table refuses to mint."""
+    """If a stack's table became a global table, no command changes it, and a machine without a cache does not mint."""
     dynamodb, options = aws.client("dynamodb"), ("--local", "--stack", deployed)
     stream = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
     dynamodb.update_table(TableName=deployed, StreamSpecification=stream)
@@ -115,7 +115,7 @@ def test_a_global_table(aws: Aws, ticketctl: Ticketctl, deployed: str, environ: 
 
 
 def test_the_runbook_of_a_restored_table(aws: Aws, ticketctl: Ticketctl, new_stack: str) -> None:
-    """The steps of docs/restore.md, with its own code: copy, deploy, advance, thaw; only then tickets are minted."""
+    """The steps of docs/restore.md (copy, deploy, advance, thaw) work; the counter mints only after the last one."""
     options, restored = ("--local", "--stack", new_stack), f"{new_stack}-restored"
     create(aws, restored, {"partition": {"S": REGION}, "hand_crafted_int": {"N": "40"}}, ["partition"])
     assert ticketctl("fetch", "60", *options).returncode == 0

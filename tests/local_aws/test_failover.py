@@ -1,4 +1,4 @@
-"""Regions fail one after the other, and the next one mints: no duplicate, and every possible gap is named."""
+"""If regions fail one after the other, the next region mints: no duplicates, and every possible gap is named."""
 
 import json
 import socket
@@ -31,20 +31,20 @@ ALL = (US, EU, AP)
 
 @pytest.fixture(scope="module", autouse=True)
 def stack(ticketctl: Ticketctl) -> None:
-    """One stack in three regions for all of this module."""
+    """One stack in three regions for this module."""
     assert ticketctl("deploy", "-q", *named(*ALL), "--local", "--stack", STACK).returncode == 0
 
 
 @pytest.fixture
 def own(environ: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    """A separate home folder, in which the addresses of the regions can be replaced."""
+    """A separate home folder, in which the cached addresses of the regions can be replaced."""
     home = own_home(environ, tmp_path / "home")
     return home | {"TICKETCTL_LOCAL": "1", "TICKETCTL_STACK": STACK, "TICKETCTL_REGIONS": ",".join(ALL)}
 
 
 @pytest.fixture
 def regions(own: dict[str, str]) -> Iterator[Open]:
-    """The stack in all its regions, as a run of the command line has it; with ``notes`` a list of what it tells."""
+    """Open the stack in all its regions, as the command line does; ``notes`` collects what it reports."""
     with ExitStack() as opened:
 
         def connect(*, spread: bool = False, notes: list[str] | None = None, **flags: Any) -> Regions:
@@ -57,7 +57,7 @@ def regions(own: dict[str, str]) -> Iterator[Open]:
 
 @contextmanager
 def refusing() -> Iterator[int]:
-    """A port that refuses every connection, and that nobody else gets."""
+    """A port that refuses every connection and stays reserved."""
     with socket.socket() as bound:
         bound.bind((HOST, 0))
         yield int(bound.getsockname()[1])
@@ -65,7 +65,7 @@ def refusing() -> Iterator[int]:
 
 @contextmanager
 def deaf() -> Iterator[int]:
-    """A port that neither accepts nor refuses: its queue of connections is full."""
+    """A port that neither accepts nor refuses a connection, because its queue is full."""
     with ExitStack() as opened:
         listening = opened.enter_context(socket.socket())
         listening.bind((HOST, 0))
@@ -79,11 +79,11 @@ def deaf() -> Iterator[int]:
 
 @contextmanager
 def without_dynamodb(connect: Connect, aws: Aws, engine: Engine, *regions: str) -> Iterator[None]:
-    """The functions of some regions run, but do not reach DynamoDB, so that they mint nothing."""
+    """Disconnect the functions of some regions from DynamoDB, so that they run but mint nothing."""
     try:
         for region in regions:
             route_dynamodb(aws.in_region(region), STACK, 1)
-            with pytest.raises(NotMintedError):  # now it has started, however long that took
+            with pytest.raises(NotMintedError):  # the function has started by now, however slow that was
                 look(connect(stack=STACK, region=region))
         yield
     finally:
@@ -92,7 +92,7 @@ def without_dynamodb(connect: Connect, aws: Aws, engine: Engine, *regions: str) 
 
 
 def last(connect: Connect, *regions: str) -> list[int]:
-    """The last tickets that the default counters of some regions have issued."""
+    """Return the last ticket of the default counter of each region."""
     return [look(connect(stack=STACK, region=region)).last for region in regions]
 
 
@@ -115,7 +115,7 @@ def test_the_next_region_answers(ticketctl: Ticketctl, connect: Connect, own: di
 
 
 def test_the_document_names_the_region(ticketctl: Ticketctl, connect: Connect, own: dict[str, str]) -> None:
-    """With --json a block says where it was taken; a region that minted nothing leaves no possible gap."""
+    """With --json, a block names its region; a region that certainly minted nothing is no possible gap."""
     number = last(connect, AP)[0] + 3
     with refusing() as port:
         for region in (US, EU):
@@ -136,7 +136,7 @@ def test_the_document_names_the_region(ticketctl: Ticketctl, connect: Connect, o
 
 
 def test_a_region_that_accepts_no_connection(ticketctl: Ticketctl, connect: Connect, own: dict[str, str]) -> None:
-    """A region that does not take up a connection is left after the connect limit, whatever the timeout is."""
+    """A region that accepts no connection is skipped after the connect timeout, however long ``--timeout`` is."""
     number = last(connect, EU)[0] + 3
     with deaf() as port:
         send_to(own, US, port)
@@ -163,7 +163,7 @@ def test_no_region_mints(ticketctl: Ticketctl, connect: Connect, aws: Aws, engin
 
 
 def test_a_region_is_asked_last_for_a_while(connect: Connect, own: dict[str, str], regions: Open) -> None:
-    """A region that did not answer is not tried first by the next mints."""
+    """A region that did not answer is not the first that the next mints try."""
     notes: list[str] = []
     before = last(connect, *ALL)
     with refusing() as port:
@@ -175,7 +175,7 @@ def test_a_region_is_asked_last_for_a_while(connect: Connect, own: dict[str, str
 
 
 def test_spread_over_the_regions_that_answer(own: dict[str, str], regions: Open) -> None:
-    """With --spread the regions that answer take turns, and none of the calls fails."""
+    """With --spread, the regions that answer take turns, and no call fails."""
     with refusing() as port:
         send_to(own, EU, port)
         server = regions(spread=True)
@@ -191,7 +191,7 @@ def test_spread_over_the_regions_that_answer(own: dict[str, str], regions: Open)
 def test_an_unknown_outcome_is_a_possible_gap(
     connect: Connect, engine: Engine, own: dict[str, str], regions: Open, fault: Fault
 ) -> None:
-    """The next region mints and the first one is named; its receipt tells later what it had taken."""
+    """If a region's outcome is unknown, the next region mints and the block names the first as a possible gap."""
     key, notes, before = f"once:unknown-{fault}", list[str](), last(connect, *ALL)
     with proxy_to(engine.port, first(fault), delay=3.0) as proxy:
         send_to(own, US, proxy.port)
@@ -206,10 +206,10 @@ def test_an_unknown_outcome_is_a_possible_gap(
     assert (again.last, again.replayed) == (before[0] + 3, spent)
 
 
-def test_a_possible_gap_is_said_on_request_only(
+def test_a_possible_gap_is_reported_on_request(
     ticketctl: Ticketctl, connect: Connect, engine: Engine, own: dict[str, str]
 ) -> None:
-    """A lost reply goes unsaid in a plain run; --json names the region, and --verbose tells the story."""
+    """After a lost reply, a plain run prints only the ticket; --json names the region, and --verbose says why."""
     before = last(connect, US, EU)
     with proxy_to(engine.port, lambda: "lost reply") as proxy:
         send_to(own, US, proxy.port)
@@ -223,8 +223,10 @@ def test_a_possible_gap_is_said_on_request_only(
     assert last(connect, US, EU) == [before[0] + 6, before[1] + 6]
 
 
-def test_fetch_goes_on_elsewhere(ticketctl: Ticketctl, connect: Connect, engine: Engine, own: dict[str, str]) -> None:
-    """If a region is lost between two blocks, each block names its region and no number is printed twice."""
+def test_fetch_continues_in_another_region(
+    ticketctl: Ticketctl, connect: Connect, engine: Engine, own: dict[str, str]
+) -> None:
+    """If a region is lost between two blocks, the next region continues; each block names its region, no duplicates."""
     before = last(connect, US, EU)
     faults: list[Fault] = ["", "", "lost reply", "lost reply"]
     with proxy_to(engine.port, lambda: faults.pop(0) if faults else "lost request") as proxy:
@@ -243,7 +245,7 @@ def test_fetch_goes_on_elsewhere(ticketctl: Ticketctl, connect: Connect, engine:
 
 
 def test_no_region_replies(ticketctl: Ticketctl, connect: Connect, engine: Engine, own: dict[str, str]) -> None:
-    """If every reply is lost, the exit code is 8; despite all retries each region spent one number."""
+    """If every reply is lost, the exit code is 8; despite all retries each region spends only one number."""
     before = last(connect, *ALL)
     with proxy_to(engine.port, lambda: "lost reply") as proxy:
         for region in ALL:
@@ -261,7 +263,7 @@ def test_no_region_replies(ticketctl: Ticketctl, connect: Connect, engine: Engin
 def test_a_typed_key_stays_in_the_first_region(
     ticketctl: Ticketctl, connect: Connect, aws: Aws, engine: Engine, own: dict[str, str]
 ) -> None:
-    """No other region answers for it (exit 7), though one would mint without it; later it gives its ticket again."""
+    """With a typed key, no other region mints (exit 7); once the first region is back, it returns the same ticket."""
     keyed = ("next", "--idempotency-key", "mine")
     before = last(connect, *ALL)
     assert ticketctl(*keyed, env=own) == Result(0, f"{before[0] + 3}\n", "")
@@ -277,7 +279,7 @@ def test_a_typed_key_stays_in_the_first_region(
 
 
 def test_the_default_counter_of_a_region(connect: Connect, aws: Aws, engine: Engine, regions: Open) -> None:
-    """The name of a region means its own default counter, which no other region has."""
+    """A region's name as ``--partition`` means its own default counter, which no other region has."""
     before = last(connect, EU)[0]
     block = take(regions(partition=EU), 1, key=f"once:named-{before}")
     assert (block.region, block.partition, block.last) == (EU, EU, before + 3)
@@ -289,7 +291,7 @@ def test_the_default_counter_of_a_region(connect: Connect, aws: Aws, engine: Eng
 
 
 def test_a_region_that_is_used_up(ticketctl: Ticketctl, own: dict[str, str]) -> None:
-    """Below a ceiling the regions mint one after the other, until no number is left in any: exit 6."""
+    """If one region's lane is exhausted, the next one mints; if all are exhausted, the command exits 6."""
     assert ticketctl("counter", "create", "few", "--ceiling", "5", env=own).returncode == 0
     run = ticketctl("fetch", "5", "--block", "1", "--json", "-p", "few", env=own)
     blocks = [json.loads(line) for line in run.stdout.splitlines()]
@@ -302,7 +304,7 @@ def test_a_region_that_is_used_up(ticketctl: Ticketctl, own: dict[str, str]) -> 
 
 
 def test_a_region_that_has_no_stack(ticketctl: Ticketctl, connect: Connect, own: dict[str, str]) -> None:
-    """A region to which the stack is not deployed yet is skipped."""
+    """A region without the stack is skipped."""
     number = last(connect, US)[0] + 3
     run = ticketctl("next", *named(SA, US), env=own)
     assert run == Result(0, f"{number}\n", "")
@@ -310,7 +312,7 @@ def test_a_region_that_has_no_stack(ticketctl: Ticketctl, connect: Connect, own:
 
 
 def test_a_region_that_has_no_lane_yet(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """A region whose stack is there but whose lane is still to come is skipped, too."""
+    """A region that has the stack but no lane yet is skipped."""
     assert take(connect(stack=new_stack, region=US), 1).last == 1
     deploy_alone(connect(stack=new_stack, region=EU), {"Offset": "0"})
     run = ticketctl("next", *named(EU, US), "--local", "--stack", new_stack)

@@ -1,4 +1,4 @@
-"""Faults, tried for real: in front of the Function URL, and between the handler and DynamoDB."""
+"""Real faults, in front of the Function URL and between the handler and DynamoDB."""
 
 import base64
 import json
@@ -38,16 +38,16 @@ from ticketctl.minting.source import Source
 from ticketctl.models import Block, MintRequest
 
 MINTS = times(25)
-"""Per run of many; ``TICKETCTL_TEST_EFFORT=80`` makes it 2,000."""
+"""Mints per run; ``TICKETCTL_TEST_EFFORT=80`` makes it 2,000."""
 BEFORE_SENT: list[Fault] = ["lost request", "reset before"]
 IN_FRONT: list[Fault] = [*BEFORE_SENT, "lost reply", "reset", "delay", "half", "302", "403", "408", "499", "502"]
 BEHIND: list[Fault] = [*IN_FRONT, "failed", "throttled"]
-ATTEMPT_SECONDS, DELAY = 2.0, 2.5  # so that an answer with a delay comes too late
+ATTEMPT_SECONDS, DELAY = 2.0, 2.5  # longer than a call waits for an answer
 
 
 @contextmanager
 def url_source(connection: RegionalStack, port: int | None = None) -> Iterator[Source]:
-    """The Function URL of a connection, at its own port or a proxy's."""
+    """The Function URL of a connection as a source, at its own port or through a proxy."""
     url = connection.url()
     if port is not None:
         url = url.replace(urlsplit(url).netloc, f"127.0.0.1:{port}")
@@ -61,7 +61,7 @@ def url_source(connection: RegionalStack, port: int | None = None) -> Iterator[S
 
 @contextmanager
 def table_source(connection: RegionalStack, engine: Engine, port: int) -> Iterator[Source]:
-    """The table of a connection, through a proxy's port."""
+    """The table of a connection as a source, through a proxy."""
     aws = Aws(REGION, endpoint_url=f"http://127.0.0.1:{port}", embedded=engine.credentials)
     table, http = connection.locator.look_up().table, HttpClient(direct=True)
     send_until = plain_sender(aws, http, "the table", timeout=ATTEMPT_SECONDS, connect=1.0)
@@ -74,7 +74,7 @@ def table_source(connection: RegionalStack, engine: Engine, port: int) -> Iterat
 
 @pytest.mark.parametrize("fault", IN_FRONT)
 def test_fault_before_the_function_is_unknown(connect: Connect, engine: Engine, deployed: str, fault: Fault) -> None:
-    """Once a request has left, a fault is unknown; a retry with its key returns the number that it took."""
+    """A fault after the request was sent is an unknown outcome; a retry with the same key returns the same ticket."""
     connection = connect(stack=deployed)
     take(connection, 1)
     with proxy_to(engine.port, first(fault, 2), delay=4.0) as proxy, url_source(connection, proxy.port) as source:
@@ -93,7 +93,7 @@ def test_fault_before_the_function_is_unknown(connect: Connect, engine: Engine, 
 def test_one_fault_behind_the_function_is_repaired(
     connect: Connect, aws: Aws, engine: Engine, deployed: str, fault: Fault
 ) -> None:
-    """The handler sends the write again: it gives the number that was taken, or says that one may be lost."""
+    """After a fault behind the function, the handler retries: the number is returned or reported as a possible gap."""
     connection = connect(stack=deployed)
     take(connection, 1)
     with proxy_to(engine.port, first(fault), delay=4.0) as proxy, url_source(connection) as source:
@@ -107,7 +107,7 @@ def test_one_fault_behind_the_function_is_repaired(
 def test_fault_behind_the_function_has_a_body(
     connect: Connect, aws: Aws, engine: Engine, deployed: str, fault: Fault
 ) -> None:
-    """The handler answers 429 or 504 itself, within the function's time; DynamoDB gets the write twice at most."""
+    """The handler itself returns 429 or 504, within the function's time; DynamoDB gets the write at most twice."""
     connection = connect(stack=deployed)
     take(connection, 1)
     attempts, expected = (1, ThrottledError) if fault == "throttled" else (2, OutcomeUnknownError)
@@ -124,7 +124,7 @@ def test_fault_behind_the_function_has_a_body(
 
 
 def test_dynamodb_out_of_reach_mints_nothing(connect: Connect, aws: Aws, deployed: str) -> None:
-    """A closed port behind the function is 503: not minted."""
+    """If DynamoDB refuses the handler's connection, the answer is 503: nothing was minted."""
     take(connect(stack=deployed), 1)
     route_dynamodb(aws, deployed, 1)
     hasty = connect(stack=deployed, timeout=3)
@@ -134,7 +134,7 @@ def test_dynamodb_out_of_reach_mints_nothing(connect: Connect, aws: Aws, deploye
 
 
 def test_every_reply_dropped(connect: Connect, engine: Engine, ticketctl: Ticketctl, deployed: str) -> None:
-    """With every reply lost, next retries, then exits 8 and says so; with the port closed it exits 7."""
+    """If every reply is lost, next retries and then exits 8; if the port is closed, it exits 7."""
     url = connect(stack=deployed).url()
     with proxy_to(engine.port, lambda: "lost reply") as proxy:
         at_proxy = url.replace(urlsplit(url).netloc, f"127.0.0.1:{proxy.port}")
@@ -150,7 +150,7 @@ def test_every_reply_dropped(connect: Connect, engine: Engine, ticketctl: Ticket
 
 @dataclass(frozen=True)
 class Place:
-    """A source as the policy of retries sees a region; an attempt ends before its answer if that has a delay."""
+    """A source in the form in which the retries expect a region; each attempt ends before a delayed answer arrives."""
 
     source: Source
     place: str = "here"
@@ -165,13 +165,13 @@ Told = dict[MintRequest, Block | None]
 
 
 def mint_as_ticketctl_does(source: Source, request: MintRequest) -> Block:
-    """Retry with the same key until there is an answer, as a command does until its deadline."""
+    """Retry with the same key until there is an answer, as a command does."""
     tries = Tries(Deadline(60.0))
     return call_with_retries(Failover().attempts([Place(source)], request, tries), tries)
 
 
 def mint_many(source: Source, mints: int, *, gives_up: bool) -> Told:
-    """Mint so many times, half of them with a typed key. Who ``gives_up`` makes one attempt at every other mint."""
+    """Mint many times, half of them with a typed key. With ``gives_up``, half of the mints are not retried."""
     told: Told = {}
     for number in range(mints):
         request = requested(1 + number % 3, uuid.uuid4().hex if number % 2 else None)
@@ -184,19 +184,19 @@ def mint_many(source: Source, mints: int, *, gives_up: bool) -> Told:
 
 
 def until_sent(source: Source, request: MintRequest) -> Block:
-    """Retry only what minted nothing."""
+    """Retry only if nothing was minted."""
     while True:
         with suppress(NotMintedError):
             return source.mint(request, Deadline(ATTEMPT_SECONDS))
 
 
 def named(request: MintRequest, block: Block | None) -> int:
-    """How many tickets more may be spent, by what the caller was told."""
+    """Return how many more tickets may be spent, according to what the caller was told."""
     return request.count * (1 if block is None else len(block.possible_gaps))
 
 
 def taken(exchanges: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, int]]:
-    """The digest of the key and the last ticket of every block that DynamoDB gave, even if its answer was lost."""
+    """Yield the key's digest and the last ticket of every block that DynamoDB returned, even if its answer was lost."""
     for body, answer in exchanges:
         digest = json.loads(body)["ExpressionAttributeValues"].get(":digest") if b":digest" in body else None
         if digest and (attributes := json.loads(answer).get("Attributes")):
@@ -208,10 +208,10 @@ def taken(exchanges: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, int]]:
 def test_many_mints_with_faults(
     connect: Connect, aws: Aws, engine: Engine, deployed: str, via: str, callers: int
 ) -> None:
-    """With faults in 20 % of the requests no ticket comes twice, and each that nobody holds was named.
+    """With faults in 20 % of the requests there are no duplicates, and each ticket that nobody holds was named.
 
-    A function may finish, and mint, after its caller has given up and has had a replay: that is named as well.
-    A counter that one caller uses, who repeats what is unknown, has no gap at all.
+    A function may finish, and mint, after its caller has given up and received a replay: that is named as well.
+    If a counter has one caller, who retries after an unknown outcome, it has no gap at all.
     """
     print(f"TICKETCTL_FAULT_SEED={SEED}")  # noqa: T201 - to replay it
     connection, begun_ms = connect(stack=deployed), time.time_ns() // 1_000_000
@@ -246,7 +246,7 @@ def test_many_mints_with_faults(
 
 
 def test_killed_clients_leave_no_duplicate(environ: dict[str, str], tmp_path: Path, deployed: str) -> None:
-    """A client that is killed at a random moment, again and again: no number is printed twice."""
+    """Clients that are killed at random moments never print the same number twice."""
     print(f"TICKETCTL_FAULT_SEED={SEED}")  # noqa: T201 - to replay it
     moments = random.Random(SEED)  # noqa: S311 - faults, not secrets
     command = [sys.executable, "-m", "ticketctl", "fetch", "100000", "--block", "7", "--local", "--stack", deployed]

@@ -1,6 +1,6 @@
-"""The gate of the embedded AWS: nobody gets in but with a signature, and what is signed still works.
+"""The gate of the embedded AWS rejects requests without a valid signature and lets signed requests through.
 
-Each refusal is asked for over HTTP, as another program, another user or a web page of the same machine would.
+Each rejected request is sent over HTTP, as another program, another user or a web page on the same machine would.
 """
 
 import http.client
@@ -35,7 +35,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 def ask(port: int, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b"") -> Answer:
-    """One request as it is written, its ``Host`` included; status, headers in lower case, body."""
+    """Send one request exactly as it is written, with its ``Host``; return status, lower-case headers, body."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.putrequest(method, path, skip_host="Host" in (headers or {}), skip_accept_encoding=True)
@@ -57,7 +57,7 @@ def signed(
     body: bytes = MINT,
     path: str = "/",
 ) -> dict[str, str]:
-    """The headers of a request to DynamoDB that botocore has signed."""
+    """Return the headers of a request to DynamoDB that botocore signed."""
     request = AWSRequest("POST", engine.endpoint_url + path, {**DYNAMODB, **(headers or {})}, body)
     SigV4Auth(Credentials(key or engine.key, secret or engine.secret), "dynamodb", REGION).add_auth(request)
     return dict(request.headers.items())
@@ -78,7 +78,7 @@ def private(connect: Callable[..., RegionalStack], deployed: str) -> str:
 
 
 def test_the_engines_own_key(engine: Engine) -> None:
-    """A request signed with the engine's key gets in: DynamoDB itself says that there is no such table."""
+    """A request signed with the engine's key is accepted: DynamoDB itself answers that there is no such table."""
     status, _, body = ask(engine.port, "POST", "/", signed(engine), MINT)
     assert (status, json.loads(body)["__type"].rpartition("#")[2]) == (400, "ResourceNotFoundException")
 
@@ -109,7 +109,7 @@ REFUSED: dict[str, Callable[[Engine], tuple[dict[str, str], bytes]]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(engine: Engine, case: str) -> None:
-    """A request that is not signed as the engine wants it, or that a browser sends, gets 403 and nothing else."""
+    """A request that is not signed correctly, or that comes from a browser, gets 403 and nothing else."""
     headers, body = REFUSED[case](engine)
     status, answered, _ = ask(engine.port, "POST", "/", headers, body)
     assert status == 403
@@ -142,12 +142,12 @@ def test_refused(engine: Engine, case: str) -> None:
     ],
 )
 def test_unsigned_paths(engine: Engine, method: str, path: str) -> None:
-    """Without a signature every path is 403, ministack's own ones too; an unknown Function URL is no exception."""
+    """Without a signature every path is 403, including ministack's own paths and unknown Function URLs."""
     assert ask(engine.port, method, path)[0] == 403
 
 
 def test_what_a_page_can_send_runs_nothing(engine: Engine, aws: Aws) -> None:
-    """A request without preflight (text/plain, presigned with a guessed key) creates no function."""
+    """A request that needs no preflight (text/plain, presigned with a guessed key) creates no function."""
     document = json.dumps({"FunctionName": "evil", "Runtime": "python3.12", "Role": "r", "Handler": "h.h"}).encode()
     request = AWSRequest("POST", engine.endpoint_url + "/2015-03-31/functions", {}, document)
     SigV4QueryAuth(Credentials("test", "test"), "lambda", REGION).add_auth(request)
@@ -159,7 +159,7 @@ def test_what_a_page_can_send_runs_nothing(engine: Engine, aws: Aws) -> None:
 
 
 def test_public_function_url(engine: Engine, public: str) -> None:
-    """Anyone may call a public Function URL, a browser too; no page of another origin may read the answer."""
+    """Anyone may call a public Function URL, also from a browser; a page of another origin cannot read the answer."""
     status, answered, body = ask(engine.port, "POST", public, {"Origin": "https://a.example", "Sec-Fetch-Site": "none"})
     assert (status, json.loads(body)["count"]) == (200, 1)
     assert not any(name.startswith("access-control-") for name in answered)
@@ -167,14 +167,14 @@ def test_public_function_url(engine: Engine, public: str) -> None:
 
 
 def test_private_function_url(engine: Engine, private: str) -> None:
-    """A Function URL with the auth type AWS_IAM mints for nobody who does not sign, whatever a page adds."""
+    """A Function URL with the auth type AWS_IAM rejects unsigned requests, whatever headers a page adds."""
     for headers in ({}, {"Origin": "https://a.example"}, {"authorization": "Bearer x"}):
         assert ask(engine.port, "POST", private, headers)[0] == 403
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user(engine: Engine, public: str, private: str) -> None:
-    """A process of another user gets 403 from everything but a public Function URL, and reads no secret."""
+    """A process of another user gets 403 except from a public Function URL, and cannot read any secret."""
     record = Path(engine_folder(engine) / "engine.json")
     script = (
         "import http.client, json, sys, urllib.request\n"
@@ -203,12 +203,12 @@ def test_another_user(engine: Engine, public: str, private: str) -> None:
 
 
 def engine_folder(engine: Engine) -> Path:
-    """The folder of a running engine, from its command line."""
+    """Return the folder of the running engine, from its command line."""
     return Path(Path(f"/proc/{engine.pid}/cmdline").read_bytes().split(b"\0")[3].decode())
 
 
 def test_secret_stays_in_its_file(engine: Engine) -> None:
-    """The secret is on no command line, in no environment at the start and in no log; its file is its owner's."""
+    """The secret is in no command line, initial environment or log; its file is readable only by its owner."""
     folder = engine_folder(engine)
     for place in (Path(f"/proc/{engine.pid}/cmdline"), Path(f"/proc/{engine.pid}/environ"), folder / "engine.log"):
         assert engine.secret.encode() not in place.read_bytes()
@@ -219,7 +219,7 @@ def test_secret_stays_in_its_file(engine: Engine) -> None:
 
 @pytest.fixture
 def user(aws: Aws) -> Iterator[dict[str, str]]:
-    """An IAM user made inside the engine who may only ask who they are."""
+    """An IAM user created inside the engine, without a policy; GetCallerIdentity needs none."""
     iam = aws.client("iam")
     iam.create_user(UserName="reader")
     made = iam.create_access_key(UserName="reader")["AccessKey"]
@@ -235,7 +235,7 @@ def client(engine: Engine, service: str, **credentials: str) -> Any:
 
 
 def test_iam_user_of_the_engine(engine: Engine, user: dict[str, str], deployed: str) -> None:
-    """A user made inside the engine signs with their own key, and may what their policy allows."""
+    """A user created inside the engine signs with their own key and may do only what a policy allows."""
     me = client(engine, "sts", **user).get_caller_identity()["Arn"]
     assert me.endswith(":user/reader")
     with pytest.raises(ClientError, match="AccessDenied"):
@@ -245,7 +245,7 @@ def test_iam_user_of_the_engine(engine: Engine, user: dict[str, str], deployed: 
 
 
 def test_role_of_a_function_cannot_be_guessed(engine: Engine, aws: Aws, deployed: str) -> None:
-    """The function's role works (it has minted), but its key is no hash of public names."""
+    """The function's role works (it has minted), but its key is not a hash of public names."""
     from hashlib import sha256
 
     name = physical_id(aws, deployed, "AWS::Lambda::Function")
@@ -273,7 +273,7 @@ def test_presigned_url(engine: Engine) -> None:
 
 
 def test_local_env_serves_boto3_and_curl(environ: dict[str, str], private: str) -> None:
-    """The output of ``local env``, evaluated, is enough for boto3, and for curl on the private Function URL."""
+    """The output of ``local env`` is sufficient for boto3, and for curl on the private Function URL."""
     script = f'eval "$({sys.executable} -m ticketctl local env)"\n' + (
         f'{sys.executable} -c \'import boto3; print(boto3.client("sts").get_caller_identity()["Arn"])\'\n'
     )

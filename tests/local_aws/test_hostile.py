@@ -1,4 +1,4 @@
-"""Hostile requests and command lines: each is refused with its code, and no item of the table changes."""
+"""Hostile requests and command lines: each is rejected with its code, and no item of the table changes."""
 
 import gzip
 import http.client
@@ -28,7 +28,7 @@ Headers = list[tuple[str, str | bytes]]
 
 
 class Server(NamedTuple):
-    """The deployed function with its table, and who signs."""
+    """The deployed function, its table, and the signer of its requests."""
 
     url: str
     aws: Aws
@@ -37,7 +37,7 @@ class Server(NamedTuple):
     def ask(
         self, method: str, path: str, headers: Headers, body: bytes, *, signed: bool
     ) -> tuple[int, str | None, bytes]:
-        """One request, sent as it is: status, content type and body of its answer."""
+        """Send one request unchanged; return status, content type and body of the answer."""
         base = urlsplit(self.url)
         assert base.hostname
         own = self.aws.signed_headers(method, self.url.rstrip("/") + path, {}, body, Deadline(60)) if signed else {}
@@ -84,7 +84,7 @@ SEEDS = [
 
 @pytest.fixture(scope="module")
 def server(environ: dict[str, str], engine: Engine) -> Iterator[Server]:
-    """One deployed stack for the module, whose counters are sound, frozen, exhausted and damaged."""
+    """One deployed stack for the module, with counters that are valid, frozen, exhausted and damaged."""
     assert engine.port
     settings = resolve({"local": True, "timeout": 60, "stack": STACK}, environ)
     with RegionalStack(Session(settings, environ=environ)) as connection:
@@ -101,7 +101,7 @@ def server(environ: dict[str, str], engine: Engine) -> Iterator[Server]:
 
 
 class Ask(NamedTuple):
-    """A request and what it must come to; ``code`` ``None``: it is refused in front of the function."""
+    """A request and its expected answer; if ``code`` is ``None``, it is rejected before it reaches the function."""
 
     status: int
     code: str | None
@@ -194,7 +194,7 @@ REQUESTS: dict[str, Ask] = {
     "a receipt": bad("partition=receipt%23used"),
     "a receipt's status": bad("partition=receipt%23used", path="/status", method="GET"),
     "a receipt in JSON": bad(body=b'{"partition": "receipt\\u0023used"}'),
-    # the embedded AWS hands these over as U+FFFD; test_create_ticket_refusals.py has what AWS hands over
+    # the embedded AWS sends these as U+FFFD; tests/handler/test_refusals.py has what AWS sends
     "Latin-1 name": Ask(404, "unknown_counter", "partition=%E9"),
     "overlong UTF-8": Ask(404, "unknown_counter", "partition=%C0%AF"),
     "UTF-8 of a surrogate": Ask(404, "unknown_counter", "partition=%ED%A0%80"),
@@ -302,7 +302,7 @@ REQUESTS: dict[str, Ask] = {
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_a_hostile_request_is_refused_and_changes_nothing(server: Server, name: str) -> None:
-    """The answer has exactly the status and the code, and every item of the table is as it was."""
+    """The answer has exactly the expected status and code, and every item of the table is unchanged."""
     asked, before = REQUESTS[name], server.items()
     target = asked.path + (f"?{asked.query}" if asked.query else "")
     status, content_type, body = server.ask(asked.method, target, asked.headers, asked.body, signed=asked.signed)
@@ -316,7 +316,7 @@ def test_a_hostile_request_is_refused_and_changes_nothing(server: Server, name: 
 
 
 def test_a_replay_changes_nothing_and_the_next_number_follows(server: Server) -> None:
-    """After all of that a used key gives its block again, and a mint the number after the last."""
+    """After all hostile requests, a used key still replays its block, and a mint returns the next number."""
     before = server.items()
     replay = server.ask("POST", "/", [("Idempotency-Key", "used")], b"", signed=True)
     block = {"partition": REGION, "hand_crafted_int": 7, "first": 7, "last": 7, "count": 1, "increment": 1}
@@ -329,14 +329,14 @@ def test_a_replay_changes_nothing_and_the_next_number_follows(server: Server) ->
 
 
 def test_a_fraction_is_never_handed_out(server: Server) -> None:
-    """The condition of a write cannot tell a fraction from an integer, so that item moves; no ticket comes of it."""
+    """A write cannot detect a fraction, so that item changes, but no ticket is returned."""
     for _ in range(2):
         told = server.ask("POST", "/?partition=fraction", [], b"", signed=True)
         assert (told[0], json.loads(told[2])["code"]) == (504, "outcome_unknown")
 
 
 def test_an_answer_of_a_request_with_hostile_headers_is_a_plain_one(server: Server) -> None:
-    """Accept headers that cannot be understood leave a problem a problem."""
+    """An invalid Accept header does not change the answer to a bad request."""
     for accept in ("," * 5_000, "text/plain;q=\u0661".encode(), "*/*;q=9", ";=,/", "\xff".encode("latin-1")):
         told = server.ask("GET", "/status?partition=nobody", [("Accept", accept)], b"", signed=True)
         assert told[:2] == (404, "application/problem+json")
@@ -360,7 +360,7 @@ COMMANDS: dict[str, tuple[int, list[str]]] = {
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_hostile_command_line_is_refused_and_changes_nothing(server: Server, ticketctl: Ticketctl, name: str) -> None:
-    """The exit code is the one of the refusal, stdout is empty, and every item of the table is as it was."""
+    """The exit code is the expected one, stdout is empty, and every item of the table is unchanged."""
     (exit_code, arguments), before = COMMANDS[name], server.items()
     result = ticketctl(*arguments, "--local", "--stack", STACK)
     assert (result.returncode, result.stdout) == (exit_code, ""), result.stderr
@@ -369,7 +369,7 @@ def test_a_hostile_command_line_is_refused_and_changes_nothing(server: Server, t
 
 @pytest.mark.parametrize("line", ["--5", "\u0669\u0669"], ids=["two signs", "Arabic"])
 def test_a_hostile_file_is_not_adopted(server: Server, ticketctl: Ticketctl, tmp_path: Path, line: str) -> None:
-    """A line that is not a whole number leaves the counter unchanged."""
+    """A file with a line that is not a whole number leaves the counter unchanged."""
     before, file = server.items(), tmp_path / "numbers"
     file.write_text(f"8\n{line}\n", encoding="utf-8")
     result = ticketctl("counter", "adopt", REGION, "--from-max", str(file), "--local", "--stack", STACK)
@@ -377,8 +377,8 @@ def test_a_hostile_file_is_not_adopted(server: Server, ticketctl: Ticketctl, tmp
     assert server.items() == before
 
 
-def test_the_table_has_what_it_must() -> None:
-    """At least 60 hostile requests, and a refusal of every code that the function has for a caller's own fault."""
+def test_the_requests_cover_every_code() -> None:
+    """There are at least 60 hostile requests, and one for every code that the function returns for a caller's fault."""
     own = {code for code, status in handler.STATUS.items() if status in (400, 404, 405, 409)}
     assert len(REQUESTS) >= 60
     assert own == {asked.code for asked in REQUESTS.values()} - {None}

@@ -33,7 +33,7 @@ def receipt_of(aws: Aws, stack: str, key: str) -> dict[str, Any]:
 
 
 def test_next_twice(ticketctl: Ticketctl, deployed: str) -> None:
-    """A key twice prints the same number, through either source; the next one follows it."""
+    """The same key prints the same number through either source; the next mint follows it."""
     once = ("next", "--idempotency-key", "a", *options(deployed))
     assert ticketctl(*once) == Result(0, "1\n", "")
     assert ticketctl(*once) == Result(0, "1\n", "")
@@ -50,7 +50,7 @@ def test_next_twice(ticketctl: Ticketctl, deployed: str) -> None:
 
 @BOTH
 def test_replayed(connect: Connect, deployed: str, via: str) -> None:
-    """The first answer says that it is new, each later one that it is replayed; the counter moves once."""
+    """The first answer has ``replayed`` false, later ones true; the counter moves once."""
     connection = connect(stack=deployed, via=via)
     new = Block(REGION, first=1, last=5, count=5, increment=1, replayed=False, region=REGION)
     again = Block(REGION, first=1, last=5, count=5, increment=1, replayed=True, region=REGION)
@@ -60,7 +60,7 @@ def test_replayed(connect: Connect, deployed: str, via: str) -> None:
 
 
 def test_both_sources_share_receipts(connect: Connect, deployed: str) -> None:
-    """What one source minted under a key the other gives out again, whatever characters the key has."""
+    """A key that was used through one source is replayed through the other, whatever characters it has."""
     sources = [connect(stack=deployed), connect(stack=deployed, via="dynamodb")]
     keys = ["a", "order 17", " a ", '"a"', 'say "a\\b", twice', "~!#$%&'()*+-./:;<=>?@[]^_`{|}", "k" * 255]
     for first, key in enumerate(keys, start=1):
@@ -69,8 +69,8 @@ def test_both_sources_share_receipts(connect: Connect, deployed: str) -> None:
 
 
 @BOTH
-def test_key_that_is_none(connect: Connect, deployed: str, via: str) -> None:
-    """A key that is empty, too long or has control characters is refused and mints nothing."""
+def test_invalid_key(connect: Connect, deployed: str, via: str) -> None:
+    """A key that is empty, too long or has control characters is rejected and mints nothing."""
     connection = connect(stack=deployed, via=via)
     for key in ("", "k" * 256, "a\tb", "a\nb"):
         with pytest.raises(UsageError):
@@ -79,7 +79,7 @@ def test_key_that_is_none(connect: Connect, deployed: str, via: str) -> None:
 
 
 def test_receipt(connect: Connect, aws: Aws, deployed: str) -> None:
-    """A receipt is an item of its own with the block, its counter, and when it ends: a day later."""
+    """A receipt is a separate item with the block, its counter and its expiry one day later."""
     before = int(time.time())
     take(connect(stack=deployed), 3, key="a")
     item = receipt_of(aws, deployed, "a")
@@ -97,7 +97,7 @@ def test_receipt(connect: Connect, aws: Aws, deployed: str) -> None:
 
 @BOTH
 def test_another_request_under_the_same_key(connect: Connect, deployed: str, via: str) -> None:
-    """A key that was used for another count or another counter is a conflict, and no counter moves."""
+    """A key that is used again with another count or counter is a conflict, and no counter moves."""
     counters = connect(stack=deployed).counters()
     make_counter(counters, "orders")
     default, orders = connect(stack=deployed, via=via), connect(stack=deployed, via=via, partition="orders")
@@ -110,7 +110,7 @@ def test_another_request_under_the_same_key(connect: Connect, deployed: str, via
 
 
 def test_conflict_on_the_command_line(ticketctl: Ticketctl, deployed: str) -> None:
-    """A conflict exits 6 and says what the key minted."""
+    """A conflict exits 6, and the error says what the key minted."""
     assert ticketctl("fetch", "2", "--idempotency-key", "a", *options(deployed)) == Result(0, "1\n2\n", "")
     refused = ticketctl("fetch", "3", "--idempotency-key", "a", "--json", *options(deployed))
     assert (refused.returncode, refused.stdout, json.loads(refused.stderr)) == (
@@ -128,7 +128,7 @@ def test_conflict_on_the_command_line(ticketctl: Ticketctl, deployed: str) -> No
 
 
 def test_race(connect: Connect, deployed: str) -> None:
-    """Eight callers that race with one key, through both sources, all get one block, and nothing else is spent."""
+    """Eight callers with the same key, through both sources, all get one block, and nothing else is spent."""
     connections = [connect(stack=deployed, via="url" if n % 2 else "dynamodb") for n in range(8)]
     take(connections[0], 1)
     for turn in range(5):
@@ -143,7 +143,7 @@ def test_race(connect: Connect, deployed: str) -> None:
 
 @BOTH
 def test_expired(connect: Connect, aws: Aws, deployed: str, via: str) -> None:
-    """An expired receipt that DynamoDB has not deleted yet is replaced, if the counter has forgotten the key."""
+    """An expired receipt that DynamoDB has not deleted yet is replaced if the counter no longer remembers the key."""
     connection = connect(stack=deployed, via=via)
     take(connection, 1, key="a")
     for number in range(16):
@@ -163,7 +163,7 @@ def test_expired(connect: Connect, aws: Aws, deployed: str, via: str) -> None:
 
 @BOTH
 def test_what_was_refused_has_no_receipt(connect: Connect, deployed: str, via: str) -> None:
-    """A key whose request was refused is still good, and what it minted comes again from a frozen counter."""
+    """After a rejected request, its key can still be used; its tickets are replayed even if the counter is frozen."""
     connection, counters = connect(stack=deployed, via=via, partition="orders"), connect(stack=deployed).counters()
     make_counter(counters, "orders")
     counters.freeze("orders")
@@ -176,7 +176,7 @@ def test_what_was_refused_has_no_receipt(connect: Connect, deployed: str, via: s
 
 
 def test_lane_that_changed_in_between(connect: Connect, aws: Aws, deployed: str) -> None:
-    """A replayed block is the one that was minted, and its client still learns the counter's new lane."""
+    """If the lane has changed, a replay returns the original block, and the client still learns the new lane."""
     connections = [connect(stack=deployed, via=via) for via in ("url", "dynamodb")]
     take(connections[0], 3, key="a")
     aws.client("dynamodb").update_item(
@@ -192,7 +192,7 @@ def test_lane_that_changed_in_between(connect: Connect, aws: Aws, deployed: str)
 
 
 def test_header(connect: Connect, deployed: str) -> None:
-    """Over HTTP the key is a header, quoted or bare; the answer says whether it is replayed."""
+    """Over HTTP the key is a header, quoted or bare; the answer has ``replayed``."""
     connection = connect(stack=deployed)
     block = {"partition": REGION, "hand_crafted_int": 2, "first": 1, "last": 2, "count": 2, "increment": 1}
     answers = [ask(connection, header) for header in ("a-b", "a-b", '"a-b"')]
@@ -205,7 +205,7 @@ def test_header(connect: Connect, deployed: str) -> None:
 
 
 def test_bad_header(connect: Connect, deployed: str) -> None:
-    """A header that is no key is 400, and mints nothing."""
+    """An invalid header is 400 and mints nothing."""
     connection = connect(stack=deployed)
     for header in ("", '""', '"a', "a b", "a,b", "k" * 256):
         refused = ask(connection, header)
@@ -214,14 +214,14 @@ def test_bad_header(connect: Connect, deployed: str) -> None:
 
 
 def ask(connection: RegionalStack, key: str) -> httpx.Response:
-    """Mint two over HTTP, with the header as it stands."""
+    """Mint two tickets over HTTP with the header unchanged."""
     url = connection.url() + "?count=2"
     signed = connection.session.aws.signed_headers("POST", url, {}, b"", Deadline(60))
     return httpx.post(url, headers={**signed, "idempotency-key": key}, trust_env=False, timeout=60)
 
 
 def test_fetch_twice(ticketctl: Ticketctl, deployed: str) -> None:
-    """The same key twice prints the same tickets block by block, and the counter does not move."""
+    """A fetch that is repeated with its key prints the same tickets block by block, and the counter does not move."""
     fetch = ("fetch", "7", "--block", "3", "--idempotency-key", "a", *options(deployed))
     tickets = "".join(f"{ticket}\n" for ticket in range(1, 8))
     assert ticketctl(*fetch) == Result(0, tickets, "")
@@ -230,14 +230,14 @@ def test_fetch_twice(ticketctl: Ticketctl, deployed: str) -> None:
 
 
 def test_fetch_and_next_have_different_keys(ticketctl: Ticketctl, deployed: str) -> None:
-    """A key of ``next`` never stands for a block of a ``fetch`` with another key."""
+    """A key of ``next`` never collides with a block of a ``fetch`` that has another key."""
     fetch = ("fetch", "2", "--block", "1", "--idempotency-key", "order", *options(deployed))
     assert ticketctl(*fetch) == Result(0, "1\n2\n", "")
     assert ticketctl("next", "--idempotency-key", "order/1", *options(deployed)) == Result(0, "3\n", "")
 
 
 def test_each_run_has_a_key_of_its_own(ticketctl: Ticketctl, connect: Connect, aws: Aws, deployed: str) -> None:
-    """Without a key each run makes one that nobody has, so that its own retries are safe."""
+    """Without a typed key, each run uses a random retry key, so that its own retries are safe."""
     assert [ticketctl("next", *options(deployed)).stdout for _ in range(2)] == ["1\n", "2\n"]
     items = aws.client("dynamodb").scan(TableName=deployed)["Items"]
     (counter,) = items  # a retry key has no receipt; the counter remembers it

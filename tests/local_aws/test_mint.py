@@ -19,21 +19,21 @@ BOTH = pytest.mark.parametrize("via", ["url", "dynamodb"])
 
 @BOTH
 def test_first_ticket_is_one(connect: Connect, deployed: str, via: str) -> None:
-    """The default counter, named after the region, starts with 1."""
+    """The default counter, named after the region, starts at 1."""
     connection = connect(stack=deployed, via=via)
     assert take(connection, 1) == Block(REGION, first=1, last=1, count=1, increment=1, region=REGION)
     assert take(connection, 1).last == 2
 
 
 def test_both_sources_share_a_counter(connect: Connect, deployed: str) -> None:
-    """A ticket from one source is followed by the next from the other."""
+    """Tickets from both sources follow each other in one counter."""
     url, table = connect(stack=deployed), connect(stack=deployed, via="dynamodb")
     assert [take(url, 1).last, take(table, 1).last, take(url, 1).last, take(table, 1).last] == [1, 2, 3, 4]
 
 
 @BOTH
 def test_block_is_one_write(connect: Connect, deployed: str, via: str) -> None:
-    """A block is contiguous, and its last ticket is the counter's last ticket."""
+    """A block has consecutive tickets, and its last ticket is the counter's last ticket."""
     connection = connect(stack=deployed, via=via)
     take(connection, 1)
     block = take(connection, 10_000)
@@ -50,7 +50,7 @@ def test_table_of_the_article_carries_on(connect: Connect, deployed: str, aws: A
 
 @BOTH
 def test_unknown_counter_is_not_started(connect: Connect, deployed: str, via: str) -> None:
-    """A mistyped name mints nothing and leaves no item behind."""
+    """A mistyped name mints nothing and creates no item."""
     with pytest.raises(UnknownCounterError) as caught:
         take(connect(stack=deployed, via=via, partition="typo"), 1)
     assert caught.value.hint == "ticketctl counter create typo"
@@ -59,14 +59,14 @@ def test_unknown_counter_is_not_started(connect: Connect, deployed: str, via: st
 
 @BOTH
 def test_named_counter_starts_at_one(connect: Connect, deployed: str, via: str) -> None:
-    """A counter that was created mints 1 first, whatever the default counter does."""
+    """A new counter starts at 1, wherever the default counter stands."""
     take(connect(stack=deployed), 5)
     make_counter(connect(stack=deployed).counters(), "orders")
     assert take(connect(stack=deployed, via=via, partition="orders"), 3).tickets == range(1, 4)
 
 
 def test_creating_twice_changes_nothing(connect: Connect, deployed: str) -> None:
-    """A counter that exists is not changed."""
+    """Creating an existing counter again does not change it."""
     counters = connect(stack=deployed).counters()
     assert make_counter(counters, "orders")[1] is True
     take(connect(stack=deployed, partition="orders"), 7)
@@ -76,7 +76,7 @@ def test_creating_twice_changes_nothing(connect: Connect, deployed: str) -> None
 
 @BOTH
 def test_lane_of_the_item_is_kept(connect: Connect, deployed: str, aws: Aws, via: str) -> None:
-    """A counter moves by its own increment; who does not know it learns it from the refusal."""
+    """A counter moves by its own increment, even if the caller does not know it yet."""
     put(aws, deployed, "odd", hand_crafted_int=7, increment=2)
     block = take(connect(stack=deployed, via=via, partition="odd"), 3)
     assert list(block.tickets) == [9, 11, 13]
@@ -84,7 +84,7 @@ def test_lane_of_the_item_is_kept(connect: Connect, deployed: str, aws: Aws, via
 
 @BOTH
 def test_lane_changed_under_load_is_learned(connect: Connect, deployed: str, aws: Aws, via: str) -> None:
-    """A client that knows the old lane continues in the new one, without a number outside it."""
+    """A client with an old lane continues in the new one and mints no number outside it."""
     connection = connect(stack=deployed, via=via)
     assert take(connection, 1).last == 1
     aws.client("dynamodb").update_item(
@@ -99,7 +99,7 @@ def test_lane_changed_under_load_is_learned(connect: Connect, deployed: str, aws
 
 @BOTH
 def test_ceiling_is_never_passed(connect: Connect, deployed: str, aws: Aws, via: str) -> None:
-    """A block that does not fit is refused whole; one that fits is the last."""
+    """A block that does not fit below the ceiling is refused completely; a block that just fits is the last."""
     put(aws, deployed, "small", hand_crafted_int=8, ceiling=10)
     connection = connect(stack=deployed, via=via, partition="small")
     with pytest.raises(CounterExhaustedError, match="2 tickets left"):
@@ -112,7 +112,7 @@ def test_ceiling_is_never_passed(connect: Connect, deployed: str, aws: Aws, via:
 
 @BOTH
 def test_largest_exact_integer_is_the_last(connect: Connect, deployed: str, aws: Aws, via: str) -> None:
-    """2**53 - 1 is issued, nothing after it."""
+    """2**53 - 1 is the last ticket of a counter."""
     put(aws, deployed, "old", hand_crafted_int=2**53 - 2)
     connection = connect(stack=deployed, via=via, partition="old")
     assert take(connection, 1).last == 2**53 - 1
@@ -122,7 +122,7 @@ def test_largest_exact_integer_is_the_last(connect: Connect, deployed: str, aws:
 
 @BOTH
 def test_damaged_item_is_refused(connect: Connect, deployed: str, aws: Aws, via: str) -> None:
-    """An item without its number is not started again from 1."""
+    """An item without its last ticket is an error; the counter does not start again at 1."""
     put(aws, deployed, REGION, minted_at=5)
     with pytest.raises(CounterInvalidError):
         take(connect(stack=deployed, via=via), 1)
@@ -131,7 +131,7 @@ def test_damaged_item_is_refused(connect: Connect, deployed: str, aws: Aws, via:
 @BOTH
 @pytest.mark.parametrize("count", [0, -1, 10_001])
 def test_count_out_of_range_spends_nothing(connect: Connect, deployed: str, via: str, count: int) -> None:
-    """Neither source takes a count that is not 1 to 10,000."""
+    """Both sources refuse a count outside 1 to 10,000, and nothing is spent."""
     connection = connect(stack=deployed, via=via)
     with pytest.raises(UsageError):
         take(connection, count)
@@ -139,14 +139,14 @@ def test_count_out_of_range_spends_nothing(connect: Connect, deployed: str, via:
 
 
 def ask(connection: RegionalStack, method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
-    """One signed request over HTTP."""
+    """Send one signed request over HTTP."""
     url = connection.url().rstrip("/") + path
     signed = connection.session.aws.signed_headers(method, url, headers or {}, b"", Deadline(60))
     return httpx.request(method, url, headers=signed, trust_env=False, timeout=60)
 
 
 def test_contract_over_http(connect: Connect, deployed: str) -> None:
-    """The answers are the contract's: a block, plain text, the status, problems that mint nothing."""
+    """Over HTTP the function returns a block, plain text, the status, and problems that mint nothing."""
     connection = connect(stack=deployed)
     minted = ask(connection, "GET", "/?count=3")
     assert minted.json() == {
@@ -176,7 +176,7 @@ def test_contract_over_http(connect: Connect, deployed: str) -> None:
 
 
 def test_errors_are_logged_as_json_without_secrets(connect: Connect, deployed: str, aws: Aws) -> None:
-    """Each refusal leaves one JSON line in the function's log group, with no header in it."""
+    """Each error is one line of JSON in the function's log group, without headers."""
     connection = connect(stack=deployed)
     ask(connection, "GET", "/favicon.ico", {"x-secret": "do-not-log-me"})
     logs = aws.client("logs")

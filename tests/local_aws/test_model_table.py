@@ -1,4 +1,4 @@
-"""The table in memory answers what DynamoDB answers: the same requests against it and against the embedded AWS."""
+"""The table in memory answers as DynamoDB does: the same requests go to it and to the embedded AWS."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +26,7 @@ HOUR = 60 * 60 * 1000
 
 
 def plain(value: Any) -> Any:
-    """What DynamoDB said, without what is about the request; its items, attributes, sets and maps have no order."""
+    """Return an answer without its metadata, and with items, attributes, sets and maps in a fixed order."""
     if isinstance(value, dict):
         about = {"ResponseMetadata", "ConsumedCapacity", "LastEvaluatedKey", "Count", "ScannedCount"}
         return {name: plain(value[name]) for name in sorted(value) if name not in about}
@@ -36,7 +36,7 @@ def plain(value: Any) -> Any:
 
 
 class Recorded(Client):
-    """A client that keeps what was asked and answered. The regions share its table, each under names of its own."""
+    """A client that keeps requests and answers. The regions share its table, each with its own names."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
@@ -52,7 +52,7 @@ class Recorded(Client):
             code, item = error.response["Error"]["Code"], error.response.get("Item")
             self.heard.append((operation, plain(dict(request)), (code, plain(item))))
             raise
-        if operation != "Scan":  # a page is as long as the server likes
+        if operation != "Scan":  # the length of a page is up to the server
             self.heard.append((operation, plain(dict(request)), plain(answer)))
         return answer
 
@@ -60,7 +60,7 @@ class Recorded(Client):
         return Counters(self, TABLE, region=region)
 
     def items(self) -> list[Any]:
-        """Every item, receipts too."""
+        """Return every item, including receipts."""
         pages = self.get_paginator("scan").paginate(TableName=TABLE, ConsistentRead=True)
         return sorted((plain(item) for page in pages for item in page["Items"]), key=str)
 
@@ -69,7 +69,7 @@ Step = Callable[[Recorded], object]
 
 
 class Mint(NamedTuple):
-    """What a minter asks for; ``lane`` is what it knows, right or wrong."""
+    """A mint by a caller with a correct or wrong idea of the counter's lane."""
 
     name: str
     tickets: int
@@ -86,7 +86,7 @@ class Mint(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """A receipt that is written without a look whether there is one, as after a lost race."""
+    """Writes a receipt without reading it first, as after a lost race."""
 
     key: str
     first: int
@@ -159,7 +159,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
 
 
 def told(step: Step, side: Recorded) -> object:
-    """What a step comes to: its answer, or what it was refused with."""
+    """Return the answer of a step, or its error."""
     try:
         return step(side)
     except TicketctlError as error:
@@ -172,7 +172,7 @@ def told(step: Step, side: Recorded) -> object:
 
 @pytest.fixture(scope="module")
 def client(aws: Aws) -> Iterator[Any]:
-    """The embedded DynamoDB with a table of the template's key."""
+    """The embedded DynamoDB with a table that has the template's key."""
     client = aws.client("dynamodb", retries=0)
     client.create_table(
         TableName=TABLE,
@@ -185,7 +185,7 @@ def client(aws: Aws) -> Iterator[Any]:
 
 
 def test_the_model_answers_as_dynamodb_does(client: Any) -> None:
-    """Any sequence of the requests that ticketctl sends has the same answers and leaves the same items."""
+    """For any sequence of the requests that ticketctl sends, both give the same answers and have the same items."""
     outcomes: set[object] = set()
 
     @settings(max_examples=times(20), derandomize=DERANDOMIZED, deadline=None, database=None)
@@ -203,7 +203,7 @@ def test_the_model_answers_as_dynamodb_does(client: Any) -> None:
         outcomes.update((write.split()[0], isinstance(answer, tuple)) for write, answer in writes)
 
     compare()
-    assert outcomes >= set(itertools.product(["SET", "REMOVE"], [True, False]))  # carried out, and refused
+    assert outcomes >= set(itertools.product(["SET", "REMOVE"], [True, False]))  # carried out and rejected
 
 
 REFUSED_BY_BOTH = [
@@ -241,7 +241,7 @@ def test_expressions_mean_what_they_mean_to_dynamodb(
     values: dict[str, Any],
     returned: str,
 ) -> None:
-    """Each rule of expressions that the model knows is DynamoDB's: what is refused and what is written."""
+    """Every rule of expressions in the model is DynamoDB's: which are rejected, and what the others write."""
     key = {"partition": {"S": request.node.name}}
     item = {**key, "n": {"N": "7"}, "s": {"S": "text"}, "set": {"SS": ["a", "z"]}}
     model = ModelTable(TABLE)
@@ -276,7 +276,7 @@ def test_expressions_mean_what_they_mean_to_dynamodb(
 def test_the_model_refuses_what_dynamodb_refuses_and_the_embedded_aws_does_not(
     update: str, names: dict[str, str]
 ) -> None:
-    """Adding to a string and setting one attribute twice are a ``ValidationException`` of DynamoDB's."""
+    """Adding to a string and setting one attribute twice are a ``ValidationException``, as in DynamoDB."""
     rows: dict[str, dict[str, Any]] = {"p": {"partition": {"S": "p"}, "s": {"S": "text"}}}
     model = ModelTable(TABLE, rows=rows)
     with pytest.raises(ClientError, match="ValidationException"):
@@ -304,7 +304,7 @@ def test_the_model_refuses_what_dynamodb_refuses_and_the_embedded_aws_does_not(
     ids=str,
 )
 def test_what_the_model_does_not_know_it_does_not_answer(unknown: dict[str, Any]) -> None:
-    """A request beyond the model is an error of the test, never a guess."""
+    """A request that the model does not support raises an error."""
     request = {"TableName": TABLE, "Key": {"partition": {"S": "p"}}, **unknown}
     declared = {"ExpressionAttributeNames": {"#x": "x"}, "ExpressionAttributeValues": {":n": {"N": "1"}}}
     with pytest.raises(NotImplementedError):
@@ -312,7 +312,7 @@ def test_what_the_model_does_not_know_it_does_not_answer(unknown: dict[str, Any]
 
 
 def test_the_order_of_attributes_means_nothing() -> None:
-    """Items that differ only in the order of their attributes, sets and maps are the same."""
+    """Items that differ only in the order of their attributes, sets and maps are equal."""
     one = [{"a": {"SS": ["x", "y"]}, "b": {"M": {"p": {"NS": ["1", "2"]}, "q": {"S": ""}}}}, {"a": {"S": "a"}}]
     other = [{"a": {"S": "a"}}, {"b": {"M": {"q": {"S": ""}, "p": {"NS": ["2", "1"]}}}, "a": {"SS": ["y", "x"]}}]
     assert str(plain(one)) == str(plain(other))

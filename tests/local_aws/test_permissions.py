@@ -1,4 +1,4 @@
-"""Who may do what: checked by the embedded AWS, which verifies signatures and IAM policies."""
+"""Permissions, checked by the embedded AWS, which verifies signatures and IAM policies."""
 
 import json
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def handler(event, context):
 
 
 def make_user(aws: Aws, name: str, *statements: Mapping[str, object]) -> dict[str, str]:
-    """An IAM user with a policy; the environment variables of its credentials."""
+    """Create an IAM user with a policy; return the environment variables of its credentials."""
     iam = aws.client("iam")
     iam.create_user(UserName=name)
     if statements:
@@ -55,9 +55,9 @@ def make_user(aws: Aws, name: str, *statements: Mapping[str, object]) -> dict[st
 
 
 def policy(name: str, stack: str) -> list[dict[str, object]]:
-    """The statements of a policy of the documentation, for one stack.
+    """Return the statements of a documented policy, for one stack.
 
-    The embedded AWS does not know which change set a request is about, only ``*``.
+    The embedded AWS does not know which change set a request is about, so it becomes ``*``.
     """
     text = (POLICIES / f"{name}.json").read_text(encoding="utf-8")
     for placeholder, value in {"ACCOUNT": "000000000000", "REGION": REGION, "STACK": stack, CHANGE_SETS: "*"}.items():
@@ -77,7 +77,7 @@ def test_unsigned_call_is_refused(connect: Connect, deployed: str) -> None:
 def test_caller_without_permission_is_refused(
     aws: Aws, connect: Connect, ticketctl: Ticketctl, deployed: str, via: str
 ) -> None:
-    """A user who may only look the stack up gets exit 4 and the action that is missing; nothing is minted."""
+    """A user who may only look up the stack gets exit 4 and the name of the missing action; nothing is minted."""
     look_up = {"Effect": "Allow", "Action": "cloudformation:DescribeStacks", "Resource": "*"}
     user = make_user(aws, f"nobody-{deployed}-{via}", look_up)
     result = ticketctl("next", "--stack", deployed, "--via", via, env=user)
@@ -87,7 +87,7 @@ def test_caller_without_permission_is_refused(
 
 
 def test_policy_to_mint_through_the_url(aws: Aws, ticketctl: Ticketctl, deployed: str) -> None:
-    """With ``mint-url`` a caller can find the URL and mint through it, and do nothing else."""
+    """With ``mint-url`` a user can look up the URL and mint through it, and do nothing else."""
     user = make_user(aws, f"minter-{deployed}", *policy("mint-url", deployed))
     assert ticketctl("next", "--stack", deployed, env=user).stdout == "1\n"
     assert (
@@ -101,7 +101,7 @@ def test_policy_to_mint_through_the_url(aws: Aws, ticketctl: Ticketctl, deployed
 
 
 def test_policy_to_mint_from_the_table(aws: Aws, ticketctl: Ticketctl, deployed: str) -> None:
-    """With ``mint-table`` a caller can mint from the table and read one counter, and do nothing else."""
+    """With ``mint-table`` a user can mint from the table and read one counter, and do nothing else."""
     user = make_user(aws, f"table-minter-{deployed}", *policy("mint-table", deployed))
     options = ("--stack", deployed, "--via", "dynamodb")
     assert ticketctl("next", *options, env=user).stdout == "1\n"
@@ -136,7 +136,7 @@ def test_policy_to_look(aws: Aws, connect: Connect, ticketctl: Ticketctl, deploy
 
 
 def test_policy_to_deploy(aws: Aws, ticketctl: Ticketctl, new_stack: str) -> None:
-    """With ``deploy`` a user can deploy, change counters and destroy, of this stack only."""
+    """With ``deploy`` a user can deploy, change counters and destroy, but only this stack."""
     user = make_user(aws, f"deployer-{new_stack}", *policy("deploy", new_stack))
     options = ("--stack", new_stack)
     other = ticketctl("deploy", "--yes", "--stack", f"other-{new_stack}", env=user)
@@ -155,14 +155,14 @@ def test_policy_to_deploy(aws: Aws, ticketctl: Ticketctl, new_stack: str) -> Non
 
 
 def test_wrong_secret_is_refused(aws: Aws, ticketctl: Ticketctl, deployed: str) -> None:
-    """A signature made with another secret is refused with exit 4."""
+    """If the signature was made with another secret, the command exits 4."""
     user = {**make_user(aws, f"forger-{deployed}"), "AWS_SECRET_ACCESS_KEY": "another"}
     result = ticketctl("next", "--stack", deployed, env=user)
     assert (result.returncode, result.stdout) == (4, "")
 
 
 def test_function_can_only_read_and_mint(aws: Aws, connect: Connect, deployed: str) -> None:
-    """With the function's own role, scanning, deleting and putting items are refused."""
+    """The function's own role may not scan, delete or put items."""
     take(connect(stack=deployed), 1)
     function = physical_id(aws, deployed, "AWS::Lambda::Function")
     lambda_ = aws.client("lambda", timeout=60)
@@ -194,6 +194,6 @@ def zipped(source: str) -> bytes:
 
 
 def test_table_is_protected_from_deletion(aws: Aws, deployed: str) -> None:
-    """Not even the root user deletes the table while its protection is on."""
+    """While the table is protected, even the root user cannot delete it."""
     with pytest.raises(ClientError, match=r"[Dd]eletion"):
         aws.client("dynamodb").delete_table(TableName=deployed)

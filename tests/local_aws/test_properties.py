@@ -1,7 +1,7 @@
-"""Any sequence of operations against a plain model: no number twice, no counter back, no refusal that changes a thing.
+"""Any sequence of operations against a model: no duplicates, no counter moves back, and errors change nothing.
 
 Many sequences run on the model of a table, which ``test_model_table.py`` compares with the embedded AWS, and a few on
-the embedded AWS. They are the same in every run; ``TICKETCTL_TEST_EFFORT=60`` tries more, and others each time.
+the embedded AWS. They are the same in every run; ``TICKETCTL_TEST_EFFORT=60`` tries more, and new ones in each run.
 """
 
 import itertools
@@ -44,7 +44,7 @@ from ticketctl.models import Block, Counter
 from ticketctl.settings import resolve
 
 MAX = 2**53 - 1
-OFFSET, STEP = 2, 2  # the lane in which the default counter comes to life
+OFFSET, STEP = 2, 2  # the lane in which the default counter starts
 DAY = 24 * 60 * 60
 REMEMBERED = 16  # keys per counter
 _runs = itertools.count(1)
@@ -58,7 +58,7 @@ Refusal = type[TicketctlError]
 
 @dataclass(frozen=True)
 class Entry:
-    """A key that a counter remembers, and the block that it took."""
+    """A key that a counter remembers, and the block that it minted."""
 
     digest: bytes
     count: int
@@ -68,7 +68,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Model:
-    """A counter as it must be; ``keys`` are the last 16, the newest first."""
+    """The expected state of a counter; ``keys`` are its last 16 keys, newest first."""
 
     last: int
     increment: int
@@ -79,14 +79,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a typed key took, until ``expires``."""
+    """The block of a typed key, valid until ``expires``."""
 
     block: Block
     expires: int
 
 
 class Expected(NamedTuple):
-    """What a mint must tell, and the table after its write of the counter and after that of the receipt."""
+    """The expected result of a mint, and the expected table after the counter was written and after the receipt was."""
 
     told: Block | Refusal
     minted: "World"
@@ -95,7 +95,7 @@ class Expected(NamedTuple):
 
 @dataclass(frozen=True)
 class World:
-    """A table as it must be. Its default counter is ``default``."""
+    """The expected table; ``default`` is the name of its default counter."""
 
     default: str
     now: int
@@ -121,7 +121,7 @@ class World:
         return replace(receipt.block, replayed=True)
 
     def take(self, name: str, key: str, count: int) -> "tuple[Block | Refusal, World]":
-        """Find the key in the counter's register, or else take tickets."""
+        """Find the key in the counter's register; otherwise take tickets."""
         model, digest = self.counters.get(name), digest_of(key, self.now)
         for entry in model.keys if model else ():
             if entry.digest == digest:
@@ -140,7 +140,7 @@ class World:
         return block_of(name, entry), self.having(name, model)
 
     def write_receipt(self, key: str, block: Block) -> "tuple[Block | Refusal, World]":
-        """Write the receipt of a typed key, unless another request was faster: its block counts."""
+        """Write the receipt of a typed key; if another request wrote it first, return that request's block."""
         if key.startswith(RETRY_KEY):
             return block, self
         faster = self.find_receipt(block.partition, key, block.count)
@@ -183,7 +183,7 @@ def in_memory() -> Table:
 
 @pytest.fixture(scope="module")
 def deployed(environ: dict[str, str], engine: Engine) -> Iterator[Table]:
-    """One table for the module; each run has counters of its own in it."""
+    """One table for the module; each run has its own counters."""
     assert engine.port
     options = resolve({"local": True, "timeout": 60, "stack": "properties"}, environ)
     with RegionalStack(Session(options, environ=environ)) as connection:
@@ -220,9 +220,9 @@ def number(item: Item, name: str, default: int | None = None) -> int:
 
 
 class Faulty:
-    """A client whose calls meet the ``fates`` in turn, then are all answered.
+    """A client whose calls meet the ``fates`` in turn; after those, all calls are answered.
 
-    ``meanwhile`` runs once, before the first write whose key begins with ``interrupted``.
+    ``meanwhile`` runs once, before the first write of an item whose key begins with ``interrupted``.
     """
 
     def __init__(self, client: Any) -> None:
@@ -256,7 +256,7 @@ class Faulty:
 
 # --- the machine -----------------------------------------------------------------------------------
 
-NAMES = st.sampled_from([*["orders"] * 6, "default", "users"])  # mostly one, so that operations meet
+NAMES = st.sampled_from([*["orders"] * 6, "default", "users"])  # mostly the same counter, so that operations meet
 TYPED = ("k1", "k2", "k3")
 KEYS = st.sampled_from([*TYPED, "once:r1", "once:r2"])
 COUNTS = st.sampled_from([1, 1, 2, 50])
@@ -274,7 +274,7 @@ FATES = st.sampled_from(
 
 
 def attempt(call: Callable[[], Answer]) -> Answer:
-    """The answer or the error of an operation."""
+    """Return the answer or the error of an operation."""
     try:
         return call()
     except TicketctlError as error:
@@ -289,7 +289,7 @@ def check(told: Answer, expected: Block | Refusal) -> None:
 
 
 class Tickets(RuleBasedStateMachine):
-    """Two callers, each with what it has learned of lanes, and the counters' keeper, all over one faulty client."""
+    """Two callers with their cached lanes, and an administrator of the counters, all with one faulty client."""
 
     def __init__(self, table: Table) -> None:
         super().__init__()
@@ -316,13 +316,13 @@ class Tickets(RuleBasedStateMachine):
         )
 
     def _key(self, key: str) -> str:
-        """A key that no other run uses, since all runs share a table."""
+        """Return a key that no other run uses, because all runs share a table."""
         return RETRY_KEY + self.run + key.removeprefix(RETRY_KEY) if key.startswith(RETRY_KEY) else self.run + key
 
     def _fresh_key(self) -> str:
         return self._key(f"{RETRY_KEY}fresh {next(self.fresh)}")
 
-    # --- what is there ---
+    # --- state ---
 
     def _stored(self) -> World:
         names = [self.run + name for name in ("default", "orders", "users")]
@@ -337,14 +337,14 @@ class Tickets(RuleBasedStateMachine):
         )
 
     def _settle(self, *allowed: World) -> None:
-        """The table is as one of ``allowed`` says; no counter is behind where it was."""
+        """Check that the table is one of the ``allowed`` worlds and that no counter moved back."""
         stored, before = self._stored(), self.world
         assert stored in allowed
         assert all(stored.counters[name].last >= model.last for name, model in before.counters.items())
         self.world = stored
 
     def _settle_counter(self, name: str, told: Answer, after: Model | None) -> None:
-        """The counter is as ``after`` says, or unchanged after an error that says so."""
+        """Check that the counter is as ``after``, or unchanged after an error that says so."""
         world = self.world if after is None else self.world.having(name, after)
         if isinstance(told, OutcomeUnknownError):
             self._settle(self.world, world)
@@ -352,21 +352,21 @@ class Tickets(RuleBasedStateMachine):
             self._settle(self.world if isinstance(told, TicketctlError) else world)
 
     def _check_refusal(self, told: Answer, expected: Block | Refusal) -> None:
-        """An error is the expected one, or tells of a fault."""
+        """Check that an error is the expected one, or the result of a fault."""
         if isinstance(told, OutcomeUnknownError | NotMintedError):
             self._check_fault(told)
         else:
             check(told, expected)
 
     def _hold(self, block: Block, key: str) -> None:
-        """Each ticket belongs to one key; what is no replay belonged to nobody."""
+        """Check that each ticket belongs to one key, and that a ticket that is not a replay is new."""
         for ticket in block.tickets:
             place = (block.partition, ticket)
             assert block.replayed or place not in self.holders
             assert self.holders.setdefault(place, key) == key
 
     def _check_fault(self, told: Answer) -> None:
-        """Only a lost reply leaves the outcome unknown, and only a fault keeps a sound request from minting."""
+        """Check that a fault explains the error; only a lost reply explains an unknown outcome."""
         faults = {"reply lost"} if isinstance(told, OutcomeUnknownError) else {"reply lost", "not sent"}
         assert self.faulty.met & faults
 
@@ -380,14 +380,14 @@ class Tickets(RuleBasedStateMachine):
 
     @initialize(increment=st.integers(1, 4), ceiling=st.sampled_from([50, 200, MAX, MAX]), users=st.booleans())
     def begin(self, increment: int, ceiling: int, users: bool) -> None:
-        """Most runs begin with counters; the default one begins by itself."""
+        """Most runs begin with existing counters; the default one starts with its first mint."""
         for name in ("orders", "users") if users else ("orders",):
             make_counter(self.keeper, self.run + name, increment=increment, ceiling=ceiling)
         self.world = self._stored()
 
     @rule(name=NAMES, key=st.none() | KEYS, count=COUNTS, caller=CALLERS, fates=FATES, again=st.booleans())
     def mint(self, name: str, key: str | None, count: int, caller: int, fates: list[str], again: bool) -> None:
-        """A mint, whose caller may try again with the same key at once."""
+        """Mint; the caller may immediately retry with the same key."""
         request = (self.run + name, self._fresh_key() if key is None else self._key(key), count)
         self._mint(*request, caller, fates)
         if again:
@@ -395,13 +395,13 @@ class Tickets(RuleBasedStateMachine):
 
     @rule(back=st.integers(0, 3) | st.integers(14, 18), caller=CALLERS, fates=FATES)
     def ask_again(self, back: int, caller: int, fates: list[str]) -> None:
-        """An earlier request is made again, as after a lost answer."""
+        """Send an earlier request again, as after a lost answer."""
         if back < len(self.asked):
             self._mint(*self.asked[-1 - back], caller, fates)
 
     @rule(name=NAMES, others=st.integers(13, 17), caller=CALLERS)
     def mint_others(self, name: str, others: int, caller: int) -> None:
-        """About as many keys as a counter remembers."""
+        """Mint with about as many keys as a counter remembers."""
         for _ in range(others):
             self._mint(self.run + name, self._fresh_key(), 1, caller, [])
 
@@ -440,7 +440,7 @@ class Tickets(RuleBasedStateMachine):
         between: int,
         caller: int,
     ) -> None:
-        """While a caller mints, others mint and one goes through with the same key, from whichever counter."""
+        """While a caller mints, others mint, one of them with the same key, from the same or another counter."""
         name, other, key, world = self.run + name, self.run + other, self._key(key), self.world
         if world.find_receipt(name, key, count) is not None:
             return
@@ -495,7 +495,7 @@ class Tickets(RuleBasedStateMachine):
     def _take(self, source: DynamoDBSource, name: str, key: str, count: int) -> Block:
         return source.mint(requested(count, key, name), Deadline(5))
 
-    # --- looking after counters ---
+    # --- administration ---
 
     @rule(
         name=NAMES,
@@ -565,7 +565,7 @@ class Tickets(RuleBasedStateMachine):
 
     @rule(name=NAMES, increment=st.integers(1, 4), room=st.none() | st.integers(-5, 100))
     def change_lane_by_hand(self, name: str, increment: int, room: int | None) -> None:
-        """Somebody writes another increment or ceiling into the item; callers know the old ones."""
+        """Change the increment or ceiling of the item by hand; callers still know the old ones."""
         name = self.run + name
         if (before := self.world.counters.get(name)) is None:
             return
@@ -595,10 +595,10 @@ def run(table: Callable[[], Table], examples: int) -> None:
 
 
 def test_no_sequence_of_operations_issues_a_number_twice_or_moves_a_counter_back() -> None:
-    """Minting with keys, creating, advancing, freezing, lost replies and changed lanes, in any order."""
+    """Mints with keys, created, advanced and frozen counters, lost replies and changed lanes, in any order."""
     run(in_memory, times(60))
 
 
 def test_the_embedded_aws_does_the_same(deployed: Table) -> None:
-    """A few such sequences against a real table."""
+    """A few such sequences run on a real table."""
     run(lambda: deployed, times(2))

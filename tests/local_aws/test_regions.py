@@ -1,4 +1,4 @@
-"""One stack in several regions: its lanes and counters, how regions are named, leaving and coming back."""
+"""One stack in several regions: its lanes and counters, how regions are named, and leaving and returning."""
 
 import itertools
 import json
@@ -35,19 +35,19 @@ _names = (f"counter-{number}" for number in itertools.count(1))
 
 @pytest.fixture(scope="module")
 def three(ticketctl: Ticketctl) -> str:
-    """The name of a stack in three regions, whose default counters never mint."""
+    """The name of a stack in three regions whose default counters never mint."""
     assert ticketctl("deploy", "-q", *named(US, EU, AP), *OPTIONS).returncode == 0
     return STACK
 
 
 @pytest.fixture
 def name() -> str:
-    """A counter that no other test has."""
+    """A counter that no other test uses."""
     return next(_names)
 
 
 def counter(name: str, region: str, last: int, *, offset: int, increment: int, **others: Any) -> dict[str, Any]:
-    """A counter that has not minted, as ``--json`` shows it."""
+    """The JSON object of a counter that has not minted."""
     return {
         "partition": name,
         "last": last,
@@ -64,7 +64,7 @@ def counter(name: str, region: str, last: int, *, offset: int, increment: int, *
 
 
 def standing(rows: str) -> list[tuple[str, str, str, str, str]]:
-    """Of ``status``: name, last ticket, step, offset and region of each counter."""
+    """Return name, last ticket, step, offset and region of each counter in the output of ``status``."""
     cells = (line.split("\t") for line in rows.splitlines())
     return [(name, last, step, offset, region) for name, last, step, _, _, _, offset, region in cells]
 
@@ -73,7 +73,7 @@ def standing(rows: str) -> list[tuple[str, str, str, str, str]]:
 
 
 def test_deploy_from_nothing(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """Two regions get a URL each, in the order in which they were named; one mints odd numbers, the other even."""
+    """Two regions get one URL each, in the order of ``--region``; one mints odd numbers, the other even numbers."""
     options = ("--local", "--stack", new_stack)
     deploy = ticketctl("deploy", *named(US, EU), *options)
     urls = [connect(stack=new_stack, region=region).url() for region in (US, EU)]
@@ -98,7 +98,7 @@ def test_deploy_from_nothing(ticketctl: Ticketctl, connect: Connect, new_stack: 
 
 
 def test_three_lanes(ticketctl: Ticketctl, three: str) -> None:
-    """Three regions have the lanes 1, 2 and 3 of increment 3, a third of all numbers each, and a proof of it."""
+    """Three regions have the lanes 1, 2 and 3 of increment 3, a third of all numbers each; ``regions`` proves it."""
     shown = ticketctl("regions", "--json", *OPTIONS)
     assert (shown.returncode, shown.stderr) == (0, "")
     document = json.loads(shown.stdout)
@@ -114,7 +114,7 @@ def test_three_lanes(ticketctl: Ticketctl, three: str) -> None:
 
 
 def test_documents(ticketctl: Ticketctl, connect: Connect, three: str) -> None:
-    """With --json, deploy and diff give one document with an entry for each region, url a document a line."""
+    """With --json, deploy and diff print one document with an entry per region, and url one document per line."""
     urls = {region: connect(stack=three, region=region).url() for region in (US, EU, AP)}
     places = [{"url": urls[region], "auth": "AWS_IAM", "stack": three, "region": region} for region in urls]
     deploy = ticketctl("deploy", "--json", *OPTIONS)
@@ -129,7 +129,7 @@ def test_documents(ticketctl: Ticketctl, connect: Connect, three: str) -> None:
 
 @pytest.mark.usefixtures("three")
 def test_diff_names_the_region_of_each_change(ticketctl: Ticketctl) -> None:
-    """What deploy would change is told apart by region."""
+    """Each change that diff prints names its region."""
     diff = ticketctl("diff", "--max-count", "7", "--exit-code", *named(EU, AP), *OPTIONS)
     assert (diff.returncode, diff.stderr) == (9, "")
     changed = [line.partition(": modify AWS::Lambda::Function ")[0] for line in diff.stdout.splitlines()]
@@ -142,8 +142,8 @@ def test_diff_names_the_region_of_each_change(ticketctl: Ticketctl) -> None:
     [["deploy", "--offset", "2"], ["diff", "--increment", "4"], ["counter", "create", "odd", "--increment", "4"]],
     ids=lambda words: words[0],
 )
-def test_nobody_chooses_a_lane(ticketctl: Ticketctl, aws: Aws, three: str, command: list[str]) -> None:
-    """If several regions share the lanes, --offset and --increment are refused, even for one region."""
+def test_a_lane_cannot_be_chosen(ticketctl: Ticketctl, aws: Aws, three: str, command: list[str]) -> None:
+    """If several regions share the lanes, --offset and --increment are wrong usage, even for one region."""
     before = [items(aws, three, region) for region in (US, EU, AP)]
     refused = ticketctl(*command, "--json", *named(EU), *OPTIONS)
     error = json.loads(refused.stderr)["error"]
@@ -154,7 +154,7 @@ def test_nobody_chooses_a_lane(ticketctl: Ticketctl, aws: Aws, three: str, comma
 def test_a_region_that_fails_does_not_stop_the_others(
     aws: Aws, ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
-    """The others are deployed and mint, exit 8 names the one that failed; its lane waits for it."""
+    """If one region fails, the others are deployed and mint; exit 8 names it, and its lane is reserved."""
     options = ("--local", "--stack", new_stack)
     foreign = aws.in_region(EU).client("cloudformation")
     group = {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": new_stack}}
@@ -216,7 +216,7 @@ def test_where_the_regions_come_from(
     flags: list[str],
     regions: list[str],
 ) -> None:
-    """The regions are those of the flags, else of the variables, else of the file; their order is kept."""
+    """The regions come from the flags, the variable, or the file, in this order."""
     env = own_home(environ, tmp_path / "home") | variables
     Path(env["TICKETCTL_HOME"], "config.toml").write_text(file, encoding="utf-8")
     shown = ticketctl("url", "--json", *named(*flags), *OPTIONS, env=env)
@@ -227,7 +227,7 @@ def test_where_the_regions_come_from(
 
 @pytest.mark.usefixtures("three")
 def test_spread(ticketctl: Ticketctl, name: str) -> None:
-    """With --spread a run begins with another region each time; without it all comes from the first."""
+    """With --spread each block begins with another region; without it, all come from the first."""
     assert ticketctl("counter", "create", name, *OPTIONS).returncode == 0
     spread = ticketctl("fetch", "6", "--block", "1", "--spread", "--json", "-p", name, *OPTIONS)
     blocks = [json.loads(line) for line in spread.stdout.splitlines()]
@@ -243,7 +243,7 @@ def test_spread(ticketctl: Ticketctl, name: str) -> None:
 
 
 def test_a_counter_is_made_in_every_region(ticketctl: Ticketctl, connect: Connect, three: str, name: str) -> None:
-    """It gets the lane of each region and mints there; asked for again it stays as it is."""
+    """A new counter mints in each region in that region's lane; creating it again does not change it."""
     made = ticketctl("counter", "create", name, *OPTIONS)
     rows = [row(name, at, n - 3, offset=n, increment=3) for n, at in enumerate((US, EU, AP), start=1)]
     told = f"{name} created, in {three} in the embedded AWS, {US}, {EU}, {AP}\n"
@@ -257,7 +257,7 @@ def test_a_counter_is_made_in_every_region(ticketctl: Ticketctl, connect: Connec
 
 @pytest.mark.usefixtures("three")
 def test_a_counter_with_a_start_and_a_ceiling(ticketctl: Ticketctl, name: str) -> None:
-    """No region mints before the start or beyond the ceiling; asked for with others it is refused."""
+    """No region mints below the start or above the ceiling; creating it again with other options is refused."""
     made = ticketctl("counter", "create", name, "--start", "8", "--ceiling", "40", "--json", *OPTIONS)
     document = json.loads(made.stdout)
     assert (made.returncode, made.stderr) == (0, "")
@@ -275,7 +275,7 @@ def test_a_counter_with_a_start_and_a_ceiling(ticketctl: Ticketctl, name: str) -
 
 
 def test_advance(ticketctl: Ticketctl, connect: Connect, three: str, name: str) -> None:
-    """No region mints a number up to the one that was named, and none goes back; a named region moves alone."""
+    """``advance`` moves a counter past a number in every region, never back; with ``--region``, in that region only."""
     assert ticketctl("counter", "create", name, *OPTIONS).returncode == 0
     advanced = ticketctl("counter", "advance", name, "--to", "50", *OPTIONS)
     rows = [
@@ -294,7 +294,7 @@ def test_advance(ticketctl: Ticketctl, connect: Connect, three: str, name: str) 
 
 
 def test_adopt(ticketctl: Ticketctl, connect: Connect, tmp_path: Path, three: str, name: str) -> None:
-    """A counter starts above the numbers of a file in every region; a counter beyond them is not changed."""
+    """A counter starts above the numbers of a file in every region; a counter already beyond them does not change."""
     (tmp_path / "numbers").write_text("7\n41\n12\n", encoding="utf-8")
     adopt = ("counter", "adopt", name, "--from-max", str(tmp_path / "numbers"), "--json", *OPTIONS)
     made = ticketctl(*adopt)
@@ -314,7 +314,7 @@ def test_adopt(ticketctl: Ticketctl, connect: Connect, tmp_path: Path, three: st
 
 
 def test_freeze_and_thaw(ticketctl: Ticketctl, connect: Connect, three: str, name: str) -> None:
-    """A counter is frozen in every region or in the named one, and thawed in the same way."""
+    """Freeze and thaw apply to every region, or to the region of ``--region``."""
     assert ticketctl("counter", "create", name, *OPTIONS).returncode == 0
     frozen = ticketctl("counter", "freeze", name, *OPTIONS)
     assert frozen == Result(
@@ -334,7 +334,7 @@ def test_freeze_and_thaw(ticketctl: Ticketctl, connect: Connect, three: str, nam
 
 @pytest.mark.usefixtures("three")
 def test_status_of_one_counter(ticketctl: Ticketctl, name: str) -> None:
-    """List and status show a counter in all regions or in the named one; a region's name means its default counter."""
+    """``status -p`` shows a counter in all regions; a region's name means that region's default counter."""
     assert ticketctl("counter", "create", name, *OPTIONS).returncode == 0
     rows = [row(name, at, n - 3, offset=n, increment=3) for n, at in enumerate((US, EU, AP), start=1)]
     assert ticketctl("status", "-p", name, *OPTIONS) == Result(0, rows[2] + rows[1] + rows[0], "")
@@ -350,7 +350,7 @@ def test_status_of_one_counter(ticketctl: Ticketctl, name: str) -> None:
     ids=lambda words: " ".join(words[:2]),
 )
 def test_unknown_counter(ticketctl: Ticketctl, aws: Aws, three: str, command: list[str]) -> None:
-    """A counter that no region has is exit 5, says how to create it, and is made nowhere."""
+    """If no region has the counter, the command exits 5, prints how to create it, and creates nothing."""
     before = [items(aws, three, region) for region in (US, EU, AP)]
     unknown = ticketctl(*command, "typo", *OPTIONS)
     hint = f"ticketctl counter create typo --stack {three} --local"
@@ -359,7 +359,7 @@ def test_unknown_counter(ticketctl: Ticketctl, aws: Aws, three: str, command: li
 
 
 def test_the_name_of_a_region_is_taken(ticketctl: Ticketctl, aws: Aws, three: str) -> None:
-    """No counter is made under the name that a region's default counter has."""
+    """A counter cannot have the name of a region, which is the name of its default counter."""
     before = [items(aws, three, region) for region in (US, EU, AP)]
     refused = ticketctl("counter", "create", EU, *OPTIONS)
     told = f"error: '{EU}' is a region's name, reserved for its default counter\nhint: choose another name\n"
@@ -368,7 +368,7 @@ def test_the_name_of_a_region_is_taken(ticketctl: Ticketctl, aws: Aws, three: st
 
 
 def test_verify(ticketctl: Ticketctl, aws: Aws, three: str) -> None:
-    """The proof is made over all regions at once, and leaves nothing behind."""
+    """``verify`` checks all regions at once and leaves nothing behind."""
     before = [items(aws, three, region) for region in (US, EU, AP)]
     run = ticketctl("verify", "--workers", "6", "--mints", "10", "--json", *OPTIONS)
     report = json.loads(run.stdout)
@@ -378,11 +378,11 @@ def test_verify(ticketctl: Ticketctl, aws: Aws, three: str) -> None:
     assert [items(aws, three, region) for region in (US, EU, AP)] == before
 
 
-# --- leaving and coming back -------------------------------------------------------------------------
+# --- leaving and returning ---------------------------------------------------------------------------
 
 
-def test_a_destroyed_region_is_retired_and_comes_back(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """The others continue without its numbers; deployed again it continues with them, and gets newer counters."""
+def test_a_destroyed_region_is_retired_and_returns(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
+    """No other region mints a retired region's numbers; deployed again, it continues and gets newer counters."""
     options = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "-q", *named(US, EU), *options).returncode == 0
     assert ticketctl("counter", "create", "orders", "-q", *options).returncode == 0
@@ -424,7 +424,7 @@ def test_a_destroyed_region_is_retired_and_comes_back(ticketctl: Ticketctl, conn
 def test_a_region_whose_tickets_were_deleted_gets_a_new_lane(
     ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
-    """Its tickets are never issued again; deployed again it gets a part of another region's lane."""
+    """If a region's tickets were deleted, they are never issued again; deployed again, it gets part of another lane."""
     options = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "-q", *named(US, EU), *options).returncode == 0
     minted = first_numbers(connect, new_stack, [EU, EU, EU, US])
@@ -444,7 +444,7 @@ def test_a_region_whose_tickets_were_deleted_gets_a_new_lane(
 
 
 def test_destroy_of_all_regions(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """Without --region all are destroyed; deployed again all continue, in any order of names."""
+    """Without --region all regions are destroyed; deployed again in any order, all continue."""
     options = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "-q", *named(US, EU), *options).returncode == 0
     assert first_numbers(connect, new_stack, [EU, US, EU]) == [2, 1, 4]
@@ -460,7 +460,7 @@ def test_destroy_of_all_regions(ticketctl: Ticketctl, connect: Connect, new_stac
     assert first_numbers(connect, new_stack, [EU, US, EU]) == [6, 3, 8]
 
 
-def test_the_region_that_is_left_is_remembered(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
+def test_the_remaining_region_is_remembered(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
     """If the first of two regions is destroyed, next without a region mints from the other."""
     options = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "-q", *named(US, EU), *options).returncode == 0
@@ -469,11 +469,11 @@ def test_the_region_that_is_left_is_remembered(ticketctl: Ticketctl, connect: Co
     assert ticketctl("next", *options) == Result(0, "2\n", "")
 
 
-# --- what must not be --------------------------------------------------------------------------------
+# --- what must be refused ----------------------------------------------------------------------------
 
 
 def test_two_independent_stacks_are_found_out(aws: Aws, ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """Two sequences of one name are a conflict that names both, and no deployment merges them."""
+    """Two independent stacks with one name are a conflict that names both, and no deployment merges them."""
     options = ("--local", "--stack", new_stack)
     for region in (US, EU):
         deploy_alone(connect(stack=new_stack, region=region))
@@ -505,8 +505,8 @@ def test_two_independent_stacks_are_found_out(aws: Aws, ticketctl: Ticketctl, co
     assert everything() == before
 
 
-def test_a_second_sequence_is_not_begun(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """If another region has the sequence, next in a region without a stack is exit 5 and names deploy."""
+def test_a_second_sequence_is_not_started(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
+    """If another region has the sequence, next in a region without the stack exits 5 and names deploy."""
     options = ("--local", "--stack", new_stack)
     assert first_numbers(connect, new_stack, [US]) == [1]
     for command in (["next"], ["fetch", "2", "--via", "dynamodb"], ["counter", "create", "x"]):
@@ -519,7 +519,7 @@ def test_a_second_sequence_is_not_begun(ticketctl: Ticketctl, connect: Connect, 
 def test_several_regions_are_never_deployed_by_themselves(
     ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
-    """If no named region has the stack, next deploys none of them and is exit 5."""
+    """If no named region has the stack, next deploys none of them and exits 5."""
     refused = ticketctl("next", *named(US, EU), "--local", "--stack", new_stack)
     assert [connect(stack=new_stack, region=region).locator.describe() for region in (US, EU)] == [None, None]
     hint = f"hint: ticketctl deploy --stack {new_stack} --region {US} --region {EU} --local"

@@ -1,4 +1,4 @@
-"""``--table``: a table is enough. No stack, no CloudFormation, and only permissions on the table."""
+"""``--table`` needs only a table: no stack, no CloudFormation, and only permissions on the table."""
 
 import json
 import re
@@ -17,13 +17,13 @@ ByTable = Callable[..., Result]
 
 
 def create(aws: Aws, name: str, **properties: Any) -> None:
-    """Create an empty table with the article's key, as any other tool does."""
+    """Create an empty table with the article's key, as another tool would."""
     wanted = {**table_resource(name)["Properties"], **properties}
     aws.client("dynamodb").create_table(**wanted)
 
 
 def run_as(ticketctl: Ticketctl, aws: Aws, table: str, *actions: str) -> ByTable:
-    """Run commands on the table by a user who may do these actions on it, and nothing else."""
+    """Return a function that runs commands as a user who may only perform these actions on the table."""
     resource = f"arn:aws:dynamodb:{REGION}:*:table/{table}"
     allowed = {"Effect": "Allow", "Action": [f"dynamodb:{action}" for action in actions], "Resource": resource}
     environ = make_user(aws, f"{'-'.join(actions)}-{table}", allowed)
@@ -31,7 +31,7 @@ def run_as(ticketctl: Ticketctl, aws: Aws, table: str, *actions: str) -> ByTable
 
 
 def test_the_articles_table(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
-    """The article's table works at once, and moves under ticketctl with its counters going on."""
+    """The article's table works immediately; after ``deploy`` takes it over, its counters continue."""
     table, article = new_stack, f"article-{new_stack}"
     by_table = run_as(ticketctl, aws, table, *TABLE_ACTIONS)
     properties = {
@@ -63,7 +63,7 @@ def test_the_articles_table(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> N
 
 
 def test_an_empty_table_starts_at_one(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
-    """UpdateItem alone is enough to mint. The default counter begins if --table is typed, and only then."""
+    """UpdateItem is sufficient to mint. The default counter starts only if ``--table`` is typed."""
     create(aws, new_stack)
     by_table = run_as(ticketctl, aws, new_stack, "UpdateItem")
     unknown = by_table("next", TICKETCTL_TABLE=new_stack)
@@ -76,7 +76,7 @@ def test_an_empty_table_starts_at_one(ticketctl: Ticketctl, aws: Aws, new_stack:
 
 
 def test_commands_on_a_table(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
-    """Counters are listed, created, moved and frozen with the permissions on the table alone."""
+    """With permissions only on the table, counters are listed, created, advanced and frozen."""
     create(aws, new_stack)
     by_table = run_as(ticketctl, aws, new_stack, *TABLE_ACTIONS)
 
@@ -144,7 +144,7 @@ def test_a_table_of_something_else(ticketctl: Ticketctl, aws: Aws, new_stack: st
 
 
 def test_a_missing_table(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
-    """A mistyped table is an error that names it; nothing is deployed for it."""
+    """A mistyped table name is an error that names it; nothing is deployed."""
     by_table = run_as(ticketctl, aws, new_stack, *TABLE_ACTIONS)
     for command in (["next"], ["status"], ["counter", "create", "orders"]):
         run = by_table(*command, "--table", new_stack)
@@ -156,7 +156,7 @@ def test_a_missing_table(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None
 
 
 def test_a_part_of_a_sequence_is_not_changed(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
-    """A table that shares its sequence with other regions mints, but its counters are changed by --stack only."""
+    """A table that shares its sequence with other regions mints, but its counters can only be changed with --stack."""
     create(aws, new_stack)
     regions = {"SS": [REGION, "eu-west-1"]}
     numbers = {"hand_crafted_int": {"N": "3"}, "increment": {"N": "2"}}
@@ -177,7 +177,7 @@ def test_a_part_of_a_sequence_is_not_changed(ticketctl: Ticketctl, aws: Aws, new
     ids=str,
 )
 def test_commands_on_a_stack(ticketctl: Ticketctl, command: list[str]) -> None:
-    """A command about a stack refuses a table before anything is done."""
+    """A command about a stack rejects a table before it does anything."""
     run = ticketctl(*command, "--region", REGION, env={"TICKETCTL_TABLE": "Old"})
     assert (run.returncode, run.stdout) == (2, "")
     assert re.match("error: (this command is about a stack|No such option: --table)", run.stderr)
@@ -185,7 +185,7 @@ def test_commands_on_a_stack(ticketctl: Ticketctl, command: list[str]) -> None:
 
 @pytest.mark.parametrize("via", ["url", "both"])
 def test_verify_by_table_only(ticketctl: Ticketctl, via: str) -> None:
-    """Verify cannot check a URL that a table does not have."""
+    """``verify`` cannot check the URL if ``--table`` is given."""
     run = ticketctl("verify", "--via", via, "--table", "Old", "--region", REGION)
     assert (run.returncode, run.stderr) == (
         2, f"error: --table and --via {via} cannot be combined\nhint: remove one of them\n",

@@ -1,4 +1,4 @@
-"""``deploy --table-only``: a stack without function and URL, whose tickets come from its table."""
+"""``deploy --table-only``: a stack without function and URL; tickets are minted from its table."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ EU = "eu-west-1"
 
 
 def test_a_table_then_a_function(ticketctl: Ticketctl, new_stack: str) -> None:
-    """A table-only stack mints at once; a deployment without the flag adds the function, which goes on counting."""
+    """A table-only stack mints immediately; a deployment without the flag adds the function; the counter continues."""
     options = ("--local", "--stack", new_stack)
     deployed = ticketctl("deploy", "--table-only", *options)
     assert (deployed.returncode, deployed.stdout) == (0, "")
@@ -32,7 +32,7 @@ def test_a_table_then_a_function(ticketctl: Ticketctl, new_stack: str) -> None:
 
 
 def test_what_a_table_only_stack_does(ticketctl: Ticketctl, new_stack: str) -> None:
-    """Every command works on it, a second deployment and diff find no changes, and only the URL is missing."""
+    """Every command works on a table-only stack, except those that need the URL; deploying it again changes nothing."""
     options = ("--local", "--stack", new_stack)
     deployed = ticketctl("deploy", "--table-only", "--offset", "3", "--increment", "5", "--json", *options)
     assert json.loads(deployed.stdout) == {
@@ -58,7 +58,7 @@ def test_what_a_table_only_stack_does(ticketctl: Ticketctl, new_stack: str) -> N
 
 
 def test_a_function_is_removed_only_with_consent(ticketctl: Ticketctl, new_stack: str) -> None:
-    """``--table-only`` on a stack with a function shows what goes and asks; the counters stay."""
+    """``--table-only`` on a stack with a function shows what is removed and asks; the counters are kept."""
     options = ("--local", "--stack", new_stack)
     assert ticketctl("next", *options).stdout == "1\n"
     asked = ticketctl("deploy", "--table-only", *options)
@@ -73,19 +73,19 @@ def test_a_function_is_removed_only_with_consent(ticketctl: Ticketctl, new_stack
 def test_a_machine_with_a_stale_cache(
     ticketctl: Ticketctl, environ: dict[str, str], new_stack: str, tmp_path: Path
 ) -> None:
-    """A machine that remembers the other kind of stack mints all the same, and --via url finds a new URL."""
+    """A machine with a stale cache of the other kind of stack still mints, and --via url finds the new URL."""
     options = ("--local", "--stack", new_stack)
     other = own_home(environ, tmp_path / "other")
     assert ticketctl("next", *options, env=other).stdout == "1\n"
     assert ticketctl("deploy", "--table-only", "--yes", *options).returncode == 0
-    assert ticketctl("next", *options, env=other).stdout == "2\n"  # it remembers a URL that is gone
+    assert ticketctl("next", *options, env=other).stdout == "2\n"  # the cached URL no longer exists
     assert ticketctl("deploy", *options).returncode == 0
-    assert ticketctl("next", *options, env=other).stdout == "3\n"  # it remembers no URL
+    assert ticketctl("next", *options, env=other).stdout == "3\n"  # the cache has no URL
     assert ticketctl("next", "--via", "url", *options, env=other).stdout == "4\n"
 
 
 def test_both_kinds_share_a_sequence(ticketctl: Ticketctl, new_stack: str) -> None:
-    """A region with a function joins the sequence of a table-only one, and tickets come from both."""
+    """A region with a function joins the sequence of a table-only region, and tickets come from both."""
     options = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "--table-only", "--region", REGION, *options).returncode == 0
     assert ticketctl("deploy", "--region", EU, *options).returncode == 0
@@ -100,7 +100,7 @@ def test_both_kinds_share_a_sequence(ticketctl: Ticketctl, new_stack: str) -> No
 def test_the_library(
     ticketctl: Ticketctl, environ: dict[str, str], new_stack: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both clients and their leases mint from the table by themselves."""
+    """Both clients and their leases mint from the table without further settings."""
     monkeypatch.setenv("TICKETCTL_HOME", environ["TICKETCTL_HOME"])
     assert ticketctl("deploy", "--table-only", "--local", "--stack", new_stack).returncode == 0
     with TicketClient.connect(local=True, stack=new_stack) as client:

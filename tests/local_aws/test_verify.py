@@ -1,4 +1,4 @@
-"""``verify``: the proof on a stack of one's own, and what it leaves behind."""
+"""``verify``: the check of the user's own stack, and what it leaves behind."""
 
 import json
 import signal
@@ -30,7 +30,7 @@ MEASURED = {"seconds", "tickets_per_second", "latency_ms"}
 
 
 def clean(minted: int) -> dict[str, object]:
-    """What a report says of a sound server, but for the times."""
+    """The report of a correct server, without times."""
     return {name: [] if name.endswith("_tickets") else 0 for name in NAMES} | {"minted": minted}
 
 
@@ -39,7 +39,7 @@ def unmeasured(report: dict[str, object]) -> dict[str, object]:
 
 
 def test_verify(ticketctl: Ticketctl, connect: Connect, deployed: str) -> None:
-    """16 workers through both sources: no duplicate, no gap, exit 0, and the scratch counter is gone."""
+    """With 16 workers and both sources there are no duplicates and no gaps, and the temporary counter is removed."""
     run = ticketctl("verify", "--workers", "16", "--mints", "25", "--json", "--local", "--stack", deployed)
     assert (run.returncode, run.stderr) == (0, "")
     report = json.loads(run.stdout)
@@ -55,7 +55,7 @@ def test_verify(ticketctl: Ticketctl, connect: Connect, deployed: str) -> None:
 
 @pytest.mark.parametrize("via", ["url", "dynamodb"])
 def test_through_one_source(ticketctl: Ticketctl, connect: Connect, deployed: str, via: str) -> None:
-    """In a pipe the report is a name and a value a line; a counter that is there is left alone."""
+    """In a pipe, each line of the report is a name and a value; existing counters are unchanged."""
     counters = connect(stack=deployed).counters()
     there = make_counter(counters, "orders", start=7)[0]
     verify = ("verify", "--workers", "4", "--mints", "5", "--via", via, "--local", "--stack", deployed)
@@ -69,7 +69,7 @@ def test_through_one_source(ticketctl: Ticketctl, connect: Connect, deployed: st
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted(environ: dict[str, str], connect: Connect, deployed: str, number: signal.Signals) -> None:
-    """One signal ends it, with 130, and the temporary counter is removed."""
+    """One signal ends the run with exit 130, and the temporary counter is removed."""
     counters = connect(stack=deployed).counters()
     arguments = ("verify", "--workers", "2", "--mints", "100000", "--local", "--stack", deployed)
     with interruptible(environ, *arguments) as process:
@@ -83,7 +83,7 @@ def test_interrupted(environ: dict[str, str], connect: Connect, deployed: str, n
 
 
 def test_in_a_lane(ticketctl: Ticketctl, connect: Connect, new_stack: str) -> None:
-    """The proof is made in the stack's own lane."""
+    """The check runs in the stack's own lane."""
     options = ("--local", "--stack", new_stack)
     assert ticketctl("deploy", "--offset", "2", "--increment", "3", *options).returncode == 0
     run = ticketctl("verify", "--workers", "4", "--mints", "5", "--json", *options)

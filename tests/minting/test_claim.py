@@ -1,4 +1,4 @@
-"""``claim``: what is sent for a number, and what each answer of DynamoDB means."""
+"""``claim``: the requests for a number, and what each answer of DynamoDB means."""
 
 import copy
 import threading
@@ -51,7 +51,7 @@ def read(last: int, **more: Any) -> dict[str, Any]:
 
 
 def lost(last: int, **more: Any) -> TransactionCanceledError:
-    """The answer if another caller was faster."""
+    """The answer if another claim was faster."""
     return TransactionCanceledError([{**FAILED, "Item": counter(last, **more)}, HOLDS])
 
 
@@ -72,7 +72,7 @@ def put(value: int) -> list[dict[str, Any]]:
 
 
 class DynamoDB:
-    """Gives one answer after the other, and keeps what it was sent and how long the claim paused."""
+    """Returns prepared answers in order, and keeps the requests and the pauses of the claim."""
 
     def __init__(self, *answers: Answer) -> None:
         self.answers = list(answers)
@@ -108,7 +108,7 @@ class DynamoDB:
 
     @property
     def tried(self) -> list[int]:
-        """The number of each transaction, which the counter's update and the caller's record have alike."""
+        """Return the number of each transaction, which is the same in the counter's update and the caller's record."""
         return [numbers_of(request) for request in self.transactions]
 
 
@@ -123,7 +123,7 @@ def numbers_of(request: Mapping[str, Any]) -> int:
 
 
 def test_the_request() -> None:
-    """One transaction: the counter's conditional update, then the caller's writes, with a token."""
+    """A claim is one transaction with a token: the counter's conditional update, then the caller's writes."""
     dynamodb = DynamoDB(read(41), OK)
     assert dynamodb.claim() == 42
     (read_request, (operation, request)) = dynamodb.sent
@@ -161,7 +161,7 @@ def test_the_request() -> None:
 
 
 def test_a_ceiling_is_a_condition() -> None:
-    """The update holds only while the ceiling is the one that was read; the last number may be the ceiling."""
+    """The update succeeds only if the counter still has the ceiling that was read; the ceiling itself can be taken."""
     dynamodb = DynamoDB(read(41, ceiling=number(42)), OK, read(42, ceiling=number(42)))
     assert dynamodb.claim() == 42
     update = dynamodb.transactions[0]["TransactItems"][0]["Update"]
@@ -171,7 +171,7 @@ def test_a_ceiling_is_a_condition() -> None:
 
 
 def test_the_last_number_is_remembered() -> None:
-    """Only the first claim reads the counter, and each has a token of its own."""
+    """Only the first claim reads the counter; each claim has its own token."""
     dynamodb = DynamoDB(read(0), OK, OK, OK)
     assert [dynamodb.claim() for _ in range(3)] == [1, 2, 3]
     assert [operation for operation, _ in dynamodb.sent] == ["GetItem"] + ["TransactWriteItems"] * 3
@@ -185,7 +185,7 @@ def test_the_last_number_is_remembered() -> None:
     "failure", [UNKNOWN, canceled(HOLDS, CONFLICT), canceled(CONFLICT, HOLDS), ThrottledError("slow")]
 )
 def test_what_may_have_been_received_is_sent_again_unchanged(failure: Exception) -> None:
-    """The same bytes with the same token, so that a claim that was made is not made again; writes are built once."""
+    """After an unknown answer or a conflict, the same request is sent with the same token; writes are built once."""
     dynamodb, built = DynamoDB(read(0), failure, failure, OK), []
 
     def writes(value: int) -> list[dict[str, Any]]:
@@ -199,7 +199,7 @@ def test_what_may_have_been_received_is_sent_again_unchanged(failure: Exception)
 
 
 def test_the_writes_are_copied() -> None:
-    """If the caller changes them afterwards, what is sent again is still the same."""
+    """The writes are copied, so changes that the caller makes later are not sent."""
     dynamodb, kept = DynamoDB(read(0), UNKNOWN, OK), put(1)
     dynamodb.claims._sleep = lambda _: kept[0]["Put"]["Item"].update(id=number(9))
     assert dynamodb.claim(lambda _: kept) == 1
@@ -207,7 +207,7 @@ def test_the_writes_are_copied() -> None:
 
 
 def test_a_lost_race_tries_the_next_number_at_once() -> None:
-    """The refusal has the item, so nothing is read; the next number is another request with another token."""
+    """After a lost race the next number is tried immediately, without a read, in a new request with a new token."""
     dynamodb = DynamoDB(read(0), lost(4), lost(5), OK, OK)
     assert dynamodb.claim() == 6
     assert (dynamodb.tried, dynamodb.pauses) == ([1, 5, 6], [])
@@ -216,14 +216,14 @@ def test_a_lost_race_tries_the_next_number_at_once() -> None:
 
 
 def test_a_conflict_waits() -> None:
-    """The pauses double from 20 ms to 1 s."""
+    """After a conflict the claim waits; the pauses double from 20 ms to 1 s."""
     dynamodb = DynamoDB(read(0), *[canceled(HOLDS, CONFLICT)] * 8, OK)
     assert dynamodb.claim() == 1
     assert dynamodb.pauses == [0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0]
 
 
 def test_a_conflict_until_the_deadline() -> None:
-    """Nothing was taken, which is safe to try again."""
+    """If the items stay busy until the deadline, no number was taken, and a retry is safe."""
     dynamodb = DynamoDB(read(0), *[canceled(HOLDS, CONFLICT)] * 99)
     failure = dynamodb.failure(seconds=5)
     assert type(failure) is NotMintedError
@@ -232,7 +232,7 @@ def test_a_conflict_until_the_deadline() -> None:
 
 
 def test_others_are_faster_until_the_deadline() -> None:
-    """A claim that always loses ends in time."""
+    """A claim that loses every race ends at its deadline, and no number was taken."""
     dynamodb = DynamoDB(read(0), *[lost(last) for last in range(1, 999)])
     send = dynamodb.send
 
@@ -246,7 +246,7 @@ def test_others_are_faster_until_the_deadline() -> None:
 
 
 def test_unknown_until_the_deadline() -> None:
-    """The error carries the number that may have been taken."""
+    """If the outcome is unknown until the deadline, the error has the number that may have been taken."""
     dynamodb = DynamoDB(read(7), *[UNKNOWN] * 99)
     failure = dynamodb.failure(seconds=5)
     assert isinstance(failure, OutcomeUnknownError)
@@ -255,7 +255,7 @@ def test_unknown_until_the_deadline() -> None:
 
 
 def test_a_claim_ends_before_the_token_does() -> None:
-    """DynamoDB forgets a token after 600 s, so no claim takes longer than 300 s."""
+    """DynamoDB forgets a token after 600 s, so a claim takes at most 300 s."""
     dynamodb = DynamoDB(read(7), *[UNKNOWN] * 9999)
     assert isinstance(dynamodb.failure(seconds=9999), OutcomeUnknownError)
     assert dynamodb.now <= 300
@@ -272,14 +272,14 @@ def test_a_claim_ends_before_the_token_does() -> None:
     ],
 )
 def test_after_an_unknown_attempt_only_the_counter_says_not_taken(then: Exception) -> None:
-    """The first request may still arrive: nothing else proves that it takes no number."""
+    """After an unknown attempt, other failures leave the outcome unknown: the first request may still arrive."""
     failure = DynamoDB(read(0), UNKNOWN, *[then] * 99).failure(seconds=1)
     assert isinstance(failure, OutcomeUnknownError)
     assert failure.number == 1
 
 
 def test_after_an_unknown_attempt_a_counter_that_moved_on_settles_it() -> None:
-    """With the token, the number is somebody else's: the claim takes the next one."""
+    """If the counter moved on after an unknown attempt, another claim took that number, and the next one is tried."""
     dynamodb = DynamoDB(read(0), UNKNOWN, lost(1), OK)
     assert dynamodb.claim() == 2
     assert dynamodb.tried == [1, 1, 2]
@@ -288,7 +288,7 @@ def test_after_an_unknown_attempt_a_counter_that_moved_on_settles_it() -> None:
 
 
 def test_the_callers_own_condition() -> None:
-    """The error names each write that refused; nothing was taken, and the counter is still known."""
+    """The error names each write that DynamoDB rejected; no number was taken, and the counter is not read again."""
     theirs = {**FAILED, "Item": {"id": number(1)}}
     dynamodb = DynamoDB(read(0), canceled(HOLDS, HOLDS, theirs, {"Code": "ValidationError", "Message": "no key"}), OK)
 
@@ -311,12 +311,12 @@ def test_the_callers_own_condition() -> None:
 
 @pytest.mark.parametrize("reasons", [(HOLDS, FAILED, CONFLICT), (CONFLICT, FAILED, HOLDS)])
 def test_a_conflict_hides_the_callers_own_condition(reasons: Sequence[Mapping[str, Any]]) -> None:
-    """If anything conflicted, the condition may hold when the other write is done."""
+    """If there was also a conflict, the claim is retried, because the caller's condition may hold afterwards."""
     assert DynamoDB(read(0), canceled(*reasons), OK).claim() == 1
 
 
 def test_a_lost_race_hides_the_callers_own_condition() -> None:
-    """It was about another number."""
+    """If the race was lost too, the claim is retried, because the caller's condition was checked for another number."""
     both = TransactionCanceledError([{**FAILED, "Item": counter(1)}, FAILED])
     assert DynamoDB(read(0), both, OK).claim() == 2
 
@@ -335,7 +335,7 @@ def test_a_lost_race_hides_the_callers_own_condition() -> None:
     ],
 )
 def test_a_counter_that_has_no_number(found: dict[str, Any], error: type[TicketctlError], told: str) -> None:
-    """Nothing is sent, the reason is told, and the next claim reads the counter again."""
+    """If the counter cannot issue a number, nothing is sent, the error says why, and the next claim reads it again."""
     dynamodb = DynamoDB(found, read(7), OK)
     failure = dynamodb.failure()
     assert type(failure) is error
@@ -345,12 +345,12 @@ def test_a_counter_that_has_no_number(found: dict[str, Any], error: type[Ticketc
 
 
 def test_the_largest_number() -> None:
-    """The last claim takes 2^53 - 1."""
+    """The last number of a counter is 2^53 - 1."""
     assert DynamoDB(read(2**53 - 2), OK).claim() == 2**53 - 1
 
 
 def test_frozen_while_it_is_known() -> None:
-    """The refusal says it, and after a thaw claims continue."""
+    """If a known counter is frozen, the rejected claim says so; after a thaw, claims continue."""
     stopped = {"S": "gapless-frozen"}
     dynamodb = DynamoDB(read(0), OK, lost(1, frozen=stopped), read(1), OK)
     assert dynamodb.claim() == 1
@@ -359,7 +359,7 @@ def test_frozen_while_it_is_known() -> None:
 
 
 def test_a_read_is_tried_again() -> None:
-    """A counter that cannot be read for a moment is read again until the deadline."""
+    """If reading the counter fails temporarily, it is retried until the deadline."""
     assert DynamoDB(NotMintedError("down"), NotMintedError("down"), read(0), OK).claim() == 1
     assert type(DynamoDB(*[NotMintedError("down")] * 99).failure(seconds=1)) is NotMintedError
     assert type(DynamoDB(AccessError("denied")).failure()) is AccessError
@@ -402,7 +402,7 @@ ARN = "arn:aws:dynamodb:eu-west-1:123456789012:table"
     ],
 )
 def test_writes_that_are_refused(writes: Any, told: str) -> None:
-    """Nothing is sent, and the next claim takes the number."""
+    """Invalid writes are a ``UsageError``; nothing is sent, and the next claim takes the number."""
     dynamodb = DynamoDB(read(0), read(0), OK)
     with pytest.raises(UsageError, match=told):
         dynamodb.claim(lambda _: writes)
@@ -428,7 +428,7 @@ def test_writes_that_are_sent(writes: Any) -> None:
 
 
 def test_an_error_of_the_caller() -> None:
-    """An exception while the writes are built passes through, and holds up nobody."""
+    """An exception in the caller's function is raised unchanged, and does not block other claims."""
     dynamodb = DynamoDB(read(0), read(0), OK)
     with pytest.raises(ZeroDivisionError):
         dynamodb.claim(lambda value: [1 // (value - 1)])
@@ -436,7 +436,7 @@ def test_an_error_of_the_caller() -> None:
 
 
 def test_a_claim_inside_a_claim() -> None:
-    """It would wait for itself; it is refused at once, and the outer claim can continue."""
+    """A claim inside the caller's function is an error, because it would wait for itself; the outer claim continues."""
     dynamodb = DynamoDB(read(0), OK)
 
     def writes(value: int) -> list[dict[str, Any]]:
@@ -448,7 +448,7 @@ def test_a_claim_inside_a_claim() -> None:
 
 
 def test_an_invalid_name() -> None:
-    """A receipt is no counter."""
+    """A receipt's key is not a valid name of a counter."""
     with pytest.raises(UsageError, match="receipts"):
         DynamoDB().claims.claim("receipt#x", put, Deadline(1))
 
@@ -457,7 +457,7 @@ def test_an_invalid_name() -> None:
 
 
 def test_claims_are_served_in_order() -> None:
-    """Threads that wait for a slow claim get the next numbers in the order in which they came."""
+    """Threads that wait for a slow claim get the next numbers in the order of their calls."""
     dynamodb, started = DynamoDB(read(0), *[OK] * 9), threading.Event()
 
     def slow(value: int) -> list[dict[str, Any]]:
@@ -475,7 +475,7 @@ def test_claims_are_served_in_order() -> None:
 
 
 def test_a_claim_that_waits_too_long() -> None:
-    """It takes nothing, and leaves its place to the claims behind it; another counter does not wait."""
+    """A claim that waits past its deadline takes no number, and does not block later claims or other counters."""
     dynamodb, started, go_on = DynamoDB(read(0), read(50), OK, OK, OK), threading.Event(), threading.Event()
 
     def stuck(value: int) -> list[dict[str, Any]]:
@@ -498,7 +498,7 @@ def test_a_claim_that_waits_too_long() -> None:
 
 
 def stubbed(*, reasons: Sequence[Mapping[str, Any]] = (), code: str = "", status: int = 400) -> Claims:
-    """Claims over a real client of botocore: first a read, then a transaction that ends in an error, or succeeds."""
+    """Claims with a real botocore client: a read, then a transaction that fails with an error or succeeds."""
     client = Session().create_client("dynamodb", "eu-west-1", aws_access_key_id="k", aws_secret_access_key="s")
     stub = Stubber(client)
     stub.add_response("get_item", read(0))
@@ -525,7 +525,7 @@ def stubbed(*, reasons: Sequence[Mapping[str, Any]] = (), code: str = "", status
 def test_errors_after_which_the_sdk_is_asked_again(
     code: str, status: int, reasons: Sequence[Mapping[str, Any]]
 ) -> None:
-    """A conflict, an attempt in progress, a 5xx and throttling are no end."""
+    """After a conflict, a transaction in progress, a 5xx or throttling, the request is sent again."""
     assert stubbed(reasons=reasons, code=code, status=status).claim("invoices", put, Deadline(5)) == 1
 
 
@@ -556,12 +556,12 @@ def test_errors_that_end_a_claim(
 
 
 def test_a_lost_race_through_the_sdk() -> None:
-    """The item comes with the reasons."""
+    """Through the SDK, the current item comes with the cancellation reasons."""
     race = ({**FAILED, "Item": counter(6)}, HOLDS)
     assert stubbed(reasons=race, code="TransactionCanceledException").claim("invoices", put, Deadline(5)) == 7
 
 
 def test_writes_that_the_sdk_does_not_know() -> None:
-    """A typing error in a write is the caller's, and is found before anything is sent."""
+    """An unknown parameter in a write is a ``UsageError`` before anything is sent."""
     with pytest.raises(UsageError, match="Unknown parameter"):
         stubbed().claim("invoices", lambda value: [{"Put": {**put(value)[0]["Put"], "Tablename": "x"}}], Deadline(5))

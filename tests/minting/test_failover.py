@@ -48,7 +48,7 @@ class Asked(NamedTuple):
 
 
 class Clock:
-    """A clock that only sleeping and the attempts move, with a record of all attempts and notes."""
+    """A clock that only sleeps and attempts move; it records all attempts and notes."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -60,16 +60,16 @@ class Clock:
 
     @property
     def order(self) -> list[str]:
-        """The regions that were asked since this was last read."""
+        """Return the regions of the attempts since the last call."""
         order = [asked.region for asked in self.asked]
         self.asked.clear()
         return order
 
 
 class Region:
-    """A region whose ``outcomes`` come in turn, the last for ever, after ``takes`` seconds.
+    """A region that returns its ``outcomes`` in order, repeating the last one, after ``takes`` seconds.
 
-    ``None`` is a block, ``REPLAY`` one that an earlier attempt took.
+    ``None`` is a block, ``REPLAY`` a block that an earlier attempt minted.
     """
 
     def __init__(self, clock: Clock, name: str, *outcomes: Outcome, takes: float = 0.0) -> None:
@@ -92,7 +92,7 @@ def block_of(region: str, count: int = 1, *gaps: str) -> Block:
 
 
 class Source:
-    """The regions behind one ``Failover``, on the tests' clock."""
+    """The regions behind one ``Failover``, with the clock of the tests."""
 
     def __init__(self, clock: Clock, regions: Sequence[Region], *, timeout: float, spread: bool) -> None:
         self.clock = clock
@@ -111,7 +111,7 @@ def failover(clock: Clock, regions: Sequence[Region], *, timeout: float = 8.0, s
 
 
 def three(*outcomes: Sequence[Outcome], takes: float = 0.0) -> tuple[Clock, list[Region]]:
-    """Three regions, each with its outcomes; a region without any mints."""
+    """Three regions with their outcomes; a region without outcomes mints."""
     clock = Clock()
     given = [*outcomes, *([()] * (3 - len(outcomes)))]
     return clock, [Region(clock, name, *each, takes=takes) for name, each in zip(NAMES, given, strict=True)]
@@ -121,7 +121,7 @@ def three(*outcomes: Sequence[Outcome], takes: float = 0.0) -> tuple[Clock, list
 
 
 def test_the_first_region_mints_as_long_as_it_answers() -> None:
-    """The others are not tried, and nothing is reported."""
+    """While the first region answers, no other region is tried and nothing is reported."""
     clock, regions = three()
     source = failover(clock, regions)
     assert [source.mint(5, key="k") for _ in range(3)] == [block_of("east", 5)] * 3
@@ -138,14 +138,14 @@ def test_spread_mints_from_each_region_in_turn() -> None:
     assert blocks == [NAMES[(begin + turn) % 3] for turn in range(7)]
 
 
-def test_spread_begins_anywhere() -> None:
-    """Callers that mint once each do not all start with the same region."""
+def test_spread_starts_with_a_random_region() -> None:
+    """The first mint of a process starts with a random region, so that short processes share the load."""
     clock, regions = three()
     assert {failover(clock, regions, spread=True).mint(1, key="k").region for _ in range(200)} == set(NAMES)
 
 
-def test_spread_goes_on_with_the_next_region() -> None:
-    """A region that does not answer in its turn is followed by the one behind it."""
+def test_spread_continues_with_the_next_region() -> None:
+    """If the region whose turn it is does not answer, the one after it mints."""
     clock, regions = three([], [NOT_MINTED], [])
     source = failover(clock, regions, spread=True)
     while source.mint(1, key="k").region != "east":
@@ -160,7 +160,7 @@ def test_spread_goes_on_with_the_next_region() -> None:
     "passed_over", [NOT_MINTED, ThrottledError("slow"), EXHAUSTED, NOT_DEPLOYED, NO_COUNTER, FROZEN], ids=repr
 )
 def test_a_region_that_cannot_mint_is_passed_over(passed_over: TicketctlError) -> None:
-    """The next region mints; nothing was spent, so there is no gap."""
+    """If a region cannot mint, the next one does; nothing was spent, so there is no gap."""
     clock, regions = three([passed_over], [passed_over])
     assert failover(clock, regions).mint(2, key="k") == block_of("north", 2)
     assert clock.order == ["east", "west", "north"]
@@ -177,8 +177,8 @@ def test_a_region_that_cannot_mint_is_passed_over(passed_over: TicketctlError) -
     ],
     ids=repr,
 )
-def test_other_errors_are_told_at_once(told: TicketctlError) -> None:
-    """An error that is the same in every region is raised, and no other region is tried."""
+def test_other_errors_are_raised_immediately(told: TicketctlError) -> None:
+    """An error that every region would give is raised immediately, and no other region is tried."""
     clock, regions = three([told])
     with pytest.raises(type(told)) as caught:
         failover(clock, regions).mint(1, key="k")
@@ -186,7 +186,7 @@ def test_other_errors_are_told_at_once(told: TicketctlError) -> None:
 
 
 def test_every_region_is_asked_with_the_same_key() -> None:
-    """Every attempt has the caller's key, so that a region that has already minted returns the same tickets."""
+    """Every attempt has the same key, so a region that has already minted returns the same tickets."""
     clock, regions = three([NOT_MINTED, None], [UNKNOWN], [NOT_MINTED])
     failover(clock, regions).mint(3, key="mine")
     assert [(asked.region, asked.tickets, asked.key) for asked in clock.asked] == [
@@ -195,7 +195,7 @@ def test_every_region_is_asked_with_the_same_key() -> None:
 
 
 def test_addresses_are_looked_up_again_from_the_second_pass_on() -> None:
-    """First every region is tried at its cached address."""
+    """The first pass uses the cached addresses; from the second pass on, they may be looked up."""
     clock, regions = three([NOT_MINTED, NOT_MINTED, None], [NOT_MINTED], [NOT_MINTED])
     failover(clock, regions).mint(1, key="k")
     assert [asked.looks_up for asked in clock.asked] == [False] * 3 + [True] * 4
@@ -205,14 +205,14 @@ def test_addresses_are_looked_up_again_from_the_second_pass_on() -> None:
 
 
 def test_each_region_has_its_share_of_the_time() -> None:
-    """What is left is shared out evenly among the regions that are still to be asked."""
+    """The remaining time is divided evenly among the regions that are not tried yet."""
     clock, regions = three([NOT_MINTED], [NOT_MINTED], takes=2.0)
     failover(clock, regions, timeout=12.0).mint(1, key="k")
     assert [asked.within for asked in clock.asked] == pytest.approx([4.0, 5.0, 8.0])
 
 
 def test_regions_share_what_a_slow_one_leaves() -> None:
-    """A region that takes more than its share of the time leaves less for the others; the deadline holds."""
+    """If a region takes more than its share of the time, the others get less; the deadline holds."""
     clock, regions = three([NOT_MINTED], [NOT_MINTED], [NOT_MINTED])
     regions[0].takes = 20.0
     with pytest.raises(NotMintedError):
@@ -222,7 +222,7 @@ def test_regions_share_what_a_slow_one_leaves() -> None:
 
 @pytest.mark.parametrize("timeout", [2.0, 30.0])
 def test_if_no_region_mints_the_deadline_ends_it(timeout: float) -> None:
-    """All regions are retried until the deadline, and then the error says that nothing was minted."""
+    """All regions are retried until the deadline; then the error says that nothing was minted."""
     last = ThrottledError("busy")
     clock, regions = three([last], [EXHAUSTED], [NOT_DEPLOYED], takes=0.02)
     with pytest.raises(ThrottledError) as caught:
@@ -234,8 +234,8 @@ def test_if_no_region_mints_the_deadline_ends_it(timeout: float) -> None:
     assert clock.now <= 1000.0 + timeout + 0.06
 
 
-def test_a_pass_is_not_begun_without_the_time_for_answers() -> None:
-    """The rest of the time is not spent on attempts so short that a slow refusal would count as unknown."""
+def test_a_pass_needs_time_for_answers() -> None:
+    """No pass starts if the attempts would be so short that a slow error would count as unknown."""
     clock, regions = three([NOT_MINTED], [NOT_MINTED], [NOT_MINTED], takes=0.02)
     with pytest.raises(NotMintedError):
         failover(clock, regions, timeout=1.0).mint(1, key="k")
@@ -246,14 +246,14 @@ def test_a_pass_is_not_begun_without_the_time_for_answers() -> None:
 
 
 def test_a_region_that_may_have_minted_is_named() -> None:
-    """The next region's block is returned, with a possible gap if it is unknown whether the first region minted."""
+    """If it is unknown whether the first region minted, the next region's block names it as a possible gap."""
     clock, regions = three([UNKNOWN])
     assert failover(clock, regions).mint(4, key="k") == block_of("west", 4, "east")
     assert clock.notes == ["east is skipped; it may have spent tickets: no reply"]
 
 
 def test_every_region_that_may_have_minted_is_named() -> None:
-    """There may be several possible gaps, in the order of the regions; a region that did not mint is none."""
+    """All regions that may have minted are possible gaps, in their order; a region that did not mint is not."""
     clock, regions = three([UNKNOWN], [UNKNOWN])
     assert failover(clock, regions).mint(1, key="k") == block_of("north", 1, "east", "west")
     clock, regions = three([UNKNOWN], [NOT_MINTED])
@@ -261,31 +261,31 @@ def test_every_region_that_may_have_minted_is_named() -> None:
 
 
 def test_a_replay_leaves_no_gap() -> None:
-    """A retry with the same key returns what the region minted; then there is no possible gap."""
+    """If the retry in the same region is a replay, there is no possible gap."""
     clock, regions = three([UNKNOWN, REPLAY], [NOT_MINTED], [NOT_MINTED])
     assert failover(clock, regions).mint(1, key="k") == replace(block_of("east"), replayed=True)
     assert clock.order == ["east", "west", "north", "east"]
 
 
 def test_a_new_block_after_an_unknown_outcome_leaves_a_gap() -> None:
-    """A block that is no replay leaves a possible gap: the first attempt may have been pushed out of the register."""
+    """If the retry is not a replay, there is a possible gap: the key may have been pushed out of the register."""
     clock, regions = three([UNKNOWN, None], [NOT_MINTED], [NOT_MINTED])
     assert failover(clock, regions).mint(1, key="k") == block_of("east", 1, "east")
 
 
-def test_one_region_that_answers_after_all_does_not_speak_for_another() -> None:
-    """A gap stays possible until that region answers."""
+def test_a_replay_leaves_the_gap_of_another_region() -> None:
+    """A replay from one region does not remove the possible gap of another."""
     clock, regions = three([UNKNOWN, REPLAY], [UNKNOWN], [NOT_MINTED])
     assert failover(clock, regions).mint(1, key="k") == replace(block_of("east", 1, "west"), replayed=True)
 
 
 def test_a_later_refusal_does_not_close_a_gap() -> None:
-    """If a region minted nothing in its second attempt, the first attempt is still unknown."""
+    """If the second attempt in a region minted nothing, the first one is still a possible gap."""
     clock, regions = three([UNKNOWN, NOT_MINTED], [NOT_MINTED, None], [NOT_MINTED])
     assert failover(clock, regions).mint(1, key="k") == block_of("west", 1, "east")
 
 
-def test_a_gap_is_told_once() -> None:
+def test_a_gap_is_reported_once() -> None:
     """The next mint starts without possible gaps."""
     clock, regions = three([UNKNOWN, None])
     source = failover(clock, regions)
@@ -305,7 +305,7 @@ def test_unknown_counts_more_than_not_minted(at: int) -> None:
 
 
 def test_not_minted_counts_more_than_what_cannot_mint() -> None:
-    """As long as one region might mint, all are retried."""
+    """While at least one region might mint, all are retried."""
     clock, regions = three([EXHAUSTED], [NOT_MINTED, None], [NOT_DEPLOYED])
     assert failover(clock, regions).mint(1, key="k") == block_of("west")
     assert clock.order == ["east", "west", "north", "east", "west"]
@@ -317,7 +317,7 @@ def test_not_minted_counts_more_than_what_cannot_mint() -> None:
     ids=repr,
 )
 def test_if_no_region_can_mint_the_first_error_is_raised(first: TicketctlError, others: TicketctlError) -> None:
-    """If no region can mint later either, the error is raised at once."""
+    """If no region can ever mint, the first error is raised immediately."""
     clock, regions = three([first], [others], [others])
     with pytest.raises(type(first)) as caught:
         failover(clock, regions).mint(1, key="k")
@@ -325,7 +325,7 @@ def test_if_no_region_can_mint_the_first_error_is_raised(first: TicketctlError, 
 
 
 def test_a_refusal_after_an_unknown_outcome_leaves_it_unknown() -> None:
-    """A final error does not hide that tickets may have been spent before it: the outcome is unknown."""
+    """If a retry is denied after an unknown outcome, the outcome stays unknown."""
     clock, regions = three([UNKNOWN, AccessError("forbidden")], [NOT_MINTED], [NOT_MINTED])
     with pytest.raises(OutcomeUnknownError) as caught:
         failover(clock, regions).mint(1, key="k")
@@ -333,19 +333,19 @@ def test_a_refusal_after_an_unknown_outcome_leaves_it_unknown() -> None:
 
 
 def test_a_refusal_behind_an_unknown_outcome_in_one_pass_leaves_it_unknown() -> None:
-    """The same within one pass over the regions: the first may have minted, whatever the second answers."""
+    """If the second region denies the mint after an unknown outcome in the first, the outcome is unknown."""
     clock, regions = three([UNKNOWN], [AccessError("forbidden")])
     with pytest.raises(OutcomeUnknownError) as caught:
         failover(clock, regions).mint(1, key="k")
     assert caught.value is UNKNOWN
 
 
-# --- aside -----------------------------------------------------------------------------------------
+# --- skipped regions -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("failure", [NOT_MINTED, UNKNOWN, EXHAUSTED], ids=repr)
 def test_a_region_that_did_not_answer_is_asked_last_for_a_while(failure: TicketctlError) -> None:
-    """The next mints skip it for a while; then it is the first again."""
+    """A region that did not answer is tried last for a while; then it is the first again."""
     clock, regions = three([failure, None])
     source = failover(clock, regions)
     assert source.mint(1, key="k").region == "west"
@@ -357,7 +357,7 @@ def test_a_region_that_did_not_answer_is_asked_last_for_a_while(failure: Ticketc
 
 
 def test_regions_that_are_aside_keep_their_order_and_are_still_asked() -> None:
-    """If no other region mints either, those that were skipped recently are tried in their turn."""
+    """If no other region mints, recently skipped regions are still tried, in their order."""
     clock, regions = three([NOT_MINTED, None], [NOT_MINTED], [None, NOT_MINTED])
     source = failover(clock, regions)
     assert source.mint(1, key="k").region == "north"
@@ -366,7 +366,7 @@ def test_regions_that_are_aside_keep_their_order_and_are_still_asked() -> None:
 
 
 def test_one_region_alone_is_a_source_too() -> None:
-    """A single region has all the time, and its error is the outcome."""
+    """A single region gets all the time, and its error is the outcome."""
     clock = Clock()
     source = failover(clock, [Region(clock, "east", NOT_MINTED, UNKNOWN, REPLAY, None)])
     assert source.mint(1, key="k") == replace(block_of("east"), replayed=True)

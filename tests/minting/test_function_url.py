@@ -129,7 +129,7 @@ def test_mint(opened: Open) -> None:
 
 
 def test_mint_from_the_default_counter(opened: Open) -> None:
-    """The default counter is not named in the request: the function knows its name."""
+    """A mint from the default counter does not name it, because the function knows its name."""
     source, function = opened(httpx.Response(200, json=BLOCK))
     mint(source, None, 4)
     assert json.loads(function.requests[0].content) == {"count": 4}
@@ -144,7 +144,7 @@ def test_mint_from_the_default_counter(opened: Open) -> None:
     ],
 )
 def test_idempotency_key(opened: Open, key: str, header: str) -> None:
-    """A key travels in its header as a quoted string, and the signature covers it."""
+    """The key is sent in its header as a quoted string, which the signature covers."""
     covered: list[Mapping[str, str]] = []
 
     def sign(*request: Any) -> Mapping[str, str]:
@@ -159,7 +159,7 @@ def test_idempotency_key(opened: Open, key: str, header: str) -> None:
 
 @pytest.mark.parametrize(("within", "connect"), [(0.5, 0.5), (9.0, 3.0)])
 def test_a_mint_ends_within_what_it_is_given(opened: Open, within: float, connect: float) -> None:
-    """The remaining seconds bound each step of a mint; opening a connection has at most three."""
+    """Each step of a mint is limited by the remaining seconds, and opening a connection by at most three."""
     source, function = opened(httpx.Response(200, json=BLOCK))
     mint(source, "orders", 4, seconds=within)
     limits = {"connect": connect, "read": within}
@@ -168,7 +168,7 @@ def test_a_mint_ends_within_what_it_is_given(opened: Open, within: float, connec
 
 @pytest.mark.parametrize(("word", "gaps"), [(True, ("tickets.example",)), (False, ()), ("true", ())])
 def test_a_possible_gap_that_the_function_reports(opened: Open, word: object, gaps: tuple[str, ...]) -> None:
-    """The function retries by itself, and says so if that may have spent tickets."""
+    """If the function reports a possible gap after its own retry, the block has it."""
     source, _ = opened(httpx.Response(200, json=BLOCK | {"possible_gap": word}))
     assert mint(source, "orders", 4).possible_gaps == gaps
 
@@ -190,7 +190,7 @@ def test_counter(opened: Open) -> None:
 
 
 def test_default_counter(opened: Open) -> None:
-    """The default counter is asked for without a name."""
+    """The default counter is read without a name in the URL."""
     source, function = opened(httpx.Response(200, json=COUNTER))
     counter(source, None)
     assert str(function.requests[0].url) == "https://tickets.example/status"
@@ -242,14 +242,14 @@ def test_contradicting_block(opened: Open, block: dict[str, Any]) -> None:
 
 
 def test_infinity(opened: Open) -> None:
-    """A number that JSON readers take for infinity is no ticket."""
+    """A number that JSON parsers read as infinity is not a ticket."""
     body = json.dumps(BLOCK | {"last": float("inf")}).encode()
     source, _ = opened(httpx.Response(200, headers={"content-type": "application/json"}, content=body))
     assert failure(lambda: mint(source, "orders", 4))[0] is OutcomeUnknownError
 
 
 def test_broken_encoding(opened: Open) -> None:
-    """An answer that cannot be decoded may have been a ticket."""
+    """If an answer cannot be decoded, a ticket may have been spent."""
 
     class Garbage(httpx.SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:
@@ -260,14 +260,14 @@ def test_broken_encoding(opened: Open) -> None:
 
 
 def test_media_type_in_capitals(opened: Open) -> None:
-    """A media type means the same in capitals and with parameters."""
+    """The media type may be in capitals and have parameters."""
     headers = {"content-type": "Application/JSON; charset=utf-8"}
     source, _ = opened(httpx.Response(200, headers=headers, content=json.dumps(BLOCK).encode()))
     assert mint(source, "orders", 4).last == 17
 
 
 def test_signs_after_a_refusal(opened: Open) -> None:
-    """If it is unknown whether the URL requires signatures, the first 403 shows it, and later requests are signed."""
+    """If it is unknown whether the URL needs signatures, the first 403 shows it, and later requests are signed."""
     forbidden = httpx.Response(403, json={"Message": "Forbidden"}, headers=BY_AWS)
     source, function = opened(
         forbidden, httpx.Response(200, json=BLOCK), httpx.Response(200, json=BLOCK), signs_at_once=False
@@ -282,7 +282,7 @@ def test_signs_after_a_refusal(opened: Open) -> None:
 
 
 def test_open_url_is_not_signed(opened: Open) -> None:
-    """A request to a URL that is open to anyone does not identify the caller."""
+    """A request to a public URL is not signed, so it does not identify the caller."""
     source, function = opened(httpx.Response(200, json=BLOCK), signs_at_once=False)
     mint(source, "orders", 4)
     assert "authorization" not in function.requests[0].headers
@@ -290,7 +290,7 @@ def test_open_url_is_not_signed(opened: Open) -> None:
 
 @pytest.mark.parametrize(("signs_at_once", "sent"), [(True, 1), (False, 2)])
 def test_refused_signature(opened: Open, signs_at_once: bool, sent: int) -> None:
-    """A signed request that is refused names both permissions, and is not sent again."""
+    """If a signed request is rejected, the error names both permissions, and nothing is sent again."""
     forbidden = [httpx.Response(403, json={"Message": DENIED}, headers=BY_AWS) for _ in range(sent)]
     source, function = opened(*forbidden, signs_at_once=signs_at_once)
     assert failure(lambda: mint(source, "orders", 4)) == (
@@ -322,7 +322,7 @@ def test_refused_signature(opened: Open, signs_at_once: bool, sent: int) -> None
 def test_kinds_of_403(
     opened: Open, code: str, message: str, kind: type[TicketctlError], exit_code: int, hint: str, name: str
 ) -> None:
-    """Each reason that the Function URL gives for a 403 has its own hint; nothing was minted or is retried."""
+    """Each reason for a 403 has its own hint; nothing was minted, and nothing is retried."""
     headers = {"x-amzn-errortype": code, "x-amzn-requestid": "1"}
     source, function = opened(httpx.Response(403, json={name: message}, headers=headers))
     found = failure(lambda: mint(source, "orders", 4))
@@ -333,7 +333,7 @@ def test_kinds_of_403(
 
 
 def test_refused_without_a_reason(opened: Open) -> None:
-    """A 403 without a body is a refusal all the same, if AWS says that it is one."""
+    """A 403 with an empty body is a missing permission if it is from AWS."""
     source, _ = opened(httpx.Response(403, headers=BY_AWS))
     assert failure(lambda: mint(source, "orders", 4))[:2] == (
         AccessError,
@@ -419,14 +419,14 @@ def test_refusal(
     code: str,
     exit_code: int,
 ) -> None:
-    """What the function or AWS refused is its own error, and nothing was minted."""
+    """An error of the function or of AWS becomes the matching exception, and nothing was minted."""
     source, _ = opened(answer)
     ask = {"mint": lambda: mint(source, "o'clock rm -rf", 1), "counter": lambda: counter(source, "o'clock rm -rf")}
     assert failure(ask[call]) == (kind, message, hint, code, exit_code)
 
 
 def test_default_counter_that_never_minted(opened: Open) -> None:
-    """The default counter is created by its first mint, and the hint says so."""
+    """If the default counter does not exist, the hint says that its first mint creates it."""
     source, _ = opened(problem(404, "unknown_counter"))
     assert failure(lambda: counter(source, None)) == (
         UnknownCounterError,
@@ -438,8 +438,8 @@ def test_default_counter_that_never_minted(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 405, 407, 408, 429, 499, 500, 502, 503, 504])
-def test_answer_of_somebody_else(opened: Open, status: int) -> None:
-    """After a failure that the function did not report, it is unknown whether a ticket was spent."""
+def test_answer_of_another_server(opened: Open, status: int) -> None:
+    """After a failure that the function did not report, the outcome is unknown."""
     source, _ = opened(plain(status))
     assert failure(lambda: mint(source, "orders", 4)) == (
         OutcomeUnknownError,
@@ -462,7 +462,7 @@ def test_answer_of_somebody_else(opened: Open, status: int) -> None:
     ids=["RPC error", "JSON with a code", "another status", "another code", "a code with another status"],
 )
 def test_code_of_a_gateway(opened: Open, answer: httpx.Response) -> None:
-    """A code counts only in a problem document, with the status that the function gives it."""
+    """A code counts only in a problem document with the status that belongs to the code."""
     source, _ = opened(answer)
     what = UNKNOWN.format(f"status {answer.status_code}")
     assert failure(lambda: mint(source, "orders", 4)) == (OutcomeUnknownError, what, LOOK, "outcome_unknown", 8)
@@ -475,7 +475,7 @@ def test_outcome_unknown_to_the_function(opened: Open) -> None:
 
 
 def test_redirect(opened: Open) -> None:
-    """A redirect is not followed: its target would get a signed request."""
+    """A redirect is not followed, because its target would get a signed request."""
     source, function = opened(httpx.Response(301, headers={"location": "https://elsewhere.example/"}))
     assert failure(lambda: mint(source, "orders", 4))[:2] == (OutcomeUnknownError, UNKNOWN.format("status 301"))
     assert len(function.requests) == 1
@@ -496,7 +496,7 @@ def test_nothing_sent(opened: Open, error: Exception) -> None:
 
 @pytest.mark.parametrize("error", AFTER_SENDING, ids=repr)
 def test_no_answer(opened: Open, error: Exception) -> None:
-    """If the request may have arrived, a ticket may have been spent; the source does not send it again."""
+    """If the request may have arrived, the outcome is unknown, and the source does not send it again."""
     source, function = opened(error)
     assert failure(lambda: mint(source, "orders", 4)) == (
         OutcomeUnknownError,
@@ -512,14 +512,14 @@ def test_no_answer(opened: Open, error: Exception) -> None:
     "answer", [*BEFORE_SENDING, *AFTER_SENDING, *(plain(status) for status in (301, 500, 502, 503, 504))], ids=repr
 )
 def test_reading_spends_nothing(opened: Open, answer: httpx.Response | Exception) -> None:
-    """Reading a counter never mints, no matter how the request ends."""
+    """Reading a counter never mints, however the request ends."""
     source, _ = opened(answer)
     kind, _, _, code, exit_code = failure(lambda: counter(source, "orders"))
     assert (kind, code, exit_code) == (UnreachableError, "unreachable", 7)
 
 
-def test_counter_that_is_none(opened: Open) -> None:
-    """A 200 without a counter is no usable answer."""
+def test_invalid_counter(opened: Open) -> None:
+    """A 200 that is not a valid counter is no usable answer."""
     source, _ = opened(httpx.Response(200, json={"partition": "orders"}))
     assert failure(lambda: counter(source, "orders")) == (
         UnreachableError,
@@ -539,7 +539,7 @@ def test_another_counter(opened: Open) -> None:
     )
 
 
-def test_address_that_is_none(opened: Open) -> None:
+def test_invalid_address(opened: Open) -> None:
     """An invalid URL is wrong usage."""
     source, _ = opened(url="https://tickets.example:port")
     assert failure(lambda: mint(source, "orders", 4))[0] is UsageError
@@ -552,7 +552,7 @@ def test_password_in_the_address(opened: Open) -> None:
 
 
 def test_a_slow_403() -> None:
-    """If a request is sent again with a signature, it has only the time that the first one left."""
+    """A request that is sent again with a signature gets only the remaining time."""
 
     def slowly_refuses(talk: Talk) -> None:
         while talk.receives() is not None and not talk.peer.stopped.wait(0.6):
@@ -568,7 +568,7 @@ def test_a_slow_403() -> None:
 
 @pytest.mark.parametrize(("partition", "is_ours"), [("eu-west-1", True), ("us-east-1", False), ("orders", False)])
 def test_the_default_counter_has_the_name_of_its_region(partition: str, is_ours: bool) -> None:
-    """A block of another counter is not the answer to a mint from the default counter."""
+    """A block of another counter is no answer to a mint from the default counter."""
     function = Function(httpx.Response(200, json=BLOCK | {"partition": partition}))
     url = FunctionUrl("https://tickets.example", sign=sign, signs_at_once=False, place="eu-west-1")
     source = UrlSource(url, ScriptedTransport(function))
@@ -579,7 +579,7 @@ def test_the_default_counter_has_the_name_of_its_region(partition: str, is_ours:
 
 
 def test_numbers_beyond_the_largest(opened: Open) -> None:
-    """No server of ours issues a ticket above 2^53 - 1."""
+    """A ticket above 2^53 - 1 is an invalid answer."""
     huge = {"partition": "orders", "first": 10**30, "last": 10**30, "count": 1, "increment": 1}
     source, _ = opened(httpx.Response(200, json=huge))
     assert failure(lambda: mint(source, "orders", 1))[0] is OutcomeUnknownError

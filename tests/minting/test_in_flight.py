@@ -11,7 +11,7 @@ import pytest
 from ticketctl.errors import PartialError, TicketctlError, UnreachableError
 from ticketctl.minting.in_flight import as_they_arrive
 
-SECONDS = 30.0  # what should come is waited for this long, so that a mistake fails instead of hanging
+SECONDS = 30.0  # seconds to wait for something that must happen, so that a bug fails the test instead of blocking it
 WIDTHS = pytest.mark.parametrize("at_once", [1, 2, 3, 64])
 
 
@@ -20,7 +20,7 @@ def double(job: int) -> int:
 
 
 def numbers(answers: Iterable[int | TicketctlError]) -> list[int]:
-    """The answers in the order of their size; an error among them is raised."""
+    """Return the answers, sorted; raise an error if there is one among them."""
     found = []
     for answer in answers:
         if isinstance(answer, TicketctlError):
@@ -30,7 +30,7 @@ def numbers(answers: Iterable[int | TicketctlError]) -> list[int]:
 
 
 class Pulled:
-    """An endless iterator of jobs that knows how many were taken."""
+    """An endless iterator of jobs that counts how many were taken."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -42,7 +42,7 @@ class Pulled:
 
 
 def run_alone(script: str) -> subprocess.CompletedProcess[str]:
-    """Run a script as a process of its own, which has to end by itself."""
+    """Run a script as a separate process, which must end by itself."""
     return subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=2 * SECONDS, check=False
     )
@@ -51,12 +51,12 @@ def run_alone(script: str) -> subprocess.CompletedProcess[str]:
 @WIDTHS
 @pytest.mark.parametrize("jobs", [0, 1, 2, 3, 10])
 def test_every_job_is_done_once(at_once: int, jobs: int) -> None:
-    """Each job gives one answer, for any number of jobs and any number of them in flight."""
+    """Every job gives one answer, for any number of jobs and any number in flight."""
     assert numbers(as_they_arrive(double, range(jobs), at_once=at_once)) == [2 * job for job in range(jobs)]
 
 
-def test_answers_come_in_the_order_of_their_arrival() -> None:
-    """Answers come in the order in which the jobs end."""
+def test_answers_are_in_the_order_of_arrival() -> None:
+    """Answers are yielded in the order in which the jobs end."""
     may_land = {job: threading.Event() for job in ("first", "second", "third")}
 
     def work(job: str) -> str:
@@ -71,7 +71,7 @@ def test_answers_come_in_the_order_of_their_arrival() -> None:
 
 
 def test_as_many_are_in_flight_as_was_asked_and_never_more() -> None:
-    """Of 40 jobs, four at a time, four meet at each barrier, and there is never a fifth."""
+    """With 40 jobs, four at a time, exactly four meet at each barrier."""
     meeting, lock = threading.Barrier(4), threading.Lock()
     flying, most = 0, 0
 
@@ -90,8 +90,8 @@ def test_as_many_are_in_flight_as_was_asked_and_never_more() -> None:
 
 
 @WIDTHS
-def test_what_was_begun_and_not_taken_is_never_more_than_may_fly(at_once: int) -> None:
-    """If the caller takes its answers slowly, no more jobs are started than it requested."""
+def test_a_slow_caller_starts_no_more_jobs(at_once: int) -> None:
+    """If the caller takes answers slowly, no more than the requested number of jobs is started."""
     jobs = Pulled()
     answers = as_they_arrive(double, jobs, at_once=at_once)
     assert jobs.count == 0
@@ -101,7 +101,7 @@ def test_what_was_begun_and_not_taken_is_never_more_than_may_fly(at_once: int) -
 
 
 def test_one_at_once_is_the_callers_own_thread() -> None:
-    """With one job at a time no thread starts, and a job starts after the previous answer was taken."""
+    """With one job at a time no thread starts, and each job starts after the previous answer was taken."""
     begun: list[int] = []
 
     def work(job: int) -> int:
@@ -115,13 +115,13 @@ def test_one_at_once_is_the_callers_own_thread() -> None:
 
 
 def test_several_at_once_are_not_the_callers_thread() -> None:
-    """With more than one job in flight the caller's thread only waits, so Ctrl-C interrupts it."""
+    """With several jobs in flight the caller's thread only waits, so Ctrl-C interrupts it."""
     threads = set(as_they_arrive(lambda job: threading.get_ident(), range(6), at_once=2))
     assert threading.get_ident() not in threads
 
 
-def test_after_an_error_no_job_is_begun_and_those_in_flight_arrive() -> None:
-    """The error is yielded as an answer, then the answers of the jobs in flight; then the iterator ends."""
+def test_after_an_error_only_jobs_in_flight_end() -> None:
+    """An error is yielded like an answer, then the answers of the jobs in flight; then the iterator ends."""
     begun, may_land, failure = [], threading.Event(), UnreachableError("gone")
 
     def work(job: int) -> int:
@@ -139,7 +139,7 @@ def test_after_an_error_no_job_is_begun_and_those_in_flight_arrive() -> None:
 
 
 def test_every_error_that_was_in_flight_arrives() -> None:
-    """If all jobs in flight fail, each error is yielded and no job follows."""
+    """If all jobs in flight fail, each error is yielded, and no job follows."""
     begun, together = [], threading.Barrier(3)
 
     def work(job: int) -> int:
@@ -153,7 +153,7 @@ def test_every_error_that_was_in_flight_arrives() -> None:
 
 
 def test_one_by_one_ends_with_the_first_error() -> None:
-    """One at once: the answers before the error, the error, and no job after it."""
+    """With one job at a time, the answers before an error and the error are yielded, and no job follows."""
     begun, failure = [], UnreachableError("gone")
 
     def work(job: int) -> int:
@@ -167,7 +167,7 @@ def test_one_by_one_ends_with_the_first_error() -> None:
 
 
 @WIDTHS
-def test_an_error_that_is_none_of_ours_is_raised(at_once: int) -> None:
+def test_a_bug_is_raised(at_once: int) -> None:
     """A bug in a job is raised in the caller's loop."""
 
     def work(job: int) -> int:
@@ -179,7 +179,7 @@ def test_an_error_that_is_none_of_ours_is_raised(at_once: int) -> None:
 
 @WIDTHS
 def test_an_error_of_the_jobs_themselves_is_raised(at_once: int) -> None:
-    """If the iterator of jobs fails, the caller gets its error."""
+    """If the iterator of jobs fails, its error is raised in the caller's loop."""
 
     def jobs() -> Iterator[int]:
         yield 1
@@ -190,7 +190,7 @@ def test_an_error_of_the_jobs_themselves_is_raised(at_once: int) -> None:
 
 
 def test_a_caller_that_leaves_is_not_held() -> None:
-    """A process that stops taking answers ends, even if other jobs never end."""
+    """If the caller stops taking answers, the process can end even if some jobs never do."""
     left = run_alone(
         "import itertools, threading\n"
         "from ticketctl.minting.in_flight import as_they_arrive\n"

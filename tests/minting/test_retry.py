@@ -33,9 +33,9 @@ def highest(low: float, bound: float) -> float:
 
 
 class Run:
-    """``call_with_retries`` on a clock that only sleeping and the attempts move; each attempt takes ``takes`` seconds.
+    """Run ``call_with_retries`` with a clock that only sleeps and attempts move; each attempt takes ``takes`` seconds.
 
-    ``outcomes`` come in turn, the last of them again and again.
+    ``outcomes`` come in order, and the last one repeats.
     """
 
     def __init__(self, *outcomes: Exception | Block, takes: float = 0.0) -> None:
@@ -72,13 +72,13 @@ def test_the_first_answer_is_the_answer() -> None:
 
 @pytest.mark.parametrize("error", [NOT_MINTED, ThrottledError("throttled"), UnreachableError("unreachable")], ids=repr)
 def test_not_minted_is_tried_again(error: TicketctlError) -> None:
-    """If nothing was minted, another attempt is safe and leaves no gap."""
+    """If nothing was minted, a retry is safe and leaves no gap."""
     run = Run(error, error, BLOCK)
     assert (run(), len(run.left)) == (BLOCK, 3)
 
 
 def test_not_minted_until_the_deadline() -> None:
-    """If no attempt minted, the last error is raised when the time is over."""
+    """If nothing was minted until the deadline, the last error is raised."""
     last = ThrottledError("the last one")
     run = Run(*[NOT_MINTED] * 5, last)
     with pytest.raises(ThrottledError) as caught:
@@ -87,31 +87,31 @@ def test_not_minted_until_the_deadline() -> None:
 
 
 def test_unknown_is_tried_again() -> None:
-    """A retry with the key of the mint returns the same ticket, so nothing is lost."""
+    """After an unknown outcome, a retry with the same key returns the same ticket, so nothing is lost."""
     run = Run(UNKNOWN, NOT_MINTED, UNKNOWN, REPLAY)
     assert (run(), len(run.left)) == (REPLAY, 4)
 
 
 @pytest.mark.parametrize("outcomes", [[UNKNOWN, BLOCK], [UNKNOWN, NOT_MINTED, BLOCK], [UNKNOWN, UNKNOWN, BLOCK]])
 def test_a_block_that_is_no_replay_names_the_possible_gap(outcomes: list[Exception | Block]) -> None:
-    """After an unknown attempt a new block may be the second one that was spent."""
+    """A block that is not a replay, after an unknown attempt, names a possible gap."""
     assert Run(*outcomes)() == GAP
 
 
 @pytest.mark.parametrize("outcomes", [[CONTINUES, REPLAY], [CONTINUES, UNKNOWN, REPLAY], [UNKNOWN, CONTINUES, REPLAY]])
 def test_a_replay_does_not_clear_a_function_that_may_still_run(outcomes: list[Exception | Block]) -> None:
-    """It may write once more after 16 other mints have pushed the key out of the register, and that mints again."""
+    """If the function may still run, even a replay names a possible gap, because the function may mint again later."""
     assert Run(*outcomes)() == replace(REPLAY, possible_gaps=("here",))
 
 
 def test_a_gap_is_named_once() -> None:
-    """The function may report one for its own retry in the same place."""
+    """If the function and the retries report the same possible gap, it is named once."""
     assert Run(UNKNOWN, GAP)() == GAP
     assert Run(replace(REPLAY, possible_gaps=("here",)))().possible_gaps == ("here",)
 
 
-def test_an_attempt_gets_the_time_that_an_answer_takes() -> None:
-    """Cut off, it would turn *not minted* into unknown. Once something is unknown, there is nothing to lose."""
+def test_no_attempt_is_too_short() -> None:
+    """An attempt that would be too short is not started, unless the outcome is already unknown."""
     refused, unknown = Run(NOT_MINTED), Run(UNKNOWN)
     for run in (refused, unknown):
         with pytest.raises(TicketctlError):
@@ -120,13 +120,13 @@ def test_an_attempt_gets_the_time_that_an_answer_takes() -> None:
 
 
 def test_unknown_until_the_deadline() -> None:
-    """The time may end as unknown as it began."""
+    """If every attempt is unknown, the outcome is unknown."""
     with pytest.raises(OutcomeUnknownError):
         Run(UNKNOWN)()
 
 
 def test_once_unknown_always_unknown() -> None:
-    """If a later attempt minted nothing, the earlier unknown one is still unknown."""
+    """If a later attempt minted nothing, the outcome of the earlier unknown attempt is still unknown."""
     with pytest.raises(OutcomeUnknownError) as caught:
         Run(NOT_MINTED, UNKNOWN, NOT_MINTED)()
     assert caught.value is UNKNOWN
@@ -137,7 +137,7 @@ def test_once_unknown_always_unknown() -> None:
     [AccessError("forbidden"), CounterExhaustedError("full"), IdempotencyConflictError("used"), ValueError("a bug")],
     ids=repr,
 )
-def test_other_errors_are_told_at_once(error: Exception) -> None:
+def test_other_errors_are_raised_immediately(error: Exception) -> None:
     """Other errors are not retried."""
     run = Run(error, BLOCK)
     with pytest.raises(type(error)) as caught:
@@ -147,14 +147,14 @@ def test_other_errors_are_told_at_once(error: Exception) -> None:
 
 @pytest.mark.parametrize("error", [AccessError("forbidden"), CounterExhaustedError("full")], ids=repr)
 def test_unknown_and_then_another_error(error: TicketctlError) -> None:
-    """A refusal does not tell if an earlier attempt spent a ticket: the mint is unknown."""
+    """If a retry after an unknown attempt fails with a final error, the outcome is unknown."""
     with pytest.raises(OutcomeUnknownError) as caught:
         Run(UNKNOWN, error)()
     assert caught.value.__cause__ is error
 
 
 def test_pauses_double_up_to_a_second() -> None:
-    """The bound of the pauses begins at 50 ms, doubles, and stays at a second."""
+    """The upper bound of the pauses starts at 50 ms and doubles up to 1 s."""
     run = Run(NOT_MINTED)
     with pytest.raises(NotMintedError):
         run(timeout=6.2)
@@ -162,7 +162,7 @@ def test_pauses_double_up_to_a_second() -> None:
 
 
 def test_a_pause_is_anywhere_below_its_bound() -> None:
-    """The jitter chooses each pause between nothing and the bound."""
+    """Each pause is random between zero and its upper bound."""
     bounds: list[tuple[float, float]] = []
 
     def jitter(low: float, bound: float) -> float:
@@ -176,7 +176,7 @@ def test_a_pause_is_anywhere_below_its_bound() -> None:
 
 @pytest.mark.parametrize("timeout", [0.001, 0.05, 0.3, 1.0, 2.5, 10.0])
 @pytest.mark.parametrize("takes", [0.0, 0.3, 4.0])
-def test_nobody_sleeps_past_the_deadline(timeout: float, takes: float) -> None:
+def test_no_pause_past_the_deadline(timeout: float, takes: float) -> None:
     """No pause starts if it would reach the deadline, and no attempt starts after the deadline."""
     run = Run(NOT_MINTED, takes=takes)
     with pytest.raises(NotMintedError):
@@ -188,7 +188,7 @@ def test_nobody_sleeps_past_the_deadline(timeout: float, takes: float) -> None:
 
 
 def test_an_attempt_gets_the_seconds_that_are_left() -> None:
-    """Attempts and pauses both use up the time."""
+    """Attempts and pauses both use up the time of later attempts."""
     run = Run(NOT_MINTED, NOT_MINTED, BLOCK, takes=2.0)
     assert run(timeout=10.0) == BLOCK
     assert run.left == pytest.approx([10.0, 7.95, 5.85])

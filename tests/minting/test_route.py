@@ -1,4 +1,4 @@
-"""The route of a mint: how few functions pass it on, and that one deadline bounds all of them."""
+"""The path of a mint: few functions pass it on, and one deadline limits all of them."""
 
 import socket
 import time
@@ -23,7 +23,7 @@ BLOCK = b'{"partition": "orders", "first": 7, "last": 7, "count": 1, "increment"
 @pytest.fixture
 def silent(home: None) -> Iterator[str]:  # noqa: ARG001 - credentials
     """The address of a server that accepts connections and never answers."""
-    with suppress(NotMintedError, OutcomeUnknownError):  # loads the SDK, which takes longer than the time to bound
+    with suppress(NotMintedError, OutcomeUnknownError):  # loads the SDK, which takes longer than the tested timeouts
         TicketClient.connect(endpoint_url="http://127.0.0.1:9", region="us-east-1", table="Old", timeout=0.1).next()
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -31,7 +31,7 @@ def silent(home: None) -> Iterator[str]:  # noqa: ARG001 - credentials
 
 @pytest.fixture
 def home(no_aws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with credentials in the environment."""
+    """Credentials and a home folder in the environment."""
     monkeypatch.setenv("TICKETCTL_HOME", str(no_aws))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -41,7 +41,7 @@ def home(no_aws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nine_functions_from_the_command_to_the_wire(
     monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """Command, regions, retry, source: nothing else passes a mint on."""
+    """A mint passes through at most nine functions: command, regions, retry and source."""
     seen: list[str] = []
 
     def request(self: HttpClient, *arguments: object, **more: object) -> Response:  # noqa: ARG001
@@ -57,7 +57,7 @@ def test_nine_functions_from_the_command_to_the_wire(
 
 @pytest.mark.usefixtures("home")
 def test_a_slow_refusal_and_a_signed_request_end_in_time(server: Server) -> None:
-    """The 403 that asks for a signature uses up the time of the signed request."""
+    """The unsigned request that gets a 403 and the signed one share the deadline."""
     server.answers = [
         Answer(403, "application/json", b"{}", after=1.0),
         Answer(200, "application/json", BLOCK, after=2.5),
@@ -69,14 +69,14 @@ def test_a_slow_refusal_and_a_signed_request_end_in_time(server: Server) -> None
 @pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("regions", [["us-east-1"], ["us-east-1", "us-east-2", "eu-west-1"]])
 def test_a_silent_cloudformation_ends_in_time(silent: str, regions: Sequence[str]) -> None:
-    """The look-up of the stack is bounded as well, and mints nothing."""
+    """The look-up of the stack ends at the deadline, and nothing was minted."""
     with TicketClient.connect(endpoint_url=silent, region=regions, timeout=2.0) as tickets:
         ends_within(2.0, tickets, NotMintedError)
 
 
 @pytest.mark.usefixtures("home")
-def test_a_stack_that_is_not_there_does_not_wait_for_its_account(server: Server) -> None:
-    """The account is only a detail of the error: it neither delays it nor takes its place."""
+def test_a_missing_stack_does_not_wait_for_its_account(server: Server) -> None:
+    """If the account cannot be looked up in time, the error still says that the stack is not deployed."""
     missing = b"<E><Error><Code>ValidationError</Code><Message>Stack Tickets does not exist</Message></Error></E>"
     server.answers = [Answer(400, "text/xml", missing), Answer(500, "text/xml", b"", after=4.0)]
     with TicketClient.connect(endpoint_url=server.url, region="us-east-1", timeout=1.5) as tickets:
@@ -85,7 +85,7 @@ def test_a_stack_that_is_not_there_does_not_wait_for_its_account(server: Server)
 
 @pytest.mark.usefixtures("no_aws")
 def test_slow_credentials_of_a_look_up_are_named(silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the deadline passes before CloudFormation is asked, the error says that the credentials took the time."""
+    """If credentials take so long that CloudFormation is never asked, the error names them."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     config = tmp_path / "config"
@@ -98,13 +98,13 @@ def test_slow_credentials_of_a_look_up_are_named(silent: str, tmp_path: Path, mo
 
 @pytest.mark.usefixtures("home")
 def test_a_silent_dynamodb_ends_in_time(silent: str) -> None:
-    """A table that does not answer may have minted."""
+    """If DynamoDB does not answer, the mint ends at the deadline with an unknown outcome."""
     with TicketClient.connect(endpoint_url=silent, region="us-east-1", table="Old", timeout=4.0) as tickets:
         ends_within(4.0, tickets, OutcomeUnknownError)
 
 
 def ends_within(seconds: float, tickets: TicketClient, kind: type[TicketctlError]) -> None:
-    """A mint fails, at the deadline."""
+    """Check that a mint fails at the deadline."""
     began = time.monotonic()
     with pytest.raises(kind):
         tickets.next()
@@ -114,7 +114,7 @@ def ends_within(seconds: float, tickets: TicketClient, kind: type[TicketctlError
 @pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("reserved", ["once:", "fetch:"])
 def test_reserved_keys(server: Server, capfdbinary: pytest.CaptureFixture[bytes], reserved: str) -> None:
-    """A typed key that begins like one of ticketctl's own is refused before anything is sent."""
+    """A typed key that begins with a reserved prefix is rejected before anything is sent."""
     arguments = ["next", "--url", server.url, "--region", "us-east-1", "--idempotency-key", f"{reserved}0:a"]
     assert cli.main(arguments) == 2
     assert f"--idempotency-key must not begin with {reserved}".encode() in capfdbinary.readouterr().err
@@ -124,7 +124,7 @@ def test_reserved_keys(server: Server, capfdbinary: pytest.CaptureFixture[bytes]
 
 
 def test_keys_of_blocks() -> None:
-    """No two blocks have the same key, whatever key the user typed; those of a retry key stay retry keys."""
+    """Each block has a different key, whatever the user typed; the blocks of a retry key have retry keys."""
     typed = ["a", "a/0", "a/1", "0:a", "1:a", "fetch:0:a"]
     keys = [key_of_block(key, begin) for key in typed for begin in (0, 1, 10)]
     assert len({*keys, *typed[:-1]}) == len(keys) + len(typed) - 1
@@ -133,7 +133,7 @@ def test_keys_of_blocks() -> None:
 
 @pytest.mark.usefixtures("home")
 def test_an_unknown_block_beside_a_refused_one(server: Server, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    """``fetch`` says that blocks in flight may be spent, even if the first answer is that another was refused."""
+    """``fetch`` reports that blocks in flight may be spent, even if the first answer is an error."""
     refused = b'{"code": "counter_exhausted", "detail": "full"}'
     server.answers = [Answer(409, "application/problem+json", refused), *[None] * 1_000]
     arguments = ["fetch", "30", "--block", "10", "--concurrency", "3", "--url", server.url, "--region", "us-east-1"]

@@ -1,4 +1,4 @@
-"""A lease with ``await`` whose blocks come from a counter in memory."""
+"""An asynchronous lease whose blocks come from a counter in memory."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from ticketctl.models import Block
 
 
 class AsyncMint(Mint):
-    """A counter whose answers take a turn of the event loop, or wait for ``go_on``."""
+    """A counter whose answers take one turn of the event loop, or wait for ``go_on``."""
 
     def __init__(self) -> None:
         super().__init__()

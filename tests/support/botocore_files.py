@@ -1,7 +1,7 @@
-"""botocore's files, read once per process.
+"""Caches botocore's files, so that a process reads them once.
 
-Each botocore session reads the models of its services and lists the folders that have them. That takes most of the
-time in which a client is made, and the tests make thousands. The files never change while they run.
+Each botocore session reads the models of its services and lists their folders, which takes most of the time that is
+needed to create a client. The tests create thousands of clients, and the files never change during a run.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ SERVICES = ("cloudformation", "dynamodb", "lambda", "logs", "sts")
 
 
 def read_once() -> None:
-    """Let every session of this process, and of its forks, share what is read."""
+    """Share the files that were read among all sessions of this process and of its forks."""
     JSONFileLoader.load_file = _shared(JSONFileLoader.load_file)
     Loader.list_available_services = _shared(Loader.list_available_services)
     Loader.list_api_versions = _shared(Loader.list_api_versions)
@@ -29,7 +29,7 @@ def preload() -> None:
 
 
 def _shared(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The method, asked once for each combination of arguments; what it is called on makes no difference here."""
+    """Call the method once per combination of arguments; the result does not depend on the object."""
     results: dict[Any, Any] = {}
 
     def shared(owner: Any, *arguments: Any, **more: Any) -> Any:

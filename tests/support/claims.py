@@ -11,7 +11,7 @@ BILLS, STACK = "Bills", "claims"
 
 
 def bill(name: str, who: str = "") -> Writes:
-    """Put a record for the number, unless there is one."""
+    """Return the function that builds the writes of a claim: put a record for the number, unless it exists."""
 
     def writes(number: int) -> list[dict[str, Any]]:
         record = {"partition": {"S": f"{name}/{number}"}, "number": {"N": str(number)}, "who": {"S": who}}
@@ -22,6 +22,6 @@ def bill(name: str, who: str = "") -> Writes:
 
 
 def claims_at(url: str, credentials: tuple[str, str]) -> Claims:
-    """The claims of one process, sent to a URL of the embedded AWS."""
+    """Create the claims of one process, sent to a URL of the embedded AWS."""
     aws = Aws(REGION, endpoint_url=url, embedded=credentials)
     return Claims(timed_sdk_sender(aws, "the table", timeout=3.0, connect=3.0), STACK)

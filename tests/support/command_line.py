@@ -1,4 +1,4 @@
-"""The command line as a process of its own."""
+"""The command line as a separate process."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Result:
-    """What a process left behind."""
+    """The exit code and output of a process."""
 
     returncode: int
     stdout: str
@@ -23,7 +23,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def start(environ: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    """Start the command line as a process of its own."""
+    """Start the command line as a separate process."""
     return subprocess.Popen(
         command(*arguments),
         env=environ,

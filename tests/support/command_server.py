@@ -1,7 +1,7 @@
-"""Runs of the command line as processes that need not load it: one process has, and forks for each run.
+"""Runs the command line in forks of one process that has loaded the libraries.
 
-A run is a process of its own, with its own environment, streams and exit code, and none of them has run anything
-before. Only loading the libraries, which takes longer than most commands, is done once.
+Each run is a separate process with its own environment, streams and exit code, forked from a process that has not run
+any command. So the libraries, which take longer to load than most commands to run, are loaded once.
 
 ``python -m tests.support.command_server FD`` serves requests that come over a socket.
 """
@@ -29,7 +29,7 @@ PATIENCE = 120.0  # seconds that a run may take
 
 
 class CommandServer:
-    """Starts runs; safe for threads."""
+    """Starts runs; thread-safe."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -59,8 +59,8 @@ class CommandServer:
 
 
 def serve(requests: socket.socket) -> None:
-    """Fork for each request until the other end is closed."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the waiting processes
+    """Fork for each request until the other end of the socket is closed."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the processes that wait for a run are not waited for
     while True:
         message, descriptors, _, _ = socket.recv_fds(requests, 1_000_000, 3)
         if not message:
@@ -80,7 +80,7 @@ def serve(requests: socket.socket) -> None:
 
 
 def become(request: dict[str, object], out: int, err: int) -> None:
-    """Be the run that a request asks for."""
+    """Become the process of the requested run."""
     from ticketctl.__main__ import run
 
     for descriptor, standard in ((out, 1), (err, 2)):

@@ -1,4 +1,4 @@
-"""The items of counters, as DynamoDB's low-level API has them, for the tests of lanes that are handed over."""
+"""Items of counters in the format of DynamoDB's low-level API, for the tests of hand-overs."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A DynamoDB on loopback that answers, or fails to, as a test says; over TLS with ``loopback.pem``."""
+"""A DynamoDB on loopback that answers or fails as a test requests, over HTTP or, with ``loopback.pem``, over TLS."""
 
 import json
 import socket
@@ -17,11 +17,11 @@ SECRET = "the host ip-10-1-2-3 of arn:aws:sts::123456789012:assumed-role/x said"
 
 
 class Exchange(BaseHTTPRequestHandler):
-    """One connection; each of its requests is answered as the server's next answer says."""
+    """One connection; each of its requests gets the server's next answer."""
 
     server: "DynamoDB"
     protocol_version = "HTTP/1.1"
-    timeout = 5.0  # so that a client that keeps its connection for ever holds up no run
+    timeout = 5.0  # so that a client that never closes its connection does not block the tests
 
     def setup(self) -> None:
         super().setup()
@@ -34,16 +34,16 @@ class Exchange(BaseHTTPRequestHandler):
         next(self.server.answers)(self)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that http.server gives it
-        """Nothing on stderr."""
+        """Print nothing on stderr."""
 
 
 Answer = Callable[[Exchange], None]
 
 
 class DynamoDB(ThreadingHTTPServer):
-    """A server that keeps the requests it gets and counts connections; ``stopped`` is set when it stops."""
+    """A server that keeps its requests and counts connections; ``stopped`` is set when it stops."""
 
-    daemon_threads = False  # so that closing it waits for the last exchange
+    daemon_threads = False  # so that closing the server waits for the last exchange
 
     def __init__(self, answers: Iterator[Answer], *, tls: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), Exchange)
@@ -59,7 +59,7 @@ class DynamoDB(ThreadingHTTPServer):
             self.socket = context.wrap_socket(self.socket, server_side=True)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing on stderr: clients that break off are what is tried."""
+        """Print nothing on stderr, because broken connections are part of the tests."""
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def dynamodb(answers: Iterator[Answer], *, tls: bool = False) -> Iterator[Dynamo
 
 
 def says(status: int, body: bytes, *, length: int | None = None, **headers: str) -> Answer:
-    """An answer; cut short if ``length`` is more than the body has."""
+    """An HTTP response; it is cut short if ``length`` is larger than the body."""
 
     def answer(exchange: Exchange) -> None:
         exchange.send_response(status)
@@ -106,7 +106,7 @@ def refuses(status: int, name: str, **more: Any) -> Answer:
 
 
 def sends(raw: bytes) -> Answer:
-    """Bytes that need not be HTTP, then the end of the connection."""
+    """Bytes that need not be HTTP; then the connection is closed."""
 
     def answer(exchange: Exchange) -> None:
         exchange.wfile.write(raw)
@@ -116,7 +116,7 @@ def sends(raw: bytes) -> Answer:
 
 
 def then_closes(answer: Answer) -> Answer:
-    """An answer that promises nothing, and the end of the connection behind it."""
+    """An answer without ``Connection: close``, after which the connection is closed anyway."""
 
     def answer_and_close(exchange: Exchange) -> None:
         answer(exchange)
@@ -138,7 +138,7 @@ def resets(exchange: Exchange) -> None:
 
 
 def breaks_tls(exchange: Exchange) -> None:
-    """Read the request and answer with what is no TLS record."""
+    """Read the request and answer with bytes that are not a TLS record."""
     exchange.close_connection = True
     socket.socket.sendall(exchange.connection, b"HTTP/1.1 200 OK\r\n")
 
@@ -149,7 +149,7 @@ def never_answers(exchange: Exchange) -> None:
 
 
 def drips(exchange: Exchange) -> None:
-    """Begin an answer and never end it, though hardly a moment passes without a byte."""
+    """Begin an answer and never finish it, but send a byte every 50 ms."""
     exchange.close_connection = True
     exchange.wfile.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")
     while not exchange.server.stopped.wait(0.05):
@@ -157,7 +157,7 @@ def drips(exchange: Exchange) -> None:
 
 
 def falls_silent(exchange: Exchange) -> None:
-    """Begin an answer late, and say nothing more."""
+    """Begin an answer late, and send nothing more."""
     exchange.close_connection = True
     exchange.server.stopped.wait(1.7)
     exchange.wfile.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")

@@ -1,7 +1,7 @@
-"""How much the tests try that could try for ever: examples, kills, mints with faults.
+"""How much the tests with no natural end try: examples, kills, mints with faults.
 
-``TICKETCTL_TEST_EFFORT=10`` multiplies them by ten and draws new examples in each run; Hypothesis prints how to
-repeat a failure. Without it every run draws the same examples.
+``TICKETCTL_TEST_EFFORT=10`` multiplies the numbers by ten and draws new examples in each run; Hypothesis prints how to
+repeat a failure. By default every run has the same examples.
 """
 
 import os
@@ -11,5 +11,5 @@ DERANDOMIZED = EFFORT == 1
 
 
 def times(count: int) -> int:
-    """So many by default, more or fewer by the variable, but one at least."""
+    """Return the number multiplied by the variable, and at least 1."""
     return max(1, round(count * EFFORT))

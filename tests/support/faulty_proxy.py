@@ -1,4 +1,4 @@
-"""A small HTTP proxy in front of the embedded AWS that loses, cuts and delays what passes through it."""
+"""A small HTTP proxy in front of the embedded AWS that loses, truncates and delays requests and answers."""
 
 import http.client
 import json
@@ -31,16 +31,17 @@ Fault = Literal[
     "502",
 ]
 SEED = int(os.environ.get("TICKETCTL_FAULT_SEED") or random.SystemRandom().randrange(2**32))
-"""Of every random choice in these tests; the variable replays one that was printed."""
+"""The seed of all random choices in these tests; with the variable, a printed seed is used again."""
 
 
 class FaultyProxy:
-    """Passes requests to a port of loopback; ``choose`` names the fault of each, ``""`` for none.
+    """Forwards requests to a port on loopback; ``choose`` returns the fault of each, ``""`` for none.
 
-    *lost request*, *reset before*: closed, or reset, before it is passed on. *lost reply*, *reset*, *half*, *delay*:
-    passed on, and the answer dropped, replaced by a TCP reset, cut in the middle, or held back for ``delay`` seconds
-    and dropped. *throttled*, *failed*: DynamoDB's own 400 and 500, the first without, the second after passing it on.
-    A number: passed on, and the answer replaced by a web page with that status, as from a proxy of a company.
+    *lost request*, *reset before*: the connection is closed, or reset, before the request is forwarded. *lost reply*,
+    *reset*, *half*, *delay*: the request is forwarded, and the answer is dropped, replaced by a TCP reset, cut in the
+    middle, or dropped after ``delay`` seconds. *throttled*: DynamoDB's own 400, without forwarding; *failed*: its 500,
+    after forwarding. A number: the request is forwarded, and the answer is replaced by a web page with that status, as
+    from a company's proxy.
     """
 
     def __init__(self, target: int, choose: Callable[[], Fault], *, delay: float = 0.0) -> None:
@@ -49,7 +50,7 @@ class FaultyProxy:
         self._delay = delay
         self._lock = threading.Lock()
         self.injected: Counter[str] = Counter()
-        self.exchanges: list[tuple[bytes, bytes]] = []  # bodies of what was passed on, and of the true answers
+        self.exchanges: list[tuple[bytes, bytes]] = []  # bodies of the forwarded requests and of their answers
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -71,7 +72,7 @@ class FaultyProxy:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:
-        """Close the port; what connects now is refused."""
+        """Close the port, so that later connections are refused."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -143,7 +144,7 @@ class FaultyProxy:
 
 @contextmanager
 def proxy_to(target: int, choose: Callable[[], Fault], *, delay: float = 0.0) -> Iterator[FaultyProxy]:
-    """A proxy that runs for the length of a block."""
+    """Run a proxy during a ``with`` block."""
     proxy = FaultyProxy(target, choose, delay=delay)
     proxy.start()
     try:
@@ -153,19 +154,19 @@ def proxy_to(target: int, choose: Callable[[], Fault], *, delay: float = 0.0) ->
 
 
 def sometimes(rate: float, *faults: Fault) -> Callable[[], Fault]:
-    """One of the faults in that share of requests, by the seed."""
+    """Return one of the faults for this share of requests, depending on the seed."""
     source = random.Random(SEED)  # noqa: S311 - faults, not secrets
     return lambda: source.choice(faults) if source.random() < rate else ""
 
 
 def first(fault: Fault, times: int = 1) -> Callable[[], Fault]:
-    """The fault in the first requests, then none."""
+    """Return the fault for the first requests, then none."""
     left = [fault] * times
     return lambda: left.pop() if left else ""
 
 
 def _reset(connection: socket.socket) -> None:
-    """Close a connection with a TCP reset. The handler's files share the descriptor, which closes with the last."""
+    """Close a connection with a TCP reset; the handler's files share the descriptor, so the last one closes it."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 

@@ -28,7 +28,7 @@ def encoded(body: bytes) -> dict[str, Any]:
 
 
 def problem(code: str, status: int, detail: str, **headers: str) -> dict[str, Any]:
-    """The whole answer to a request that fails (RFC 9457)."""
+    """Return the complete answer to a request that fails (RFC 9457)."""
     title = code.replace("_", " ").capitalize()
     document = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
     own = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}

@@ -1,4 +1,4 @@
-"""A request of ``HttpClient``, with the limits that tests set."""
+"""A request of ``HttpClient`` with the timeouts of the tests."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""An HTTP server on loopback that gives the answers of a test in turn."""
+"""An HTTP server on loopback that returns prepared answers."""
 
 import threading
 import time
@@ -23,7 +23,7 @@ class Request(NamedTuple):
 
 
 class Server:
-    """An HTTP server on loopback: it keeps the ``requests`` and gives ``answers`` in turn; on ``None`` it hangs up."""
+    """An HTTP server on loopback that keeps the ``requests`` and returns ``answers`` in order; ``None`` hangs up."""
 
     def __init__(self) -> None:
         self.answers: list[Answer | None] = []

@@ -1,4 +1,4 @@
-"""The command line as a process that a test ends by a signal."""
+"""The command line as a process that a test interrupts with a signal."""
 
 import signal
 import subprocess
@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def interruptible(
     environ: Mapping[str, str], *arguments: str, stdout: Any = subprocess.PIPE, cwd: Path | None = None
 ) -> subprocess.Popen[str]:
-    """Start the command line. Signals reach it even if the parent of the tests ignores them (``nohup``, ``&``)."""
+    """Start the command line so that it receives signals even if the tests' parent ignores them (``nohup``, ``&``)."""
     return subprocess.Popen(
         [sys.executable, "-m", "ticketctl", *arguments],
         env=environ,

@@ -1,4 +1,4 @@
-"""Creating a counter in one table, as ``ticketctl counter create`` does for a stack in one region."""
+"""Creates a counter in one table, as ``ticketctl counter create`` does for a stack in one region."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from ticketctl.models import Counter
 
 
 def alone(table: Counters, lane: Lane = Lane(1, 1)) -> list[Member]:  # noqa: B008 - it is frozen
-    """The members of a sequence that only one region has; its stack has this lane."""
+    """Return the members of a sequence in a single region, whose stack has this lane."""
     return [Member(table, lane)]
 
 

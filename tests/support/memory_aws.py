@@ -1,6 +1,6 @@
 """An AWS account in memory: the stacks and tables of each region, for the tests of deployments.
 
-The tables are model tables, which evaluate the real requests; the stacks have their parameters and outputs only.
+The tables are model tables, which evaluate the real requests; the stacks have only parameters and outputs.
 """
 
 import time
@@ -41,14 +41,14 @@ DEFAULTS = {"AuthType": "AWS_IAM", "Offset": "1", "Increment": "1", "MaxCount": 
 
 
 class Account:
-    """Its ``stacks`` and ``tables`` by region.
+    """An account with its ``stacks`` and ``tables`` by region.
 
-    ``down`` are regions that cannot be reached, ``failing`` those whose deployments fail, ``codes`` AWS's errors of
-    DynamoDB by region, ``denied`` the operations of tables that it denies, and ``described`` what DescribeTable adds.
-    ``seconds`` is how long a deployment takes, ``locks`` how many hold the lock on deploying. ``owners`` are the ids of
-    other stacks that tables are tagged with; these stacks are deleted unless it ``has_live_owner``.
-    ``calls`` counts what was done to stacks, and the sources that were opened, by verb and region; ``options`` are
-    those of the last plan by region. ``reads`` counts how often tables were described.
+    ``down`` are unreachable regions, ``failing`` regions whose deployments fail, ``codes`` the error codes of DynamoDB
+    by region, ``denied`` the denied operations on tables, and ``described`` the additions to DescribeTable's answer.
+    ``seconds`` is the duration of a deployment, ``locks`` the number of holders of the lock on deployments. ``owners``
+    are the ids of other stacks in the tags of tables; these stacks are deleted unless ``has_live_owner`` is true.
+    ``calls`` counts the operations on stacks and the opened sources, by verb and region; ``options`` are those of the
+    last plan by region. ``reads`` counts how often tables were described.
     """
 
     def __init__(self, *regions: str) -> None:
@@ -73,12 +73,12 @@ class Account:
         self.options: dict[str, StackOptions] = {}
 
     def deploy(self, region: str, **parameters: str) -> None:
-        """Deploy a stack by hand, with its table."""
+        """Deploy a stack with its table, without ticketctl."""
         self.stacks[region] = stack_in(region, parameters)
         self.tables.setdefault(region, ModelTable(STACK))
 
     def numbers(self, region: str) -> dict[str, int]:
-        """The last ticket of each counter of a region."""
+        """Return the last ticket of each counter of a region."""
         return {name: int(row["hand_crafted_int"]["N"]) for name, row in self.tables[region].rows.items()}
 
 
@@ -167,7 +167,7 @@ class MemoryCloudFormation(CloudFormation):
 
 
 class TableClient(Client):
-    """DynamoDB in one region, as a botocore client has it."""
+    """DynamoDB in one region, with the methods of a botocore client."""
 
     def __init__(self, account: Account, region: str) -> None:
         self._account = account
@@ -294,7 +294,7 @@ class MemorySession(Session):
 
 
 class Said:
-    """What the core said and warned of, and the questions that it asked; ``refusal`` is raised by all of them."""
+    """Keeps messages, warnings and questions; every question raises ``refusal`` if it is set."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -317,7 +317,7 @@ class Said:
 
 
 def regions_of(account: Account, home: Path, *names: str, said: Said | None = None, **flags: Any) -> Regions:
-    """The regions that a command line names, each with its own connections; ``home`` is ``TICKETCTL_HOME``."""
+    """Open the regions of a command line, each with its own connections; ``home`` is ``TICKETCTL_HOME``."""
     environ = {"TICKETCTL_HOME": str(home)}
     settings = resolve({"region": names, "via": "dynamodb", **flags}, environ)
     stack = RegionalStack(MemorySession(replace(settings), account, environ))

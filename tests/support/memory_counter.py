@@ -1,4 +1,4 @@
-"""A counter in memory for the tests of leases and clients: it mints, keeps receipts, and fails as it is told."""
+"""A counter in memory for the tests of leases and clients: it mints, keeps receipts, and fails on request."""
 
 import threading
 from collections.abc import Callable
@@ -12,7 +12,7 @@ UNKNOWN = OutcomeUnknownError("unknown")
 
 
 class Mint:
-    """Calls are ``(count, key)``; the next ones fail with ``failures`` in turn, an unknown outcome after minting."""
+    """Mints; calls are ``(count, key)``. The next calls raise ``failures``, an unknown outcome after minting."""
 
     def __init__(self) -> None:
         self.last = 0
@@ -47,7 +47,7 @@ class Mint:
 
 
 class Background:
-    """Does work at once, in the thread that asks for it; while ``paused``, later by ``run``."""
+    """Runs work immediately in the calling thread; while ``paused``, only when ``run`` is called."""
 
     def __init__(self) -> None:
         self.paused = False

@@ -1,7 +1,7 @@
-"""One DynamoDB table in memory, for exactly the requests that ticketctl sends.
+"""A DynamoDB table in memory, for exactly the requests that ticketctl sends.
 
-The expressions are really parsed and evaluated. What is not modelled raises ``NotImplementedError``, so that nothing
-is taken for granted; ``tests/local_aws/test_model_table.py`` compares it with the embedded AWS.
+Expressions are parsed and evaluated. Anything that is not modeled raises ``NotImplementedError``, so that no result is
+a guess; ``tests/local_aws/test_model_table.py`` compares the model with the embedded AWS.
 """
 
 import re
@@ -15,16 +15,16 @@ from typing import Any, NamedTuple, TypeVar
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 Value = Mapping[str, Any]
-"""As DynamoDB's low-level API has it: ``{"N": "42"}``."""
+"""A value in the format of DynamoDB's low-level API: ``{"N": "42"}``."""
 Item = Mapping[str, Value]
 Request = Mapping[str, Any]
 
 KEY = "partition"
-PAGE = 3  # items a page of a scan
+PAGE = 3  # items per page of a scan
 
 
 class Fate(Enum):
-    """What becomes of a request that is carried out."""
+    """What happens to a request."""
 
     ANSWERED = "answered"
     REPLY_LOST = "reply lost"
@@ -32,7 +32,7 @@ class Fate(Enum):
 
 
 class Client:
-    """The part of a botocore client that ticketctl uses; every call goes through ``call``, a page of a scan too."""
+    """The part of a botocore client that ticketctl uses; each call, and each page of a scan, goes through ``call``."""
 
     def call(self, operation: str, request: Request) -> dict[str, Any]:
         raise NotImplementedError
@@ -73,9 +73,9 @@ class Paginator:
 
 
 class ModelTable(Client):
-    """A table and the client that sees nothing else. ``rows`` are its items by key; an item is replaced, never changed.
+    """A table and its client. ``rows`` are its items by key; an item is replaced, never changed.
 
-    ``before_call`` sees each request before it is carried out. It says what becomes of it, or raises.
+    ``before_call`` gets each request before it is performed, and returns its fate or raises an exception.
     """
 
     def __init__(
@@ -94,14 +94,14 @@ class ModelTable(Client):
         fate = self.before_call(operation, request)
         if fate is Fate.ANSWERED:
             return self.perform(operation, request)
-        with suppress(ClientError):  # nobody hears of it
+        with suppress(ClientError):  # nobody gets this answer
             self.perform(operation, request)
         if fate is Fate.RESENT:
             return self.perform(operation, request)
         raise ReadTimeoutError(endpoint_url="https://dynamodb")
 
     def perform(self, operation: str, request: Request) -> dict[str, Any]:
-        """Carry out one request, at once and whole."""
+        """Perform one request atomically."""
         steps: dict[str, tuple[Callable[[Request], dict[str, Any]], set[str], set[str]]] = {
             "GetItem": (self._get, {"Key", "ConsistentRead"}, set()),
             "PutItem": (self._put, {"Item"}, CONDITIONAL),
@@ -203,7 +203,7 @@ def _key(key: Item) -> str:
 
 
 def _checked(value: Value) -> Value:
-    """A value of a kind that ticketctl writes."""
+    """Check that a value has a type that ticketctl writes."""
     ((kind, content),) = value.items()
     if kind == "N" and not re.fullmatch(r"-?(0|[1-9][0-9]{0,37})", content):
         raise NotImplementedError(f"the number {content!r}")
@@ -217,7 +217,7 @@ def _checked(value: Value) -> Value:
 
 
 def _check_placeholders(operation: str, request: Request) -> None:
-    """DynamoDB refuses a placeholder that is not used or not declared."""
+    """DynamoDB rejects unused and undeclared placeholders."""
     used = {token for name in EXPRESSIONS for token in _tokens(request.get(name, "")) if token[0] in "#:"}
     names, values = request.get("ExpressionAttributeNames", {}), request.get("ExpressionAttributeValues", {})
     if used != {*names, *values}:
@@ -227,7 +227,7 @@ def _check_placeholders(operation: str, request: Request) -> None:
 
 
 class Scope(NamedTuple):
-    """What an expression speaks of: the item before the write, and the placeholders."""
+    """The operands of an expression: the item before the write, and the placeholders."""
 
     item: Item
     names: Mapping[str, str]
@@ -247,7 +247,7 @@ Condition = Callable[[Scope], bool]
 Operand = Callable[[Scope], Value | None]
 Parsed = TypeVar("Parsed")
 Changes = Callable[[Scope], dict[str, Value | None]]
-"""The attributes that an update gives another value; ``None`` takes them away."""
+"""The attributes that an update changes; ``None`` removes an attribute."""
 
 
 @cache
@@ -272,7 +272,7 @@ def _parsed_update(text: str) -> Changes:
 
 
 class Parser:
-    """Recursive descent over the tokens of one expression."""
+    """A recursive descent parser for the tokens of one expression."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -291,7 +291,7 @@ class Parser:
         return self.rest[0] if self.rest else ""
 
     def take(self, *tokens: str) -> str:
-        """The next token, which must be one of these."""
+        """Take the next token, which must be one of these."""
         if self.next not in tokens:
             raise self.unknown()
         return self.rest.pop(0)
@@ -411,7 +411,7 @@ def _number(value: Value | None) -> int | None:
 
 
 def _compare(left: Value | None, sign: str, right: Value | None) -> bool:
-    """Values of different kinds are not equal, and neither is before the other; nor is what is not there."""
+    """Compare two values; values of different types, and missing ones, are neither equal nor ordered."""
     if left is None or right is None or left.keys() != right.keys():
         return False
     one, other = _number(left), _number(right)
@@ -447,7 +447,7 @@ def _union(there: Value | None, more: Value | None) -> Value:
 
 
 def item_size(item: Item) -> int:
-    """An item's size in bytes (DynamoDB Developer Guide, "DynamoDB item sizes and formats")."""
+    """Return an item's size in bytes (DynamoDB Developer Guide, "DynamoDB item sizes and formats")."""
 
     def of(value: Mapping[str, Any]) -> int:
         ((kind, content),) = value.items()

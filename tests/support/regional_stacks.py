@@ -22,25 +22,25 @@ MOST = 2**53 - 1
 
 
 def named(*regions: str) -> list[str]:
-    """The options that name regions."""
+    """Return the options that name regions."""
     return [word for region in regions for word in ("--region", region)]
 
 
 def own_home(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """An environment with a home of its own, which remembers nothing, and the same embedded AWS."""
+    """An environment with its own home folder and an empty cache, and the same embedded AWS."""
     folder.mkdir()
     (folder / "local").symlink_to(Path(environ["TICKETCTL_HOME"]) / "local")
     return {**environ, "TICKETCTL_HOME": str(folder)}
 
 
 def deploy_alone(connection: RegionalStack, parameters: Mapping[str, str] | None = None) -> None:
-    """Deploy the stack in one region, as it is, by CloudFormation alone: without a look at other regions."""
+    """Deploy the stack in one region with CloudFormation, without checking other regions."""
     stacks, name = connection.session.cloudformation(), connection.settings.stack
     stacks.execute(stacks.plan(name, template_body(connection.settings), parameters or {}))
 
 
 def send_to(environ: dict[str, str], region: str, port: int) -> None:
-    """Remember another port as the address of a region's function."""
+    """Cache another port as the address of a region's function."""
     with RegionalStack(Session(resolve({"region": region}, environ), environ=environ)) as connection:
         known = connection.locator.look_up()
     assert known.url is not None
@@ -50,18 +50,18 @@ def send_to(environ: dict[str, str], region: str, port: int) -> None:
 
 
 def items(aws: Aws, stack: str, region: str) -> list[dict[str, Any]]:
-    """What a region's table has, receipts too."""
+    """Return the items of a region's table, including receipts."""
     found = aws.in_region(region).client("dynamodb").scan(TableName=stack, ConsistentRead=True)["Items"]
     return sorted(found, key=lambda item: str(item["partition"]["S"]))
 
 
 def row(name: str, region: str, last: int, *, offset: int, increment: int, state: str = "mints") -> str:
-    """A line of ``status`` for a counter that has not minted."""
+    """Return the line of ``status`` for a counter that has not minted."""
     return f"{name}\t{last}\t{increment}\t{(MOST - last) // increment}\t-\t{state}\t{offset}\t{region}\n"
 
 
 def lanes(run: Result) -> dict[tuple[str | None, str], tuple[int, int, int, str]]:
-    """Of ``regions --json``: offset, increment, next ticket and state by counter and region."""
+    """Return offset, increment, next ticket and state by counter and region, from ``regions --json``."""
     assert (run.returncode, run.stderr) == (0, "")
     return {
         (lane["counter"], lane["region"]): (lane["offset"], lane["increment"], lane["next"], lane["state"])
@@ -70,5 +70,5 @@ def lanes(run: Result) -> dict[tuple[str | None, str], tuple[int, int, int, str]
 
 
 def first_numbers(connect: Connect, stack: str, regions: Iterable[str], **flags: Any) -> list[int]:
-    """The next ticket of each region."""
+    """Mint one ticket in each region; return the tickets."""
     return [take(connect(stack=stack, region=region, **flags), 1).last for region in regions]

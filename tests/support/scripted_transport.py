@@ -1,4 +1,4 @@
-"""Transports whose other end is a function: it gets httpx's requests, and answers or fails as httpx does."""
+"""Transports that pass httpx's requests to a function, which answers or fails as httpx does."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from ticketctl.http_client import Response, TransportError, UnsendableError
 
 
 class ScriptedTransport:
-    """Takes the place of the network."""
+    """Replaces the network."""
 
     def __init__(self, function: Callable[[httpx.Request], httpx.Response]) -> None:
         self._function = function
@@ -79,7 +79,7 @@ UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.Pro
 
 
 class Function:
-    """Stands at the other end of the wire: gives its answers in turn and keeps the requests."""
+    """The remote end: returns its answers in order and keeps the requests."""
 
     def __init__(self, *answers: httpx.Response | Exception) -> None:
         self.answers = list(answers)

@@ -1,4 +1,4 @@
-"""The signature of a request (Signature Version 4), checked against the one that botocore calculates."""
+"""Checks the signature of a request (Signature Version 4) against the one that botocore calculates."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from botocore.credentials import Credentials
 
 
 def signed_names(headers: Mapping[str, str]) -> list[str]:
-    """The names of the headers that a request says it has signed."""
+    """Return the names of the headers that are signed according to the request."""
     return headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
 
 
@@ -20,7 +20,7 @@ def check(
     scope: tuple[str, str],
     keys: tuple[str, str] = ("AKID", "s3cr3t/+"),
 ) -> dict[str, str]:
-    """The headers with their names in lower case, once their signature is the one that botocore calculates.
+    """Check that the signature is the one that botocore calculates; return the headers with lower-case names.
 
     ``request`` is the method, the address and the body, ``scope`` the service and the region.
     """

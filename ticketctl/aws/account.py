@@ -85,7 +85,7 @@ class Aws:
     ) -> Any:
         """Make a botocore client, which looks up credentials.
 
-        ``timeout`` is the seconds for each request, ``retries`` how often the SDK may send one again.
+        ``timeout`` is the seconds for each request, ``retries`` how often the SDK may retry one.
         ``deadline`` bounds the look-up; without it, a user may take time to type an MFA code.
         """
         from botocore.config import Config

@@ -22,7 +22,7 @@ from ticketctl.models import StackOutputs
 TABLE_TYPE = "AWS::DynamoDB::Table"
 URL_TYPE = "AWS::Lambda::Url"
 _NAMES_NO_CAUSE = ("DescribeEvents", "hook(s)")
-"""The words of a reason that names failed checks, but not the resource nor why."""
+"""The words of a reason that mentions failed checks, but neither the resource nor the cause."""
 _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 _DEAD = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"}
 OUR_PARAMETERS = frozenset({"Offset", "Increment", "MaxCount"})
@@ -87,7 +87,7 @@ class Event:
 
 @dataclass(frozen=True)
 class StackOptions:
-    """What a deployment sets besides the template's parameters; ``None`` leaves it as it is.
+    """What a deployment sets besides the template's parameters; ``None`` keeps the current value.
 
     ``tags`` replace the stack's tags, and CloudFormation puts them on its resources. ``role_arn`` is the IAM role with
     which CloudFormation deploys the stack, now and later. ``protects``: turn termination protection on or off.
@@ -109,7 +109,7 @@ UNCHANGED = StackOptions()
 
 @dataclass(frozen=True)
 class Plan:
-    """A change set that was not executed yet; it is discarded already if it has no ``changes``.
+    """A change set that was not executed yet; it is already discarded if it has no ``changes``.
 
     ``protects``: termination protection is to be turned on or off, besides the change set.
     """
@@ -139,7 +139,7 @@ class Plan:
 
     @property
     def endangers_table(self) -> tuple[Change, ...]:
-        """The changes that would replace or delete the table, or might."""
+        """The changes that would, or might, replace or delete the table."""
         return tuple(
             change
             for change in self.changes

@@ -1,4 +1,4 @@
-"""The log lines of a stack's function: reading them from CloudWatch Logs, and what a line says."""
+"""The log lines of a stack's function: reading them from CloudWatch Logs, and parsing them."""
 
 import json
 import re
@@ -30,7 +30,7 @@ class LogEvent:
 
 @dataclass(frozen=True)
 class LogLine:
-    """What a line says. ``level`` and ``request_id`` are ``None`` if the line has none."""
+    """A parsed log line. ``level`` and ``request_id`` are ``None`` if the line has none."""
 
     level: str | None
     message: str
@@ -66,7 +66,7 @@ def _event(event: Mapping[str, Any]) -> LogEvent:
 
 
 class Follower:
-    """Reads a log group again and again and gives each event once, including events that arrive late."""
+    """Polls a log group and returns each event once, including events that arrive late."""
 
     def __init__(self, group: LogGroup, start: int) -> None:
         self._group = group
@@ -87,9 +87,9 @@ class Follower:
 
 
 def read_line(line: str) -> LogLine:
-    """Read a line: a JSON object of the handler or of Lambda, or text.
+    """Parse a line: a JSON object of the handler or of Lambda, or text.
 
-    The message begins with what happened; an exception's trace follows on lines of its own.
+    The message begins with what happened; an exception's trace follows on separate lines.
     """
     document = _document(line)
     if document is None:

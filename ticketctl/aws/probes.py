@@ -29,7 +29,7 @@ _REPAIRS = {
 
 @dataclass(frozen=True)
 class Drift:
-    """A property of the table that is not as in the template. ``fix`` is a command, empty if none can change it."""
+    """A property of the table that differs from the template. ``fix`` is a command, empty if none can change it."""
 
     name: str
     found: Any

@@ -27,7 +27,7 @@ _SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
 _UNSIGNED = {"MissingAuthenticationToken", "MissingAuthenticationTokenException"}
 _BADLY_SIGNED = {"SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignatureException"}
 UNKNOWN_KEY = {"UnrecognizedClientException", "InvalidClientTokenId"}
-"""AWS does not know the access key. So answers also a region that the account has not enabled."""
+"""AWS does not know the access key. A region that the account has not enabled answers in the same way."""
 NOT_ENABLED = "OptInRequired"
 """AWS's error in a region that the account has not enabled, if it knows the account."""
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "NotAuthorized", NOT_ENABLED}
@@ -138,7 +138,7 @@ def refused(code: str, message: str, status: int, *, target: str, profile: str |
 
 
 def not_a_ticket_table(target: str, why: str) -> RefusedError:
-    """The error for a table of something else."""
+    """The error for a table that does not belong to a ticket server."""
     return RefusedError(
         f"{target} is not a ticket server's: {why}; nothing was written",
         hint="use another name: --stack NAME or --table NAME",
@@ -150,7 +150,7 @@ def access_error(
 ) -> TicketctlError:
     """The error if AWS refused the caller, with ``hint`` if a permission is missing. Nothing was done.
 
-    A wrong clock is the only reason that is no ``AccessError``: neither other credentials nor a permission help.
+    A wrong clock is the only reason that is not an ``AccessError``, because neither credentials nor a permission help.
     """
     if code in _SKEWED or _CLOCK.search(message):
         return SetupError(

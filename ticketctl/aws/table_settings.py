@@ -1,6 +1,6 @@
-"""The settings of a table that an import leaves as they were: compare them with the template, and change them.
+"""The settings of a table that an import does not change: compare them with the template, and change them.
 
-CloudFormation believes that an imported table is as its template says; DynamoDB knows.
+CloudFormation assumes that an imported table matches its template; only DynamoDB knows the real settings.
 """
 
 from collections.abc import Callable, Iterator, Mapping

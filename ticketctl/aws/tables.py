@@ -77,7 +77,7 @@ class Tables:
     def require_no_replicas(self, name: str) -> None:
         """Raise ``RefusedError`` if other regions can write to copies of a table.
 
-        A table that cannot be described is not refused: minting needs ``dynamodb:UpdateItem`` and no more.
+        A table that cannot be described is not refused, because minting needs only ``dynamodb:UpdateItem``.
         """
         try:
             table = self.describe(name)

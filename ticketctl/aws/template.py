@@ -1,4 +1,4 @@
-"""The CloudFormation template: the shipped one, or a new one if ``stack/`` or ``lambda/`` was edited.
+"""The CloudFormation template: the shipped one, or a new one if a file that it is made from was edited.
 
 ``python -m ticketctl.aws.template`` synthesizes it from the sources and replaces the shipped one.
 """
@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from ticketctl.errors import FileError, MissingExtraError, SetupError
 from ticketctl.handler import bundle_root
 from ticketctl.settings import LOCAL_REGION
 
-SHIPPED = Path(__file__).parent / "template.json"
+PACKAGE = Path(__file__).parents[1]
+SHIPPED = PACKAGE / "aws" / "template.json"
 MAX_BYTES = 51_200  # CloudFormation's limit for a template that is sent with the request
 ROLE_TYPE = "AWS::IAM::Role"
 _NOT_IN_TABLE_ONLY = {
@@ -34,12 +35,18 @@ _NOT_IN_TABLE_ONLY = {
 _ROLE_NAME = "${AWS::StackName}-${AWS::Region}"
 
 
-def code_hash(root: Path) -> str:
-    """A hash of the names and contents of all files that the template is made from."""
+def sources() -> list[Path]:
+    """The folders with all files that the template is made from."""
+    return [bundle_root() / "lambda", bundle_root() / "stack", PACKAGE / "cdk"]
+
+
+def code_hash(folders: Iterable[Path]) -> str:
+    """A hash of the names and contents of the Python files in the folders."""
     digest = hashlib.sha256()
-    for path in sorted([*root.glob("stack/*.py"), *root.glob("lambda/*.py")]):
-        digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
-        digest.update(path.read_bytes().replace(b"\r\n", b"\n") + b"\n")
+    for folder in folders:
+        for path in sorted(folder.glob("*.py")):
+            digest.update(f"{folder.name}/{path.name}\n".encode())
+            digest.update(path.read_bytes().replace(b"\r\n", b"\n") + b"\n")
     return digest.hexdigest()
 
 
@@ -49,7 +56,7 @@ def load(stack: str) -> dict[str, Any]:
         shipped: dict[str, Any] = json.loads(SHIPPED.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise FileError(f"{SHIPPED} cannot be read: {error}", hint="install ticketctl again") from None
-    if shipped["Metadata"]["ticketctl"]["code"] == code_hash(bundle_root()):
+    if shipped["Metadata"]["ticketctl"]["code"] == code_hash(sources()):
         return for_stack(shipped, stack)
     return fresh(stack)
 
@@ -60,7 +67,7 @@ def fresh(stack: str, out: Path | None = None) -> dict[str, Any]:
         assembly = out or Path(scratch)
         _synthesize(stack, assembly)
         template: dict[str, Any] = json.loads((assembly / f"{stack}.template.json").read_text(encoding="utf-8"))
-    template["Metadata"] = {"ticketctl": {"code": code_hash(bundle_root())}}
+    template["Metadata"] = {"ticketctl": {"code": code_hash(sources())}}
     return template
 
 
@@ -104,7 +111,7 @@ def for_table_only(template: dict[str, Any], parameters: Mapping[str, str]) -> d
 
 
 def table_properties(template: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a template says of its table."""
+    """The properties of the table in a template."""
     (properties,) = (kind["Properties"] for kind in template["Resources"].values() if kind["Type"] == TABLE_TYPE)
     return dict(properties)
 
@@ -138,6 +145,7 @@ def _synthesize(stack: str, out: Path) -> None:
     environment = {
         **os.environ,
         "JSII_NODE": str(_node()),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")])),
         "CDK_OUTDIR": str(out.absolute()),
         "TICKETCTL_STACK": stack,
         "TICKETCTL_SYNTH_CHECKS": "off",

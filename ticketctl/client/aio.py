@@ -41,7 +41,7 @@ MAX_THREADS = 32
 
 
 class AsyncMinter(Protocol):
-    """What mints for an asynchronous client: ``ticketctl.client.sync.Minter`` with ``await``."""
+    """The minter of an asynchronous client: ``ticketctl.client.sync.Minter`` with ``await``."""
 
     async def mint(self, request: MintRequest, deadline: Deadline) -> Block:
         """Take tickets, and answer by the deadline."""
@@ -292,7 +292,7 @@ class AsyncTicketClient:
 
 
 def async_minter(settings: Settings, environ: Mapping[str, str], table: str | None = None) -> AsyncMinter:
-    """Open what mints for an asynchronous client."""
+    """Open the minter of an asynchronous client."""
     regions = open_regions(settings, environ, table)
     is_url = settings.via == "url" and len(regions.names) < 2
     return UrlMinter(regions.home) if is_url else ThreadMinter(regions)

@@ -51,7 +51,7 @@ _shared: Callable[[range], Iterator[int]] = LockedIterator if sysconfig.get_conf
 
 
 class Buffer:
-    """The numbers of one lease. Threads may iterate over ``numbers`` at the same time; all else needs a lock.
+    """The numbers of one lease. Threads may iterate over ``numbers`` at the same time; everything else needs a lock.
 
     A signal handler may raise between any two lines. So numbers are always removed from one attribute before they are
     stored in another: they may be lost, but are never handed out twice.

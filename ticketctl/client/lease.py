@@ -168,7 +168,7 @@ class Lease:
                 raise fetch.error
 
     def _turn(self, used: Iterator[int]) -> tuple[Iterator[int] | None, _Fetch | None]:
-        """The numbers after ``used``, or else the mint to wait for."""
+        """The numbers after ``used``, or the mint to wait for."""
         if self._closed:
             raise UsageError("the lease is closed")
         if self._buffer.numbers is not used:

@@ -51,7 +51,7 @@ class ClientSettings(TypedDict, total=False):
 
 
 class Minter(Protocol):
-    """What mints for a client. It retries if that is safe, and raises the errors of ``ticketctl.errors``.
+    """The minter of a client. It retries if that is safe, and raises the errors of ``ticketctl.errors``.
 
     Threads may share it.
     """
@@ -217,7 +217,7 @@ class TicketClient:
 
 
 def open_regions(settings: Settings, environ: Mapping[str, str], table: str | None = None) -> Regions:
-    """Open what mints for a client; it logs what a command prints on stderr.
+    """Open the minter of a client; it logs the messages that a command prints on stderr.
 
     A ``table`` is in one region: tables of the same name in other regions may belong to other sequences.
     """

@@ -194,7 +194,7 @@ def _members_of_stack(run: Run) -> "Sequence[Member]":
 
 
 def _members(run: Run) -> "Sequence[Member]":
-    """The regions to change: the named ones, or else all that share the sequence."""
+    """The regions to change: the named ones, or all that share the sequence."""
     return _named(run, _members_of_stack(run))
 
 

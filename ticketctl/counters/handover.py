@@ -35,7 +35,7 @@ CAN_BE_SPLIT = (None, {"BOOL": True}, {"S": PENDING})
 
 @dataclass(frozen=True)
 class Holding:
-    """What one region has of a counter.
+    """A region's part of a counter.
 
     ``offers`` are the lanes that were handed over to another region, by region, and that it has not taken yet.
     ``regions`` are all regions that share the counter, as far as this region knows. ``inherited`` are the attributes
@@ -83,7 +83,7 @@ class Holding:
     def can_be_split(self) -> bool:
         """Whether a part of the lane may go to another region: not if ``frozen`` has a value unknown to this version.
 
-        A counter that is gapless, for example, would not be so in two regions.
+        A gapless counter, for example, would not stay gapless in two regions.
         """
         return self.inherited.get("frozen") in CAN_BE_SPLIT
 
@@ -93,7 +93,7 @@ class Holding:
 
 
 def read_holding(table: Counters, name: str) -> Holding | None:
-    """Read what a region has of a counter, consistently; ``None`` if it has no counter of that name."""
+    """Read a region's part of a counter, consistently; ``None`` if it has no counter of that name."""
     item = table.item(name)
     return None if item is None else Holding.read(table, item)
 
@@ -209,4 +209,4 @@ def release(table: Counters, name: str) -> None:
     try:
         table.change(name, "REMOVE #frozen", "#frozen = :pending", {":pending": PENDING})
     except bundle.handler.ConditionFailedError:
-        return  # it mints already, or somebody has frozen it
+        return  # it mints already, or a user has frozen it

@@ -51,9 +51,9 @@ class Member:
         return self.table.region
 
     def holding(self, counter: str | None) -> Holding | None:
-        """Read what the region has of a counter.
+        """Read the region's part of a counter.
 
-        The region's own name gives ``None``: its item is the default counter, and must be asked for as ``DEFAULT``.
+        The region's own name gives ``None``: its item is the default counter, which must be requested as ``DEFAULT``.
         """
         return None if counter == self.region else read_holding(self.table, self.name_of(counter))
 
@@ -100,7 +100,7 @@ class Survey:
     entries: Mapping[str | None, Sequence[Entry]]
 
     def holdings(self, counter: str | None) -> Mapping[str, Holding]:
-        """What each region has of a counter, by region."""
+        """Each region's part of a counter, by region."""
         return {entry.region: entry.holding for entry in self.entries.get(counter, ()) if entry.holding}
 
     @property
@@ -236,7 +236,7 @@ def _give_lane(
     *,
     is_named: bool,
 ) -> None:
-    """Let ``target`` take what is offered to it, or, if it is named and has no lane, a part of another region's."""
+    """Let ``target`` take the lanes offered to it; if it is named and has no lane, hand over a part of another lane."""
     if any(target.region in holding.offers for holding in holdings.values()):
         _take_offers(members, counter, target, report)
     elif not is_named or target.region in holdings or target.region == counter:
@@ -271,7 +271,7 @@ def _member(members: Iterable[Member], region: str) -> Member:
 
 
 def _start_default(members: Sequence[Member], regions: Sequence[str], *, may_begin: bool) -> bool:
-    """Start the default counter as the functions would, or else in one region, with lanes offered to the others.
+    """Start the default counter as the functions would; otherwise in one region, with lanes offered to the others.
 
     Returns whether that was necessary.
     """
@@ -297,7 +297,7 @@ def _start_default(members: Sequence[Member], regions: Sequence[str], *, may_beg
 
 
 def _create_unless_exists(member: Member, name: str, lane: Lane, **options: Any) -> bool:
-    """Create a counter; return False if another run was faster, and its counter counts."""
+    """Create a counter; return False if another run was faster, whose counter is then used."""
     try:
         create_counter(member.table, name, lane, **options)
     except bundle.handler.ConditionFailedError:
@@ -310,7 +310,7 @@ def _hand_over(
 ) -> None:
     """Make sure that ``target`` has a lane of a counter that other regions have.
 
-    ``pending_too``: also if the counter is pending; else that is left to the run that creates it.
+    ``pending_too``: also if the counter is pending; otherwise that is left to the run that creates it.
     """
     for _ in range(LANE_ATTEMPTS):
         holdings = {member.region: member.holding(counter) for member in members if member is not target}
@@ -427,7 +427,7 @@ def _create_gapless(
 
 
 def _are_shared(members: Sequence[Member]) -> bool:
-    """Whether the counters are, or will be, shared by several regions: their lanes are then given, not chosen."""
+    """Whether several regions share, or will share, the counters: their lanes are then assigned, not chosen."""
     if len(members) != 1 or members[0].start is None:
         return True
     default = members[0].holding(DEFAULT)

@@ -93,7 +93,7 @@ class Counters:
             require_key(self._target, [f"{name} ({next(iter(value))})" for name, value in sorted(key.items())])
 
     def require_no_replicas(self) -> None:
-        """Raise ``RefusedError`` if the table is a global table: each copy would give every number again."""
+        """Raise ``RefusedError`` if the table is a global table: each copy would issue every number."""
         Tables(self._client, profile=self._profile).require_no_replicas(self._table)
 
     def item(self, name: str) -> Mapping[str, Any] | None:

@@ -1,6 +1,6 @@
-"""Taking an existing table into a stack: refuse one that is not its own, and make its settings those of the template.
+"""Importing an existing table into a stack: refuse an unrelated table, and give the table the template's settings.
 
-A deployment imports a table that has the stack's name. Whatever can be wrong with it is found before anything changes.
+A deployment imports a table that has the stack's name. Everything is checked before anything changes.
 """
 
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ def require_tickets(tables: Tables, table: Table) -> None:
 def _require_no_owner(tables: Tables, table: Table, stacks: CloudFormation) -> None:
     """Raise ``RefusedError`` if another stack has the table. The tag of a deleted stack stays on a retained table.
 
-    A user who may not look passes: AWS itself refuses to import the table of another stack, with a worse message.
+    If the user may not read the stacks, nothing is raised: AWS itself refuses the import, with a worse message.
     """
     try:
         stack_id = tables.stack_of(table)
@@ -72,7 +72,7 @@ def _require_no_owner(tables: Tables, table: Table, stacks: CloudFormation) -> N
 
 
 def adopt(session: Session, wanted: Mapping[str, Any], dialog: Dialog) -> None:
-    """Make the settings of an imported table those ``wanted``, the template's; what fails is a warning."""
+    """Give an imported table the settings ``wanted``, the template's; a failure is a warning."""
     from ticketctl.aws.table_settings import TableSettings
 
     client, settings = session.aws.client("dynamodb"), session.settings

@@ -64,7 +64,7 @@ def cache_path(name: str, environ: Mapping[str, str], note: Note) -> Path | None
 
 
 class StackCache:
-    """A file of ``StackOutputs`` by ``key_of``. Without a ``path`` nothing is kept; ``note`` is told of errors."""
+    """A file of ``StackOutputs`` by ``key_of``. Without a ``path`` nothing is kept; ``note`` gets a line per error."""
 
     def __init__(self, path: Path | None, note: Note = lambda line: None) -> None:
         self._file = _CacheFile(path, "stacks", note)
@@ -78,7 +78,7 @@ class StackCache:
         return outputs
 
     def put(self, key: str, outputs: StackOutputs | None) -> None:
-        """Remember a stack, or with ``None`` forget it."""
+        """Cache a stack; ``None`` removes its entry."""
         self._file.change({key: None if outputs is None else asdict(outputs)})
 
 
@@ -96,7 +96,7 @@ class RegionsCache:
         return tuple(regions)
 
     def put(self, key: str, regions: Sequence[str]) -> None:
-        """Remember the regions of a stack."""
+        """Cache the regions of a stack."""
         self._file.change({key: list(regions) or None})
 
     def forget_embedded(self) -> None:
@@ -118,7 +118,7 @@ class TicketsCache:
         return {name: last for name, last in tickets.items() if type(last) is int}
 
     def put(self, key: str, tickets: Mapping[str, int]) -> None:
-        """Remember the last tickets of a table's counters."""
+        """Cache the last tickets of a table's counters."""
         self._file.change({key: dict(tickets) or None})
 
     def forget_embedded(self) -> None:

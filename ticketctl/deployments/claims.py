@@ -1,4 +1,4 @@
-"""Claims from the table of one stack: found as the stack is, and looked up once more if it is stale."""
+"""Claims from the table of one stack; if the cached stack is stale, it is looked up again."""
 
 import threading
 from typing import TYPE_CHECKING
@@ -38,7 +38,7 @@ class StackClaims:
         return number
 
     def _open(self, deadline: Deadline) -> "tuple[Claims, int]":
-        """What claims, and the generation of the stack that it was opened with."""
+        """The claims, and the generation of the stack with which they were opened."""
         from ticketctl.minting.claim import Claims
 
         with self._opening:

@@ -38,7 +38,7 @@ class Planned:
     existing: Stack | None
     plan: Plan
     adopts: Mapping[str, Any]
-    """The settings to give its table if it is imported, or if an import before was not finished; else empty."""
+    """The settings to give its table if it is imported, or if an earlier import is unfinished; otherwise empty."""
 
     @property
     def is_public(self) -> bool:
@@ -143,7 +143,7 @@ def _plan(
     shared: bool,
     table_only: bool,
 ) -> Planned:
-    """What a deployment would change; ``RefusedError`` if the table is not for it, or would be replaced or deleted.
+    """What a deployment would change; ``RefusedError`` if the table is unrelated, or would be replaced or deleted.
 
     If the sequence is ``shared``, a new stack does not start the default counter by itself.
     """

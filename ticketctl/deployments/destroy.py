@@ -1,4 +1,4 @@
-"""Destroying a stack in its regions: what there is to delete in each, and deleting it."""
+"""Destroying a stack in its regions: finding what there is to delete, and deleting it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Removal:
 
     @property
     def what(self) -> str:
-        """What is deleted, for a person; empty if nothing is."""
+        """What is deleted, in words; empty if nothing is."""
         parts = ["the stack"] * (self.stack is not None) + ["the table with every counter"] * self.deletes_table
         return " and ".join(parts)
 
@@ -63,7 +63,7 @@ def plan(regions: Regions, *, delete_tickets: bool) -> Outcomes[Removal]:
 
 
 def destroy(regions: Regions, removals: Mapping[str, Removal], dialog: Dialog) -> Outcomes[Removal]:
-    """Delete what was planned, side by side, and take tickets from the other regions only."""
+    """Delete what was planned, in all regions at once; the others withdraw lanes offered to a deleted table."""
     members = regions.members() if any(removal.deletes_table for removal in removals.values()) else ()
 
     with dialog.progress(list(removals)) as tell:

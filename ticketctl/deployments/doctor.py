@@ -1,4 +1,4 @@
-"""What is wrong with the set-up, the stack and the permissions. Each check stands alone; nothing is minted."""
+"""Checks of the set-up, the stack and the permissions. Each check is independent; nothing is minted."""
 
 import platform
 import tempfile
@@ -124,7 +124,7 @@ def examine(regions: Regions, environ: Mapping[str, str], *, clock: Callable[[],
 
 
 def _in_region(stack: RegionalStack, *, several: bool) -> Sequence[Check]:
-    """The checks of the stack in one region. Without a stack there is nothing to look at."""
+    """The checks of the stack in one region. Without a stack there is nothing to check."""
     settings, session = stack.settings, stack.session
     checks = Checks(settings.timeout, suffix=f" ({stack.region})" if several else "")
     probes = Probes(session.aws, timeout=settings.timeout, connect=session.connect)

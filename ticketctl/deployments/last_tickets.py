@@ -1,6 +1,6 @@
-"""Noticing a counter that went back since the last deployment from this machine: its table was restored, or is new.
+"""Detects a counter that moved back since the last deployment from this machine: its table was restored, or is new.
 
-What is remembered is a cache: without it there is no warning, and never an error.
+The last tickets are in a cache: without it there is no warning, and never an error.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from ticketctl.errors import NotDeployedError
 from ticketctl.settings import Settings
 
 MOST = 1_000
-"""How many counters of a table are read and remembered: the first of a scan, whose order does not change."""
+"""How many counters of a table are read and cached: the first of a scan, whose order does not change."""
 
 
 class LastTickets:
@@ -33,7 +33,7 @@ class LastTickets:
             self._now = {name: _in_region(found, name) for name in regions.names if name not in regions.unread}
 
     def warn_of_older(self, warn: Callable[[str], None]) -> None:
-        """Warn of each counter that is behind what it was at the last deployment."""
+        """Warn about each counter that is behind its last ticket at the last deployment."""
         for region, now in self._now.items():
             all_are_known = len(now) < MOST
             for name, before in _cache(self._regions.at(region)).get(_key(self._regions.at(region))).items():
@@ -42,13 +42,13 @@ class LastTickets:
                     warn(_older(self._regions.home.settings, region, name, before, last))
 
     def remember(self) -> None:
-        """Remember them as those of the last deployment."""
+        """Cache the last tickets as those of the last deployment."""
         for region, now in self._now.items():
             _cache(self._regions.at(region)).put(_key(self._regions.at(region)), now)
 
 
 def forget(stack: RegionalStack) -> None:
-    """Forget the counters of a region, whose table is deleted."""
+    """Forget the counters of a region whose table is deleted."""
     _cache(stack).put(_key(stack), {})
 
 
@@ -65,7 +65,7 @@ def _older(settings: Settings, region: str, name: str, before: int, last: int | 
 def _read(stack: RegionalStack) -> Mapping[str, int]:
     try:
         counters = list(itertools.islice(stack.session.counters(stack.settings.stack).all(), MOST))
-    except NotDeployedError:  # the table is gone, and with it every counter
+    except NotDeployedError:  # the table is deleted, and with it every counter
         return {}
     return {counter.partition: counter.last for counter in counters if not SCRATCH.fullmatch(counter.partition)}
 

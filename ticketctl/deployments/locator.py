@@ -1,4 +1,4 @@
-"""Finding a stack: what is remembered of it, what CloudFormation says, and when it is looked up again."""
+"""Finds a stack: in the cache or with CloudFormation, which is asked again if the cached stack may be stale."""
 
 import threading
 import time
@@ -92,7 +92,7 @@ class Locator:
     def _require_no_replicas(self, found: StackOutputs | None, deadline: Deadline | None) -> None:
         """Forget the stack and raise ``RefusedError`` if this process would mint from a copy of a global table.
 
-        A table that cannot be described is not refused: to mint, nobody needs that permission.
+        A table that cannot be described is not refused, because minting does not need that permission.
         """
         if found is None or self._settings.via != "dynamodb":
             return
@@ -112,7 +112,7 @@ class Locator:
             raise
 
     def describe(self, deadline: Deadline | None = None) -> StackOutputs | None:
-        """The deployed stack as CloudFormation describes it now, ``None`` if there is none; nothing is remembered.
+        """The deployed stack as CloudFormation describes it now, ``None`` if there is none; nothing is cached.
 
         Without a ``deadline`` each request has the setting ``timeout``.
         """
@@ -167,7 +167,7 @@ class Locator:
     def refresh_after(self, error: TicketctlError, generation: int, deadline: Deadline) -> bool:
         """Look up a stack that may be stale after ``error``; return True if a retry may help.
 
-        ``generation`` is that of the stack that failed. If CloudFormation cannot be asked, ``error`` stays the answer.
+        ``generation`` is that of the stack that failed. If CloudFormation cannot be asked, a retry does not help.
         """
         is_from_table = self._settings.via == "dynamodb" or (self._known is not None and self._known.url is None)
         has_no_counter = isinstance(error, UnknownCounterError) and is_from_table
@@ -179,7 +179,7 @@ class Locator:
             if self._settings.local and self._session.follow_engine():
                 self._generation += 1
                 return True
-            if self._was_asked and self._working_generation != generation:  # it never worked: to ask again is no help
+            if self._was_asked and self._working_generation != generation:  # another look-up does not help
                 return False
             before = self._known
             try:
@@ -213,7 +213,7 @@ class Locator:
             return self.describe()
 
     def _account(self, deadline: Deadline | None) -> str:
-        """The account for an error that must not wait for it, nor fail with it."""
+        """The account for an error message, which must neither wait for it nor fail because of it."""
         aws = self._session.aws
         try:
             return aws.account() if deadline is None else call_within(deadline, aws.account)

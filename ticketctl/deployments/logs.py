@@ -35,9 +35,9 @@ class Logs:
         self._followers: dict[str, Follower] = {}
 
     def read(self) -> tuple[Sequence[Line], Outcomes[Sequence[LogEvent]]]:
-        """Read the new events of all regions, oldest first, and what each region answered.
+        """Read the new events of all regions, oldest first, and the answer of each region.
 
-        Regions without a function are left out, unless none has one.
+        Regions without a function are skipped, unless no region has one.
         """
         outcomes = self._regions.each(self._poll)
         with_function = {name: it for name, it in outcomes.items() if not isinstance(it, NoFunctionError)}
@@ -49,7 +49,7 @@ class Logs:
     def follow(
         self, warn: Callable[[str], None], *, sleep: Callable[[float], None] = time.sleep
     ) -> Iterator[Sequence[Line]]:
-        """Read again and again.
+        """Poll for new events.
 
         A region that fails is named once and read again. Raises an error if no region could ever be read, or if all
         fail for another reason than a connection.

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class RegionalStack:
     """One stack in the region of a session, which is closed with it. Threads may mint from it at once.
 
-    ``table``: mint from this table, whether or not a stack owns it; default: that of the settings. Nothing says in
-    which lane its default counter would begin: it must exist, unless the user typed --table, as with the article.
+    ``table``: mint from this table, whether or not a stack owns it; default: that of the settings. The lane in which
+    its default counter would start is unknown, so the counter must exist, unless the user typed --table.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RegionalStack:
 
     @property
     def place(self) -> str:
-        """What a possible gap is named after: the region, or the host of a typed URL."""
+        """The name of a possible gap: the region, or the host of a typed URL."""
         return host_of(self.settings.url) if self.settings.url else self.region
 
     def url(self) -> str:
@@ -104,8 +104,8 @@ class RegionalStack:
     def attempt(self, request: MintRequest, deadline: Deadline, *, looks_up: bool) -> Block:
         """Take tickets in one attempt.
 
-        What is remembered of the stack may be stale: if the source refuses, or (``looks_up``) is unreachable,
-        CloudFormation is asked once, and the source again.
+        The cached stack may be stale: if the source denies the request, or is unreachable and ``looks_up`` is true,
+        CloudFormation is asked once, and then the source is tried again.
         """
         source, generation = self._source(deadline)
         try:
@@ -150,7 +150,7 @@ class RegionalStack:
         return self.session.counters(self.table or self.locator.confirm().table)
 
     def function_url(self, deadline: Deadline) -> tuple["FunctionUrl", int]:
-        """The Function URL with who signs for it, and the generation of the stack that it is from."""
+        """The Function URL with its signer, and the generation of the stack that it is from."""
         from ticketctl.minting.function_url import FunctionUrl
 
         if self.settings.url:
@@ -207,7 +207,7 @@ class RegionalStack:
         return source, generation
 
     def table_source(self, deadline: Deadline) -> tuple[Source, int]:
-        """What mints from the table, and the generation of the stack that it is from."""
+        """The source that mints from the table, and the generation of the stack that it is from."""
         from ticketctl.minting.dynamodb import DynamoDBSource
 
         with self.session.starting(deadline):

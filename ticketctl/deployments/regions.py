@@ -27,7 +27,7 @@ Answer = TypeVar("Answer")
 class Regions:
     """The regions that the settings name, in their order; threads may mint from them at once.
 
-    ``home`` is the connection to the first of them. ``note`` is told which region is skipped.
+    ``home`` is the connection to the first of them. ``note`` gets a line about each skipped region.
     """
 
     def __init__(

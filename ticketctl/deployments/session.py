@@ -120,7 +120,7 @@ class Session:
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
-        """With ``--local``, hold the lock on deploying; AWS itself keeps two deployments of a stack apart."""
+        """With ``--local``, hold the lock on deployments; AWS itself allows one deployment of a stack at a time."""
         if not self.settings.local:
             yield
             return
@@ -149,9 +149,9 @@ class Session:
         return Counters(client, table, region=self.aws.region, profile=self.settings.profile)
 
     def sender(self, table: str, *, sdk: bool = False) -> "SendUntil":
-        """What sends a mint's requests to a table: each once, and without the SDK if the credentials do not need it.
+        """Return a function that sends a mint's requests to a table: each once, without the SDK if it is not needed.
 
-        ``sdk``: with it in any case; it checks what it sends, and sends transactions.
+        ``sdk``: always with the SDK, which checks the requests and supports transactions.
         """
         from ticketctl.aws.dynamodb import needs_sdk, plain_sender, timed_sdk_sender
         from ticketctl.http_client import HttpClient

@@ -110,7 +110,7 @@ def _share(deadline: Deadline, waiting: int) -> Deadline:
 
 
 def most_telling(failures: Sequence[TicketctlError]) -> TicketctlError:
-    """Return the failure to report: an unknown outcome if there is one, else *not minted*, else the first."""
+    """Return the failure to report: an unknown outcome, otherwise *not minted*, otherwise the first."""
     for kind in (OutcomeUnknownError, NotMintedError):
         for failure in failures:
             if isinstance(failure, kind):
