@@ -26,7 +26,7 @@ from ticketctl.errors import (
 )
 from ticketctl.models import Block
 
-HEAVY = ("asyncio", "boto3", "botocore", "httpx", "typer", "typing")
+HEAVY = ("asyncio", "boto3", "botocore", "httpcore", "httpx", "typer", "typing")
 ONE = b'{"partition": "%s", "first": 8, "last": 8, "count": 1, "increment": 1}'
 BLOCK = b'{"partition": "orders", "first": 8, "last": 17, "count": 4, "increment": 3}'
 
