@@ -560,13 +560,16 @@ def respond(
 
         line = traceback.extract_tb(error.__traceback__)[-1]
         cause = f"{type(error).__name__} in {line.name}, line {line.lineno}"
-        unexpected = ProblemError("outcome_unknown", "The request failed; a ticket may have been spent.", cause=cause)
+        code, spent = "outcome_unknown", "a ticket may have been spent"
+        if path == "/status":
+            code, spent = "unavailable", "nothing was minted"
+        unexpected = ProblemError(code, f"The request failed; {spent}.", cause=cause)
         return _refuse(unexpected, request_id, method, path)
     for code, detail in warnings.items():
         _log("WARNING", request_id, code=code, detail=detail)
     if as_text:
         return _response(200, "text/plain; charset=utf-8", text)
-    return _response(200, "application/json", json.dumps(answer))
+    return _response(200, "application/json", json.dumps(answer) + "\n")
 
 
 def read_target(event: Mapping[str, Any]) -> tuple[str, str]:
@@ -658,7 +661,7 @@ def read_fields(event: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
         pairs = [(k, _digits(v) if k == "count" else v) for k, v in pairs]
         body = event.get("body") or ""
         text = base64.b64decode(body, validate=True).decode() if event.get("isBase64Encoded") else body
-        document = json.loads(text, object_pairs_hook=_Pairs) if text.strip() else _Pairs()
+        document = json.loads(text, object_pairs_hook=_Pairs, parse_float=_whole) if text.strip() else _Pairs()
     except (ValueError, RecursionError):
         raise ProblemError("bad_request", "The request is not UTF-8, or its body is not JSON.") from None
     if not isinstance(document, _Pairs):
@@ -682,6 +685,12 @@ class _Pairs(list[tuple[str, Any]]):
 
 def _digits(text: str) -> int | str:
     return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}", text) else text
+
+
+def _whole(text: str) -> int | float:
+    """A number that JSON writes with a point or an exponent; 90.0 is an integer, as JSON Schema has it."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def check_count(count: object, most: int) -> int:
@@ -722,7 +731,7 @@ def _refuse(problem: ProblemError, request_id: str, method: str, path: str) -> d
     )
     title = problem.code.replace("_", " ").capitalize()
     document = {"type": "about:blank", "title": title, "status": problem.status, "code": problem.code}
-    body = json.dumps({**document, "detail": problem.detail})
+    body = json.dumps({**document, "detail": problem.detail}) + "\n"
     return _response(problem.status, "application/problem+json", body, problem.headers)
 
 

@@ -45,7 +45,7 @@ INVOCATION_PRICE = 0.20e-6
 GB_SECOND_PRICE = 0.0000133334
 MEMORY_GB = 0.25
 INVOCATION_SECONDS = 0.010
-"""What the README assumes for an invocation; it calls DynamoDB once, with a retry key and without."""
+"""What ``docs/performance.md`` assumes for an invocation; it calls DynamoDB once, with a retry key and without."""
 
 Task = Generator[float, None, None]
 """A task of the simulation; it yields the seconds for which it waits."""

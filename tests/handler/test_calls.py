@@ -1,4 +1,4 @@
-"""``docs/calls.md``: its table is what the handler sends, call by call."""
+"""The table of calls in ``docs/performance.md`` is what the handler sends, call by call."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.support.model_table import ModelTable, item_size
 from ticketctl.aws.dynamodb import sdk_sender
 from ticketctl.handler import handler
 
-PAGE = Path(__file__).parents[2] / "docs" / "calls.md"
+PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 
 
 def keyed(key: str) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def test_a_ticket_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     answer = handler.respond(event(), SETTINGS, mints())
     block = {"partition": "us-east-1", "hand_crafted_int": 42, "first": 42, "last": 42, "count": 1, "increment": 1}
     headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-    assert answer == {"statusCode": 200, "headers": headers, "body": json.dumps(block)}
+    assert answer == {"statusCode": 200, "headers": headers, "body": json.dumps(block) + "\n"}
     assert capsys.readouterr().out == ""
 
 
@@ -111,6 +111,7 @@ SIGNATURE = {"X-Amz-Algorithm": "AWS4-HMAC-SHA256", "X-Amz-Signature": "ab", "x-
         event(method="POST", query="partition=a%20b", body='{"count": 3}'),
         event(body='{"partition": "a b", "count": 3}'),
         encoded(b'{"partition": "a b", "count": 3}'),
+        *(event(method="POST", body=f'{{"partition": "a b", "count": {count}}}') for count in ("3.0", "3e0", "0.3E+1")),
     ],
 )
 def test_fields_come_from_the_query_or_a_json_body(asked: dict[str, Any]) -> None:

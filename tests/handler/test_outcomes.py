@@ -40,6 +40,7 @@ STATUS = event("/status")
 THROTTLED = problem("throttled", 429, "DynamoDB is throttling; nothing was minted.", Retry_After="1")
 UNAVAILABLE = problem("unavailable", 503, "DynamoDB is not available; nothing was minted.")
 UNKNOWN = problem("outcome_unknown", 504, "DynamoDB did not answer; a ticket may have been spent.")
+UNREADABLE_ITEM = problem("unavailable", 503, "The request failed; nothing was minted.")
 UNREADABLE = problem("outcome_unknown", 504, "The request failed; a ticket may have been spent.")
 
 
@@ -185,6 +186,7 @@ def test_nothing_is_sent_without_tls() -> None:
         pytest.param(says(200, b'{"It', length=500), UNAVAILABLE, id="half an answer"),
         pytest.param(says(200, b"<html>"), UNAVAILABLE, id="no JSON"),
         pytest.param(says(200, b"{}", x_amz_crc32="1"), UNAVAILABLE, id="wrong checksum"),
+        pytest.param(says(200, b'{"Item": 5}'), UNREADABLE_ITEM, id="no item"),
     ],
 )
 def test_a_failed_look_at_a_counter_never_says_that_a_ticket_may_be_spent(

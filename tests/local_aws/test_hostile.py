@@ -173,7 +173,8 @@ REQUESTS: dict[str, Ask] = {
     # counts in the body
     "JSON count 2**53 + 1": bad(body=b'{"count": 9007199254740993}'),
     "JSON count 1e400": bad(body=b'{"count": 1e400}'),
-    "JSON count 1.0": bad(body=b'{"count": 1.0}'),
+    "JSON count 1.5": bad(body=b'{"count": 1.5}'),
+    "JSON count 1e300": bad(body=b'{"count": 1e300}'),
     "JSON count true": bad(body=b'{"count": true}'),
     "JSON count as text": bad(body=b'{"count": "1"}'),
     "JSON count null": bad(body=b'{"count": null}'),

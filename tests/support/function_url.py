@@ -33,4 +33,4 @@ def problem(code: str, status: int, detail: str, **headers: str) -> dict[str, An
     document = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
     own = {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
-    return {"statusCode": status, "headers": own | headers, "body": json.dumps(document)}
+    return {"statusCode": status, "headers": own | headers, "body": json.dumps(document) + "\n"}
