@@ -20,7 +20,7 @@ from ticketctl.errors import TicketctlError, UsageError
 from ticketctl.output import Output, delivery_error, standard_output
 
 _PANELS = {
-    "Mint": {"next": "mint", "fetch": "mint"},
+    "Mint": {"next": "next", "fetch": "fetch"},
     "Look": {
         "status": "status",
         "url": "status",

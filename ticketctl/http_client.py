@@ -11,10 +11,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from ticketctl.deadline import Deadline, call_within
@@ -35,13 +34,12 @@ class UnsendableError(TransportError):
     """The request cannot be sent: its URL is invalid, or a header has an invalid value."""
 
 
-@dataclass(frozen=True)
-class Response:
+class Response(NamedTuple):
     """A complete answer; the names of ``headers`` are in lower case."""
 
     status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class HttpClient:
@@ -75,14 +73,14 @@ class HttpClient:
         address of the name, a proxy's tunnel and the TLS handshake together.
         Raises ``TransportError``, and ``UnsendableError`` if the URL or a header is invalid.
         """
-        connection, parts, sent = None, _split(url), False
+        connection, parts, sent = None, split_url(url), False
         try:
-            proxy = self._proxy(parts)
+            proxy = None if self._direct else proxy_of(parts)
             forwarding_proxy = proxy if parts.scheme == "http" else None  # it gets the absolute URL, and no tunnel
             connection = self._connection(parts, proxy, deadline.within(connect))
             target = _target(parts, absolute=forwarding_proxy is not None)
             connection.putrequest(method, target, skip_host="host" in {name.lower() for name in headers})
-            for name, value in {**headers, **_login(forwarding_proxy), "content-length": str(len(body))}.items():
+            for name, value in {**headers, **login_at(forwarding_proxy), "content-length": str(len(body))}.items():
                 _put_header(connection, name, value)
             connection.sock.settimeout(_time_left(deadline))
             connection.response_class = partial(_TimedResponse, deadline=deadline)  # type: ignore[assignment]
@@ -135,7 +133,7 @@ class HttpClient:
         peer, peer_port = (host, port) if proxy is None else (proxy.hostname or "", proxy.port or 80)
         connection = _Connection(peer, peer_port, deadline, self._tls() if encrypted else None)
         if proxy is not None and encrypted:
-            connection.set_tunnel(host, port, headers=_login(proxy))
+            connection.set_tunnel(host, port, headers=login_at(proxy))
         try:
             connection.connect()
         except BaseException:
@@ -143,33 +141,12 @@ class HttpClient:
             raise
         return connection
 
-    def _proxy(self, parts: SplitResult) -> SplitResult | None:
-        """The proxy that the environment sets for a URL."""
-        if self._direct or not any(name.lower().endswith("_proxy") for name in os.environ):
-            return None
-        from urllib.request import getproxies, proxy_bypass
-
-        proxies = getproxies()
-        proxy = proxies.get(parts.scheme) or proxies.get("all")
-        if not proxy or proxy_bypass(parts.netloc):
-            return None
-        return _split_proxy(proxy)
-
     def _tls(self) -> Any:
         """The TLS settings, loaded once and only for https: loading takes longer than a handshake."""
         with self._lock:
             if self._tls_context is None:
-                import ssl
-
-                self._tls_context = ssl.create_default_context(cafile=self._certificates())
+                self._tls_context = new_tls_context()
             return self._tls_context
-
-    def _certificates(self) -> str | None:
-        if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
-            return None  # OpenSSL reads these variables itself
-        import certifi
-
-        return certifi.where()
 
 
 class _Connection(HTTPConnection):
@@ -195,7 +172,8 @@ class _Connection(HTTPConnection):
 
 def _open_socket(host: str, port: int, deadline: Deadline) -> socket.socket:
     """Connect to the first address of a name that answers; each gets an equal share of the time that is left."""
-    addresses = call_within(deadline, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    name = host.encode() if host.isascii() else host  # only text is looked up in the tables of IDNA, which load slowly
+    addresses = call_within(deadline, lambda: socket.getaddrinfo(name, port, type=socket.SOCK_STREAM))
     failure = OSError(f"{host} has no address")
     for number, (*kind, _, address) in enumerate(addresses):
         share = _time_left(deadline) / (len(addresses) - number)
@@ -276,7 +254,8 @@ def _put_header(connection: HTTPConnection, name: str, value: str) -> None:
         raise UnsendableError(f"the header {name} has an invalid value", sent=False) from None
 
 
-def _split(url: str) -> SplitResult:
+def split_url(url: str) -> SplitResult:
+    """The parts of an http or https URL; raises ``UnsendableError`` if it is not one."""
     try:
         parts = urlsplit(url)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and " " not in url:
@@ -284,6 +263,34 @@ def _split(url: str) -> SplitResult:
     except ValueError as error:
         raise UnsendableError(str(error), sent=False) from None
     raise UnsendableError("it is not an http or https URL", sent=False)
+
+
+def proxy_of(parts: SplitResult) -> SplitResult | None:
+    """The proxy that the environment sets for a URL; raises ``TransportError`` if it is not an http proxy."""
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None
+    from urllib.request import getproxies, proxy_bypass
+
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(parts.netloc):
+        return None
+    return _split_proxy(proxy)
+
+
+def new_tls_context() -> Any:
+    """Load the TLS settings: which certificates are trusted."""
+    import ssl
+
+    return ssl.create_default_context(cafile=_certificates())
+
+
+def _certificates() -> str | None:
+    if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
+        return None  # OpenSSL reads these variables itself
+    import certifi
+
+    return certifi.where()
 
 
 def _split_proxy(proxy: str) -> SplitResult:
@@ -302,7 +309,7 @@ def _target(parts: SplitResult, *, absolute: bool) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}" if absolute else path
 
 
-def _login(proxy: SplitResult | None) -> dict[str, str]:
+def login_at(proxy: SplitResult | None) -> dict[str, str]:
     """The header with the user name and password of a proxy's URL."""
     if proxy is None or proxy.username is None:
         return {}

@@ -8,8 +8,7 @@ import select
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TextIO
 
 from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError
 from ticketctl.models import Block, Counter
@@ -48,8 +47,7 @@ Advance = Callable[[int], None]
 """Called with how much of a long task is done, in total."""
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """A column of a table: its heading, if its cells are numbers, which are aligned to the right, and if they wrap."""
 
     heading: str
@@ -57,8 +55,7 @@ class Column:
     wraps: bool = True
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What a command prints, in every format: ``document`` as JSON, ``rows`` of cells for people and in pipes.
 
     With ``columns`` the rows are a table on a terminal. A cell beyond the last column is shown only in a pipe.

@@ -229,7 +229,9 @@ def test_another_key(client: Any, script: Stubber, key: list[tuple[str, str, str
         AttributeDefinitions=[{"AttributeName": name, "AttributeType": kind} for name, kind, _ in key],
         KeySchema=[{"AttributeName": name, "KeyType": role} for name, _, role in key],
     )
-    with pytest.raises(RefusedError, match=re.escape(f"its key is {said}; nothing was written")):
+    with pytest.raises(
+        RefusedError, match=re.escape(f"its key is {said}, not partition (S) alone; nothing was written")
+    ):
         table.require_key()
 
 

@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from tests.support.async_lease import AsyncMint, leased, take
 from tests.support.http_server import Answer, Server
 from tests.support.memory_counter import NOT_MINTED, UNKNOWN, Clock
-from tests.support.scripted_transport import AFTER_SENDING, BEFORE_SENDING, BY_AWS, Function, ScriptedTransport, problem
+from tests.support.scripted_transport import (
+    AFTER_SENDING,
+    BEFORE_SENDING,
+    BY_AWS,
+    Function,
+    ScriptedPool,
+    ScriptedTransport,
+    problem,
+)
 from ticketctl import AsyncLease, AsyncTicketClient
 from ticketctl.client.aio import ThreadMinter, UrlMinter, async_minter
 from ticketctl.client.sync import ClientSettings, resolve_client_settings
@@ -393,9 +401,6 @@ class AsyncFunction(Function):
         answer = super().__call__(request)
         return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
 
-    async def answer(self, request: httpx.Request) -> httpx.Response:
-        return self(request)
-
 
 def sign(method: str, url: str, headers: Mapping[str, str], body: bytes, _: Deadline) -> Mapping[str, str]:
     return {**headers, "authorization": f"signed {method} {url} {body.decode()}"}
@@ -432,7 +437,7 @@ def test_both_twins_say_the_same(answers: list[httpx.Response | Exception], sign
         return FunctionUrl("https://tickets.example", sign=sign, signs_at_once=signs_at_once)
 
     async def asynchronously(function: AsyncFunction) -> Block:
-        source = AsyncUrlSource(function_url(), threads, transport=httpx.MockTransport(function.answer))
+        source = AsyncUrlSource(function_url(), threads, ScriptedPool(function))
         try:
             return await source.mint(request, Deadline(5.0))
         finally:

@@ -26,7 +26,7 @@ from ticketctl.errors import (
 )
 from ticketctl.models import Block
 
-HEAVY = ("asyncio", "boto3", "botocore", "httpx", "typer", "typing")
+HEAVY = ("asyncio", "boto3", "botocore", "httpcore", "httpx", "typer", "typing")
 ONE = b'{"partition": "%s", "first": 8, "last": 8, "count": 1, "increment": 1}'
 BLOCK = b'{"partition": "orders", "first": 8, "last": 17, "count": 4, "increment": 3}'
 
@@ -231,6 +231,15 @@ def test_a_client_of_another_minter_only_mints() -> None:
     for call in calls:
         with pytest.raises(UsageError, match="only mints"):
             call()
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_claim_without_time(timeout: float) -> None:
+    """A timeout that leaves no time is the caller's error, and opens nothing."""
+    opener = Opener()
+    with pytest.raises(UsageError, match=f"invalid timeout {timeout}: use a number of seconds above 0"):
+        TicketClient(opener).claim(lambda _: [], timeout=timeout)
+    assert opener.opened == []
 
 
 def test_closing_a_client_closes_its_leases() -> None:

@@ -11,8 +11,9 @@ import typer
 from tests.support.memory_aws import EU, US, Account, regions_of, url_in
 from tests.support.minting import requested
 from ticketctl.aws.cloudformation import StackOptions
-from ticketctl.commands.options import PARAMETERS, Run
+from ticketctl.commands.options import Run
 from ticketctl.commands.stack import CHANGES_FOUND, deploy, destroy, diff
+from ticketctl.commands.stack_options import PARAMETERS
 from ticketctl.deadline import Deadline
 from ticketctl.errors import ConfirmationNeededError, PartialError, StackFailedError, UsageError
 from ticketctl.output import Output

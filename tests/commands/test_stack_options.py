@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from ticketctl.aws.cloudformation import StackOptions
-from ticketctl.commands.options import PARAMETERS
-from ticketctl.commands.stack_options import alarm_parameters, stack_options, tags_of
+from ticketctl.commands.stack_options import PARAMETERS, alarm_parameters, stack_options, tags_of
 from ticketctl.errors import UsageError
 
 NONE: dict[str, Any] = dict.fromkeys(PARAMETERS)

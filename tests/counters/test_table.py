@@ -127,7 +127,7 @@ def scanned(model: ModelTable) -> tuple[Counters, list[Mapping[str, Any]]]:
 
     def perform(operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
         answer = scan(operation, request)
-        answers.extend(answer["Items"])
+        answers.extend(answer.get("Items", []))
         return answer
 
     model.perform = perform  # type: ignore[method-assign]

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.command_line import Ticketctl
-from tests.support.embedded_aws import REGION, Connect, put
+from tests.support.embedded_aws import REGION, Connect, put, table_resource
 from tests.support.faulty_proxy import Fault, FaultyProxy, proxy_to
 from tests.support.memory_counter import Background
 from tests.support.minting import look, take
@@ -97,6 +97,27 @@ def test_a_table_without_a_stack(clients: Clients, connect: Connect, deployed: s
             assert await tickets.next() == 10
 
     asyncio.run(main())
+
+
+def test_counters_of_a_table(clients: Clients, aws: Aws, deployed: str) -> None:
+    """With ``table``, counters are created, read and claimed from in that table, not in the one of the stack."""
+    table, records = f"{deployed}-table", f"{deployed}-records"
+    for name in (table, records):
+        aws.client("dynamodb").create_table(**table_resource(name)["Properties"])
+
+    def record(number: int) -> list[dict[str, object]]:
+        item = {"partition": {"S": str(number)}}
+        put = {"TableName": records, "Item": item, "ConditionExpression": "attribute_not_exists(#p)"}
+        return [{"Put": {**put, "ExpressionAttributeNames": {"#p": "partition"}}}]
+
+    with clients.sync(table=table) as tickets:
+        assert tickets.create_counter("orders", start=5).last == 4
+        assert tickets.create_counter("invoices", gapless=True).gapless
+        assert (tickets.next(partition="orders"), tickets.claim(record, partition="invoices")) == (5, 1)
+        found = [(counter.partition, counter.last) for counter in tickets.counters()]
+        assert found == [("invoices", 1), ("orders", 5)]
+    with clients.sync(stack=deployed) as tickets:
+        assert tickets.counters() == []
 
 
 @BOTH

@@ -121,6 +121,28 @@ def test_least_permissions(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> No
             assert run.returncode == 0, (command, run.stderr)
 
 
+@pytest.mark.parametrize("other", ["sorted", "id"])
+def test_a_table_of_something_else(ticketctl: Ticketctl, aws: Aws, new_stack: str, other: str) -> None:
+    """A table with another key is not listed, even if each item has a partition and a number; nor is it minted from."""
+    key = ["partition", "at"] if other == "sorted" else ["id"]
+    create(
+        aws,
+        new_stack,
+        KeySchema=[{"AttributeName": key[0], "KeyType": "HASH"}]
+        + [{"AttributeName": name, "KeyType": "RANGE"} for name in key[1:]],
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in key],
+    )
+    item = {"partition": {"S": "orders"}, "hand_crafted_int": {"N": "7"}, "at": {"S": "noon"}, "id": {"S": "x"}}
+    aws.client("dynamodb").put_item(TableName=new_stack, Item=item)
+    told = f"error: the table {new_stack} in {REGION} is not a ticket server's: its key is "
+    by_table = run_as(ticketctl, aws, new_stack, *TABLE_ACTIONS)
+    for command in (["status"], ["counter", "list"], ["status", "-p", "orders"], ["counter", "create", "a"], ["next"]):
+        run = by_table(*command, "--table", new_stack)
+        assert (run.returncode, run.stdout) == (6, ""), command
+        assert run.stderr.startswith(told), run.stderr
+        assert "partition (S) alone" in run.stderr
+
+
 def test_a_missing_table(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
     """A mistyped table name is an error that names it; nothing is deployed."""
     by_table = run_as(ticketctl, aws, new_stack, *TABLE_ACTIONS)
@@ -150,7 +172,9 @@ def test_a_part_of_a_sequence_is_not_changed(ticketctl: Ticketctl, aws: Aws, new
 
 
 @pytest.mark.parametrize(
-    "command", [["url"], ["regions"], ["deploy"], ["diff"], ["destroy", "--yes"], ["deploy", "--table", "Old"]], ids=str
+    "command",
+    [["url"], ["regions"], ["deploy"], ["diff"], ["destroy", "--yes"], ["logs"], ["deploy", "--table", "Old"]],
+    ids=str,
 )
 def test_commands_on_a_stack(ticketctl: Ticketctl, command: list[str]) -> None:
     """A command about a stack rejects a table before it does anything."""
@@ -166,3 +190,15 @@ def test_verify_by_table_only(ticketctl: Ticketctl, via: str) -> None:
     assert (run.returncode, run.stderr) == (
         2, f"error: --table and --via {via} cannot be combined\nhint: remove one of them\n",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [["next"], ["fetch", "3"]], ids=str)
+def test_spread_needs_regions(ticketctl: Ticketctl, aws: Aws, new_stack: str, command: list[str]) -> None:
+    """A table is in one region: ``--spread`` cannot apply, and nothing is minted."""
+    create(aws, new_stack)
+    by_table = run_as(ticketctl, aws, new_stack, *TABLE_ACTIONS)
+    told = "error: --spread needs several regions, but a table is in one (table from {})\nhint: remove --spread\n"
+    assert by_table(*command, "--spread", "--table", new_stack) == Result(2, "", told.format("--table"))
+    by_variable = by_table(*command, "--spread", TICKETCTL_TABLE=new_stack)
+    assert by_variable == Result(2, "", told.format("TICKETCTL_TABLE"))
+    assert by_table("status", "--table", new_stack).stdout == ""

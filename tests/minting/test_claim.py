@@ -20,6 +20,7 @@ from ticketctl.errors import (
     CounterExhaustedError,
     CounterFrozenError,
     CounterInvalidError,
+    NotDeployedError,
     NotMintedError,
     OutcomeUnknownError,
     Refusal,
@@ -289,7 +290,7 @@ def test_after_an_unknown_attempt_a_counter_that_moved_on_settles_it() -> None:
 def test_the_callers_own_condition() -> None:
     """The error names each write that DynamoDB rejected; no number was taken, and the counter is not read again."""
     theirs = {**FAILED, "Item": {"id": number(1)}}
-    dynamodb = DynamoDB(read(0), canceled(HOLDS, HOLDS, theirs, {"Code": "ValidationError"}), OK)
+    dynamodb = DynamoDB(read(0), canceled(HOLDS, HOLDS, theirs, {"Code": "ValidationError", "Message": "no key"}), OK)
 
     def three(value: int) -> list[dict[str, Any]]:
         return [*put(value), *put(value + 100), *put(value + 200)]
@@ -298,10 +299,10 @@ def test_the_callers_own_condition() -> None:
     assert isinstance(refused, ClaimRefusedError)
     assert refused.refusals == (
         Refusal(1, "ConditionalCheckFailed", "The conditional request failed", {"id": number(1)}),
-        Refusal(2, "ValidationError", "", None),
+        Refusal(2, "ValidationError", "no key", None),
     )
     assert refused.message == (
-        "write 1 (ConditionalCheckFailed), write 2 (ValidationError) refused 1 of 'invoices'; "
+        "write 1 (ConditionalCheckFailed), write 2 (ValidationError: no key) refused 1 of 'invoices'; "
         "nothing was written and no number was taken"
     )
     assert dynamodb.claim() == 1
@@ -369,7 +370,10 @@ def test_a_read_is_tried_again() -> None:
 PLAIN = {"Put": {"TableName": "Bills", "Item": {"id": {"N": "1"}}}}
 CHECK = {"ConditionCheck": {"TableName": "B", "Key": {"id": {"N": "1"}}, "ConditionExpression": "attribute_exists(id)"}}
 OWN_KEY = {"partition": {"S": "invoices"}}
+OTHER_KEY = {"partition": {"S": "orders"}}
 CONDITION = {"ConditionExpression": "attribute_exists(#p)"}
+TO_COUNTERS = "of the claim is to the counters' own table Tickets"
+ARN = "arn:aws:dynamodb:eu-west-1:123456789012:table"
 
 
 @pytest.mark.parametrize(
@@ -388,10 +392,13 @@ CONDITION = {"ConditionExpression": "attribute_exists(#p)"}
         ([PLAIN], "needs a condition"),
         ([{"Put": {**PLAIN["Put"], "ConditionExpression": ""}}], "needs a condition"),
         ([CHECK], "none of its writes is a Put or an Update"),
-        ([*put(1), {"Put": {"TableName": "Tickets", "Item": {**OWN_KEY, "x": {"S": "y"}}}}], "write 1 .*itself"),
-        ([{"Update": {"TableName": "Tickets", "Key": OWN_KEY, **CONDITION}}], "changes the counter 'invoices' itself"),
-        ([{"Delete": {"TableName": "arn:aws:dynamodb:a:1:table/Tickets", "Key": OWN_KEY, **CONDITION}}], "itself"),
-        ([{"ConditionCheck": {"TableName": "Tickets", "Key": OWN_KEY, **CONDITION}}], "itself"),
+        ([*put(1), {"Put": {"TableName": "Tickets", "Item": {**OWN_KEY, "x": {"S": "y"}}}}], f"write 1 {TO_COUNTERS}"),
+        ([{"Update": {"TableName": "Tickets", "Key": OWN_KEY, **CONDITION}}], f"write 0 {TO_COUNTERS}"),
+        ([{"Update": {"TableName": "Tickets", "Key": OTHER_KEY, **CONDITION}}], TO_COUNTERS),
+        ([*put(1), {"Delete": {"TableName": "Tickets", "Key": OTHER_KEY}}], TO_COUNTERS),
+        ([*put(1), {"Put": {"TableName": f"{ARN}/Tickets", "Item": OTHER_KEY}}], TO_COUNTERS),
+        ([*put(1), {"Put": {"TableName": f"{ARN}/Tickets/index/x", "Item": OTHER_KEY}}], TO_COUNTERS),
+        ([{"ConditionCheck": {"TableName": "Tickets", "Key": OTHER_KEY, **CONDITION}}, *put(1)], TO_COUNTERS),
     ],
 )
 def test_writes_that_are_refused(writes: Any, told: str) -> None:
@@ -409,12 +416,12 @@ def test_writes_that_are_refused(writes: Any, told: str) -> None:
         [CHECK, PLAIN],
         put(1) * 99,
         tuple(put(1)),
-        [{"Update": {"TableName": "Tickets", "Key": {"partition": {"S": "orders"}}, **CONDITION}}],
         [{"Update": {"TableName": "Bills", "Key": OWN_KEY, **CONDITION}}],
+        [{"Update": {"TableName": f"{ARN}/Bills", "Key": OWN_KEY, **CONDITION}}],
     ],
 )
 def test_writes_that_are_sent(writes: Any) -> None:
-    """Up to 99, one of them with a condition, also to other items of the table."""
+    """Up to 99, one of them with a condition, to tables that are named or have an ARN."""
     dynamodb = DynamoDB(read(0), OK)
     assert dynamodb.claim(lambda _: writes) == 1
     assert dynamodb.transactions[0]["TransactItems"][1:] == list(writes)
@@ -523,18 +530,27 @@ def test_errors_after_which_the_sdk_is_asked_again(
 
 
 @pytest.mark.parametrize(
-    ("code", "reasons", "error"),
+    ("code", "reasons", "error", "told"),
     [
-        ("TransactionCanceledException", (HOLDS, FAILED), ClaimRefusedError),
-        ("TransactionCanceledException", ({"Code": "ValidationError"}, HOLDS), RefusedError),
-        ("ValidationException", (), RefusedError),
-        ("IdempotentParameterMismatchException", (), RefusedError),
-        ("AccessDeniedException", (), AccessError),
+        ("TransactionCanceledException", (HOLDS, FAILED), ClaimRefusedError, "write 0 "),
+        (
+            "TransactionCanceledException",
+            (HOLDS, {"Code": "ValidationError", "Message": "Missing the key id in the item"}),
+            ClaimRefusedError,
+            r"write 0 \(ValidationError: Missing the key id in the item\)",
+        ),
+        ("TransactionCanceledException", ({"Code": "ValidationError"}, HOLDS), RefusedError, "the counter 'invoices'"),
+        ("ValidationException", (), RefusedError, "transaction on Tickets and Bills was refused: Valid"),
+        ("IdempotentParameterMismatchException", (), RefusedError, "transaction on Tickets and Bills was refused"),
+        ("AccessDeniedException", (), AccessError, "the transaction on Tickets and Bills: why"),
+        ("ResourceNotFoundException", (), NotDeployedError, "on Tickets and Bills was refused: one of its tables does"),
     ],
 )
-def test_errors_that_end_a_claim(code: str, reasons: Sequence[Mapping[str, Any]], error: type[TicketctlError]) -> None:
-    """What AWS refuses is told at once."""
-    with pytest.raises(error) as raised:
+def test_errors_that_end_a_claim(
+    code: str, reasons: Sequence[Mapping[str, Any]], error: type[TicketctlError], told: str
+) -> None:
+    """What AWS refuses is told at once, with the write or with all tables of the transaction."""
+    with pytest.raises(error, match=told) as raised:
         stubbed(reasons=reasons, code=code).claim("invoices", put, Deadline(5))
     assert type(raised.value) is error
 

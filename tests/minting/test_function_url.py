@@ -175,9 +175,10 @@ def test_a_possible_gap_that_the_function_reports(opened: Open, word: object, ga
 
 def test_counter(opened: Open) -> None:
     """A counter is read with GET, its name encoded in the URL that is signed."""
-    source, function = opened(httpx.Response(200, json=COUNTER))
-    assert counter(source, "a b/ü&c=1") == Counter(
-        partition="orders", last=17, increment=3, ceiling=100, remaining=27, minted_at=None
+    name = "a b/ü&c=1"
+    source, function = opened(httpx.Response(200, json=COUNTER | {"partition": name}))
+    assert counter(source, name) == Counter(
+        partition=name, last=17, increment=3, ceiling=100, remaining=27, minted_at=None
     )
     (request,) = function.requests
     url = "https://tickets.example/status?partition=a%20b%2F%C3%BC%26c%3D1"
@@ -526,6 +527,15 @@ def test_invalid_counter(opened: Open) -> None:
         "try again",
         "unreachable",
         7,
+    )
+
+
+def test_another_counter(opened: Open) -> None:
+    """The state of a counter that was not asked for is never returned."""
+    source, _ = opened(httpx.Response(200, json=COUNTER | {"partition": "invoices"}))
+    assert failure(lambda: counter(source, "orders"))[:2] == (
+        UnreachableError,
+        "tickets.example gave no usable answer (not the requested counter)",
     )
 
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from tests.support import botocore_files
 from tests.support.command_line import Result
 
-LOADED = ("boto3", "botocore.auth", "botocore.session", "httpx", "rich.table", "urllib3")
-COMMANDS = ("counter", "doctor", "local", "logs", "mint", "regions", "stack", "status", "verify")
+LOADED = ("boto3", "botocore.auth", "botocore.session", "rich.table", "urllib3")
+COMMANDS = ("counter", "doctor", "fetch", "local", "logs", "next", "regions", "stack", "status", "verify")
 PATIENCE = 120.0  # seconds that a run may take
 
 

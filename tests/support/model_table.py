@@ -49,9 +49,8 @@ class Client:
     def delete_item(self, **request: Any) -> dict[str, Any]:
         return self.call("DeleteItem", request)
 
-    def scan(self, *, Limit: int | None = None, **request: Any) -> dict[str, Any]:  # noqa: N803 - botocore's name
-        page = self.call("Scan", request)
-        return page if Limit is None else {"Items": page["Items"][:Limit]}
+    def scan(self, **request: Any) -> dict[str, Any]:
+        return self.call("Scan", request)
 
     def get_paginator(self, operation: str) -> "Paginator":
         if operation != "scan":
@@ -162,7 +161,8 @@ class ModelTable(Client):
     def _scan(self, request: Request) -> dict[str, Any]:
         after = _key(request["ExclusiveStartKey"]) if "ExclusiveStartKey" in request else ""
         keys = sorted(key for key in self.rows if key > after)
-        page = [self.rows[key] for key in keys[:PAGE]]
+        most = request.get("Limit", PAGE)
+        page = [self.rows[key] for key in keys[:most]]
         if "FilterExpression" in request:
             holds = _parsed_condition(request["FilterExpression"])
             page = [item for item in page if holds(_scope(item, request))]
@@ -170,8 +170,10 @@ class ModelTable(Client):
             paths = request["ProjectionExpression"].split(", ")
             read = {request["ExpressionAttributeNames"][path] for path in paths}
             page = [{name: value for name, value in item.items() if name in read} for item in page]
-        more = {"LastEvaluatedKey": {KEY: {"S": keys[PAGE - 1]}}} if len(keys) > PAGE else {}
-        return {"Items": [dict(item) for item in page], **more}
+        stops = len(keys) > most or ("Limit" in request and len(keys) == most)
+        more = {"LastEvaluatedKey": {KEY: {"S": keys[most - 1]}}} if stops else {}
+        found = {} if request.get("Select") == "COUNT" else {"Items": [dict(item) for item in page]}
+        return {**found, **more}
 
     def _require(self, operation: str, item: Item | None, request: Request) -> None:
         """Raise the handler's error if the condition of a write does not hold."""
@@ -184,7 +186,7 @@ class ModelTable(Client):
 
 
 PLACEHOLDERS = {"ExpressionAttributeNames", "ExpressionAttributeValues"}
-SCANNING = {"FilterExpression", "ProjectionExpression", "ExclusiveStartKey"} | PLACEHOLDERS
+SCANNING = {"FilterExpression", "ProjectionExpression", "ExclusiveStartKey", "Limit", "Select"} | PLACEHOLDERS
 CONDITIONAL = {"ConditionExpression", "ReturnValuesOnConditionCheckFailure"} | PLACEHOLDERS
 EXPRESSIONS = ("ConditionExpression", "UpdateExpression", "FilterExpression", "ProjectionExpression")
 

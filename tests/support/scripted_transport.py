@@ -1,13 +1,15 @@
-"""A transport that passes httpx's requests to a function, which answers or fails as httpx does."""
+"""Transports that pass httpx's requests to a function, which answers or fails as httpx does."""
 
 import json
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
 
+import httpcore
 import httpx
 
 from ticketctl.deadline import Deadline
-from ticketctl.http_client import Response
-from ticketctl.minting.async_function_url import failed
+from ticketctl.http_client import Response, TransportError, UnsendableError
 
 
 class ScriptedTransport:
@@ -29,6 +31,51 @@ class ScriptedTransport:
 
     def close(self) -> None:
         pass
+
+
+def failed(error: Exception) -> TransportError:
+    """The error of the wire that an error of httpx stands for."""
+    what = str(error) or type(error).__name__
+    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+        return UnsendableError(what, sent=False)
+    return TransportError(what, sent=not isinstance(error, UNSENT))
+
+
+class ScriptedPool:
+    """Takes the place of the network for ``await``: fails with the errors of httpcore, which have httpx's names."""
+
+    def __init__(self, function: Callable[[httpx.Request], httpx.Response]) -> None:
+        self._function = function
+
+    async def request(
+        self,
+        method: str,
+        url: httpcore.URL,
+        *,
+        headers: list[tuple[str, str]],
+        content: bytes,
+        extensions: dict[str, Any],
+    ) -> httpcore.Response:
+        address = f"{url.scheme.decode()}://{url.host.decode()}{url.target.decode()}"
+        asked = httpx.Request(method, address, headers=headers, content=content)
+        try:
+            answered = self._function(asked)
+        except httpx.RequestError as error:
+            if not isinstance(error, UNSENT):
+                info = {"request": SimpleNamespace(method=method.encode())}
+                await extensions["trace"]("http11.send_request_headers.started", info)
+            raise getattr(httpcore, type(error).__name__)(str(error)) from error
+        answer = httpcore.Response(
+            answered.status_code, headers=list(answered.headers.items()), content=answered.content
+        )
+        await answer.aread()
+        return answer
+
+    async def aclose(self) -> None:
+        pass
+
+
+UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
 class Function:

@@ -14,7 +14,14 @@ from ticketctl.aws.account import Aws
 from ticketctl.aws.endpoints import dynamodb_url
 from ticketctl.aws.sdk_errors import proxies_in_force, refused, translated_errors
 from ticketctl.deadline import Deadline, call_within
-from ticketctl.errors import OutcomeUnknownError, RefusedError, TicketctlError, UnreachableError, UsageError
+from ticketctl.errors import (
+    NotDeployedError,
+    OutcomeUnknownError,
+    RefusedError,
+    TicketctlError,
+    UnreachableError,
+    UsageError,
+)
 from ticketctl.http_client import HttpClient, Response, TransportError
 
 Send = Callable[[str, dict[str, Any]], Mapping[str, Any]]
@@ -29,14 +36,15 @@ def sdk_sender(client: Any, target: str, *, profile: str | None = None) -> Send:
     from botocore.exceptions import ClientError, ParamValidationError
 
     def send(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
-        with translated_errors(target, profile=profile, spends=operation != "GetItem"):
+        place = _transaction(request) if operation == "TransactWriteItems" else target
+        with translated_errors(place, profile=profile, spends=operation != "GetItem"):
             try:
                 answer: Mapping[str, Any] = getattr(client, _METHODS[operation])(**request)
             except ParamValidationError as error:
                 raise UsageError(f"the request is invalid: {error}") from None
             except ClientError as error:
                 if operation == "TransactWriteItems":
-                    raise_transaction_error(error.response, target)
+                    raise_transaction_error(error.response, place)
                 if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
                     raise bundle.handler.ConditionFailedError(error.response.get("Item") or None) from None
                 raise
@@ -45,6 +53,18 @@ def sdk_sender(client: Any, target: str, *, profile: str | None = None) -> Send:
         return answer
 
     return send
+
+
+def _transaction(request: Mapping[str, Any]) -> str:
+    """A transaction with all its tables, for errors: AWS does not always say which of them refused."""
+    writes = [fields for write in request["TransactItems"] for fields in write.values()]
+    tables = dict.fromkeys(table_name(str(fields.get("TableName"))) for fields in writes)
+    return f"the transaction on {' and '.join(tables)}"
+
+
+def table_name(named: str) -> str:
+    """The name of a table that is named as in DynamoDB's requests: by its name or by its ARN."""
+    return named.partition(":table/")[2].partition("/")[0] or named
 
 
 class TransactionCanceledError(Exception):
@@ -63,7 +83,10 @@ def raise_transaction_error(response: Mapping[str, Any], target: str) -> None:
     if code == "TransactionInProgressException":  # an earlier attempt with the same token
         raise OutcomeUnknownError(f"{target}: {code}")
     if code in ("ValidationException", "IdempotentParameterMismatchException"):
-        raise RefusedError(f"{target}: {code}: {message}")
+        raise RefusedError(f"{target} was refused: {code}: {message}")
+    if code == "ResourceNotFoundException":
+        hint = "check the TableName of each write, and the region"
+        raise NotDeployedError(f"{target} was refused: one of its tables does not exist", hint=hint)
 
 
 def timed_sdk_sender(aws: Aws, target: str, *, timeout: float, connect: float) -> SendUntil:

@@ -26,7 +26,7 @@ from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.spread import Spreading
 from ticketctl.errors import OutcomeUnknownError, TicketctlError, UsageError
-from ticketctl.minting.async_function_url import AsyncUrlSource
+from ticketctl.minting.async_function_url import AsyncUrlSource, open_pool
 from ticketctl.minting.retry import Tries, call_with_retries_async
 from ticketctl.minting.source import Source
 from ticketctl.models import Block, Counter, MintRequest
@@ -398,7 +398,8 @@ class UrlMinter:
             table, generation = self._stack.table_source(deadline)
             return _ThreadSource(table, self._threads), generation
         url, generation = self._stack.function_url(deadline)
-        return AsyncUrlSource(url, self._threads, direct=self._stack.settings.local), generation
+        pool = open_pool(url.url, direct=self._stack.settings.local)
+        return AsyncUrlSource(url, self._threads, pool), generation
 
     async def _refreshed(self, error: TicketctlError, generation: int, deadline: Deadline) -> bool:
         async with self._finding:

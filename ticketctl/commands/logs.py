@@ -49,6 +49,7 @@ def logs(
     """
     from ticketctl.deployments.logs import Logs
 
+    run.require_stack()
     found = Logs(run.regions, int((time.time() - since) * 1000))
     width = max(map(len, run.regions.names), default=0)
     if follow:

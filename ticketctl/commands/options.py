@@ -7,8 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
@@ -138,86 +137,11 @@ KEY: dict[str, Any] = {
         typer.Option(help="Return the same tickets for the same key for 24 hours. Default: a random key per run."),
     ],
 }
-PARAMETERS: dict[str, Any] = {
-    "public": Annotated[
-        bool | None,
-        typer.Option(
-            "--public/--no-public",
-            help="Let anyone who has the URL mint. Default: unchanged; private for a new stack.",
-        ),
-    ],
-    "max_count": Annotated[
-        int | None,
-        typer.Option(
-            parser=integer_range(0),
-            metavar="N",
-            help="Limit the tickets per request. Default: unchanged; 10000 for a new stack.",
-        ),
-    ],
-    "offset": Annotated[
-        int | None,
-        typer.Option(
-            parser=integer_range(0), metavar="N", help="Start new counters at this ticket. Default: unchanged, or 1."
-        ),
-    ],
-    "increment": Annotated[
-        int | None,
-        typer.Option(parser=integer_range(0), metavar="N", help="Set new counters' step. Default: unchanged, or 1."),
-    ],
-    "reserved_concurrency": Annotated[
-        int | None,
-        typer.Option(
-            parser=integer_range(-1),
-            metavar="N",
-            help="Reserve executions for the function; -1 reserves none. Default: unchanged, or -1.",
-        ),
-    ],
-    "log_retention": Annotated[
-        int | None,
-        typer.Option(
-            parser=integer_range(0),
-            metavar="DAYS",
-            help="Keep log lines this many days. Default: unchanged, or 30.",
-        ),
-    ],
-    "alarm_email": Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Send alarms to this address. Default: unchanged, or no alarms."),
-    ],
-    "alarm_topic": Annotated[
-        str | None,
-        typer.Option(metavar="ARN", help="Send alarms to this SNS topic. Default: unchanged, or no alarms."),
-    ],
-    "no_alarms": Annotated[bool, typer.Option("--no-alarms", help="Delete the alarms. Default: unchanged.")],
-    "tag": Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="Tag the stack and its resources; replaces all its tags. Repeat for several. Default: unchanged.",
-        ),
-    ],
-    "no_tags": Annotated[bool, typer.Option("--no-tags", help="Delete all tags. Default: unchanged.")],
-    "role_arn": Annotated[
-        str | None,
-        typer.Option(
-            metavar="ARN",
-            help="Let CloudFormation deploy with this IAM role. Default: unchanged; your own permissions.",
-        ),
-    ],
-    "termination_protection": Annotated[
-        bool | None,
-        typer.Option(
-            "--termination-protection/--no-termination-protection",
-            help="Refuse to delete the stack. Default: unchanged; off for a new stack.",
-        ),
-    ],
-}
 _FLAGS = {"spread", "as_json", "quiet", "verbose", "debug", "no_alarms", "no_tags"}
 _NOT_FOR_LOCAL = {"local", "profile", "endpoint_url"}
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """One run of a command: its settings, connections and output. ``flags`` are the options as given."""
 
     flags: Mapping[str, Any]
@@ -357,6 +281,11 @@ def _run(flags: Mapping[str, Any]) -> Run:
     session = Session(settings, environ=os.environ, connect=connect, report=output.note, note=output.detail)
     home = RegionalStack(session)
     spread = bool(flags.get("spread"))
+    if spread and settings.table is not None:
+        raise UsageError(
+            f"--spread needs several regions, but a table is in one (table from {settings.origins['table']})",
+            hint="remove --spread",
+        )
     regions = Regions(home, environ=os.environ, spread=spread, note=output.detail, warn=output.warn)
     return Run(flags, settings, home, regions, output)
 

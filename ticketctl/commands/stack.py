@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ticketctl.commands.options import PARAMETERS, Run, Yes, command
-from ticketctl.commands.stack_options import alarm_parameters, stack_options
+from ticketctl.commands.options import Run, Yes, command
+from ticketctl.commands.stack_options import PARAMETERS, alarm_parameters, stack_options
 from ticketctl.deployments.outcomes import Outcomes, raise_failures, succeeded
 from ticketctl.errors import FileError, TicketctlError, UsageError
 from ticketctl.output import Result, counter_row

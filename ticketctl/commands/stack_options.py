@@ -1,14 +1,91 @@
-"""The options of ``deploy`` and ``diff`` about tags, role, protection and alarms; what they accept."""
+"""The options of ``deploy`` and ``diff`` about parameters, tags, role, protection and alarms; what they accept."""
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from ticketctl.commands.options import integer_range
 from ticketctl.errors import UsageError
 
 if TYPE_CHECKING:
     from ticketctl.aws.cloudformation import StackOptions
 
+PARAMETERS: dict[str, Any] = {
+    "public": Annotated[
+        bool | None,
+        typer.Option(
+            "--public/--no-public",
+            help="Let anyone who has the URL mint. Default: unchanged; private for a new stack.",
+        ),
+    ],
+    "max_count": Annotated[
+        int | None,
+        typer.Option(
+            parser=integer_range(0),
+            metavar="N",
+            help="Limit the tickets per request. Default: unchanged; 10000 for a new stack.",
+        ),
+    ],
+    "offset": Annotated[
+        int | None,
+        typer.Option(
+            parser=integer_range(0), metavar="N", help="Start new counters at this ticket. Default: unchanged, or 1."
+        ),
+    ],
+    "increment": Annotated[
+        int | None,
+        typer.Option(parser=integer_range(0), metavar="N", help="Set new counters' step. Default: unchanged, or 1."),
+    ],
+    "reserved_concurrency": Annotated[
+        int | None,
+        typer.Option(
+            parser=integer_range(-1),
+            metavar="N",
+            help="Reserve executions for the function; -1 reserves none. Default: unchanged, or -1.",
+        ),
+    ],
+    "log_retention": Annotated[
+        int | None,
+        typer.Option(
+            parser=integer_range(0),
+            metavar="DAYS",
+            help="Keep log lines this many days. Default: unchanged, or 30.",
+        ),
+    ],
+    "alarm_email": Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Send alarms to this address. Default: unchanged, or no alarms."),
+    ],
+    "alarm_topic": Annotated[
+        str | None,
+        typer.Option(metavar="ARN", help="Send alarms to this SNS topic. Default: unchanged, or no alarms."),
+    ],
+    "no_alarms": Annotated[bool, typer.Option("--no-alarms", help="Delete the alarms. Default: unchanged.")],
+    "tag": Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Tag the stack and its resources; replaces all its tags. Repeat for several. Default: unchanged.",
+        ),
+    ],
+    "no_tags": Annotated[bool, typer.Option("--no-tags", help="Delete all tags. Default: unchanged.")],
+    "role_arn": Annotated[
+        str | None,
+        typer.Option(
+            metavar="ARN",
+            help="Let CloudFormation deploy with this IAM role. Default: unchanged; your own permissions.",
+        ),
+    ],
+    "termination_protection": Annotated[
+        bool | None,
+        typer.Option(
+            "--termination-protection/--no-termination-protection",
+            help="Refuse to delete the stack. Default: unchanged; off for a new stack.",
+        ),
+    ],
+}
 NOBODY = "none"
 """The template's parameters for alarms have this value if there are none."""
 _MOST_TAGS, _KEY_LENGTH, _VALUE_LENGTH = 50, 128, 256

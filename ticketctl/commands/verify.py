@@ -6,17 +6,19 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ticketctl.commands.options import TABLE, Run, command, integer_range
-from ticketctl.counters.lanes import Lane
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.outcomes import raise_first_failure
 from ticketctl.errors import RefusedError, UsageError
 from ticketctl.models import Counter, MintRequest
 from ticketctl.output import Result
+
+if TYPE_CHECKING:
+    from ticketctl.counters.lanes import Lane
 
 SOURCES = {"url": ["url"], "dynamodb": ["dynamodb"], "both": ["url", "dynamodb"]}
 
@@ -92,7 +94,9 @@ def _create(run: Run, name: str) -> Sequence[Counter]:
     return create(run.regions.members(), run.regions.names, name)[0]
 
 
-def _lane(counter: Counter) -> Lane:
+def _lane(counter: Counter) -> "Lane":
+    from ticketctl.counters.lanes import Lane
+
     return Lane(counter.last + counter.increment, counter.increment)
 
 

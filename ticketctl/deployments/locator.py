@@ -4,12 +4,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ticketctl.aws.sdk_errors import proxies_in_force
-from ticketctl.aws.tables import Tables, tables_elsewhere
 from ticketctl.deadline import Deadline, call_within
-from ticketctl.deployments.adoption import require_importable
 from ticketctl.deployments.cache import DEPLOYED_SECONDS, DeployedCache, StackCache, cache_path, key_of
 from ticketctl.deployments.session import DYNAMODB_SECONDS, Session
 from ticketctl.errors import (
@@ -26,8 +24,7 @@ from ticketctl.settings import Settings
 _SIGNS_OF_A_STALE_STACK = (AccessError, NotDeployedError, UnreachableError)
 
 
-@dataclass(frozen=True)
-class Located:
+class Located(NamedTuple):
     """A stack that was found.
 
     Its ``generation`` rises with each look-up: what was opened with an older one may be stale. ``is_confirmed``:
@@ -99,6 +96,8 @@ class Locator:
         """
         if found is None or self._settings.via != "dynamodb":
             return
+
+        from ticketctl.aws.tables import Tables
 
         def look() -> None:
             client = self._session.aws.client("dynamodb", timeout=DYNAMODB_SECONDS, retries=0)
@@ -197,6 +196,9 @@ class Locator:
 
     def _deploy_locally(self) -> StackOutputs | None:
         """Deploy the stack with its defaults, unless another region has its sequence: its tickets would be repeated."""
+        from ticketctl.aws.tables import tables_elsewhere
+        from ticketctl.deployments.adoption import require_importable
+
         name = self._settings.stack
         with self._session.local.exclusively():
             if found := self.describe():

@@ -9,18 +9,17 @@ from functools import cache
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
-from ticketctl.aws.account import Aws
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.claims import StackClaims
 from ticketctl.deployments.locator import Locator
 from ticketctl.deployments.session import Session
 from ticketctl.deployments.spread import Spreading
-from ticketctl.embedded.engine import reachable_url
 from ticketctl.errors import NotDeployedError, TicketctlError, UnreachableError
 from ticketctl.minting.source import Source, host_of
 from ticketctl.models import Block, Counter, MintRequest, StackOutputs
 
 if TYPE_CHECKING:
+    from ticketctl.aws.account import Aws
     from ticketctl.counters.table import Counters
     from ticketctl.minting.function_url import FunctionUrl
 
@@ -87,7 +86,11 @@ class RegionalStack:
                 "and tickets are minted from its table",
                 hint=f"ticketctl deploy --region {outputs.region}",
             )
-        return reachable_url(outputs.url, self.session.aws.endpoint_url)
+        if (endpoint := self.session.aws.endpoint_url) is None:
+            return outputs.url
+        from ticketctl.embedded.engine import reachable_url
+
+        return reachable_url(outputs.url, endpoint)
 
     def mints_from_table(self, deadline: Deadline) -> bool:
         """Whether tickets come from the table: as the settings say, or because the stack has no URL."""
@@ -169,12 +172,14 @@ class RegionalStack:
         )
         return function_url, generation
 
-    def _signer(self, url: str) -> Aws:
+    def _signer(self, url: str) -> "Aws":
         """Who signs for a Function URL: its host names its region."""
         host = urlsplit(url).hostname or ""
         _, _, rest = host.partition(".lambda-url.")
         if not self.settings.url or not rest:
             return self.session.aws
+        from ticketctl.aws.account import Aws
+
         first = not self.settings.has_explicit_profile
         return Aws(rest.partition(".")[0], profile=self.settings.profile, environment_first=first)
 

@@ -6,8 +6,6 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ticketctl.aws.tables import tables_elsewhere
-from ticketctl.counters.lanes import Lane
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.cache import Note, RegionsCache, TicketsCache, cache_path, key_of
 from ticketctl.deployments.outcomes import Outcomes, failures, raise_first_failure, side_by_side, succeeded
@@ -124,6 +122,7 @@ class Regions:
     def _member_of_table(self, table: str) -> "Member":
         """A table that was named. ``RefusedError`` if it is a part of a sequence: the other regions must be asked."""
         from ticketctl.counters.handover import read_holding
+        from ticketctl.counters.lanes import Lane
         from ticketctl.counters.sequence import Member
 
         counters = self.home.session.counters(table)
@@ -140,6 +139,7 @@ class Regions:
     ) -> "tuple[Member, frozenset[str]] | None":
         """A region, and those that its default counter names; ``None`` if it has no table."""
         from ticketctl.counters.handover import read_holding
+        from ticketctl.counters.lanes import Lane
         from ticketctl.counters.sequence import Member
 
         table = stack.session.counters(stack.settings.stack)
@@ -162,6 +162,8 @@ class Regions:
 
     def elsewhere(self) -> Sequence[str]:
         """All other regions of the account that have a table with the stack's name."""
+        from ticketctl.aws.tables import tables_elsewhere
+
         there, unread = tables_elsewhere(self.home.session.aws, self.home.settings.stack)
         self.unread |= unread
         return there

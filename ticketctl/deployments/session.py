@@ -5,18 +5,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from ticketctl.aws.account import Aws
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.cache import Note
-from ticketctl.embedded.engine import LocalAws
 from ticketctl.files import directory
 from ticketctl.minting.source import CONNECT_SECONDS
 from ticketctl.settings import Settings
 
 if TYPE_CHECKING:
+    from ticketctl.aws.account import Aws
     from ticketctl.aws.cloudformation import CloudFormation
     from ticketctl.aws.dynamodb import SendUntil
     from ticketctl.counters.table import Counters
+    from ticketctl.embedded.engine import LocalAws
 
 DYNAMODB_SECONDS = 3.0
 
@@ -69,19 +69,23 @@ class Session:
         return self._parent is None and len(self.settings.regions) == 1
 
     @property
-    def local(self) -> LocalAws:
+    def local(self) -> "LocalAws":
         """The embedded AWS."""
+        from ticketctl.embedded.engine import LocalAws
+
         return LocalAws(directory("state", self.environ) / "local", environ=self.environ, report=self.report)
 
     @property
-    def aws(self) -> Aws:
+    def aws(self) -> "Aws":
         """AWS, or with ``--local`` the embedded AWS, which is started if it is not running."""
         with self._lock:
             if self._aws is None:
                 self._aws = self._connected()
             return self._aws
 
-    def _connected(self) -> Aws:
+    def _connected(self) -> "Aws":
+        from ticketctl.aws.account import Aws
+
         region = self.settings.require_region()
         if self._parent is not None:
             return self._parent.aws.in_region(region)

@@ -1,46 +1,76 @@
 """Mints through the Function URL with ``await``."""
 
 import asyncio
-from collections.abc import Mapping
-from concurrent.futures import Executor
-from typing import Any
+import socket
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, Future
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
-import httpx
+import httpcore
 
 from ticketctl.deadline import Deadline
 from ticketctl.errors import SetupError
-from ticketctl.http_client import Response, TransportError, UnsendableError
+from ticketctl.http_client import (
+    Response,
+    TransportError,
+    UnsendableError,
+    login_at,
+    new_tls_context,
+    proxy_of,
+    split_url,
+)
 from ticketctl.minting.function_url import FunctionUrl, HttpRequest
 from ticketctl.minting.source import CONNECT_SECONDS
 from ticketctl.models import Block, MintRequest
+
+T = TypeVar("T")
+MAX_CONNECTIONS, MAX_IDLE, IDLE_SECONDS = 100, 20, 5.0
+_FAILURES = (
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
+    httpcore.ProtocolError,
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+)
+
+
+class Pool(Protocol):
+    """What sends requests and reuses connections: ``httpcore.AsyncConnectionPool``."""
+
+    async def request(
+        self,
+        method: str,
+        url: httpcore.URL,
+        *,
+        headers: list[tuple[str, str]],
+        content: bytes,
+        extensions: dict[str, Any],
+    ) -> httpcore.Response:
+        """Send a request and return the complete answer; raises the errors of httpcore."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
 
 
 class AsyncUrlSource:
     """``UrlSource`` with ``await``, for minting only.
 
-    It signs in ``threads``, because credentials may have to come from the network.
+    It signs in ``threads``, because credentials may have to come from the network. It closes the ``pool``.
     """
 
-    def __init__(
-        self,
-        url: FunctionUrl,
-        threads: Executor,
-        *,
-        direct: bool = False,
-        transport: httpx.AsyncBaseTransport | None = None,
-        connect: float = CONNECT_SECONDS,
-    ) -> None:
+    def __init__(self, url: FunctionUrl, threads: Executor, pool: Pool, *, connect: float = CONNECT_SECONDS) -> None:
         self._url = url
         self._threads = threads
+        self._pool = pool
         self._connect = connect
-        try:
-            self._client = httpx.AsyncClient(trust_env=not direct, transport=transport)
-        except (OSError, ValueError, ImportError) as error:  # proxies and certificates of the environment
-            raise SetupError(f"HTTPS cannot be used: {error}", hint="fix the proxy and SSL_CERT_* variables") from error
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._pool.aclose()
 
     async def mint(self, request: MintRequest, deadline: Deadline) -> Block:
         """Take tickets; one request, sent once."""
@@ -60,25 +90,42 @@ class AsyncUrlSource:
         if left <= 0:
             raise self._url.failure(request, TransportError("no time is left", sent=False))
         try:
-            timeout = httpx.Timeout(left, connect=min(left, self._connect))
-            async with asyncio.timeout(left):  # httpx restarts its own timeout with each piece of the answer
-                answer = await self._client.request(
+            url, host = _address(request.url)
+            async with asyncio.timeout(left):  # httpcore's own timeout starts again with each piece of the answer
+                answer = await self._pool.request(
                     request.method,
-                    request.url,
-                    headers=headers,
+                    url,
+                    headers=list({"host": host, **headers}.items()),
                     content=request.body,
-                    timeout=timeout,
-                    extensions={"trace": begun.trace},
+                    extensions={"timeout": self._timeouts(left), "trace": begun.trace},
                 )
         except TimeoutError as error:
             raise self._url.failure(request, TransportError("the answer takes too long", sent=begun.sent)) from error
-        except (httpx.InvalidURL, httpx.RequestError) as error:
-            raise self._url.failure(request, failed(error)) from error
-        return Response(answer.status_code, dict(answer.headers), answer.content)
+        except TransportError as error:
+            raise self._url.failure(request, error) from error
+        except (*_FAILURES, ValueError) as error:
+            raise self._url.failure(request, failed(error, sent=begun.sent)) from error
+        named = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
+        return Response(answer.status, named, answer.content)
+
+    def _timeouts(self, left: float) -> dict[str, float]:
+        return {"connect": min(left, self._connect), "read": left, "write": left, "pool": left}
+
+
+def _address(url: str) -> tuple[httpcore.URL, str]:
+    """A URL as httpcore takes it, and its Host header."""
+    parts = split_url(url)
+    name = parts.hostname or ""
+    host = name if name.isascii() else name.encode("idna").decode()
+    bracketed = f"[{host}]" if ":" in host else host
+    is_default = parts.port in (None, {"http": 80, "https": 443}[parts.scheme])
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    address = httpcore.URL(scheme=parts.scheme, host=host, port=parts.port, target=target)
+    return address, bracketed if is_default else f"{bracketed}:{parts.port}"
 
 
 class _Begun:
-    """Records if a byte of the request may have been sent. If not when the time is over, nothing was minted."""
+    """Records if a byte of the request may have been sent. If not, nothing was minted."""
 
     def __init__(self) -> None:
         self.sent = False
@@ -89,10 +136,92 @@ class _Begun:
             self.sent = True
 
 
-def failed(error: Exception) -> TransportError:
-    """Turn an httpx error into a ``TransportError``, which says if the request may have been sent."""
-    what = str(error) or type(error).__name__
-    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
-        return UnsendableError(what, sent=False)
-    unsent = httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
-    return TransportError(what, sent=not isinstance(error, unsent))
+def failed(error: Exception, *, sent: bool) -> TransportError:
+    """Turn an error of httpcore into a ``TransportError``."""
+    if isinstance(error, httpcore.LocalProtocolError):  # its message has the value, which may be a secret
+        return UnsendableError("a header has an invalid value", sent=False)
+    return TransportError(str(error) or type(error).__name__, sent=sent)
+
+
+def open_pool(
+    url: str, *, direct: bool = False, resolve: Callable[..., list[Any]] = socket.getaddrinfo
+) -> httpcore.AsyncConnectionPool:
+    """The connections to the server of a URL, with the proxies and certificates of the environment.
+
+    ``direct`` ignores the proxies. ``resolve`` looks up names, as ``socket.getaddrinfo`` does.
+    """
+    try:
+        parts = split_url(url)
+        proxy = None if direct else proxy_of(parts)
+        tls = new_tls_context() if parts.scheme == "https" else None
+    except (OSError, ValueError, ImportError, TransportError) as error:
+        raise SetupError(f"HTTPS cannot be used: {error}", hint="fix the proxy and SSL_CERT_* variables") from error
+    through = None
+    if proxy is not None:
+        address = httpcore.URL(scheme="http", host=proxy.hostname or "", port=proxy.port or 80, target="/")
+        through = httpcore.Proxy(address, headers=list(login_at(proxy).items()))
+    return httpcore.AsyncConnectionPool(
+        ssl_context=tls,
+        proxy=through,
+        max_connections=MAX_CONNECTIONS,
+        max_keepalive_connections=MAX_IDLE,
+        keepalive_expiry=IDLE_SECONDS,
+        network_backend=_Network(resolve),
+    )
+
+
+class _Network(httpcore.AsyncNetworkBackend):
+    """Opens connections as httpcore does, but looks up names in daemon threads.
+
+    asyncio would use its own threads, and ``asyncio.run`` waits for them when it ends: for a name server that does not
+    answer, longer than any timeout.
+    """
+
+    def __init__(self, resolve: Callable[..., list[Any]]) -> None:
+        self._resolve = resolve
+        self._connections = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Connect to the first address of a name that answers; each gets an equal share of the time that is left."""
+        deadline = Deadline(CONNECT_SECONDS if timeout is None else timeout)
+        look_up = partial(self._resolve, host, port, type=socket.SOCK_STREAM)
+        try:
+            addresses = await asyncio.wait_for(_in_daemon_thread(look_up), deadline.left())
+        except TimeoutError:
+            raise httpcore.ConnectTimeout(f"the look-up of {host} takes too long") from None
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        for number, (*_, address) in enumerate(addresses):
+            share = deadline.left() / (len(addresses) - number)
+            try:
+                return await self._connections.connect_tcp(address[0], port, share, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, between the retries of httpcore; there are none."""
+        await asyncio.sleep(seconds)
+
+
+async def _in_daemon_thread(call: Callable[[], T]) -> T:
+    """Return the result of a call. If this wait is cancelled, the thread continues, and no exit waits for it."""
+    outcome: Future[T] = Future()
+    outcome.set_running_or_notify_cancel()  # from now on, nobody can cancel it: the thread sets the result
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:  # raised again by the waiting task
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(outcome)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ticketctl import handler as bundle
-from ticketctl.aws.dynamodb import Send, SendUntil, TransactionCanceledError
+from ticketctl.aws.dynamodb import Send, SendUntil, TransactionCanceledError, table_name
 from ticketctl.deadline import Deadline
 from ticketctl.errors import (
     ClaimRefusedError,
@@ -123,7 +123,7 @@ class Claims:
         """Everything that is sent for the next number, built once."""
         number = next_number(item, name)
         own = counter_update(self._table, item, number, int(self._clock() * 1000))
-        others = checked_writes(writes(number), self._table, name)
+        others = checked_writes(writes(number), self._table)
         request = {"TransactItems": [{"Update": own}, *others], "ClientRequestToken": os.urandom(16).hex()}
         return _Attempt(name, number, request)
 
@@ -174,11 +174,14 @@ def counter_update(table: str, item: Item, number: int, now_ms: int) -> dict[str
     }
 
 
-def checked_writes(writes: object, table: str, name: str) -> list[dict[str, Any]]:
-    """Copy the caller's writes, so that a retry sends the same; raises ``UsageError`` if they cannot carry a number."""
+def checked_writes(writes: object, table: str) -> list[dict[str, Any]]:
+    """Copy the caller's writes, so that a retry sends the same; raises ``UsageError`` if they cannot carry a number.
+
+    ``table`` is the counters' table, which they must not write to: a counter would move back or lose its mark.
+    """
     if not isinstance(writes, Sequence) or not 1 <= len(writes) <= MOST_WRITES:
         raise UsageError(f"a claim needs a list of 1 to {MOST_WRITES} writes")
-    copies = [_checked_write(write, index, table, name) for index, write in enumerate(writes)]
+    copies = [_checked_write(write, index, table) for index, write in enumerate(writes)]
     if not any(kind in write for write in copies for kind in ("Put", "Update")):
         raise UsageError("a claim must write the number: none of its writes is a Put or an Update")
     if not any(write[kind].get("ConditionExpression") for write in copies for kind in write):
@@ -189,7 +192,7 @@ def checked_writes(writes: object, table: str, name: str) -> list[dict[str, Any]
     return copies
 
 
-def _checked_write(write: object, index: int, table: str, name: str) -> dict[str, Any]:
+def _checked_write(write: object, index: int, table: str) -> dict[str, Any]:
     kinds = ("Put", "Update", "Delete", "ConditionCheck")
     if not isinstance(write, Mapping) or len(write) != 1 or (kind := next(iter(write))) not in kinds:
         raise UsageError(f"write {index} of the claim must be a dictionary with one key: {', '.join(kinds)}")
@@ -197,9 +200,11 @@ def _checked_write(write: object, index: int, table: str, name: str) -> dict[str
     key = fields.get("Item" if kind == "Put" else "Key") if isinstance(fields, Mapping) else None
     if not isinstance(key, Mapping):
         raise UsageError(f"write {index} of the claim does not name its item")
-    target = str(fields.get("TableName")).rpartition("/")[2]  # a table may be named by its ARN
-    if target == table and key.get("partition") == {"S": name}:
-        raise UsageError(f"write {index} of the claim changes the counter {name!r} itself")
+    if table_name(str(fields.get("TableName"))) == table:
+        raise UsageError(
+            f"write {index} of the claim is to the counters' own table {table}",
+            hint="keep the records in another table",
+        )
     return copy.deepcopy(dict(write))
 
 
@@ -251,7 +256,7 @@ class _Attempt:
             for index, reason in enumerate(reasons)
             if _code(reason) != "None"
         )
-        told = ", ".join(f"write {refusal.index} ({refusal.reason})" for refusal in refusals)
+        told = ", ".join(f"write {refusal.index} ({_told(refusal)})" for refusal in refusals)
         return ClaimRefusedError(
             f"{told} refused {self.what}; nothing was written and no number was taken",
             hint="the indexes count the list that the claim was given, from 0",
@@ -284,6 +289,12 @@ def _taken(attempt: _Attempt, send: Send, patience: "_Patience") -> Item | None:
             if unknown:
                 raise attempt.unknown(error) from error
             raise
+
+
+def _told(refusal: Refusal) -> str:
+    """Why a write was refused; what AWS adds to a condition that does not hold says no more."""
+    needs_message = refusal.message and refusal.reason != "ConditionalCheckFailed"
+    return f"{refusal.reason}: {refusal.message}" if needs_message else refusal.reason
 
 
 def _code(reason: Mapping[str, Any]) -> str:

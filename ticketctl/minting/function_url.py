@@ -45,7 +45,7 @@ class FunctionUrl:
     """
 
     def __init__(self, url: str, *, sign: Signer, signs_at_once: bool, place: str | None = None) -> None:
-        self._url = url.rstrip("/") + "/"
+        self.url = url.rstrip("/") + "/"
         self._host = host_of(url)
         self._default = place  # the default counter has the name of its region
         self._place = place or self._host
@@ -58,12 +58,12 @@ class FunctionUrl:
         if wanted.partition is not None:
             fields["partition"] = wanted.partition
         headers = {"content-type": "application/json", "idempotency-key": quoted_key(wanted.key)}
-        return HttpRequest("POST", self._url, headers, json.dumps(fields).encode(), wanted.partition, wanted.count)
+        return HttpRequest("POST", self.url, headers, json.dumps(fields).encode(), wanted.partition, wanted.count)
 
     def to_read(self, partition: str | None) -> HttpRequest:
         """The request that reads a counter."""
         query = "" if partition is None else f"?partition={quote(partition, safe='-_.~')}"
-        return HttpRequest("GET", f"{self._url}status{query}", {}, b"", partition, 0)
+        return HttpRequest("GET", f"{self.url}status{query}", {}, b"", partition, 0)
 
     def signed_headers(self, request: HttpRequest, deadline: Deadline) -> Mapping[str, str]:
         """The headers that sign a request; the deadline also bounds the look-up of credentials."""
@@ -81,16 +81,23 @@ class FunctionUrl:
             block = Block.from_answer(self._answer(request, response), self._place)
         except ValueError as error:
             raise self._not_ours(f"{error}", request) from None
-        if block.count != request.tickets or block.partition != (request.partition or self._default or block.partition):
+        if block.count != request.tickets or not self._is_requested(request, block.partition):
             raise self._not_ours("not the requested block", request)
         return block
 
     def counter(self, request: HttpRequest, response: Response) -> Counter:
         """Return the counter in an answer, or raise the error that the answer means."""
         try:
-            return Counter.from_answer(self._answer(request, response))
+            counter = Counter.from_answer(self._answer(request, response))
         except ValueError as error:
             raise self._not_ours(f"{error}", request) from None
+        if not self._is_requested(request, counter.partition):
+            raise self._not_ours("not the requested counter", request)
+        return counter
+
+    def _is_requested(self, request: HttpRequest, partition: str) -> bool:
+        """Whether an answer is about the requested counter; a typed URL may have any default counter."""
+        return partition == (request.partition or self._default or partition)
 
     def failure(self, request: HttpRequest, error: TransportError) -> TicketctlError:
         """The error for a request that got no answer."""

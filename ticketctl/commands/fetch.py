@@ -1,11 +1,12 @@
-"""``next`` and ``fetch``: minting."""
+"""``fetch``: minting many tickets."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from ticketctl.commands.next import TicketFormat, key_of_run, texts_of
 from ticketctl.commands.options import KEY, Run, command, integer_range
 from ticketctl.deadline import Deadline
 from ticketctl.errors import (
@@ -18,42 +19,10 @@ from ticketctl.errors import (
 )
 from ticketctl.models import MAX_TICKET, Block, MintRequest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Texts = Callable[[Block], Sequence[str] | None]
-
-TicketFormat = Annotated[
-    str | None,
-    typer.Option(
-        "--format",
-        metavar="FORMAT",
-        help="Print each ticket in this format, such as 'INV-{date:%Y}-{ticket:06d}'. Default: the number.",
-    ),
-]
-
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the app."""
-    command(app, "next", shared=KEY)(next_ticket)
+    """Add the command to the app."""
     command(app, "fetch", shared=KEY)(fetch)
-
-
-def next_ticket(run: Run, ticket_format: TicketFormat = None) -> None:
-    """Mint one ticket and print it.
-
-    Examples:
-        ticketctl next
-        ticketctl next --local --partition orders
-        ticketctl next --format 'INV-{date:%Y}-{ticket:06d}' --idempotency-key "order 17"
-    """
-    try:
-        texts, (key, is_typed) = _texts(run, ticket_format), _key(run)
-        request = MintRequest(run.settings.partition, 1, key, is_typed)
-        minted = run.regions.mint(request, Deadline(run.settings.timeout))
-        run.output.block(minted, ranges=False, texts=texts(minted))
-    except KeyboardInterrupt:
-        raise InterruptedRunError("interrupted; a ticket may have been spent") from None
 
 
 def fetch(
@@ -96,7 +65,7 @@ def fetch(
     """
     if ranges and ticket_format is not None:
         raise UsageError("--ranges and --format cannot be combined", hint="remove one of them")
-    texts, (key, is_typed) = _texts(run, ticket_format), _key(run)
+    texts, (key, is_typed) = texts_of(run, ticket_format), key_of_run(run)
     size = block or _max_block(run)
     progress = _Progress(count, size * concurrency)
     try:
@@ -177,37 +146,5 @@ def _failure_of_all(failures: Sequence[TicketctlError], size: int) -> TicketctlE
     return (unknown or failures)[0]
 
 
-def _texts(run: Run, ticket_format: str | None) -> "Texts":
-    """Check the format, and return what gives the texts of a block in it; ``None`` without a format."""
-    if ticket_format is None:
-        return lambda block: None
-    from datetime import UTC, datetime
-
-    from ticketctl.formats import Format
-
-    form, now = Format(ticket_format, sqid_alphabet=run.settings.sqid_alphabet), datetime.now(UTC)
-    if "region" in form.fields and run.settings.url:
-        raise UsageError("the format contains {region}, but the region of --url is unknown", hint="remove {region}")
-
-    def texts(block: Block) -> Sequence[str]:
-        try:
-            return [
-                form.encode(ticket, partition=block.partition, region=block.region, date=now)
-                for ticket in block.tickets
-            ]
-        except UsageError as error:  # such as a negative number, of an item that was edited by hand
-            raise PartialError(f"minted but not delivered: {block.first} to {block.last}; {error.message}") from None
-
-    return texts
-
-
 def _max_block(run: Run) -> int:
     return run.regions.max_block(Deadline(run.settings.timeout))
-
-
-def _key(run: Run) -> tuple[str, bool]:
-    """Return the key of this run, and whether the user typed it. If not, it is a random retry key."""
-    from ticketctl.minting.source import check_typed_key, new_retry_key
-
-    typed: str | None = run.flags["idempotency_key"]
-    return (new_retry_key(), False) if typed is None else (check_typed_key(typed, "--idempotency-key"), True)

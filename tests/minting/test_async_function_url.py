@@ -1,0 +1,192 @@
+"""The asynchronous source on the wire: names, addresses, proxies and certificates, and what ends with the program."""
+
+import asyncio
+import base64
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.dynamodb_server import CERTIFICATE
+from tests.support.peer import Peer, keeps, never_answers, tunnels
+from ticketctl.deadline import Deadline
+from ticketctl.errors import OutcomeUnknownError, SetupError, TicketctlError, UnreachableError, UsageError
+from ticketctl.minting.async_function_url import AsyncUrlSource, open_pool
+from ticketctl.minting.function_url import FunctionUrl
+from ticketctl.models import Block, MintRequest
+
+BODY = b'{"partition": "orders", "first": 8, "last": 8, "count": 1, "increment": 1}'
+TICKET = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+MINTED = Block("orders", 8, 8, 1, 1)
+Resolve = Callable[..., list[Any]]
+
+pytestmark = pytest.mark.usefixtures("no_aws")
+
+
+def mint(
+    url: str,
+    *,
+    resolve: Resolve = socket.getaddrinfo,
+    times: int = 1,
+    seconds: float = 5.0,
+    headers: Mapping[str, str] | None = None,
+) -> list[Block]:
+    """Mint over the same connections; signing adds ``headers``."""
+
+    def sign(method: str, url: str, own: Mapping[str, str], body: bytes, _: Deadline) -> Mapping[str, str]:  # noqa: ARG001
+        return {**own, **(headers or {})}
+
+    async def main() -> list[Block]:
+        function = FunctionUrl(url, sign=sign, signs_at_once=headers is not None)
+        with ThreadPoolExecutor(1) as threads:
+            source = AsyncUrlSource(function, threads, open_pool(url, resolve=resolve), connect=seconds / 2)
+            try:
+                request = MintRequest("orders", 1, "once:k", is_typed=False)
+                return [await source.mint(request, Deadline(seconds)) for _ in range(times)]
+            finally:
+                await source.close()
+
+    return asyncio.run(main())
+
+
+def failure(url: str, **more: Any) -> TicketctlError:
+    with pytest.raises(TicketctlError) as raised:
+        mint(url, **more)
+    return raised.value
+
+
+def at(*addresses: str) -> Resolve:
+    """Every name has these addresses."""
+    return lambda _, port, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+
+HANGING = """
+import asyncio, time
+from concurrent.futures import ThreadPoolExecutor
+from ticketctl.deadline import Deadline
+from ticketctl.errors import UnreachableError
+from ticketctl.minting.async_function_url import AsyncUrlSource, open_pool
+from ticketctl.minting.function_url import FunctionUrl
+from ticketctl.models import MintRequest
+
+async def main():
+    url = "http://tickets.invalid"
+    pool = open_pool(url, resolve=lambda *_, **__: time.sleep(30))
+    with ThreadPoolExecutor(1) as threads:
+        source = AsyncUrlSource(FunctionUrl(url, sign=None, signs_at_once=False), threads, pool)
+        print("begin", flush=True)
+        try:
+            await source.mint(MintRequest(None, 1, "once:k", False), Deadline(1.0))
+        except UnreachableError as error:
+            print(error.message, flush=True)
+        await source.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_name_server_that_does_not_answer() -> None:
+    """Nothing is minted, and the program ends: neither ``asyncio.run`` nor Python waits for the look-up."""
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", HANGING],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdout
+        assert program.stdout.readline() == "begin\n"
+        begun = time.monotonic()
+        stdout, stderr = program.communicate(timeout=20)
+        assert time.monotonic() - begun < 1.5
+    assert (program.returncode, stderr) == (0, "")
+    assert stdout.startswith("tickets.invalid cannot be reached: ")
+    assert stdout.endswith("; nothing was minted\n")
+
+
+def test_a_kept_connection() -> None:
+    """Two mints use one connection; the request has the Host of the URL and is sent as it is."""
+    with Peer(keeps(TICKET)) as peer:
+        port = peer.url.rpartition(":")[2]
+        assert mint(f"http://tickets.invalid:{port}", resolve=at("127.0.0.1"), times=2) == [MINTED] * 2
+        assert [received.line for received in peer.received] == ["POST / HTTP/1.1"] * 2
+        assert [received.all_of("host") for received in peer.received] == [[f"tickets.invalid:{port}"]] * 2
+        assert peer.received[0].body == b'{"count": 1, "partition": "orders"}'
+        assert peer.received[0].all_of("idempotency-key") == ['"once:k"']
+    assert peer.connections == 1
+
+
+def test_the_second_address() -> None:
+    """An address that refuses is skipped."""
+    with Peer(keeps(TICKET)) as peer:
+        port = peer.url.rpartition(":")[2]
+        assert mint(f"http://tickets.invalid:{port}", resolve=at("127.0.0.9", "127.0.0.1")) == [MINTED]
+
+
+def unknown_host(*_: object, **__: object) -> list[Any]:
+    raise socket.gaierror(-2, "Name or service not known")
+
+
+@pytest.mark.parametrize("resolve", [unknown_host, at(), at("127.0.0.9")], ids=["unknown", "none", "refused"])
+def test_nothing_is_sent(resolve: Resolve) -> None:
+    """Without a connection nothing was minted."""
+    assert type(failure("http://tickets.invalid:9", resolve=resolve)) is UnreachableError
+
+
+def test_no_answer() -> None:
+    """A request without an answer may have minted."""
+    with Peer(never_answers) as peer:
+        assert isinstance(failure(peer.url, seconds=0.3), OutcomeUnknownError)
+
+
+def test_an_invalid_header() -> None:
+    """A header that cannot be sent is not shown: it may be a secret."""
+    error = failure("http://127.0.0.1:9", headers={"x-amz-security-token": "s3cr3t\n"}, resolve=at("127.0.0.1"))
+    assert isinstance(error, UsageError | UnreachableError)
+    assert "s3cr3t" not in error.message
+    with Peer(keeps(TICKET)) as peer:
+        error = failure(peer.url, headers={"x-amz-security-token": "s3cr3t\n"})
+        assert isinstance(error, UsageError)
+        assert "s3cr3t" not in error.message
+        assert peer.received == []
+
+
+def test_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With https, it trusts the environment's certificates; a proxy is asked for a tunnel and sees nothing else."""
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    with Peer(tunnels(keeps(TICKET))) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("://", "://user:p%40w@"))
+        assert mint("https://127.0.0.1:4443", times=2) == [MINTED] * 2
+        tunnel, *inside = proxy.received
+    assert tunnel.line.startswith("CONNECT 127.0.0.1:4443 HTTP/1.")
+    assert tunnel.all_of("proxy-authorization") == [f"Basic {base64.b64encode(b'user:p@w').decode()}"]
+    assert [(received.line, received.all_of("host")) for received in inside] == [
+        ("POST / HTTP/1.1", ["127.0.0.1:4443"])
+    ] * 2
+    assert inside[0].all_of("proxy-authorization") == []
+
+
+def test_a_proxy_for_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets the absolute URL; ``NO_PROXY`` avoids it."""
+    with Peer(keeps(TICKET)) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        assert mint("http://tickets.invalid/x") == [MINTED]
+        assert proxy.received[0].line == "POST http://tickets.invalid/x/ HTTP/1.1"
+        assert proxy.received[0].all_of("host") == ["tickets.invalid"]
+        monkeypatch.setenv("no_proxy", "tickets.invalid")
+        assert isinstance(failure("http://tickets.invalid", resolve=unknown_host), UnreachableError)
+
+
+def test_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to fix, without the password."""
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://user:s3cr3t@127.0.0.1")
+    error = failure("https://127.0.0.1:9")
+    assert isinstance(error, SetupError)
+    assert "s3cr3t" not in error.message
