@@ -14,6 +14,8 @@ from tests.support.http_server import Server
 from tests.support.synthesis import Assembly, once
 from ticketctl.aws import template
 
+pytest_plugins = ["tests.support.local_aws"]
+
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job of a shell; child processes inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -100,7 +100,7 @@ def test_guide_names_what_the_code_has() -> None:
         "Counter": "ticketctl/models.py",
         "SHOWN": "ticketctl/counters/table.py",
         "CfnParameter": "stack/tickets_stack.py",
-        "PARAMETERS": "ticketctl/commands/options.py",
+        "PARAMETERS": "ticketctl/commands/stack_options.py",
         "_TEMPLATE_NAMES": "ticketctl/commands/stack.py",
         "_refuse_function_options": "ticketctl/commands/stack.py",
     }

@@ -20,6 +20,7 @@ def cdk(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -
     return install_cdk(cache.mkdir(CDK_CLI) if cache else tmp_path_factory.mktemp("cdk-cli"))
 
 
+@pytest.mark.heavy
 def test_cdk_deploys_the_stack(
     cdk: list[str], engine: Engine, tmp_path: Path, connect: Callable[..., RegionalStack]
 ) -> None:

@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 
-from tests.local_aws.test_permissions import make_user
 from tests.support.claims import BILLS, STACK, bill, claims_at
 from tests.support.command_line import Ticketctl
 from tests.support.effort import times
 from tests.support.embedded_aws import REGION, table_resource
 from tests.support.faulty_proxy import SEED, proxy_to, sometimes
+from tests.support.iam_users import make_user
 from ticketctl import AsyncTicketClient, TicketClient
 from ticketctl.aws.account import Aws
 from ticketctl.client.aio import async_minter

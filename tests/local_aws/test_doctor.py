@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.local_aws.test_permissions import make_user
 from tests.support.command_line import Result, Ticketctl, run
 from tests.support.embedded_aws import REGION, physical_id, table_resource
+from tests.support.iam_users import make_user
 from tests.support.interruptible import interruptible
 from ticketctl.aws.account import Aws
 from ticketctl.embedded.engine import Engine

@@ -1,8 +1,6 @@
 """Permissions, checked by the embedded AWS, which verifies signatures and IAM policies."""
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
 
 import httpx
 import pytest
@@ -10,11 +8,10 @@ from botocore.exceptions import ClientError
 
 from tests.support.command_line import Ticketctl
 from tests.support.embedded_aws import REGION, Connect, physical_id
+from tests.support.iam_users import make_user, policy
 from tests.support.minting import look, take
 from ticketctl.aws.account import Aws
 
-POLICIES = Path(__file__).parents[2] / "docs" / "policies"
-CHANGE_SETS = f"arn:aws:cloudformation:{REGION}:000000000000:changeSet/ticketctl-*"
 PROBE = """
 import boto3, os
 def handler(event, context):
@@ -36,34 +33,6 @@ def handler(event, context):
             answers[name] = error.response["Error"]["Code"]
     return answers
 """
-
-
-def make_user(aws: Aws, name: str, *statements: Mapping[str, object]) -> dict[str, str]:
-    """Create an IAM user with a policy; return the environment variables of its credentials."""
-    iam = aws.client("iam")
-    iam.create_user(UserName=name)
-    if statements:
-        document = json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
-        iam.put_user_policy(UserName=name, PolicyName="policy", PolicyDocument=document)
-    key = iam.create_access_key(UserName=name)["AccessKey"]
-    return {
-        "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
-        "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
-        "AWS_REGION": REGION,
-        "AWS_ENDPOINT_URL": str(aws.endpoint_url),
-    }
-
-
-def policy(name: str, stack: str) -> list[dict[str, object]]:
-    """Return the statements of a documented policy, for one stack.
-
-    The embedded AWS does not know which change set a request is about, so it becomes ``*``.
-    """
-    text = (POLICIES / f"{name}.json").read_text(encoding="utf-8")
-    for placeholder, value in {"ACCOUNT": "000000000000", "REGION": REGION, "STACK": stack, CHANGE_SETS: "*"}.items():
-        text = text.replace(placeholder, value)
-    statements: list[dict[str, object]] = json.loads(text)["Statement"]
-    return statements
 
 
 def test_unsigned_call_is_refused(connect: Connect, deployed: str) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.local_aws.test_permissions import make_user
 from tests.support.command_line import Result, Ticketctl
 from tests.support.embedded_aws import REGION, put, table_resource
+from tests.support.iam_users import make_user
 from ticketctl.aws.account import Aws
 
 TABLE_ACTIONS = ["GetItem", "UpdateItem", "Scan", "DeleteItem"]

@@ -9,18 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.local_aws.conftest import (  # noqa: F401 - fixtures
-    aws,
-    connect,
-    deployed,
-    engine,
-    environ,
-    new_stack,
-    ticketctl,
-)
-from tests.local_aws.test_permissions import make_user, policy
 from tests.support.command_line import Ticketctl
 from tests.support.faulty_proxy import FaultyProxy
+from tests.support.iam_users import make_user, policy
 from ticketctl.aws.account import Aws
 
 Run = Callable[..., str]
@@ -32,7 +23,7 @@ def through(proxy: FaultyProxy, url: str) -> str:
 
 
 @pytest.fixture
-def caller(aws: Aws, ticketctl: Ticketctl, environ: dict[str, str], deployed: str) -> dict[str, str]:  # noqa: F811
+def caller(aws: Aws, ticketctl: Ticketctl, environ: dict[str, str], deployed: str) -> dict[str, str]:
     """The environment of a program whose stack has a counter ``orders``."""
     local = ("--local", "--stack", deployed)
     assert ticketctl("counter", "create", "orders", *local).returncode == 0

@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.local_aws.test_permissions import POLICIES
 from tests.recipes.conftest import Run
 from tests.support.command_line import Ticketctl
+from tests.support.iam_users import POLICIES
 from tests.support.recipes import page, parsed_yaml, programs
 
 WORKFLOW = ".github/workflows/build.yml"
