@@ -178,6 +178,16 @@ def test_properties_that_cannot_be_deployed(folder: Path) -> None:
         '{"max_count": 10001}': "max_count must be a whole number, from 1 to 10000, not 10001",
         '{"reserved_concurrency": -1}': "reserved_concurrency must be a whole number, 0 or more, not -1",
         '{"log_retention_days": 2}': f"log_retention_days must be one of {days}, not 2",
+        '{"increment": true}': "increment must be a whole number, from 1 to 1000000, not True",
+        '{"max_count": NaN}': "max_count must be a whole number, from 1 to 10000, not nan",
+        '{"reserved_concurrency": false}': "reserved_concurrency must be a whole number, 0 or more, not False",
+        '{"log_retention_days": true}': f"log_retention_days must be one of {days}, not True",
+        '{"log_retention_days": Infinity}': f"log_retention_days must be one of {days}, not inf",
+        '{"table_name": ""}': "table_name must have 3 to 255 letters, digits, '_', '.' and '-', not ''",
+        '{"table_name": "Bestellungen f\\u00fcr uns"}': (
+            "table_name must have 3 to 255 letters, digits, '_', '.' and '-', not 'Bestellungen für uns'"
+        ),
+        '{"removal_policy": "RemovalPolicy.SNAPSHOT"}': "removal_policy must not be SNAPSHOT: a table has none",
     }
 
 

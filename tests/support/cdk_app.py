@@ -26,6 +26,14 @@ BAD: list[dict[str, Any]] = [
     {"max_count": 10_001},
     {"reserved_concurrency": -1},
     {"log_retention_days": 2},
+    {"increment": True},
+    {"max_count": float("nan")},
+    {"reserved_concurrency": False},
+    {"log_retention_days": True},
+    {"log_retention_days": float("inf")},
+    {"table_name": ""},
+    {"table_name": "Bestellungen für uns"},
+    {"removal_policy": cdk.RemovalPolicy.SNAPSHOT},
 ]
 
 
@@ -81,7 +89,7 @@ def errors() -> dict[str, str]:
         try:
             TicketServer(cdk.Stack(None, f"Bad{number}"), "Tickets", **properties)
         except ValueError as error:
-            found[json.dumps(properties)] = str(error)
+            found[json.dumps(properties, default=str)] = str(error)
     return found
 
 

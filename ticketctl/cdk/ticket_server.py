@@ -1,5 +1,7 @@
 """The construct: a table, a function with its role and log group, a Function URL and, if wanted, alarms."""
 
+import math
+import re
 from collections.abc import Collection
 from typing import Any, cast
 
@@ -13,6 +15,7 @@ from constructs import Construct
 
 from ticketctl.cdk.alarms import Alarms
 from ticketctl.cdk.inline_code import inline_code
+from ticketctl.settings import TABLE
 
 MOST_LANE = 10**6
 MOST_COUNT = 10_000
@@ -64,6 +67,10 @@ class TicketServer(Construct):
         _require_one_of("log_retention_days", log_retention_days, LOG_RETENTION_DAYS)
         if reserved_concurrency is not None:
             _require_within("reserved_concurrency", reserved_concurrency, 0)
+        if removal_policy == RemovalPolicy.SNAPSHOT:
+            raise ValueError("removal_policy must not be SNAPSHOT: a table has none")
+        if table_name is not None:
+            _require_table_name(table_name)
         super().__init__(scope, construct_id)
         self.table = self._table(table_name, removal_policy)
         self.log_group = self._log_group(log_retention_days)
@@ -168,13 +175,23 @@ class TicketServer(Construct):
 
 
 def _require_within(name: str, value: float, least: int, most: int | None = None) -> None:
-    if Token.is_unresolved(value):
+    if _is_token(value):
         return
-    if not isinstance(value, int) or value < least or (most is not None and value > most):
+    if type(value) is not int or value < least or (most is not None and value > most):
         span = f"{least} or more" if most is None else f"from {least} to {most}"
         raise ValueError(f"{name} must be a whole number, {span}, not {value!r}")
 
 
 def _require_one_of(name: str, value: object, allowed: Collection[object]) -> None:
-    if not Token.is_unresolved(value) and value not in allowed:
+    if not _is_token(value) and (isinstance(value, bool) or value not in allowed):
         raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, not {value!r}")
+
+
+def _require_table_name(name: str) -> None:
+    if not _is_token(name) and not re.fullmatch(TABLE, name):
+        raise ValueError(f"table_name must have 3 to 255 letters, digits, '_', '.' and '-', not {name!r}")
+
+
+def _is_token(value: object) -> bool:
+    """Whether only the deployment knows the value. CDK cannot be asked about NaN and infinity: they end its process."""
+    return not (isinstance(value, float) and not math.isfinite(value)) and Token.is_unresolved(value)
