@@ -661,7 +661,7 @@ def read_fields(event: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
         pairs = [(k, _digits(v) if k == "count" else v) for k, v in pairs]
         body = event.get("body") or ""
         text = base64.b64decode(body, validate=True).decode() if event.get("isBase64Encoded") else body
-        document = json.loads(text, object_pairs_hook=_Pairs, parse_float=_whole) if text.strip() else _Pairs()
+        document = json.loads(text, object_pairs_hook=_Pairs, parse_float=_whole) if text.strip(" \t\r\n") else _Pairs()
     except (ValueError, RecursionError):
         raise ProblemError("bad_request", "The request is not UTF-8, or its body is not JSON.") from None
     if not isinstance(document, _Pairs):

@@ -199,6 +199,8 @@ def test_a_name_in_json_is_a_string(refused: Refusal, path: str, name: str, deta
         ('{"count": 5,}', UNREADABLE),
         ("count=5&partition=orders", UNREADABLE),
         ("\ufeff{}", UNREADABLE),
+        ("\xa0", UNREADABLE),  # no white space of JSON
+        ("\x0c", UNREADABLE),
         pytest.param("[" * DEEP, UNREADABLE, id="deep lists"),
         pytest.param('{"count":' * DEEP, UNREADABLE, id="deep objects"),
         pytest.param('{"count": ' + "9" * 10_000 + "}", UNREADABLE, id="10,000 digits"),
