@@ -15,6 +15,7 @@ from tests.support import synthesis
 from ticketctl.aws.template import PACKAGE
 
 APP = Path(synthesis.__file__).parent / "cdk_app.py"
+NUMBERS = re.compile(r"^([A-Z_]+) = (\d+)$", re.MULTILINE)
 
 
 @pytest.fixture(scope="session")
@@ -191,13 +192,24 @@ def test_properties_that_cannot_be_deployed(folder: Path) -> None:
     }
 
 
-def test_page_has_all_properties() -> None:
-    """The table of properties in ``docs/cdk.md`` has those of the construct, in their order."""
+def test_page_has_what_the_construct_has() -> None:
+    """The tables of ``docs/cdk.md`` have the properties in their order with their defaults, attributes and grants."""
     tree = ast.parse((PACKAGE / "cdk" / "ticket_server.py").read_text(encoding="utf-8"))
-    (made,) = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    made, names = functions["__init__"], dict(NUMBERS.findall(ast.unparse(tree)))
     page = (synthesis.DOCS / "cdk.md").read_text(encoding="utf-8")
-    table = page.partition("## Properties")[2].partition("\n## ")[0].partition("| attribute |")[0]
-    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [each.arg for each in made.args.kwonlyargs]
+    properties, _, attributes = page.partition("## Properties")[2].partition("\n## ")[0].partition("| attribute |")
+    table = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", properties, re.MULTILINE))
+    assert list(table) == [each.arg for each in made.args.kwonlyargs]
+    for name, default in zip(table, made.args.kw_defaults, strict=True):
+        code = ast.unparse(default or ast.Constant(None)).rpartition(".")[2]
+        shown = table[name].strip("`").replace(",", "")
+        assert shown == names.get(code, code) or (code == "None" and shown in ("none", "generated")), name
+    kept = {node.attr for node in ast.walk(made) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    listed = re.findall(r"^\| (`.+?`) \|", attributes, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(listed))) == kept
+    grants = set(re.findall(r"^\| `(\w+)` \|", page.partition("## Permissions")[2].partition("\n## ")[0], re.MULTILINE))
+    assert grants == {name for name in functions if name.startswith("grant_")}
 
 
 @pytest.mark.parametrize("missing", ["aws_cdk", "constructs"])
