@@ -137,17 +137,20 @@ class Regions:
     def _member(
         self, stack: RegionalStack, known: Mapping[str, StackOutputs]
     ) -> "tuple[Member, frozenset[str]] | None":
-        """A region, and those that its default counter names; ``None`` if it has no table."""
+        """A region, and those that its default counter names; ``None`` if it has no table.
+
+        A stack's output names its table. Without a stack, a table that it left has the stack's name.
+        """
         from ticketctl.counters.handover import read_holding
         from ticketctl.counters.lanes import Lane
         from ticketctl.counters.sequence import Member
 
-        table = stack.session.counters(stack.settings.stack)
+        outputs = known.get(stack.region) or stack.locator.describe()
+        table = stack.session.counters(outputs.table if outputs else stack.settings.stack)
         try:
             default = read_holding(table, stack.region)
         except NotDeployedError:
             return None
-        outputs = known.get(stack.region) or stack.locator.describe()
         if outputs is None:
             return Member(table, retired=True), default.regions if default else frozenset()
         start = Lane(outputs.offset, outputs.increment) if outputs.offset else None
