@@ -111,5 +111,6 @@ def test_a_table_with_a_name_of_its_own(
     assert "would replace or delete the table" in run("diff", code=6)
     assert "would replace or delete the table" in run("deploy", "--yes", code=6)
     for words in (("destroy", "--yes"), ("destroy", "--yes", "--delete-tickets", new_stack)):
-        assert f"has the table {new_stack}-numbers, so ticketctl did not deploy it" in run(*words, code=6)
+        assert f"has the table {new_stack}-numbers: ticketctl did not deploy it" in run(*words, code=6)
     assert run("next", "--partition", "orders") == "51\n"
+    assert run("logs")  # of the log group that Lambda makes

@@ -48,9 +48,9 @@ def plan(regions: Regions, *, delete_tickets: bool) -> Outcomes[Removal]:
     def look(region: RegionalStack) -> Removal:
         name = region.settings.stack
         stack, table = region.session.cloudformation().find_ours(name), tables_of(region.session).describe(name)
-        if stack is not None and (others := stack.outputs.get("TableName", name)) != name:
+        if stack is not None and (named := stack.outputs.get("TableName", name)) != name:
             raise RefusedError(
-                f"{name} in {region.region} has the table {others}, so ticketctl did not deploy it; nothing was deleted",
+                f"{name} in {region.region} has the table {named}: ticketctl did not deploy it; nothing was deleted",
                 hint="delete the stack with the tool that deployed it",
             )
         if table is not None and delete_tickets:
