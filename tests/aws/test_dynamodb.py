@@ -250,6 +250,7 @@ def test_what_a_failure_means(via: str, operation: str, case: str) -> None:
         assert len(server.requests) == 1
     kind = of_a_look if operation == "GetItem" else of_a_write
     assert (type(error), error.exit_code) == (kind, kind.exit_code)
+    assert "<html>" not in error.message
 
 
 @pytest.mark.parametrize(

@@ -62,21 +62,55 @@ def test_the_handler_is_ours(tmp_path: Path) -> None:
     assert (tmp_path / "tickets" / "create_ticket.py").read_bytes() == ours.read_bytes()
 
 
-def test_ticketctl_mints_from_the_stack(
-    template: dict[str, Any], aws: Aws, ticketctl: Ticketctl, new_stack: str
-) -> None:
-    """SAM's own translator expands the template; its function mints, and ticketctl finds its URL and its table."""
+def deploy(aws: Aws, template: dict[str, Any], stack: str) -> None:
+    """Deploy the template as SAM does: SAM's own translator expands it."""
     function = template["Resources"]["CreateTicket"]["Properties"]
     del function["CodeUri"]  # the embedded AWS has no S3, to which ``sam`` uploads the folder
     code = (bundle_root() / "lambda" / "create_ticket.py").read_text(encoding="utf-8")
     function |= {"InlineCode": code, "Handler": "index.handler"}
     stacks = aws.client("cloudformation")
     capabilities = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
-    stacks.create_stack(StackName=new_stack, TemplateBody=json.dumps(template), Capabilities=capabilities)
-    stacks.get_waiter("stack_create_complete").wait(StackName=new_stack, WaiterConfig={"Delay": 1})
+    stacks.create_stack(StackName=stack, TemplateBody=json.dumps(template), Capabilities=capabilities)
+    stacks.get_waiter("stack_create_complete").wait(StackName=stack, WaiterConfig={"Delay": 1})
+
+
+def test_ticketctl_mints_from_the_stack(
+    template: dict[str, Any], aws: Aws, ticketctl: Ticketctl, new_stack: str
+) -> None:
+    """Its function mints, and ticketctl finds its URL and its table."""
+    deploy(aws, template, new_stack)
     options = ("--local", "--stack", new_stack)
     assert [ticketctl("next", *options).stdout for _ in range(2)] == ["1\n", "2\n"]
     assert ticketctl("next", "--via", "dynamodb", *options).stdout == "3\n"
     assert ticketctl("counter", "create", "orders", *options).returncode == 0
     assert ticketctl("next", "--partition", "orders", "--idempotency-key", "a", *options).stdout == "1\n"
     assert ticketctl("status", *options).stdout.split("\n")[0].startswith("orders\t1\t")
+
+
+def test_a_table_with_a_name_of_its_own(
+    template: dict[str, Any], aws: Aws, ticketctl: Ticketctl, new_stack: str
+) -> None:
+    """The stack's output names the table of its counters. Only its own tool deletes or changes such a stack."""
+    template["Resources"]["TicketsTable"]["Properties"]["TableName"] = {"Fn::Sub": "${AWS::StackName}-numbers"}
+    deploy(aws, template, new_stack)
+
+    def run(*words: str, code: int = 0) -> str:
+        done = ticketctl(*words, "--local", "--stack", new_stack)
+        assert done.returncode == code, done.stderr
+        return done.stderr if code else done.stdout
+
+    assert run("next") == "1\n"
+    assert run("counter", "create", "orders").startswith("orders\t0\t")
+    assert run("counter", "create", "invoices", "--gapless").startswith("invoices\t0\t")
+    assert run("next", "--partition", "orders") == "1\n"
+    assert run("counter", "freeze", "orders").split("\t")[5] == "frozen"
+    assert run("counter", "thaw", "orders").split("\t")[5] == "mints"
+    assert run("counter", "advance", "orders", "--to", "50").startswith("orders\t50\t")
+    assert run("regions").count("orders") == 1
+    assert run("counter", "list").count("\n") == 3
+    assert "would replace or delete the table" in run("diff", code=6)
+    assert "would replace or delete the table" in run("deploy", "--yes", code=6)
+    for words in (("destroy", "--yes"), ("destroy", "--yes", "--delete-tickets", new_stack)):
+        assert f"has the table {new_stack}-numbers: ticketctl did not deploy it" in run(*words, code=6)
+    assert run("next", "--partition", "orders") == "51\n"
+    assert run("logs")  # of the log group that Lambda makes

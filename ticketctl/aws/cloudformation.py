@@ -21,6 +21,8 @@ from ticketctl.models import StackOutputs
 
 TABLE_TYPE = "AWS::DynamoDB::Table"
 URL_TYPE = "AWS::Lambda::Url"
+FUNCTION_TYPE = "AWS::Lambda::Function"
+LOG_GROUP_TYPE = "AWS::Logs::LogGroup"
 _NAMES_NO_CAUSE = ("DescribeEvents", "hook(s)")
 """The words of a reason that mentions failed checks, but neither the resource nor the cause."""
 _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
@@ -215,6 +217,13 @@ class CloudFormation:
             resources = self._client.describe_stack_resources(StackName=stack)["StackResources"]
         found = (each.get("PhysicalResourceId") for each in resources if each["ResourceType"] == resource_type)
         return next(filter(None, found), None)
+
+    def log_group(self, stack: str) -> str | None:
+        """The log group of the stack's function: a resource, or the one that Lambda makes; ``None`` without one."""
+        if group := self.resource(stack, LOG_GROUP_TYPE):
+            return group
+        function = self.resource(stack, FUNCTION_TYPE)
+        return f"/aws/lambda/{function}" if function else None
 
     def prepare(self, stack: str) -> Stack | None:
         """Wait for a deployment in progress and delete a stack that failed to be created; return the stack."""

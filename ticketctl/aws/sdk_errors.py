@@ -133,8 +133,10 @@ def refused(code: str, message: str, status: int, *, target: str, profile: str |
     if _OTHER_KEY in message:
         return not_a_ticket_table(target, "its key is not partition (S) alone")
     if 400 <= status < 500 and code and not spends:  # without a code the answer is a proxy's, not AWS's
-        return RefusedError(f"{target}: {code or status}: {message}")
-    return NotMintedError(f"{target}: {code or status}: {message}")
+        return RefusedError(f"{target}: {code}: {message}")
+    if not code:  # the message is what a proxy or a web server sent: a page of HTML, perhaps
+        return NotMintedError(f"{target}: status {status} without an AWS error code: another server answered")
+    return NotMintedError(f"{target}: {code}: {message}")
 
 
 def not_a_ticket_table(target: str, why: str) -> RefusedError:

@@ -41,12 +41,18 @@ class Removal:
 def plan(regions: Regions, *, delete_tickets: bool) -> Outcomes[Removal]:
     """What there is to delete in each region; nothing is changed.
 
-    ``RefusedError`` if the stack has termination protection in any of them.
+    ``RefusedError`` if the stack has termination protection in any of them, or a table with another name than the
+    stack: another tool deployed it, and ``ticketctl deploy`` would not continue the counters of its table.
     """
 
     def look(region: RegionalStack) -> Removal:
         name = region.settings.stack
         stack, table = region.session.cloudformation().find_ours(name), tables_of(region.session).describe(name)
+        if stack is not None and (named := stack.outputs.get("TableName", name)) != name:
+            raise RefusedError(
+                f"{name} in {region.region} has the table {named}: ticketctl did not deploy it; nothing was deleted",
+                hint="delete the stack with the tool that deployed it",
+            )
         if table is not None and delete_tickets:
             require_tickets(tables_of(region.session), table)
         return Removal(stack, has_table=table is not None, deletes_table=table is not None and delete_tickets)

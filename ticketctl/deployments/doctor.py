@@ -12,7 +12,6 @@ from typing import NamedTuple
 from ticketctl.aws.cloudformation import outputs_of
 from ticketctl.aws.probes import Drift, Probes
 from ticketctl.deadline import Deadline, call_within
-from ticketctl.deployments.logs import LOG_GROUP
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
 from ticketctl.deployments.session import Session
@@ -300,7 +299,7 @@ def _url(stack: RegionalStack) -> Finding:
 
 def _logs(stack: RegionalStack, probes: Probes) -> None:
     cloudformation = stack.session.cloudformation(timeout=stack.settings.timeout, retries=0)
-    if (group := cloudformation.resource(stack.settings.stack, LOG_GROUP)) is None:
+    if (group := cloudformation.log_group(stack.settings.stack)) is None:
         raise NotDeployedError("the stack has no function, so it has no log lines")
     probes.read_logs(group)
 

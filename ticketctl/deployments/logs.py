@@ -11,7 +11,6 @@ from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
 from ticketctl.errors import NotDeployedError, NotMintedError, TicketctlError
 
-LOG_GROUP = "AWS::Logs::LogGroup"
 POLL_SECONDS = 2.0
 
 
@@ -79,7 +78,7 @@ def _log_group(stack: RegionalStack) -> LogGroup:
     settings, session = stack.settings, stack.session
     if settings.local:
         stack.locator.confirm()  # deploys the stack, as other commands do
-    name = session.cloudformation(timeout=settings.timeout).resource(settings.stack, LOG_GROUP)
+    name = session.cloudformation(timeout=settings.timeout).log_group(settings.stack)
     if name is None:
         raise NoFunctionError(
             f"the stack {settings.stack} in {stack.region} has no function, so it has no log lines",

@@ -20,6 +20,7 @@ from ticketctl.settings import Settings, resolve
 
 if TYPE_CHECKING:
     from ticketctl.counters.sequence import Member
+    from ticketctl.counters.table import Counters
 
 Answer = TypeVar("Answer")
 
@@ -137,21 +138,28 @@ class Regions:
     def _member(
         self, stack: RegionalStack, known: Mapping[str, StackOutputs]
     ) -> "tuple[Member, frozenset[str]] | None":
-        """A region, and those that its default counter names; ``None`` if it has no table."""
-        from ticketctl.counters.handover import read_holding
+        """A region, and those that its default counter names; ``None`` if it has no table.
+
+        A stack's output names its table. Without a stack, a table that it left has the stack's name.
+        """
         from ticketctl.counters.lanes import Lane
         from ticketctl.counters.sequence import Member
 
-        table = stack.session.counters(stack.settings.stack)
+        named = stack.session.counters(stack.settings.stack)
         try:
-            default = read_holding(table, stack.region)
-        except NotDeployedError:
+            outputs = known.get(stack.region) or stack.locator.describe()
+        except (NotDeployedError, RefusedError):  # a stack that is no ticket server: it matters only beside a table
+            if _sharing(named) is None:
+                return None
+            raise
+        table = stack.session.counters(outputs.table) if outputs else named
+        others = _sharing(table)
+        if others is None:
             return None
-        outputs = known.get(stack.region) or stack.locator.describe()
         if outputs is None:
-            return Member(table, retired=True), default.regions if default else frozenset()
+            return Member(table, retired=True), others
         start = Lane(outputs.offset, outputs.increment) if outputs.offset else None
-        return Member(table, start), default.regions if default else frozenset()
+        return Member(table, start), others
 
     def account(self) -> str:
         """The account, from the first region that can be reached."""
@@ -183,6 +191,17 @@ class Regions:
         """Remember the regions of the stack if there are, or were, several."""
         key = _regions_key(vars(self.home.settings), self._environ)
         _regions_cache(self._environ, self._note).put(key, regions if len(regions) > 1 or self.before() else ())
+
+
+def _sharing(table: "Counters") -> frozenset[str] | None:
+    """The regions that the default counter of a table names; ``None`` if there is no such table."""
+    from ticketctl.counters.handover import read_holding
+
+    try:
+        default = read_holding(table, table.region)
+    except NotDeployedError:
+        return None
+    return default.regions if default else frozenset()
 
 
 def resolve_settings(flags: Mapping[str, Any], environ: Mapping[str, str], note: Note = lambda line: None) -> Settings:
