@@ -87,6 +87,22 @@ def test_ticketctl_mints_from_the_stack(
     assert ticketctl("status", *options).stdout.split("\n")[0].startswith("orders\t1\t")
 
 
+def test_a_table_that_the_stack_would_delete(
+    template: dict[str, Any], aws: Aws, ticketctl: Ticketctl, new_stack: str
+) -> None:
+    """``destroy`` says that it keeps the table, so it refuses a table without deletion protection."""
+    table = template["Resources"]["TicketsTable"]
+    table["DeletionPolicy"] = "Delete"
+    del table["Properties"]["DeletionProtectionEnabled"]
+    deploy(aws, template, new_stack)
+    options = ("--local", "--stack", new_stack)
+    assert ticketctl("next", *options).stdout == "1\n"
+    refused = ticketctl("destroy", "--yes", *options)
+    assert refused.returncode == 6
+    assert f"the table {new_stack} in us-east-1 has no deletion protection" in refused.stderr
+    assert ticketctl("next", *options).stdout == "2\n"
+
+
 def test_a_table_with_a_name_of_its_own(
     template: dict[str, Any], aws: Aws, ticketctl: Ticketctl, new_stack: str
 ) -> None:

@@ -148,7 +148,7 @@ class TicketClient:
         ``OutcomeUnknownError`` with the ``number`` that may have been taken, ``NotMintedError`` if none was, and the
         other errors of ``ticketctl.errors`` if the counter refused.
         """
-        if not timeout > 0:
+        if not isinstance(timeout, int | float) or not timeout > 0:
             raise UsageError(f"invalid timeout {timeout!r}: use a number of seconds above 0")
         deadline, regions = Deadline(timeout), self._regions()
         named = self._partition if partition is None else partition

@@ -41,8 +41,9 @@ class Removal:
 def plan(regions: Regions, *, delete_tickets: bool) -> Outcomes[Removal]:
     """What there is to delete in each region; nothing is changed.
 
-    ``RefusedError`` if the stack has termination protection in any of them, or a table with another name than the
-    stack: another tool deployed it, and ``ticketctl deploy`` would not continue the counters of its table.
+    ``RefusedError`` if, in any of them, the stack has termination protection; if its table has another name than the
+    stack, because another tool deployed it, and ``ticketctl deploy`` would not continue the counters of its table; or
+    if the table is to be kept and has no deletion protection, because the stack's template may delete it.
     """
 
     def look(region: RegionalStack) -> Removal:
@@ -55,6 +56,13 @@ def plan(regions: Regions, *, delete_tickets: bool) -> Outcomes[Removal]:
             )
         if table is not None and delete_tickets:
             require_tickets(tables_of(region.session), table)
+        elif stack is not None and table is not None and not table.is_protected:
+            protect = f"aws dynamodb update-table --table-name {name} --deletion-protection-enabled"
+            raise RefusedError(
+                f"the table {name} in {region.region} has no deletion protection, so it may be deleted with the stack; "
+                "nothing was deleted",
+                hint=f"{protect} --region {region.region}",
+            )
         return Removal(stack, has_table=table is not None, deletes_table=table is not None and delete_tickets)
 
     outcomes = regions.each(look)
