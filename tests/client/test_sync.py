@@ -233,11 +233,11 @@ def test_a_client_of_another_minter_only_mints() -> None:
             call()
 
 
-@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
-def test_a_claim_without_time(timeout: float) -> None:
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "5", None])
+def test_a_claim_without_time(timeout: Any) -> None:
     """A timeout that leaves no time is the caller's error, and opens nothing."""
     opener = Opener()
-    with pytest.raises(UsageError, match=f"invalid timeout {timeout}: use a number of seconds above 0"):
+    with pytest.raises(UsageError, match=f"invalid timeout {timeout!r}: use a number of seconds above 0"):
         TicketClient(opener).claim(lambda _: [], timeout=timeout)
     assert opener.opened == []
 
