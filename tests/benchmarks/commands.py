@@ -78,7 +78,7 @@ def _mints(environ: dict[str, str], aws: list[str]) -> Iterator[Row]:
         yield Row(f"ticketctl {flag} / aws --version", costs[flag].wall, costs["aws --version"].wall, "ms", 0.25)
     theirs = costs["aws mint"].wall
     yield Row("next, public URL / aws update-item", costs["public"].wall, theirs, "ms", 0.35)
-    yield Row("  with the emulator's pause of 50 ms", costs["emulated"].wall, theirs, "ms", 0.35)
+    yield Row("  through the embedded AWS", costs["emulated"].wall, theirs, "ms", 0.35)
     yield Row("next, IAM URL / aws update-item", costs["IAM"].wall, theirs, "ms", 0.50)
     yield Row("next --via dynamodb / aws update-item", costs["dynamodb"].wall, theirs, "ms", 0.60)
 
