@@ -15,6 +15,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
 simulated = cache(scale.simulated)
 
 
+@pytest.mark.heavy
 def test_the_page_has_what_the_script_prints(capsys: pytest.CaptureFixture[str]) -> None:
     """The tables of the page are the output of the script, character for character."""
     scale.main()

@@ -234,6 +234,7 @@ def home_behind(proxy: FaultyProxy, environ: dict[str, str], engine: Engine, hom
         yield {**environ, "TICKETCTL_HOME": str(home)}
 
 
+@pytest.mark.heavy
 def test_killed_after_every_single_change(
     killing: Callable[..., list[str]], ticketctl: Ticketctl, connect: Connect, new_stack: str
 ) -> None:
