@@ -101,8 +101,8 @@ def test_guide_names_what_the_code_has() -> None:
         "SHOWN": "ticketctl/counters/table.py",
         "CfnParameter": "stack/tickets_stack.py",
         "PARAMETERS": "ticketctl/commands/stack_options.py",
-        "_TEMPLATE_NAMES": "ticketctl/commands/stack.py",
-        "_refuse_function_options": "ticketctl/commands/stack.py",
+        "_TEMPLATE_NAMES": "ticketctl/commands/stack_options.py",
+        "_refuse_function_options": "ticketctl/commands/stack_options.py",
     }
     for name, path in places.items():
         assert f"`{name}`" in text

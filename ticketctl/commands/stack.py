@@ -4,12 +4,12 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ticketctl.commands.options import Run, Yes, command
-from ticketctl.commands.stack_options import PARAMETERS, alarm_parameters, stack_options
+from ticketctl.commands.stack_options import PARAMETERS, stack_options, template_parameters
 from ticketctl.deployments.outcomes import Outcomes, raise_failures, succeeded
 from ticketctl.errors import FileError, TicketctlError, UsageError
 from ticketctl.output import Result, counter_row
@@ -28,13 +28,6 @@ TableOnly = Annotated[
         "--table-only", help="Deploy without function and URL; tickets are minted from the table. Default: with them."
     ),
 ]
-_TEMPLATE_NAMES = {
-    "max_count": "MaxCount",
-    "offset": "Offset",
-    "increment": "Increment",
-    "reserved_concurrency": "ReservedConcurrency",
-    "log_retention": "LogRetentionDays",
-}
 
 
 def register(app: typer.Typer) -> None:
@@ -56,7 +49,7 @@ def deploy(run: Run, table_only: TableOnly = False, yes: Yes = False) -> None:
     from ticketctl.deployments import deploy as deploying
 
     run.require_stack()
-    parameters, options = _parameters(run, table_only=table_only), stack_options(run.flags)
+    parameters, options = template_parameters(run, table_only=table_only), stack_options(run.flags)
     run.output.note(f"deploying {run.place}, {_who(run)}")
     deployed = deploying.deploy(
         run.regions,
@@ -116,7 +109,7 @@ def diff(
     from ticketctl.deployments import deploy as deploying
 
     run.require_stack()
-    parameters, options = _parameters(run, table_only=table_only), stack_options(run.flags)
+    parameters, options = template_parameters(run, table_only=table_only), stack_options(run.flags)
     outcomes = deploying.preview(run.regions, parameters, run.output.note, options, table_only=table_only)
     plans = succeeded(outcomes)
     if plans and not any(plan.differences for plan in plans.values()):
@@ -237,38 +230,6 @@ def synth(
         raise FileError(f"{out} cannot be written: {error.strerror}", hint="name another folder with --out") from None
     fresh(run.settings.stack, out)
     run.output.show(Result({"out": str(out)}, [[str(out)]]))
-
-
-def _parameters(run: Run, *, table_only: bool) -> dict[str, str]:
-    """The template's parameters that options set, checked against what the template allows."""
-    from ticketctl.aws.template import load
-
-    flags = run.flags
-    if table_only:
-        _refuse_function_options(flags)
-    if flags["offset"] == 0:
-        raise UsageError("--offset 0 is not allowed", hint="from 1 up to 1000000")
-    template = load(run.settings.stack)
-    named = {_TEMPLATE_NAMES[flag]: (flag, flags[flag]) for flag in _TEMPLATE_NAMES if flags[flag] is not None}
-    for name, (flag, value) in named.items():
-        rules = template["Parameters"][name]
-        allowed = rules.get("AllowedValues", [])
-        too_small, too_large = value < rules.get("MinValue", value), value > rules.get("MaxValue", value)
-        if too_small or too_large or (allowed and str(value) not in allowed):
-            span = f"from {rules.get('MinValue')} up to {rules.get('MaxValue', 'any number')}"
-            hint = f"one of {', '.join(allowed)}" if allowed else span
-            raise UsageError(f"--{flag.replace('_', '-')} {value} is not allowed", hint=hint)
-    parameters = {name: str(value) for name, (_, value) in named.items()}
-    if flags["public"] is not None:
-        parameters["AuthType"] = "NONE" if flags["public"] else "AWS_IAM"
-    return parameters | alarm_parameters(flags, run.regions.names)
-
-
-def _refuse_function_options(flags: Mapping[str, Any]) -> None:
-    for name in ("public", "max_count", "reserved_concurrency", "log_retention"):
-        if flags[name] is not None:
-            option = f"--{'no-' * (flags[name] is False)}{name.replace('_', '-')}"
-            raise UsageError(f"--table-only and {option} cannot be combined", hint="remove one of them")
 
 
 def _show_counters(run: Run, stack: "RegionalStack") -> None:

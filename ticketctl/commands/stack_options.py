@@ -1,4 +1,4 @@
-"""The options of ``deploy`` and ``diff`` about parameters, tags, role, protection and alarms; what they accept."""
+"""The options of ``deploy`` and ``diff``, what they accept, and the template's parameters that they set."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ticketctl.commands.options import integer_range
+from ticketctl.commands.options import Run, integer_range
 from ticketctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,6 +86,13 @@ PARAMETERS: dict[str, Any] = {
         ),
     ],
 }
+_TEMPLATE_NAMES = {
+    "max_count": "MaxCount",
+    "offset": "Offset",
+    "increment": "Increment",
+    "reserved_concurrency": "ReservedConcurrency",
+    "log_retention": "LogRetentionDays",
+}
 NOBODY = "none"
 """The template's parameters for alarms have this value if there are none."""
 _MOST_TAGS, _KEY_LENGTH, _VALUE_LENGTH = 50, 128, 256
@@ -94,6 +101,38 @@ _TAG_HINT = "KEY=VALUE; both have letters, digits, spaces and _ . : / = + - @, u
 _ADDRESS = r"[^@\s]+@[^@\s]+"
 _TOPIC = r"arn:[a-z-]+:sns:([a-z0-9-]+):[0-9]{12}:[\w-]{1,256}"
 _ROLE = r"arn:[a-z-]+:iam::[0-9]{12}:role/[\w+=,.@/-]+"
+
+
+def template_parameters(run: Run, *, table_only: bool) -> dict[str, str]:
+    """The template's parameters that options set, checked against what the template allows."""
+    from ticketctl.aws.template import load
+
+    flags = run.flags
+    if table_only:
+        _refuse_function_options(flags)
+    if flags["offset"] == 0:
+        raise UsageError("--offset 0 is not allowed", hint="from 1 up to 1000000")
+    template = load(run.settings.stack)
+    named = {_TEMPLATE_NAMES[flag]: (flag, flags[flag]) for flag in _TEMPLATE_NAMES if flags[flag] is not None}
+    for name, (flag, value) in named.items():
+        rules = template["Parameters"][name]
+        allowed = rules.get("AllowedValues", [])
+        too_small, too_large = value < rules.get("MinValue", value), value > rules.get("MaxValue", value)
+        if too_small or too_large or (allowed and str(value) not in allowed):
+            span = f"from {rules.get('MinValue')} up to {rules.get('MaxValue', 'any number')}"
+            hint = f"one of {', '.join(allowed)}" if allowed else span
+            raise UsageError(f"--{flag.replace('_', '-')} {value} is not allowed", hint=hint)
+    parameters = {name: str(value) for name, (_, value) in named.items()}
+    if flags["public"] is not None:
+        parameters["AuthType"] = "NONE" if flags["public"] else "AWS_IAM"
+    return parameters | alarm_parameters(flags, run.regions.names)
+
+
+def _refuse_function_options(flags: Mapping[str, Any]) -> None:
+    for name in ("public", "max_count", "reserved_concurrency", "log_retention"):
+        if flags[name] is not None:
+            option = f"--{'no-' * (flags[name] is False)}{name.replace('_', '-')}"
+            raise UsageError(f"--table-only and {option} cannot be combined", hint="remove one of them")
 
 
 def stack_options(flags: Mapping[str, Any]) -> "StackOptions":
