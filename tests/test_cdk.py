@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support import synthesis
+from tests.support.other_tools import NODE
 from ticketctl.aws.template import PACKAGE
 
 APP = Path(synthesis.__file__).parent / "cdk_app.py"
@@ -216,7 +218,8 @@ def test_page_has_what_the_construct_has() -> None:
 def test_without_the_extra(missing: str) -> None:
     """Without the extra 'cdk', the import says how to install it."""
     code = f"import sys; sys.modules['{missing}'] = None; import ticketctl.cdk"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    environ = {**os.environ, "JSII_NODE": str(NODE)}
+    run = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1] == (
         f"ticketctl.errors.MissingExtraError: ticketctl.cdk needs {missing}: pip install 'ticketctl[cdk]'"

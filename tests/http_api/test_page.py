@@ -1,6 +1,7 @@
 """docs/http-api.md: its programs run as they stand, and its tables say what the document says."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,6 +60,7 @@ OPEN = [program for program in programs() if not program.signs]
 CLIENTS = [program for program in OPEN if program.language != "sh"]
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 def test_the_commands_print_what_the_page_shows() -> None:
     """Run one after another, the commands print the page's output."""
     commands = [program for program in OPEN if program.language == "sh"]
