@@ -78,6 +78,8 @@ class HttpClient:
             proxy = None if self._direct else proxy_of(parts)
             forwarding_proxy = proxy if parts.scheme == "http" else None  # it gets the absolute URL, and no tunnel
             connection = self._connection(parts, proxy, deadline.within(connect))
+            if connection.sock is None:
+                connection.connect()
             target = _target(parts, absolute=forwarding_proxy is not None)
             connection.putrequest(method, target, skip_host="host" in {name.lower() for name in headers})
             for name, value in {**headers, **login_at(forwarding_proxy), "content-length": str(len(body))}.items():
@@ -106,7 +108,7 @@ class HttpClient:
         connection.close()
 
     def _connection(self, parts: SplitResult, proxy: SplitResult | None, deadline: Deadline) -> HTTPConnection:
-        """An idle connection that still works, else a new one.
+        """An idle connection that still works, else a new one that is not open yet.
 
         If anything can be read before a request was sent, the server has closed the connection. This is checked
         before sending: afterwards it looks like a server that received the request and then failed.
@@ -117,7 +119,7 @@ class HttpClient:
             if 0.0 <= self._clock() - since <= IDLE_SECONDS and _is_silent(connection.sock):
                 return connection
             connection.close()
-        return self._connect(parts, proxy, deadline)
+        return self._new_connection(parts, proxy, deadline)
 
     def _take_idle(self, server: tuple[str, str]) -> tuple[HTTPConnection, float] | None:
         with self._lock:
@@ -127,18 +129,13 @@ class HttpClient:
                     return connection, since
         return None
 
-    def _connect(self, parts: SplitResult, proxy: SplitResult | None, deadline: Deadline) -> HTTPConnection:
+    def _new_connection(self, parts: SplitResult, proxy: SplitResult | None, deadline: Deadline) -> HTTPConnection:
         encrypted = parts.scheme == "https"
         host, port = parts.hostname or "", parts.port or (443 if encrypted else 80)
         peer, peer_port = (host, port) if proxy is None else (proxy.hostname or "", proxy.port or 80)
         connection = _Connection(peer, peer_port, deadline, self._tls() if encrypted else None)
         if proxy is not None and encrypted:
             connection.set_tunnel(host, port, headers=login_at(proxy))
-        try:
-            connection.connect()
-        except BaseException:
-            connection.close()
-            raise
         return connection
 
     def _tls(self) -> Any:
@@ -160,40 +157,33 @@ class _Connection(HTTPConnection):
         self.response_class = partial(_TimedResponse, deadline=deadline)  # type: ignore[assignment] # of a tunnel
 
     def connect(self) -> None:
-        """Connect to the server, or through the proxy's tunnel to the server behind it."""
-        self.sock = _open_socket(self.host, self.port, self._deadline)
+        """Connect to the server, or through the proxy's tunnel to the server behind it.
+
+        The first address of a name that answers is taken; each gets an equal share of the time that is left.
+        """
+        # Only text is looked up in the tables of IDNA, which load slowly.
+        name, port, deadline = self.host.encode() if self.host.isascii() else self.host, self.port, self._deadline
+        addresses = call_within(deadline, lambda: socket.getaddrinfo(name, port, type=socket.SOCK_STREAM))
+        failure = OSError(f"{self.host} has no address")
+        for number, (*kind, _, address) in enumerate(addresses):
+            share = _time_left(deadline) / (len(addresses) - number)
+            try:
+                self.sock = socket.socket(*kind)
+                self.sock.settimeout(share)
+                self.sock.connect(address)
+                break
+            except OSError as error:
+                self.close()
+                failure = error
+        else:
+            raise failure
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tunnel_host: str | None = self._tunnel_host  # type: ignore[attr-defined]
         if tunnel_host:
             self._tunnel()  # type: ignore[attr-defined]
         if self._tls is not None:
-            self.sock.settimeout(_time_left(self._deadline))
+            self.sock.settimeout(_time_left(deadline))
             self.sock = self._tls.wrap_socket(self.sock, server_hostname=tunnel_host or self.host)
-
-
-def _open_socket(host: str, port: int, deadline: Deadline) -> socket.socket:
-    """Connect to the first address of a name that answers; each gets an equal share of the time that is left."""
-    name = host.encode() if host.isascii() else host  # only text is looked up in the tables of IDNA, which load slowly
-    addresses = call_within(deadline, lambda: socket.getaddrinfo(name, port, type=socket.SOCK_STREAM))
-    failure = OSError(f"{host} has no address")
-    for number, (*kind, _, address) in enumerate(addresses):
-        share = _time_left(deadline) / (len(addresses) - number)
-        try:
-            return _connected_socket(kind, address, share)
-        except OSError as error:
-            failure = error
-    raise failure
-
-
-def _connected_socket(kind: list[Any], address: Any, seconds: float) -> socket.socket:
-    sock = socket.socket(*kind)
-    try:
-        sock.settimeout(seconds)
-        sock.connect(address)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def _time_left(deadline: Deadline) -> float:

@@ -202,8 +202,9 @@ def mint(world: World, tickets: int) -> Generator[float, None, Block | None]:
     """Mint once, with the retries of ``ticketctl.minting.retry``; a throttled write is answered immediately."""
     tries = Tries(Deadline(TIMEOUT, world.clock), jitter=world.dice.uniform)
     while (block := world.item.write(world.now, tickets)) is None:
+        tries.failed(ThrottledError("throttled"), "the region")
         try:
-            pause = tries.pause_after(ThrottledError("throttled"))
+            pause = tries.pause()
         except NotMintedError:
             world.given_up += 1
             return None

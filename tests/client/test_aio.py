@@ -33,8 +33,9 @@ from ticketctl.deadline import Deadline
 from ticketctl.errors import AccessError, NotMintedError, OutcomeUnknownError, TicketctlError, UsageError
 from ticketctl.handler import handler
 from ticketctl.minting.async_function_url import AsyncUrlSource
+from ticketctl.minting.failover import Failover
 from ticketctl.minting.function_url import FunctionUrl, UrlSource
-from ticketctl.minting.retry import Tries, call_with_retries, call_with_retries_async
+from ticketctl.minting.retry import Tries, call_with_retries
 from ticketctl.models import Block, MintRequest
 
 BLOCK = {"partition": "orders", "first": 8, "last": 17, "count": 4, "increment": 3}
@@ -475,36 +476,44 @@ def test_both_twins_try_the_same(outcomes: list[Exception | Block], timeout: flo
     """With and without ``await``, the attempts, pauses and results are the same."""
 
     class Run:
+        place = "east"
+
         def __init__(self) -> None:
             self.clock = Clock()
             self.left = list(outcomes)
             self.log: list[float] = []
-            self.tries = Tries(Deadline(timeout, self.clock), jitter=lambda low, bound: (low + bound) / 2)
+            self.deadline = Deadline(timeout, self.clock)
 
-        def attempt(self, deadline: Deadline) -> Block:
+        def attempt(self, request: MintRequest, deadline: Deadline, **_: bool) -> Block:
             self.log.append(deadline.left())
+            assert request.count == 1
             self.clock.now += takes
             outcome = self.left.pop(0) if len(self.left) > 1 else self.left[0]
-            with self.tries.at("east"):
-                if isinstance(outcome, Exception):
-                    raise outcome
-            return self.tries.succeeded(outcome, "east")
-
-        async def attempt_later(self, deadline: Deadline) -> Block:
-            return self.attempt(deadline)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
 
         def sleep(self, seconds: float) -> None:
             self.log.append(-seconds)
             self.clock.now += seconds
 
-        async def sleep_later(self, seconds: float) -> None:
-            self.sleep(seconds)
+    request = MintRequest("orders", 1, "k", is_typed=False)
+
+    def mean(low: float, bound: float) -> float:
+        return (low + bound) / 2
 
     def synchronously(run: Run) -> Block:
-        return call_with_retries(run.attempt, run.tries, sleep=run.sleep)
+        return Failover(lambda _: [run], sleep=run.sleep, jitter=mean).mint(request, run.deadline)
 
     def asynchronously(run: Run) -> Block:
-        return asyncio.run(call_with_retries_async(run.attempt_later, run.tries, sleep=run.sleep_later))
+        async def attempt(deadline: Deadline) -> Block:
+            return run.attempt(request, deadline)
+
+        async def sleep(seconds: float) -> None:
+            run.sleep(seconds)
+
+        tries = Tries(run.deadline, jitter=mean)
+        return asyncio.run(call_with_retries(attempt, run.place, tries, sleep=sleep))
 
     runs = [Run(), Run()]
     results: list[object] = []

@@ -33,7 +33,6 @@ from ticketctl.http_client import HttpClient
 from ticketctl.minting.dynamodb import DynamoDBSource
 from ticketctl.minting.failover import Failover
 from ticketctl.minting.function_url import FunctionUrl, UrlSource
-from ticketctl.minting.retry import Tries, call_with_retries
 from ticketctl.minting.source import Source
 from ticketctl.models import Block, MintRequest
 
@@ -166,8 +165,7 @@ Told = dict[MintRequest, Block | None]
 
 def mint_as_ticketctl_does(source: Source, request: MintRequest) -> Block:
     """Retry with the same key until there is an answer, as a command does."""
-    tries = Tries(Deadline(60.0))
-    return call_with_retries(Failover().attempts([Place(source)], request, tries), tries)
+    return Failover(lambda request: [Place(source)]).mint(request, Deadline(60.0))
 
 
 def mint_many(source: Source, mints: int, *, gives_up: bool) -> Told:

@@ -23,7 +23,6 @@ from ticketctl.errors import (
     UsageError,
 )
 from ticketctl.minting.failover import ASIDE_SECONDS, Failover
-from ticketctl.minting.retry import Tries, call_with_retries
 from ticketctl.models import Block, MintRequest
 
 NOT_MINTED = UnreachableError("no connection")
@@ -98,12 +97,17 @@ class Source:
         self.clock = clock
         self.regions = regions
         self.timeout = timeout
-        self.failover = Failover(spread=spread, note=clock.notes.append, clock=lambda: clock.now)
+        self.failover = Failover(
+            lambda request: regions,
+            spread=spread,
+            note=clock.notes.append,
+            clock=lambda: clock.now,
+            sleep=clock.sleep,
+        )
 
     def mint(self, count: int, *, key: str) -> Block:
-        tries = Tries(Deadline(self.timeout, clock=lambda: self.clock.now))
         request = MintRequest("orders", count, key, is_typed=False)
-        return call_with_retries(self.failover.attempts(self.regions, request, tries), tries, sleep=self.clock.sleep)
+        return self.failover.mint(request, Deadline(self.timeout, clock=lambda: self.clock.now))
 
 
 def failover(clock: Clock, regions: Sequence[Region], *, timeout: float = 8.0, spread: bool = False) -> Source:

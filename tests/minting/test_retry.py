@@ -16,13 +16,14 @@ from ticketctl.errors import (
     TicketctlError,
     UnreachableError,
 )
-from ticketctl.minting.retry import Tries, call_with_retries
-from ticketctl.models import Block
+from ticketctl.minting.failover import Failover
+from ticketctl.models import Block, MintRequest
 
 NOT_MINTED = NotMintedError("not minted")
 UNKNOWN = OutcomeUnknownError("unknown")
 CONTINUES = OutcomeUnknownError("no answer", may_continue=True)
 BLOCK = Block("orders", 7, 7, 1, 1)
+REQUEST = MintRequest("orders", 1, "k", is_typed=False)
 REPLAY = replace(BLOCK, replayed=True)
 GAP = replace(BLOCK, possible_gaps=("here",))
 
@@ -33,10 +34,12 @@ def highest(low: float, bound: float) -> float:
 
 
 class Run:
-    """Run ``call_with_retries`` with a clock that only sleeps and attempts move; each attempt takes ``takes`` seconds.
+    """Mint with a clock that only sleeps and attempts move; each attempt takes ``takes`` seconds.
 
     ``outcomes`` come in order, and the last one repeats.
     """
+
+    place = "here"
 
     def __init__(self, *outcomes: Exception | Block, takes: float = 0.0) -> None:
         self.outcomes = list(outcomes)
@@ -49,19 +52,18 @@ class Run:
         self.pauses.append(seconds)
         self.now += seconds
 
+    def attempt(self, request: MintRequest, deadline: Deadline, **_: bool) -> Block:
+        assert request == REQUEST
+        self.left.append(deadline.left())
+        self.now += self.takes
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
     def __call__(self, *, timeout: float = 10.0, jitter: Callable[[float, float], float] = highest) -> Block:
-        tries = Tries(Deadline(timeout, clock=lambda: self.now), jitter=jitter)
-
-        def attempt(deadline: Deadline) -> Block:
-            self.left.append(deadline.left())
-            self.now += self.takes
-            outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
-            with tries.at("here"):
-                if isinstance(outcome, Exception):
-                    raise outcome
-            return tries.succeeded(outcome, "here")
-
-        return call_with_retries(attempt, tries, sleep=self.sleep)
+        failover = Failover(lambda request: [self], sleep=self.sleep, jitter=jitter)
+        return failover.mint(REQUEST, Deadline(timeout, clock=lambda: self.now))
 
 
 def test_the_first_answer_is_the_answer() -> None:

@@ -27,7 +27,7 @@ from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.spread import Spreading
 from ticketctl.errors import OutcomeUnknownError, TicketctlError, UsageError
 from ticketctl.minting.async_function_url import AsyncUrlSource, open_pool
-from ticketctl.minting.retry import Tries, call_with_retries_async
+from ticketctl.minting.retry import Tries, call_with_retries
 from ticketctl.minting.source import Source
 from ticketctl.models import Block, Counter, MintRequest
 from ticketctl.settings import Settings
@@ -344,14 +344,9 @@ class UrlMinter:
 
     async def mint(self, request: MintRequest, deadline: Deadline) -> Block:
         """Take tickets, with retries."""
-        tries = Tries(deadline)
-
-        async def attempt(deadline: Deadline) -> Block:
-            with tries.at(self._stack.place):
-                block = await self._attempt(request, deadline)
-            return tries.succeeded(block, self._stack.place)
-
-        return await call_with_retries_async(attempt, tries, sleep=asyncio.sleep)
+        return await call_with_retries(
+            lambda deadline: self._attempt(request, deadline), self._stack.place, Tries(deadline), sleep=asyncio.sleep
+        )
 
     async def _attempt(self, request: MintRequest, deadline: Deadline) -> Block:
         """Take tickets in one attempt, as ``RegionalStack.attempt`` does."""

@@ -13,9 +13,8 @@ from ticketctl.deployments.regional_stack import RegionalStack, max_block
 from ticketctl.errors import NotDeployedError, NotMintedError, RefusedError, TicketctlError
 from ticketctl.minting import failover
 from ticketctl.minting.failover import Failover
-from ticketctl.minting.retry import Tries, call_with_retries
 from ticketctl.minting.source import CONNECT_SECONDS
-from ticketctl.models import Block, MintRequest, StackOutputs
+from ticketctl.models import MintRequest, StackOutputs
 from ticketctl.settings import Settings, resolve
 
 if TYPE_CHECKING:
@@ -47,7 +46,8 @@ class Regions:
         self.warn = warn
         self._lock = threading.RLock()
         self._stacks = dict.fromkeys(self.names[:1], home)
-        self._failover = Failover(spread=spread, note=note)
+        self.mint = Failover(self._able, spread=spread, note=note).mint
+        """Take tickets from the first region that gives them."""
         self.unread: dict[str, TicketctlError] = {}
         """The regions that ``members`` and ``elsewhere`` could not read, and why."""
 
@@ -61,11 +61,6 @@ class Regions:
             if region not in self._stacks:
                 self._stacks[region] = self.home.in_region(region)
             return self._stacks[region]
-
-    def mint(self, request: MintRequest, deadline: Deadline) -> Block:
-        """Take tickets from the first region that gives them, with retries; raises the errors of ``Source``."""
-        tries = Tries(deadline)
-        return call_with_retries(self._failover.attempts(self._able(request), request, tries), tries)
 
     def _able(self, request: MintRequest) -> Sequence[RegionalStack]:
         """The regions that may serve a request, in their order."""

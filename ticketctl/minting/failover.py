@@ -1,4 +1,4 @@
-"""The policy of failover: which region mints, in what order, and for how long. It sends no requests itself."""
+"""Failover and retries of a mint: which region is tried, when and for how long."""
 
 import itertools
 import time
@@ -15,7 +15,7 @@ from ticketctl.errors import (
     TicketctlError,
     UnknownCounterError,
 )
-from ticketctl.minting.retry import LEAST_SECONDS, Tries
+from ticketctl.minting.retry import Tries, uniform
 from ticketctl.models import Block, MintRequest
 
 FAILOVER_CONNECT_SECONDS = 1.0  # the limit for opening a connection if another region can be tried
@@ -47,50 +47,49 @@ class Region(Protocol):
 
 
 class Failover:
-    """Chooses which region is tried next, and for how long. With ``spread``, each mint starts with the next region.
+    """Mints from the first region that gives tickets. With ``spread``, each mint starts with the next region.
 
-    ``note`` gets one line for each skipped region, with the reason. One ``Failover`` serves many mints and remembers
-    which regions did not answer.
+    ``able`` returns the regions that may serve a request, in their order. ``note`` gets one line for each skipped
+    region, with the reason. One ``Failover`` serves many mints and remembers which regions did not answer.
     """
 
     def __init__(
         self,
+        able: Callable[[MintRequest], Sequence[Region]],
         *,
         spread: bool = False,
         note: Callable[[str], None] = lambda line: None,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        jitter: Callable[[float, float], float] = uniform,
     ) -> None:
+        self._able = able
         # With ``spread``, the first region is arbitrary: a process does not know where another process started.
         self._turns = itertools.count(time.time_ns() // 1000 if spread else 0, 1 if spread else 0)
         self._note = note
         self._clock = clock
+        self._sleep = sleep
+        self._jitter = jitter
         self._aside: dict[str, float] = {}
 
-    def attempts(self, regions: Sequence[Region], request: MintRequest, tries: Tries) -> Callable[[Deadline], Block]:
-        """Return a function that tries each region once until one mints; for ``call_with_retries`` with ``tries``.
-
-        A single region gets all the time.
-        """
-        order = self._order(regions)
-        failures: list[TicketctlError] = []
-
-        def attempt(deadline: Deadline) -> Block:
-            if failures and len(order) > 1 and deadline.left() < LEAST_SECONDS * len(order):
-                raise most_telling(failures)
-            looks_up = bool(failures) or len(order) == 1
-            failures.clear()
+    def mint(self, request: MintRequest, deadline: Deadline) -> Block:
+        """Take tickets, with retries; raises the errors of ``Source``. The regions of one pass share its time."""
+        order = self._order(self._able(request))
+        tries, looks_up = Tries(deadline, jitter=self._jitter), len(order) == 1
+        while True:
             for number, region in enumerate(order):
                 try:
-                    with tries.at(region.place):
-                        share = _share(deadline, len(order) - number)
-                        return tries.succeeded(region.attempt(request, share, looks_up=looks_up), region.place)
-                except SKIPPED as failure:
-                    failures.append(failure)
-                    if len(order) > 1:
-                        self._skip(region.place, failure)
-            raise most_telling(failures)
-
-        return attempt
+                    share = _share(deadline, len(order) - number)
+                    return tries.succeeded(region.attempt(request, share, looks_up=looks_up), region.place)
+                except TicketctlError as error:
+                    failure = error
+                tries.failed(failure, region.place)
+                if not isinstance(failure, SKIPPED):
+                    raise tries.failure()
+                if len(order) > 1:
+                    self._skip(region.place, failure)
+            self._sleep(tries.pause(len(order)))
+            looks_up = True
 
     def _order(self, regions: Sequence[Region]) -> Sequence[Region]:
         """The regions in the order to try; those that did not answer recently come last."""
@@ -107,12 +106,3 @@ class Failover:
 def _share(deadline: Deadline, waiting: int) -> Deadline:
     """The deadline of the next region, if ``waiting`` regions share the time that is left."""
     return deadline if waiting == 1 else deadline.within(deadline.left() / waiting)
-
-
-def most_telling(failures: Sequence[TicketctlError]) -> TicketctlError:
-    """Return the failure to report: an unknown outcome, otherwise *not minted*, otherwise the first."""
-    for kind in (OutcomeUnknownError, NotMintedError):
-        for failure in failures:
-            if isinstance(failure, kind):
-                return failure
-    return failures[0]

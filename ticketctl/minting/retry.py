@@ -1,8 +1,6 @@
 """Retries with jitter until a deadline: which failures are retried, and what is known about the outcome."""
 
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from ticketctl.deadline import Deadline
@@ -12,6 +10,7 @@ from ticketctl.models import Block
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 LEAST_SECONDS = 0.5  # the least time for an answer: less would turn a slow refusal into an unknown outcome
+_RETRIED = (NotMintedError, OutcomeUnknownError)
 
 
 def uniform(least: float, most: float) -> float:
@@ -33,16 +32,8 @@ class Tries:
         self.deadline = deadline
         self._jitter = jitter
         self._bound = FIRST_PAUSE
+        self._failures: list[TicketctlError] = []  # since the last pause
         self._unknown: list[tuple[str, OutcomeUnknownError]] = []
-
-    @contextmanager
-    def at(self, place: str) -> Iterator[None]:
-        """Wrap an attempt at ``place`` (a region or host); if its outcome is unknown, remember that."""
-        try:
-            yield
-        except OutcomeUnknownError as error:
-            self._unknown.append((place, error))
-            raise
 
     def succeeded(self, block: Block, place: str) -> Block:
         """The block with its possible gaps: the places that may also have spent tickets.
@@ -54,37 +45,42 @@ class Tries:
         gaps = [name for name, error in self._unknown if name != settled or error.may_continue]
         return replace(block, possible_gaps=tuple(dict.fromkeys([*gaps, *block.possible_gaps])))
 
-    def pause_after(self, error: TicketctlError) -> float:
-        """Return the seconds to wait before the next attempt; if there is none, raise the error that says most."""
+    def failed(self, error: TicketctlError, place: str) -> None:
+        """Remember the failure of an attempt at ``place`` (a region or host)."""
+        self._failures.append(error)
+        if isinstance(error, OutcomeUnknownError):
+            self._unknown.append((place, error))
+
+    def pause(self, attempts: int = 1) -> float:
+        """Return the seconds to wait before the next attempts; if there must be none, raise ``failure``."""
         pause = self._jitter(0.0, self._bound)
-        left = self.deadline.left() - (0.0 if self._unknown else LEAST_SECONDS)
-        if not isinstance(error, NotMintedError | OutcomeUnknownError) or pause >= left:
-            for _, unknown in self._unknown:
-                raise unknown from (None if unknown is error else error)
-            raise error
+        left = self.deadline.left() - (0.0 if self._unknown else LEAST_SECONDS * attempts)
+        if pause >= left or not any(isinstance(error, _RETRIED) for error in self._failures):
+            raise self.failure()
+        self._failures.clear()
         self._bound = min(self._bound * 2, LONGEST_PAUSE)
         return pause
 
+    def failure(self) -> TicketctlError:
+        """The failure that says most: an unknown outcome, otherwise *not minted*, otherwise the first."""
+        if self._unknown:
+            (_, unknown), last = self._unknown[0], self._failures[-1]
+            unknown.__cause__ = None if last is unknown else last
+            return unknown
+        return next((error for error in self._failures if isinstance(error, _RETRIED)), self._failures[0])
 
-def call_with_retries(
-    attempt: Callable[[Deadline], Block], tries: Tries, *, sleep: Callable[[float], None] = time.sleep
+
+async def call_with_retries(
+    attempt: Callable[[Deadline], Awaitable[Block]],
+    place: str,
+    tries: Tries,
+    *,
+    sleep: Callable[[float], Awaitable[None]],
 ) -> Block:
-    """Make attempts until one succeeds, one fails in a way that is not retried, or the deadline is near."""
+    """Make attempts at ``place`` until one succeeds or ``tries`` allows no other; ``Failover.mint`` with ``await``."""
     while True:
         try:
-            return attempt(tries.deadline)
+            return tries.succeeded(await attempt(tries.deadline), place)
         except TicketctlError as error:
-            failure = error
-        sleep(tries.pause_after(failure))
-
-
-async def call_with_retries_async(
-    attempt: Callable[[Deadline], Awaitable[Block]], tries: Tries, *, sleep: Callable[[float], Awaitable[None]]
-) -> Block:
-    """``call_with_retries`` with ``await``."""
-    while True:
-        try:
-            return await attempt(tries.deadline)
-        except TicketctlError as error:
-            failure = error
-        await sleep(tries.pause_after(failure))
+            tries.failed(error, place)
+        await sleep(tries.pause())
