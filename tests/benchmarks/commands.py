@@ -23,6 +23,14 @@ BULK_RUNS = 7
 DEPLOY_RUNS = 3
 MILLION = 1_000_000
 COUNTERS = 10_000
+TYPER_APP = """
+import typer
+app = typer.Typer()
+@app.command()
+def next_ticket(stack: str = "Tickets"):
+    typer.echo(1)
+app()
+"""
 TICKETCTL = str(Path(sys.executable).with_name("ticketctl"))
 PUBLIC, PRIVATE = "Open", "Tickets"
 MINT = (
@@ -66,6 +74,7 @@ def _mints(environ: dict[str, str], aws: list[str]) -> Iterator[Row]:
                 "aws mint": [*aws, *MINT],
                 "--version": [TICKETCTL, "--version"],
                 "--help": [TICKETCTL, "--help"],
+                "Typer app": [sys.executable, "-c", TYPER_APP],
                 "public": [TICKETCTL, "next", "--url", direct],
                 "IAM": [TICKETCTL, "next", "--stack", PRIVATE],
                 "emulated": [TICKETCTL, "next", "--url", address],
@@ -79,6 +88,7 @@ def _mints(environ: dict[str, str], aws: list[str]) -> Iterator[Row]:
     theirs = costs["aws mint"].wall
     yield Row("next, public URL / aws update-item", costs["public"].wall, theirs, "ms", 0.35)
     yield Row("  through the embedded AWS", costs["emulated"].wall, theirs, "ms", 0.35)
+    yield Row("  CPU / a Typer app with one command", costs["public"].cpu, costs["Typer app"].cpu, "ms", 1.4)
     yield Row("next, IAM URL / aws update-item", costs["IAM"].wall, theirs, "ms", 0.50)
     yield Row("next --via dynamodb / aws update-item", costs["dynamodb"].wall, theirs, "ms", 0.60)
 
