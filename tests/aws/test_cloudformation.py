@@ -11,16 +11,8 @@ from botocore.stub import ANY, Stubber
 
 from tests.support.http_server import Answer, Server
 from ticketctl.aws.account import Aws
-from ticketctl.aws.cloudformation import (
-    Change,
-    CloudFormation,
-    Event,
-    Plan,
-    Stack,
-    StackOptions,
-    first_cause,
-    outputs_of,
-)
+from ticketctl.aws.cloudformation import CloudFormation
+from ticketctl.aws.stacks import Change, Event, Plan, Stack, StackOptions, first_cause, outputs_of
 from ticketctl.errors import AccessError, NotDeployedError, NotMintedError, RefusedError, SetupError, StackFailedError
 from ticketctl.models import StackOutputs
 

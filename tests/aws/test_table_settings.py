@@ -8,7 +8,7 @@ import pytest
 from botocore.stub import Stubber
 
 from ticketctl.aws.account import Aws
-from ticketctl.aws.cloudformation import TABLE_TYPE
+from ticketctl.aws.stacks import TABLE_TYPE
 from ticketctl.aws.table_settings import TableSettings
 from ticketctl.aws.template import load
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.synthesis import Assembly
 from ticketctl.aws import template
-from ticketctl.aws.cloudformation import TABLE_TYPE
+from ticketctl.aws.stacks import TABLE_TYPE
 from ticketctl.handler import bundle_root
 
 SHIPPED = json.loads(template.SHIPPED.read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ import typer
 
 from tests.support.memory_aws import EU, US, Account, regions_of, url_in
 from tests.support.minting import requested
-from ticketctl.aws.cloudformation import StackOptions
+from ticketctl.aws.stacks import StackOptions
 from ticketctl.commands.options import Run
 from ticketctl.commands.stack import CHANGES_FOUND, deploy, destroy, diff
 from ticketctl.commands.stack_options import PARAMETERS

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ticketctl.aws.cloudformation import StackOptions
+from ticketctl.aws.stacks import StackOptions
 from ticketctl.commands.stack_options import PARAMETERS, alarm_parameters, stack_options, tags_of
 from ticketctl.errors import UsageError
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.memory_aws import EU, US, Account, Said, regions_of
 from tests.support.minting import requested
-from ticketctl.aws.cloudformation import Stack
+from ticketctl.aws.stacks import Stack
 from ticketctl.counters.handover import offer
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.deploy import deploy

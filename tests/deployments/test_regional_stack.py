@@ -11,7 +11,7 @@ from tests.support.counter_items import item
 from tests.support.memory_aws import EU, STACK, US, Account, MemorySession, stack_in, url_in
 from tests.support.minting import requested
 from tests.support.model_table import ModelTable
-from ticketctl.aws.cloudformation import outputs_of
+from ticketctl.aws.stacks import outputs_of
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack, max_block
 from ticketctl.errors import AccessError, NotDeployedError, UnknownCounterError, UnreachableError

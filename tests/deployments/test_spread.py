@@ -11,7 +11,7 @@ from tests.deployments.test_cache import TICKETS
 from tests.support.http_server import Answer, Server
 from tests.support.memory_aws import US, Account, MemorySession, stack_in
 from tests.support.minting import requested
-from ticketctl.aws.cloudformation import outputs_of
+from ticketctl.aws.stacks import outputs_of
 from ticketctl.client.aio import UrlMinter
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.cache import DeployedCache

@@ -16,17 +16,9 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from tests.support.model_table import KEY, Client, ModelTable, Request
 from ticketctl.aws.account import Aws
-from ticketctl.aws.cloudformation import (
-    TABLE_TYPE,
-    UNCHANGED,
-    URL_TYPE,
-    Change,
-    CloudFormation,
-    Plan,
-    Stack,
-    StackOptions,
-)
+from ticketctl.aws.cloudformation import CloudFormation
 from ticketctl.aws.dynamodb import SendUntil, sdk_sender
+from ticketctl.aws.stacks import TABLE_TYPE, UNCHANGED, URL_TYPE, Change, Plan, Stack, StackOptions
 from ticketctl.deployments.dialog import Dialog
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ticketctl.aws.cloudformation import OUR_PARAMETERS, TABLE_TYPE, URL_TYPE
+from ticketctl.aws.stacks import OUR_PARAMETERS, TABLE_TYPE, URL_TYPE
 from ticketctl.errors import FileError, MissingExtraError, SetupError
 from ticketctl.handler import bundle_root
 from ticketctl.settings import LOCAL_REGION

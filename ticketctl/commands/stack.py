@@ -15,7 +15,7 @@ from ticketctl.errors import FileError, TicketctlError, UsageError
 from ticketctl.output import Result, counter_row
 
 if TYPE_CHECKING:
-    from ticketctl.aws.cloudformation import Plan
+    from ticketctl.aws.stacks import Plan
     from ticketctl.deployments.deploy import Deployed
     from ticketctl.deployments.destroy import Removal
     from ticketctl.deployments.dialog import Dialog

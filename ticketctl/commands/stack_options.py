@@ -10,7 +10,7 @@ from ticketctl.commands.options import Run, integer_range
 from ticketctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from ticketctl.aws.cloudformation import StackOptions
+    from ticketctl.aws.stacks import StackOptions
 
 PARAMETERS: dict[str, Any] = {
     "public": Annotated[
@@ -137,7 +137,7 @@ def _refuse_function_options(flags: Mapping[str, Any]) -> None:
 
 def stack_options(flags: Mapping[str, Any]) -> "StackOptions":
     """The options of a deployment that are no parameters of the template."""
-    from ticketctl.aws.cloudformation import StackOptions
+    from ticketctl.aws.stacks import StackOptions
 
     if flags["tag"] and flags["no_tags"]:
         raise UsageError("--tag and --no-tags contradict each other")

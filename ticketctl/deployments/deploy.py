@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ticketctl.aws.cloudformation import UNCHANGED, CloudFormation, Plan, Stack, StackOptions, outputs_of
+from ticketctl.aws.cloudformation import CloudFormation
+from ticketctl.aws.stacks import UNCHANGED, Plan, Stack, StackOptions, outputs_of
 from ticketctl.aws.template import table_properties
 from ticketctl.counters.sequence import DEFAULT, Member, Survey, arrange, require_names_free, survey
 from ticketctl.deployments.adoption import adopt, require_importable, require_usable

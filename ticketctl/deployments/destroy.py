@@ -15,7 +15,7 @@ from ticketctl.deployments.regions import Regions
 from ticketctl.errors import RefusedError
 
 if TYPE_CHECKING:
-    from ticketctl.aws.cloudformation import Stack
+    from ticketctl.aws.stacks import Stack
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-from ticketctl.aws.cloudformation import outputs_of
 from ticketctl.aws.probes import Drift, Probes
+from ticketctl.aws.stacks import outputs_of
 from ticketctl.deadline import Deadline, call_within
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions

@@ -128,7 +128,7 @@ class Locator:
             raise UnreachableError(what, hint="try again") from error
 
     def _described(self, timeout: float, *, retries: int) -> StackOutputs | None:
-        from ticketctl.aws.cloudformation import outputs_of
+        from ticketctl.aws.stacks import outputs_of
 
         stack = self._session.cloudformation(timeout=timeout, retries=retries).find_ours(self._settings.stack)
         return None if stack is None or not stack.outputs else outputs_of(stack, self._region)
