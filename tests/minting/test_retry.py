@@ -151,8 +151,18 @@ def test_other_errors_are_raised_immediately(error: Exception) -> None:
 def test_unknown_and_then_another_error(error: TicketctlError) -> None:
     """If a retry after an unknown attempt fails with a final error, the outcome is unknown."""
     with pytest.raises(OutcomeUnknownError) as caught:
-        Run(UNKNOWN, error)()
+        Run(OutcomeUnknownError("unknown"), error)()
     assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("later", [[], [NOT_MINTED], [AccessError("forbidden")]], ids=repr)
+def test_an_unknown_outcome_keeps_its_cause(later: list[Exception]) -> None:
+    """``--debug`` shows why there was no answer."""
+    lost = OutcomeUnknownError("lost")
+    lost.__cause__ = TimeoutError("the answer takes too long")
+    with pytest.raises(OutcomeUnknownError) as caught:
+        Run(lost, *later)()
+    assert repr(caught.value.__cause__) == "TimeoutError('the answer takes too long')"
 
 
 def test_pauses_double_up_to_a_second() -> None:
