@@ -2,9 +2,10 @@
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -315,6 +316,34 @@ def test_a_refused_connection(via: str, operation: str) -> None:
             error = outcome(send, operation)
     assert type(error) is UnreachableError
     assert error.message.startswith(f"{TARGET} cannot be reached: ")
+
+
+@pytest.mark.parametrize("operation", REQUESTS)
+@pytest.mark.parametrize("tls", [False, True], ids=["a full queue", "no handshake"])
+@pytest.mark.parametrize("via", ["plain", "sdk"])
+def test_the_deadline_passes_before_a_connection_is_open(via: str, operation: str, *, tls: bool) -> None:
+    """If no connection could be opened until the deadline, nothing was spent."""
+    with socket.create_server(("127.0.0.1", 0), backlog=4 * tls) as full, ExitStack() as opened:
+        for _ in range(0 if tls else 4):
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        url = f"http{'s' if tls else ''}://127.0.0.1:{full.getsockname()[1]}"
+        with sending(url, via=via, deadline=1.0) as send:
+            error = outcome(send, operation)
+    assert type(error) is UnreachableError
+    assert error.message.startswith(f"{TARGET} cannot be reached: ")
+
+
+@pytest.mark.parametrize("via", ["plain", "sdk"])
+def test_the_deadline_passes_before_the_name_is_resolved(monkeypatch: pytest.MonkeyPatch, via: str) -> None:
+    """If the name server did not answer until the deadline, nothing was spent."""
+    released = threading.Event()
+    with sending("http://tickets.invalid", via=via, deadline=1.0) as send:
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [] if released.wait(10.0) else [])
+        error = outcome(send, "UpdateItem")
+        released.set()
+    assert type(error) is UnreachableError
 
 
 @pytest.mark.parametrize(("operation", "kind"), [("UpdateItem", OutcomeUnknownError), ("GetItem", UnreachableError)])

@@ -1,5 +1,6 @@
 """Sends DynamoDB operations for the handler's functions, with the AWS SDK or without it."""
 
+import io
 import json
 import re
 import threading
@@ -102,9 +103,12 @@ def timed_sdk_sender(aws: Aws, target: str, *, timeout: float, connect: float) -
         with lock:
             if not clients:
                 client = aws.client("dynamodb", timeout=timeout, connect=connect, retries=0)
-                client.meta.events.register("before-send.dynamodb", lambda **_: attempts.current.begin())
+                client.meta.events.register("before-send.dynamodb", watch)
                 clients.append(client)
             return clients[0]
+
+    def watch(request: Any, **_: Any) -> None:
+        request.body = _WatchedBody(request.body, attempts.current.begin)
 
     def perform(attempt: _Attempt, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
         attempts.current = attempt
@@ -116,11 +120,27 @@ def timed_sdk_sender(aws: Aws, target: str, *, timeout: float, connect: float) -
         try:
             return call_within(deadline, partial(perform, attempt, operation, request))
         except TimeoutError:
-            if not attempt.abandon():
+            sent = attempt.abandon()
+            if not sent and (aws.asked_source is not None or not clients):
                 raise aws.slow_credentials() from None
-            raise _no_answer(target, "it took too long", spends=operation != "GetItem") from None
+            raise _no_answer(target, "it took too long", spends=sent and operation != "GetItem") from None
 
     return lambda deadline: partial(send, deadline)
+
+
+class _WatchedBody(io.BytesIO):
+    """The body of a request, which calls ``begin`` before it is sent; a request without its body does nothing.
+
+    The SDK opens the connection after its last event, so only the body tells if there was one.
+    """
+
+    def __init__(self, body: bytes, begin: Callable[[], None]) -> None:
+        super().__init__(body)
+        self._begin = begin
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._begin()
+        return super().read(size)
 
 
 class _Attempt:
