@@ -339,8 +339,13 @@ def test_the_deadline_passes_before_a_connection_is_open(via: str, operation: st
 def test_the_deadline_passes_before_the_name_is_resolved(monkeypatch: pytest.MonkeyPatch, via: str) -> None:
     """If the name server did not answer until the deadline, nothing was spent."""
     released = threading.Event()
+
+    def getaddrinfo(*_: object, **__: object) -> list[Any]:
+        released.wait(10.0)
+        return []
+
     with sending("http://tickets.invalid", via=via, deadline=1.0) as send:
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [] if released.wait(10.0) else [])
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
         error = outcome(send, "UpdateItem")
         released.set()
     assert type(error) is UnreachableError
