@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.dynamodb_server import CERTIFICATE
-from tests.support.peer import Peer, Talk, keeps, never_answers, tunnels
+from tests.support.peer import Peer, Script, Talk, keeps, never_answers, tunnels
 from ticketctl.deadline import Deadline
 from ticketctl.errors import OutcomeUnknownError, SetupError, TicketctlError, UnreachableError, UsageError
 from ticketctl.minting.async_function_url import AsyncUrlSource, open_pool
@@ -40,6 +41,7 @@ def mint(
     resolve: Resolve = socket.getaddrinfo,
     times: int = 1,
     seconds: float = 5.0,
+    connect: float = 2.5,
     pause: float = 0.0,
     headers: Mapping[str, str] | None = None,
 ) -> list[Block]:
@@ -51,7 +53,7 @@ def mint(
     async def main() -> list[Block]:
         function = FunctionUrl(url, sign=sign, signs_at_once=headers is not None)
         with ThreadPoolExecutor(1) as threads:
-            source = AsyncUrlSource(function, threads, open_pool(url, resolve=resolve), connect=seconds / 2)
+            source = AsyncUrlSource(function, threads, open_pool(url, resolve=resolve), connect=connect)
             try:
                 request = MintRequest("orders", 1, "once:k", is_typed=False)
                 blocks = []
@@ -175,6 +177,34 @@ def test_no_answer() -> None:
     """A request without an answer may have minted."""
     with Peer(never_answers) as peer:
         assert isinstance(failure(peer.url, seconds=0.3), OutcomeUnknownError)
+
+
+def in_a_tunnel(talk: Talk) -> None:
+    talk.receives()
+    talk.sends(b"HTTP/1.1 200 OK\r\n\r\n")
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["connect timeout", "deadline"])
+@pytest.mark.parametrize("through", [lambda talk: None, in_a_tunnel], ids=["directly", "in a tunnel"])
+def test_a_handshake_that_never_ends(monkeypatch: pytest.MonkeyPatch, through: Script, *, cancelled: bool) -> None:
+    """Nothing was minted, and the connection is closed immediately."""
+
+    def never_shakes_hands(talk: Talk) -> None:
+        through(talk)
+        while talk.connection.recv(65536):
+            pass
+
+    with Peer(never_shakes_hands) as peer:
+        url = f"https://127.0.0.1:{peer.port}"
+        if through is in_a_tunnel:
+            monkeypatch.setenv("HTTPS_PROXY", peer.url)
+            url = "https://tickets.invalid"
+        gc.disable()
+        try:
+            assert type(failure(url, seconds=0.4, connect=5.0 if cancelled else 0.2)) is UnreachableError
+            assert peer.ended.acquire(timeout=2.0)
+        finally:
+            gc.enable()
 
 
 def test_an_invalid_header() -> None:

@@ -244,7 +244,11 @@ class _Stream(httpcore.AsyncNetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
         """Continue over TLS."""
-        return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+        try:
+            return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+        except BaseException:
+            await self.aclose()  # httpcore leaves it open if the handshake takes too long
+            raise
 
     def get_extra_info(self, info: str) -> Any:
         """A property of the connection, such as ``is_readable``."""
