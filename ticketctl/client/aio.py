@@ -27,7 +27,7 @@ from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.spread import Spreading
 from ticketctl.errors import OutcomeUnknownError, TicketctlError, UsageError
 from ticketctl.minting.async_function_url import AsyncUrlSource, open_pool
-from ticketctl.minting.retry import Tries, call_with_retries
+from ticketctl.minting.retry import LEAST_SECONDS, Tries, call_with_retries
 from ticketctl.minting.source import Source
 from ticketctl.models import Block, Counter, MintRequest
 from ticketctl.settings import Settings
@@ -354,7 +354,7 @@ class UrlMinter:
         try:
             block = await self._mint_with(source, request, deadline)
         except TicketctlError as error:
-            if not await self._refreshed(error, generation, deadline):
+            if not await self._refreshed(error, generation, deadline) or deadline.left() < LEAST_SECONDS:
                 raise
             source, generation = await self._find(deadline)
             block = await source.mint(request, deadline)

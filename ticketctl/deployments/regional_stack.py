@@ -15,6 +15,7 @@ from ticketctl.deployments.locator import Locator
 from ticketctl.deployments.session import Session
 from ticketctl.deployments.spread import Spreading
 from ticketctl.errors import NotDeployedError, TicketctlError, UnreachableError
+from ticketctl.minting.retry import LEAST_SECONDS
 from ticketctl.minting.source import Source, host_of
 from ticketctl.models import Block, Counter, MintRequest, StackOutputs
 
@@ -192,8 +193,10 @@ class RegionalStack:
             return self._open_source
 
     def _source_after(self, error: TicketctlError, generation: int, deadline: Deadline) -> tuple[Source, int]:
-        """The source after a look-up of the stack; raises ``error`` if a retry cannot help."""
+        """The source after a look-up of the stack; raises ``error`` if a retry cannot help, or would be too short."""
         if self.table is not None or not self.locator.refresh_after(error, generation, deadline):
+            raise error
+        if deadline.left() < LEAST_SECONDS:
             raise error
         return self._source(deadline)
 
