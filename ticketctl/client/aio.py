@@ -3,9 +3,9 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar, Unpack
@@ -25,7 +25,7 @@ from ticketctl.client.sync import (
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.spread import Spreading
-from ticketctl.errors import OutcomeUnknownError, TicketctlError, UsageError
+from ticketctl.errors import NotMintedError, OutcomeUnknownError, TicketctlError, UsageError
 from ticketctl.minting.async_function_url import AsyncUrlSource, open_pool
 from ticketctl.minting.retry import LEAST_SECONDS, Tries, call_with_retries
 from ticketctl.minting.source import Source
@@ -382,7 +382,7 @@ class UrlMinter:
 
     async def _find(self, deadline: Deadline) -> "tuple[AsyncUrlSource | _ThreadSource, int]":
         """The source, and the generation of the stack that it was opened with."""
-        async with self._finding:
+        async with self._holding(deadline):
             if self._source is None or self._source[1] != self._stack.locator.generation:
                 self._source = await self._in_thread(self._open, deadline)
                 self._opened.push_async_callback(self._source[0].close)
@@ -397,8 +397,21 @@ class UrlMinter:
         return AsyncUrlSource(url, self._threads, pool), generation
 
     async def _refreshed(self, error: TicketctlError, generation: int, deadline: Deadline) -> bool:
-        async with self._finding:
+        async with self._holding(deadline):
             return await self._in_thread(self._stack.locator.refresh_after, error, generation, deadline)
+
+    @asynccontextmanager
+    async def _holding(self, deadline: Deadline) -> AsyncIterator[None]:
+        """Hold the lock, as ``Session.holding`` does."""
+        try:
+            async with asyncio.timeout(None if self._stack.settings.local else deadline.left()):
+                await self._finding.acquire()
+        except TimeoutError:
+            raise NotMintedError("another task took all of the time; nothing was minted", hint="try again") from None
+        try:
+            yield
+        finally:
+            self._finding.release()
 
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)

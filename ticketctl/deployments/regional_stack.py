@@ -186,7 +186,7 @@ class RegionalStack:
 
     def _source(self, deadline: Deadline) -> tuple[Source, int]:
         """The source, and the generation of the stack that it was opened with."""
-        with self._opening:
+        with self.session.holding(self._opening, deadline):
             if self._open_source is None or self._open_source[1] != self.locator.generation:
                 by_table = self.mints_from_table(deadline)
                 self._open_source = self.table_source(deadline) if by_table else self._url_source(deadline)

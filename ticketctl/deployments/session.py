@@ -118,6 +118,12 @@ class Session:
         """Pause the deadline with ``--local``: the embedded AWS may have to start and to deploy the stack first."""
         return deadline.paused() if self.settings.local else nullcontext()
 
+    def holding(
+        self, lock: "threading.Lock | threading.RLock", deadline: Deadline | None
+    ) -> AbstractContextManager[object]:
+        """Hold a lock, and wait for it until the deadline; with ``--local`` without a limit, see ``starting``."""
+        return lock if deadline is None or self.settings.local else deadline.holding(lock)
+
     @contextmanager
     def exclusively(self) -> Iterator[None]:
         """With ``--local``, hold the lock on deployments; AWS itself allows one deployment of a stack at a time."""
