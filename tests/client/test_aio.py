@@ -421,9 +421,10 @@ def outcome(error: TicketctlError) -> tuple[object, ...]:
         [httpx.Response(429, json={"Reason": "ReservedFunctionConcurrentInvocationLimitExceeded"})],
         [httpx.Response(200, json=BLOCK)],
         [httpx.Response(200, json=BLOCK | {"count": 5})],
+        [httpx.Response(403, json={"Message": "Forbidden"}, headers=BY_AWS), httpx.Response(200, json=BLOCK)],
         [httpx.Response(403, json={"Message": "Forbidden"}), httpx.Response(200, json=BLOCK)],
         [
-            httpx.Response(403, json={"Message": "Forbidden"}),
+            httpx.Response(403, json={"Message": "Forbidden"}, headers=BY_AWS),
             httpx.Response(403, headers=BY_AWS),
         ],
         [httpx.Response(301, headers={"location": "https://elsewhere.example/"})],

@@ -79,7 +79,7 @@ class AsyncUrlSource:
         asked = self._url.to_mint(request)
         signed = self._url.signs
         response = await self._send(asked, deadline, signed=signed)
-        if self._url.wants_signature(response, signed=signed):
+        if self._url.wants_signature(asked, response, signed=signed):
             response = await self._send(asked, deadline, signed=True)
         return self._url.block(asked, response)
 
