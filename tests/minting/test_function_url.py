@@ -281,6 +281,15 @@ def test_signs_after_a_refusal(opened: Open) -> None:
     ]
 
 
+@pytest.mark.parametrize("answer", [problem(504, "outcome_unknown"), httpx.Response(502)], ids=["function", "proxy"])
+def test_the_function_may_write_again(opened: Open, answer: httpx.Response) -> None:
+    """The function sends a write again if its outcome is unknown, so a later replay proves little."""
+    source, _ = opened(answer)
+    with pytest.raises(OutcomeUnknownError) as caught:
+        mint(source, "orders", 4)
+    assert caught.value.may_write_again
+
+
 def test_a_403_that_is_not_from_aws(opened: Open) -> None:
     """A proxy's 403 may hide a mint, so the outcome is unknown; the retry is signed. A read is sent again at once."""
     page = httpx.Response(403, text="<p>The proxy says no.</p>")

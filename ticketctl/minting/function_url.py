@@ -145,7 +145,7 @@ class FunctionUrl:
             return OutcomeUnknownError(
                 f"{self._host} gave no usable answer ({what}); a ticket may have been spent",
                 hint="ticketctl status",
-                may_continue=True,
+                may_write_again=True,
             )
         return UnreachableError(f"{self._host} gave no usable answer ({what})", hint="try again")
 

@@ -38,11 +38,12 @@ class Tries:
     def succeeded(self, block: Block, place: str) -> Block:
         """The block with its possible gaps: the places that may also have spent tickets.
 
-        A replay proves that the attempts at its place took only this block, unless a function may still run: if 16
-        other mints push the key out of the register before it writes once more, it takes another.
+        A replay proves that a single write at its place took only this block. It proves nothing about two: between
+        them, 16 other mints may have pushed the key out of the register.
         """
-        settled = place if block.replayed else None
-        gaps = [name for name, error in self._unknown if name != settled or error.may_continue]
+        here = [error for name, error in self._unknown if name == place]
+        settled = place if block.replayed and len(here) == 1 and not here[0].may_write_again else None
+        gaps = [name for name, _ in self._unknown if name != settled]
         return replace(block, possible_gaps=tuple(dict.fromkeys([*gaps, *block.possible_gaps])))
 
     def failed(self, error: TicketctlError, place: str, *, final: bool = False) -> None:
