@@ -439,11 +439,7 @@ def test_both_twins_say_the_same(answers: list[httpx.Response | Exception], sign
         return FunctionUrl("https://tickets.example", sign=sign, signs_at_once=signs_at_once)
 
     async def asynchronously(function: AsyncFunction) -> Block:
-        source = AsyncUrlSource(function_url(), threads, ScriptedPool(function))
-        try:
-            return await source.mint(request, Deadline(5.0))
-        finally:
-            await source.close()
+        return await AsyncUrlSource(function_url(), threads, ScriptedPool(function)).mint(request, Deadline(5.0))
 
     def synchronously(function: AsyncFunction) -> Block:
         source = UrlSource(function_url(), ScriptedTransport(function))

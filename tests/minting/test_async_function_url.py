@@ -53,16 +53,14 @@ def mint(
     async def main() -> list[Block]:
         function = FunctionUrl(url, sign=sign, signs_at_once=headers is not None)
         with ThreadPoolExecutor(1) as threads:
-            source = AsyncUrlSource(function, threads, open_pool(url, resolve=resolve), connect=connect)
-            try:
+            async with open_pool(url, resolve=resolve) as pool:
+                source = AsyncUrlSource(function, threads, pool, connect=connect)
                 request = MintRequest("orders", 1, "once:k", is_typed=False)
                 blocks = []
                 for _ in range(times):
                     blocks.append(await source.mint(request, Deadline(seconds)))
                     await asyncio.sleep(pause)
                 return blocks
-            finally:
-                await source.close()
 
     return asyncio.run(main())
 
@@ -97,7 +95,7 @@ async def main():
             await source.mint(MintRequest(None, 1, "once:k", False), Deadline(1.0))
         except UnreachableError as error:
             print(error.message, flush=True)
-        await source.close()
+        await pool.aclose()
 
 asyncio.run(main())
 """

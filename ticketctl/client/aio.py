@@ -5,11 +5,13 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar, Unpack
 from weakref import WeakSet
+
+import httpcore
 
 from ticketctl.client.buffer import Buffer, is_final
 from ticketctl.client.counters import CreateOptions
@@ -325,9 +327,6 @@ class _ThreadSource:
     async def mint(self, request: MintRequest, deadline: Deadline) -> Block:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._source.mint, request, deadline)
 
-    async def close(self) -> None:
-        """Close nothing: the stack closes the connections."""
-
 
 class UrlMinter:
     """Mints through the Function URL of one stack; threads of a pool look up the URL and sign requests.
@@ -338,7 +337,7 @@ class UrlMinter:
     def __init__(self, stack: RegionalStack) -> None:
         self._stack = stack
         self._source: tuple[AsyncUrlSource | _ThreadSource, int] | None = None
-        self._opened = AsyncExitStack()
+        self._pools: dict[str, httpcore.AsyncConnectionPool] = {}
         self._finding = asyncio.Lock()
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="ticketctl")
 
@@ -376,7 +375,8 @@ class UrlMinter:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._opened.aclose()
+        for pool in self._pools.values():
+            await pool.aclose()
         self._threads.shutdown(wait=False)
         self._stack.close()
 
@@ -385,7 +385,6 @@ class UrlMinter:
         async with self._holding(deadline):
             if self._source is None or self._source[1] != self._stack.locator.generation:
                 self._source = await self._in_thread(self._open, deadline)
-                self._opened.push_async_callback(self._source[0].close)
             return self._source
 
     def _open(self, deadline: Deadline) -> "tuple[AsyncUrlSource | _ThreadSource, int]":
@@ -393,8 +392,9 @@ class UrlMinter:
             table, generation = self._stack.table_source(deadline)
             return _ThreadSource(table, self._threads), generation
         url, generation = self._stack.function_url(deadline)
-        pool = open_pool(url.url, direct=self._stack.settings.local)
-        return AsyncUrlSource(url, self._threads, pool), generation
+        if url.url not in self._pools:
+            self._pools[url.url] = open_pool(url.url, direct=self._stack.settings.local)
+        return AsyncUrlSource(url, self._threads, self._pools[url.url]), generation
 
     async def _refreshed(self, error: TicketctlError, generation: int, deadline: Deadline) -> bool:
         async with self._holding(deadline):

@@ -22,6 +22,7 @@ from ticketctl.models import Block, Counter, MintRequest, StackOutputs
 if TYPE_CHECKING:
     from ticketctl.aws.account import Aws
     from ticketctl.counters.table import Counters
+    from ticketctl.http_client import HttpClient
     from ticketctl.minting.function_url import FunctionUrl
 
 
@@ -42,6 +43,7 @@ class RegionalStack:
         self._may_begin = table is None and self.settings.origins.get("table") == "--table"
         self._sleep = sleep
         self._open_source: tuple[Source, int] | None = None
+        self._http: HttpClient | None = None
         self.claims = StackClaims(session, self.locator, self.table)
         self._opening = threading.RLock()  # one thread opens the source for all
         self._opened = ExitStack()
@@ -205,9 +207,10 @@ class RegionalStack:
         from ticketctl.minting.function_url import UrlSource
 
         function_url, generation = self.function_url(deadline)
-        source = UrlSource(function_url, HttpClient(direct=self.settings.local), connect=self.session.connect)
-        self._opened.callback(source.close)
-        return source, generation
+        if self._http is None:
+            self._http = HttpClient(direct=self.settings.local)
+            self._opened.callback(self._http.close)
+        return UrlSource(function_url, self._http, connect=self.session.connect), generation
 
     def table_source(self, deadline: Deadline) -> tuple[Source, int]:
         """The source that mints from the table, and the generation of the stack that it is from."""

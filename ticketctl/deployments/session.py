@@ -45,6 +45,7 @@ class Session:
         self.note = note
         self._parent = parent
         self._aws: Aws | None = None
+        self._senders: dict[tuple[Aws, str, bool], SendUntil] = {}
         self._lock = threading.RLock()
         self._opened = ExitStack()
 
@@ -157,8 +158,16 @@ class Session:
     def sender(self, table: str, *, sdk: bool = False) -> "SendUntil":
         """Return a function that sends a mint's requests to a table: each once, without the SDK if it is not needed.
 
-        ``sdk``: always with the SDK, which checks the requests and supports transactions.
+        ``sdk``: always with the SDK, which checks the requests and supports transactions. The same table has the
+        same sender again, with its connections.
         """
+        with self._lock:
+            key = self.aws, table, sdk
+            if key not in self._senders:
+                self._senders[key] = self._new_sender(table, sdk=sdk)
+            return self._senders[key]
+
+    def _new_sender(self, table: str, *, sdk: bool) -> "SendUntil":
         from ticketctl.aws.dynamodb import needs_sdk, plain_sender, timed_sdk_sender
         from ticketctl.http_client import HttpClient
 

@@ -53,15 +53,11 @@ class Pool(Protocol):
         """Send a request and return the complete answer; raises the errors of httpcore."""
         ...
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        ...
-
 
 class AsyncUrlSource:
     """``UrlSource`` with ``await``, for minting only.
 
-    It signs in ``threads``, because credentials may have to come from the network. It closes the ``pool``.
+    It signs in ``threads``, because credentials may have to come from the network.
     """
 
     def __init__(self, url: FunctionUrl, threads: Executor, pool: Pool, *, connect: float = CONNECT_SECONDS) -> None:
@@ -69,10 +65,6 @@ class AsyncUrlSource:
         self._threads = threads
         self._pool = pool
         self._connect = connect
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._pool.aclose()
 
     async def mint(self, request: MintRequest, deadline: Deadline) -> Block:
         """Take tickets; one request, sent once."""
