@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.support.async_lease import AsyncMint, leased, take
 from tests.support.http_server import Answer, Server
 from tests.support.memory_counter import NOT_MINTED, UNKNOWN, Clock
+from tests.support.peer import Peer, never_answers
 from tests.support.scripted_transport import (
     AFTER_SENDING,
     BEFORE_SENDING,
@@ -348,6 +349,20 @@ def test_retries(connect: Connect, server: Server) -> None:
 
     asyncio.run(main())
     assert len({request.body for request in server.requests}) == 1
+
+
+@pytest.mark.usefixtures("connect")
+def test_many_mints_without_an_answer() -> None:
+    """If many requests are sent and none is answered, each outcome is unknown at its deadline."""
+
+    async def main(url: str) -> list[int | BaseException]:
+        async with AsyncTicketClient.connect(url=url, region="us-east-1", timeout=0.8) as tickets:
+            return await asyncio.gather(*(tickets.next() for _ in range(40)), return_exceptions=True)
+
+    with Peer(never_answers) as peer:
+        outcomes = asyncio.run(main(peer.url))
+        assert len(peer.received) == 40
+    assert {type(outcome) for outcome in outcomes} == {OutcomeUnknownError}
 
 
 @pytest.mark.usefixtures("connect")

@@ -397,8 +397,7 @@ class UrlMinter:
         return AsyncUrlSource(url, self._threads, self._pools[url.url]), generation
 
     async def _refreshed(self, error: TicketctlError, generation: int, deadline: Deadline) -> bool:
-        async with self._holding(deadline):
-            return await self._in_thread(self._stack.locator.refresh_after, error, generation, deadline)
+        return await self._in_thread(self._stack.locator.refresh_after, error, generation, deadline)
 
     @asynccontextmanager
     async def _holding(self, deadline: Deadline) -> AsyncIterator[None]:
