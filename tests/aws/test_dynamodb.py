@@ -29,6 +29,7 @@ from tests.support.dynamodb_server import (
     sends,
     then_closes,
 )
+from tests.support.peer import Peer, Script, resets_at_the_end
 from tests.support.sigv4 import check
 from ticketctl.aws.account import Aws
 from ticketctl.aws.dynamodb import needs_sdk, plain_sender, timed_sdk_sender
@@ -331,6 +332,19 @@ def test_the_deadline_passes_before_a_connection_is_open(via: str, operation: st
         url = f"http{'s' if tls else ''}://127.0.0.1:{full.getsockname()[1]}"
         with sending(url, via=via, deadline=1.0) as send:
             error = outcome(send, operation)
+    assert type(error) is UnreachableError
+    assert error.message.startswith(f"{TARGET} cannot be reached: ")
+
+
+@pytest.mark.parametrize("script", [resets_at_the_end, lambda talk: talk.sends(b"HTTP/1.1 400 X\r\n\r\n")])
+@pytest.mark.parametrize("via", ["plain", "sdk"])
+def test_a_handshake_that_fails(via: str, script: Script) -> None:
+    """If the TLS handshake fails, nothing was spent."""
+    with (
+        Peer(lambda talk: (talk.connection.recv(10), script(talk))) as peer,
+        sending(f"https://127.0.0.1:{peer.port}", via=via) as send,
+    ):
+        error = outcome(send, "UpdateItem")
     assert type(error) is UnreachableError
     assert error.message.startswith(f"{TARGET} cannot be reached: ")
 

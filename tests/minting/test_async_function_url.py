@@ -114,7 +114,7 @@ def test_a_name_server_that_does_not_answer() -> None:
         assert program.stdout.readline() == "begin\n"
         begun = time.monotonic()
         stdout, stderr = program.communicate(timeout=20)
-        assert time.monotonic() - begun < 1.5
+        assert time.monotonic() - begun < 3.0
     assert (program.returncode, stderr) == (0, "")
     assert stdout.startswith("tickets.invalid cannot be reached: ")
     assert stdout.endswith("; nothing was minted\n")

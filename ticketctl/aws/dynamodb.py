@@ -13,7 +13,7 @@ from typing import Any
 from ticketctl import handler as bundle
 from ticketctl.aws.account import Aws
 from ticketctl.aws.endpoints import dynamodb_url
-from ticketctl.aws.sdk_errors import proxies_in_force, refused, translated_errors
+from ticketctl.aws.sdk_errors import proxies_in_force, reason_of, refused, translated_errors
 from ticketctl.deadline import Deadline, call_within
 from ticketctl.errors import (
     NotDeployedError,
@@ -113,7 +113,12 @@ def timed_sdk_sender(aws: Aws, target: str, *, timeout: float, connect: float) -
     def perform(attempt: _Attempt, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
         attempts.current = attempt
         aws.credentials()  # here, not inside the SDK's request, so that an error can name a slow source
-        return sdk_sender(sdk_client(), target, profile=aws.profile)(operation, request)
+        try:
+            return sdk_sender(sdk_client(), target, profile=aws.profile)(operation, request)
+        except OutcomeUnknownError as error:
+            if attempt.sent:
+                raise
+            raise _no_answer(target, reason_of(error.__cause__), spends=False) from error
 
     def send(deadline: Deadline, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
         attempt = _Attempt()
@@ -148,20 +153,20 @@ class _Attempt:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._begun = self._abandoned = False
+        self.sent = self._abandoned = False
 
     def begin(self) -> None:
         """Record that the request is sent now; ``TimeoutError`` if it was abandoned."""
         with self._lock:
             if self._abandoned:
                 raise TimeoutError("no time is left")
-            self._begun = True
+            self.sent = True
 
     def abandon(self) -> bool:
         """Prevent the request from being sent; return True if it was already sent."""
         with self._lock:
             self._abandoned = True
-            return self._begun
+            return self.sent
 
 
 def needs_sdk(region: str, environ: Mapping[str, str]) -> bool:

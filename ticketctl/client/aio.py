@@ -375,7 +375,7 @@ class UrlMinter:
 
     async def close(self) -> None:
         """Close the connections."""
-        for pool in self._pools.values():
+        for pool in list(self._pools.values()):
             await pool.aclose()
         self._threads.shutdown(wait=False)
         self._stack.close()

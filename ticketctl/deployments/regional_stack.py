@@ -196,9 +196,8 @@ class RegionalStack:
 
     def _source_after(self, error: TicketctlError, generation: int, deadline: Deadline) -> tuple[Source, int]:
         """The source after a look-up of the stack; raises ``error`` if a retry cannot help, or would be too short."""
-        if self.table is not None or not self.locator.refresh_after(error, generation, deadline):
-            raise error
-        if deadline.left() < LEAST_SECONDS:
+        helps = self.table is None and self.locator.refresh_after(error, generation, deadline)
+        if not helps or deadline.left() < LEAST_SECONDS:
             raise error
         return self._source(deadline)
 
