@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from ticketctl.errors import NotMintedError
+
 T = TypeVar("T")
 
 
@@ -23,6 +25,16 @@ class Deadline:
     def within(self, seconds: float) -> "Deadline":
         """A deadline ``seconds`` from now, but no later than this one."""
         return Deadline(min(seconds, self.left()), self._clock)
+
+    @contextmanager
+    def holding(self, lock: "threading.Lock | threading.RLock") -> Iterator[None]:
+        """Hold a lock; ``NotMintedError`` if another thread holds it until the deadline."""
+        if not lock.acquire(timeout=self.left()):
+            raise NotMintedError("another thread took all of the time; nothing was minted", hint="try again")
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
     def paused(self) -> Iterator[None]:

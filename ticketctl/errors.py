@@ -225,15 +225,17 @@ class ThrottledError(NotMintedError):
 class OutcomeUnknownError(TicketctlError):
     """It is unknown if a ticket was minted; it may be spent.
 
-    ``may_continue``: the function that got the request may still run, and may send its write once more.
+    ``may_write_again``: the function that got the request sends a write once more if its outcome is unknown.
     ``number`` is the number of a claim that may have been taken, ``None`` if the error is not about a claim.
     """
 
     code, exit_code = "outcome_unknown", 8
 
-    def __init__(self, message: str, *, hint: str = "", may_continue: bool = False, number: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", may_write_again: bool = False, number: int | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
-        self.may_continue = may_continue
+        self.may_write_again = may_write_again
         self.number = number
 
 

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, NamedTuple
@@ -56,10 +57,12 @@ class HttpClient:
         self._idle: list[tuple[tuple[str, str], HTTPConnection, float]] = []
         self._lock = threading.Lock()
         self._tls_context: Any = None
+        self._closed = False
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections. Requests that end later close theirs."""
         with self._lock:
+            self._closed = True
             idle, self._idle = self._idle, []
         for _, connection, _ in idle:
             connection.close()
@@ -102,7 +105,7 @@ class HttpClient:
 
     def _put_back(self, parts: SplitResult, connection: HTTPConnection) -> None:
         with self._lock:
-            if connection.sock is not None and len(self._idle) < MAX_IDLE:
+            if connection.sock is not None and len(self._idle) < MAX_IDLE and not self._closed:
                 self._idle.append(((parts.scheme, parts.netloc), connection, self._clock()))
                 return
         connection.close()
@@ -154,7 +157,6 @@ class _Connection(HTTPConnection):
         self._deadline = deadline
         self._tls = tls
         self.default_port = 80 if tls is None else 443  # the Host header leaves this port out
-        self.response_class = partial(_TimedResponse, deadline=deadline)  # type: ignore[assignment] # of a tunnel
 
     def connect(self) -> None:
         """Connect to the server, or through the proxy's tunnel to the server behind it.
@@ -180,10 +182,18 @@ class _Connection(HTTPConnection):
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tunnel_host: str | None = self._tunnel_host  # type: ignore[attr-defined]
         if tunnel_host:
-            self._tunnel()  # type: ignore[attr-defined]
+            with ExitStack() as opened:  # Python before 3.11.4 does not close the answer if it is a refusal
+
+                def answer(*given: Any, **more: Any) -> _TimedResponse:
+                    return opened.enter_context(_TimedResponse(*given, deadline=deadline, **more))
+
+                self.response_class = answer  # type: ignore[assignment]
+                self._tunnel()  # type: ignore[attr-defined]
         if self._tls is not None:
             self.sock.settimeout(_time_left(deadline))
-            self.sock = self._tls.wrap_socket(self.sock, server_hostname=tunnel_host or self.host)
+            server = tunnel_host or self.host
+            self.sock = self._tls.wrap_socket(self.sock, server_hostname=server, do_handshake_on_connect=False)
+            self.sock.do_handshake()  # here, so that ``close`` has the socket if Ctrl-C interrupts it
 
 
 def _time_left(deadline: Deadline) -> float:

@@ -1,5 +1,6 @@
 """``account``: clients, signatures, and the translation of AWS's errors. Every client is a real botocore client."""
 
+import gc
 import hashlib
 import hmac
 import socket
@@ -16,7 +17,7 @@ from botocore import exceptions
 from botocore.parsers import ResponseParserError
 
 from tests.support.http_server import Answer, Server
-from tests.support.peer import Peer, never_answers
+from tests.support.peer import Peer, keeps, never_answers
 from ticketctl.aws.account import Aws
 from ticketctl.aws.credentials import profile_region
 from ticketctl.aws.sdk_errors import proxies_in_force, translated_errors
@@ -74,6 +75,28 @@ def in_our_words(error: Exception, *, spends: bool = False, profile: str | None 
     with pytest.raises(TicketctlError) as caught, translated_errors("the table", profile=profile, spends=spends):
         raise error
     return caught.value
+
+
+def test_clients_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that nobody uses any more closes its connection, and ``close`` closes all others, in every region."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
+    empty = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\nContent-Length: 2\r\n\r\n{}"
+    with Peer(keeps(empty)) as peer:
+        aws = Aws("eu-west-1", endpoint_url=peer.url)
+        other = aws.in_region("us-east-1")
+        clients = [each.client("dynamodb") for each in (aws, aws, other)]
+        for client in clients:
+            client.list_tables()
+        clients.pop(0)
+        del client
+        gc.collect()
+        peer.await_end()
+        assert not peer.ended.acquire(timeout=0.1)
+        aws.close()
+        for _ in clients:
+            peer.await_end()
+    assert peer.connections == 3
 
 
 def test_account(aws: Aws, server: Server) -> None:

@@ -2,9 +2,10 @@
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from tests.support.dynamodb_server import (
     sends,
     then_closes,
 )
+from tests.support.peer import Peer, Script, resets_at_the_end
 from tests.support.sigv4 import check
 from ticketctl.aws.account import Aws
 from ticketctl.aws.dynamodb import needs_sdk, plain_sender, timed_sdk_sender
@@ -315,6 +317,52 @@ def test_a_refused_connection(via: str, operation: str) -> None:
             error = outcome(send, operation)
     assert type(error) is UnreachableError
     assert error.message.startswith(f"{TARGET} cannot be reached: ")
+
+
+@pytest.mark.parametrize("operation", REQUESTS)
+@pytest.mark.parametrize("tls", [False, True], ids=["a full queue", "no handshake"])
+@pytest.mark.parametrize("via", ["plain", "sdk"])
+def test_the_deadline_passes_before_a_connection_is_open(via: str, operation: str, *, tls: bool) -> None:
+    """If no connection could be opened until the deadline, nothing was spent."""
+    with socket.create_server(("127.0.0.1", 0), backlog=4 * tls) as full, ExitStack() as opened:
+        for _ in range(0 if tls else 4):
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        url = f"http{'s' if tls else ''}://127.0.0.1:{full.getsockname()[1]}"
+        with sending(url, via=via, deadline=1.0) as send:
+            error = outcome(send, operation)
+    assert type(error) is UnreachableError
+    assert error.message.startswith(f"{TARGET} cannot be reached: ")
+
+
+@pytest.mark.parametrize("script", [resets_at_the_end, lambda talk: talk.sends(b"HTTP/1.1 400 X\r\n\r\n")])
+@pytest.mark.parametrize("via", ["plain", "sdk"])
+def test_a_handshake_that_fails(via: str, script: Script) -> None:
+    """If the TLS handshake fails, nothing was spent."""
+    with (
+        Peer(lambda talk: (talk.connection.recv(10), script(talk))) as peer,
+        sending(f"https://127.0.0.1:{peer.port}", via=via) as send,
+    ):
+        error = outcome(send, "UpdateItem")
+    assert type(error) is UnreachableError
+    assert error.message.startswith(f"{TARGET} cannot be reached: ")
+
+
+@pytest.mark.parametrize("via", ["plain", "sdk"])
+def test_the_deadline_passes_before_the_name_is_resolved(monkeypatch: pytest.MonkeyPatch, via: str) -> None:
+    """If the name server did not answer until the deadline, nothing was spent."""
+    released = threading.Event()
+
+    def getaddrinfo(*_: object, **__: object) -> list[Any]:
+        released.wait(10.0)
+        return []
+
+    with sending("http://tickets.invalid", via=via, deadline=1.0) as send:
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        error = outcome(send, "UpdateItem")
+        released.set()
+    assert type(error) is UnreachableError
 
 
 @pytest.mark.parametrize(("operation", "kind"), [("UpdateItem", OutcomeUnknownError), ("GetItem", UnreachableError)])

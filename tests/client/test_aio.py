@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.support.async_lease import AsyncMint, leased, take
 from tests.support.http_server import Answer, Server
 from tests.support.memory_counter import NOT_MINTED, UNKNOWN, Clock
+from tests.support.peer import Peer, never_answers
 from tests.support.scripted_transport import (
     AFTER_SENDING,
     BEFORE_SENDING,
@@ -351,6 +352,20 @@ def test_retries(connect: Connect, server: Server) -> None:
 
 
 @pytest.mark.usefixtures("connect")
+def test_many_mints_without_an_answer() -> None:
+    """If many requests are sent and none is answered, each outcome is unknown at its deadline."""
+
+    async def main(url: str) -> list[int | BaseException]:
+        async with AsyncTicketClient.connect(url=url, region="us-east-1", timeout=0.8) as tickets:
+            return await asyncio.gather(*(tickets.next() for _ in range(40)), return_exceptions=True)
+
+    with Peer(never_answers) as peer:
+        outcomes = asyncio.run(main(peer.url))
+        assert len(peer.received) == 40
+    assert {type(outcome) for outcome in outcomes} == {OutcomeUnknownError}
+
+
+@pytest.mark.usefixtures("connect")
 def test_closing_a_client_during_a_mint() -> None:
     """If a client is closed during a mint, the mint raises an error which says that tickets may be lost."""
 
@@ -421,9 +436,10 @@ def outcome(error: TicketctlError) -> tuple[object, ...]:
         [httpx.Response(429, json={"Reason": "ReservedFunctionConcurrentInvocationLimitExceeded"})],
         [httpx.Response(200, json=BLOCK)],
         [httpx.Response(200, json=BLOCK | {"count": 5})],
+        [httpx.Response(403, json={"Message": "Forbidden"}, headers=BY_AWS), httpx.Response(200, json=BLOCK)],
         [httpx.Response(403, json={"Message": "Forbidden"}), httpx.Response(200, json=BLOCK)],
         [
-            httpx.Response(403, json={"Message": "Forbidden"}),
+            httpx.Response(403, json={"Message": "Forbidden"}, headers=BY_AWS),
             httpx.Response(403, headers=BY_AWS),
         ],
         [httpx.Response(301, headers={"location": "https://elsewhere.example/"})],
@@ -438,11 +454,7 @@ def test_both_twins_say_the_same(answers: list[httpx.Response | Exception], sign
         return FunctionUrl("https://tickets.example", sign=sign, signs_at_once=signs_at_once)
 
     async def asynchronously(function: AsyncFunction) -> Block:
-        source = AsyncUrlSource(function_url(), threads, ScriptedPool(function))
-        try:
-            return await source.mint(request, Deadline(5.0))
-        finally:
-            await source.close()
+        return await AsyncUrlSource(function_url(), threads, ScriptedPool(function)).mint(request, Deadline(5.0))
 
     def synchronously(function: AsyncFunction) -> Block:
         source = UrlSource(function_url(), ScriptedTransport(function))

@@ -15,6 +15,7 @@ import pytest
 import ticketctl
 from tests.support.http_server import Answer, Server
 from tests.support.memory_counter import Mint
+from tests.support.scripted_transport import BY_AWS
 from ticketctl import TicketClient
 from ticketctl.client.sync import ClientSettings, open_regions, resolve_client_settings
 from ticketctl.errors import (
@@ -322,7 +323,7 @@ def test_retries(at_server: Callable[..., TicketClient], server: Server) -> None
     ("answer", "kind"),
     [
         (Answer(404, "application/problem+json", b'{"code": "not_found", "detail": "why"}'), NotDeployedError),
-        (Answer(403, "text/plain", b""), NoCredentialsError),
+        (Answer(403, "text/plain", b"", headers=BY_AWS), NoCredentialsError),
         (Answer(400, "application/problem+json", b'{"code": "bad_request", "detail": "why"}'), UsageError),
     ],
     ids=["not found", "forbidden", "bad request"],

@@ -1,6 +1,8 @@
 """``regional_stack``: which source mints, and what happens if the cached stack is stale."""
 
+import asyncio
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +14,12 @@ from tests.support.memory_aws import EU, STACK, US, Account, MemorySession, stac
 from tests.support.minting import requested
 from tests.support.model_table import ModelTable
 from ticketctl.aws.stacks import outputs_of
+from ticketctl.client.aio import UrlMinter
 from ticketctl.deadline import Deadline
+from ticketctl.deployments.locator import Locator
 from ticketctl.deployments.regional_stack import RegionalStack, max_block
-from ticketctl.errors import AccessError, NotDeployedError, UnknownCounterError, UnreachableError
+from ticketctl.deployments.session import Session
+from ticketctl.errors import AccessError, NotDeployedError, NotMintedError, UnknownCounterError, UnreachableError
 from ticketctl.models import Block, StackOutputs
 from ticketctl.settings import resolve
 
@@ -123,6 +128,56 @@ def test_a_source_is_opened_once_for_all_threads(account: Account, connect: Conn
     stack.locator.look_up()
     attempt(stack)
     assert account.calls[f"sender {US}"] == 2
+
+
+class HangingLocator(Locator):
+    """CloudFormation does not answer before ``released`` is set."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.asked, self.released = threading.Event(), threading.Event()
+
+    def describe(self, deadline: Deadline | None = None) -> StackOutputs | None:
+        self.asked.set()
+        self.released.wait(10.0)
+        return super().describe(deadline)
+
+
+async def mint_with_await(stack: RegionalStack, locator: HangingLocator) -> None:
+    """Mint with await while another task, which has more time, looks up the stack."""
+    minter = UrlMinter(stack)
+    other = asyncio.create_task(minter.mint(requested(1), Deadline(5.0)))
+    await asyncio.get_running_loop().run_in_executor(None, locator.asked.wait, 5.0)
+    try:
+        await minter.mint(requested(1), Deadline(0.6))
+    finally:
+        locator.released.set()
+        other.cancel()
+        await minter.close()
+
+
+@pytest.mark.parametrize("start", ["unknown", "stale", "await"])
+def test_no_mint_waits_for_the_look_up_of_another_thread(account: Account, connect: Connect, start: str) -> None:
+    """A thread that looks up the stack with more time, or without a limit, does not delay a mint past its deadline."""
+    account.deploy(US)
+    stack = connect(via="dynamodb" if start == "unknown" else "url")
+    hanging = stack.locator = HangingLocator(stack.session)
+    if start != "unknown":  # the cached address refuses every connection, and worked before
+        hanging.remember(replace(remembered(), url="http://127.0.0.9:1/"))
+        hanging.mark_working(hanging.generation)
+    began = time.monotonic()
+    if start == "await":
+        with pytest.raises(NotMintedError):
+            asyncio.run(mint_with_await(stack, hanging))
+    else:
+        other = threading.Thread(target=hanging.look_up)
+        other.start()
+        assert hanging.asked.wait(5.0)
+        with pytest.raises(NotMintedError):
+            stack.attempt(requested(1), Deadline(0.6), looks_up=True)
+        hanging.released.set()
+        other.join()
+    assert time.monotonic() - began < 1.1
 
 
 def test_a_named_table_asks_cloudformation_nothing(account: Account, connect: Connect) -> None:

@@ -18,7 +18,8 @@ from ticketctl.deployments.cache import DeployedCache
 from ticketctl.deployments.locator import Locator
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.spread import PAUSES
-from ticketctl.errors import AccessError, ExpiredCredentialsError, TicketctlError
+from ticketctl.errors import AccessError, ExpiredCredentialsError, NotMintedError, TicketctlError
+from ticketctl.models import Block, StackOutputs
 from ticketctl.settings import resolve
 
 pytestmark = pytest.mark.usefixtures("no_aws")
@@ -108,6 +109,51 @@ def test_the_deadline_ends_the_attempts(connect: Connect, server: Server, clock:
     with pytest.raises(AccessError):
         mint(connect(), clock, 2)
     assert (clock.slept, len(server.requests)) == ([0.5, 1.0], 3)
+
+
+def test_no_attempt_is_too_short(connect: Connect, server: Server, clock: Clock) -> None:
+    """An attempt that would be so short that a slow refusal counts as unknown is not started."""
+    server.answers = [FORBIDDEN] * 10
+    connect().locator.mark_deployed()
+    with pytest.raises(AccessError):
+        mint(connect(), clock, 1.9)
+    assert (clock.slept, len(server.requests)) == ([0.5], 2)
+
+
+class SlowLocator(Locator):
+    """A look-up takes eight seconds."""
+
+    def __init__(self, session: MemorySession, clock: Clock) -> None:
+        super().__init__(session, clock=clock)
+        self.now = clock
+
+    def look_up(self, deadline: Deadline | None = None) -> StackOutputs:
+        self.now.sleep(8.0)
+        return super().look_up(deadline)
+
+
+@pytest.mark.parametrize(("seconds", "requests"), [(8.4, 0), (8.6, 1)])
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_a_slow_look_up_leaves_no_short_attempt(
+    account: Account, tmp_path: Path, server: Server, clock: Clock, *, seconds: float, requests: int, asynchronous: bool
+) -> None:
+    """After a look-up, the mint is only tried again if enough time is left for an answer."""
+    environ = {"TICKETCTL_HOME": str(tmp_path)}
+    session = MemorySession(resolve({"region": (US,)}, environ), account, environ)
+    Locator(session).remember(replace(outputs_of(account.stacks[US], US), url="http://127.0.0.9:1/"))
+    stack = RegionalStack(session)
+    stack.locator = SlowLocator(session, clock)
+    server.answers = [Answer(429, "application/json", b"{}", headers={"x-amzn-errortype": "TooManyRequestsException"})]
+
+    def attempt() -> Block:
+        deadline = Deadline(seconds, clock)
+        if asynchronous:
+            return asyncio.run(UrlMinter(stack)._attempt(requested(1), deadline))
+        return stack.attempt(requested(1), deadline, looks_up=True)
+
+    with pytest.raises(NotMintedError):
+        attempt()
+    assert len(server.requests) == requests
 
 
 @pytest.mark.parametrize("later", [None, 61.0, -1.0], ids=["never", "a minute ago", "in the future"])

@@ -23,6 +23,7 @@ from ticketctl.errors import (
     UsageError,
 )
 from ticketctl.minting.failover import ASIDE_SECONDS, Failover
+from ticketctl.minting.retry import LEAST_SECONDS
 from ticketctl.models import Block, MintRequest
 
 NOT_MINTED = UnreachableError("no connection")
@@ -189,6 +190,16 @@ def test_other_errors_are_raised_immediately(told: TicketctlError) -> None:
     assert (caught.value, clock.order, clock.notes, clock.now) == (told, ["east"], [], 1000.0)
 
 
+@pytest.mark.parametrize("before", [NOT_MINTED, EXHAUSTED], ids=repr)
+def test_an_error_of_every_region_counts_more_than_not_minted(before: TicketctlError) -> None:
+    """If the second region denies the mint, that is the error: a retry would not help."""
+    told = AccessError("forbidden")
+    clock, regions = three([before], [told])
+    with pytest.raises(AccessError) as caught:
+        failover(clock, regions).mint(1, key="k")
+    assert (caught.value, clock.order, clock.now) == (told, ["east", "west"], 1000.0)
+
+
 def test_every_region_is_asked_with_the_same_key() -> None:
     """Every attempt has the same key, so a region that has already minted returns the same tickets."""
     clock, regions = three([NOT_MINTED, None], [UNKNOWN], [NOT_MINTED])
@@ -238,12 +249,17 @@ def test_if_no_region_mints_the_deadline_ends_it(timeout: float) -> None:
     assert clock.now <= 1000.0 + timeout + 0.06
 
 
-def test_a_pass_needs_time_for_answers() -> None:
+@pytest.mark.parametrize("first", [NOT_MINTED, UNKNOWN], ids=repr)
+def test_a_pass_needs_time_for_answers(first: TicketctlError) -> None:
     """No pass starts if the attempts would be so short that a slow error would count as unknown."""
-    clock, regions = three([NOT_MINTED], [NOT_MINTED], [NOT_MINTED], takes=0.02)
-    with pytest.raises(NotMintedError):
+    clock, regions = three([first], [NOT_MINTED], [NOT_MINTED], takes=0.02)
+    with pytest.raises(type(first)):
         failover(clock, regions, timeout=1.0).mint(1, key="k")
     assert clock.order == list(NAMES)
+    with pytest.raises(type(first)):
+        failover(clock, regions, timeout=30.0).mint(1, key="k")
+    assert min(asked.within for asked in clock.asked) > LEAST_SECONDS - 0.02
+    assert clock.asked[-1].region == NAMES[-1]
 
 
 # --- unknown ---------------------------------------------------------------------------------------

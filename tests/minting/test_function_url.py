@@ -281,6 +281,28 @@ def test_signs_after_a_refusal(opened: Open) -> None:
     ]
 
 
+@pytest.mark.parametrize("answer", [problem(504, "outcome_unknown"), httpx.Response(502)], ids=["function", "proxy"])
+def test_the_function_may_write_again(opened: Open, answer: httpx.Response) -> None:
+    """The function sends a write again if its outcome is unknown, so a later replay proves little."""
+    source, _ = opened(answer)
+    with pytest.raises(OutcomeUnknownError) as caught:
+        mint(source, "orders", 4)
+    assert caught.value.may_write_again
+
+
+def test_a_403_that_is_not_from_aws(opened: Open) -> None:
+    """A proxy's 403 may hide a mint, so the outcome is unknown; the retry is signed. A read is sent again at once."""
+    page = httpx.Response(403, text="<p>The proxy says no.</p>")
+    source, function = opened(page, httpx.Response(200, json=BLOCK), signs_at_once=False)
+    assert failure(lambda: mint(source, "orders", 4))[0] is OutcomeUnknownError
+    assert len(function.requests) == 1
+    assert mint(source, "orders", 4).last == 17
+    assert "authorization" in function.requests[1].headers
+    source, function = opened(page, httpx.Response(200, json=COUNTER), signs_at_once=False)
+    assert counter(source, "orders").partition == "orders"
+    assert "authorization" in function.requests[1].headers
+
+
 def test_open_url_is_not_signed(opened: Open) -> None:
     """A request to a public URL is not signed, so it does not identify the caller."""
     source, function = opened(httpx.Response(200, json=BLOCK), signs_at_once=False)
@@ -556,7 +578,9 @@ def test_a_slow_403() -> None:
 
     def slowly_refuses(talk: Talk) -> None:
         while talk.receives() is not None and not talk.peer.stopped.wait(0.6):
-            talk.sends(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+            talk.sends(
+                b"HTTP/1.1 403 Forbidden\r\nX-Amzn-ErrorType: AccessDeniedException\r\nContent-Length: 0\r\n\r\n"
+            )
 
     with Peer(slowly_refuses) as server:
         source = UrlSource(FunctionUrl(server.url, sign=sign, signs_at_once=False), HttpClient(direct=True))

@@ -21,7 +21,7 @@ from ticketctl.models import Block, MintRequest
 
 NOT_MINTED = NotMintedError("not minted")
 UNKNOWN = OutcomeUnknownError("unknown")
-CONTINUES = OutcomeUnknownError("no answer", may_continue=True)
+WRITES_AGAIN = OutcomeUnknownError("no answer", may_write_again=True)
 BLOCK = Block("orders", 7, 7, 1, 1)
 REQUEST = MintRequest("orders", 1, "k", is_typed=False)
 REPLAY = replace(BLOCK, replayed=True)
@@ -90,7 +90,7 @@ def test_not_minted_until_the_deadline() -> None:
 
 def test_unknown_is_tried_again() -> None:
     """After an unknown outcome, a retry with the same key returns the same ticket, so nothing is lost."""
-    run = Run(UNKNOWN, NOT_MINTED, UNKNOWN, REPLAY)
+    run = Run(NOT_MINTED, UNKNOWN, NOT_MINTED, REPLAY)
     assert (run(), len(run.left)) == (REPLAY, 4)
 
 
@@ -100,9 +100,9 @@ def test_a_block_that_is_no_replay_names_the_possible_gap(outcomes: list[Excepti
     assert Run(*outcomes)() == GAP
 
 
-@pytest.mark.parametrize("outcomes", [[CONTINUES, REPLAY], [CONTINUES, UNKNOWN, REPLAY], [UNKNOWN, CONTINUES, REPLAY]])
-def test_a_replay_does_not_clear_a_function_that_may_still_run(outcomes: list[Exception | Block]) -> None:
-    """If the function may still run, even a replay names a possible gap, because the function may mint again later."""
+@pytest.mark.parametrize("outcomes", [[WRITES_AGAIN, REPLAY], [UNKNOWN, UNKNOWN, REPLAY]])
+def test_a_replay_does_not_clear_two_writes(outcomes: list[Exception | Block]) -> None:
+    """After two writes, even a replay names a possible gap: between them, the key may have left the register."""
     assert Run(*outcomes)() == replace(REPLAY, possible_gaps=("here",))
 
 
@@ -151,8 +151,18 @@ def test_other_errors_are_raised_immediately(error: Exception) -> None:
 def test_unknown_and_then_another_error(error: TicketctlError) -> None:
     """If a retry after an unknown attempt fails with a final error, the outcome is unknown."""
     with pytest.raises(OutcomeUnknownError) as caught:
-        Run(UNKNOWN, error)()
+        Run(OutcomeUnknownError("unknown"), error)()
     assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("later", [[], [NOT_MINTED], [AccessError("forbidden")]], ids=repr)
+def test_an_unknown_outcome_keeps_its_cause(later: list[Exception]) -> None:
+    """``--debug`` shows why there was no answer."""
+    lost = OutcomeUnknownError("lost")
+    lost.__cause__ = TimeoutError("the answer takes too long")
+    with pytest.raises(OutcomeUnknownError) as caught:
+        Run(lost, *later)()
+    assert repr(caught.value.__cause__) == "TimeoutError('the answer takes too long')"
 
 
 def test_pauses_double_up_to_a_second() -> None:

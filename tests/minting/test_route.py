@@ -11,6 +11,7 @@ import pytest
 
 import ticketctl
 from tests.support.http_server import Answer, Server
+from tests.support.scripted_transport import BY_AWS
 from ticketctl import TicketClient, cli
 from ticketctl.errors import NotDeployedError, NotMintedError, OutcomeUnknownError, TicketctlError, UsageError
 from ticketctl.http_client import HttpClient, Response
@@ -59,7 +60,7 @@ def test_nine_functions_from_the_command_to_the_wire(
 def test_a_slow_refusal_and_a_signed_request_end_in_time(server: Server) -> None:
     """The unsigned request that gets a 403 and the signed one share the deadline."""
     server.answers = [
-        Answer(403, "application/json", b"{}", after=1.0),
+        Answer(403, "application/json", b"{}", after=1.0, headers=BY_AWS),
         Answer(200, "application/json", BLOCK, after=2.5),
     ]
     with TicketClient.connect(url=server.url, region="us-east-1", timeout=1.5) as tickets:

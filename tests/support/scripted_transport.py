@@ -71,9 +71,6 @@ class ScriptedPool:
         await answer.aread()
         return answer
 
-    async def aclose(self) -> None:
-        pass
-
 
 UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 

@@ -4,9 +4,10 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 from ticketctl.aws.account_regions import listed_regions
 from ticketctl.aws.credentials import LockedSession, embedded_session, profile_session
@@ -47,13 +48,13 @@ class Aws:
             )
         )
         self._account_regions: Mapping[str, bool | None] | None = None
-        self._opened = ExitStack()
+        self._opened: WeakSet[Any] = WeakSet()  # a client that nobody uses any more is closed by Python
 
     def in_region(self, region: str) -> "Aws":
         """The same account in another region, with the same session."""
         other = Aws(region, profile=self.profile, endpoint_url=self.endpoint_url, embedded=self.embedded)
         other._session = self._session
-        self._opened.callback(other.close)
+        self._opened.add(other)
         return other
 
     def regions(self) -> list[str]:
@@ -107,12 +108,14 @@ class Aws:
             client = session.create_client(
                 service, region_name=self.region, endpoint_url=self.endpoint_url, config=config
             )
-        self._opened.callback(client.close)
+        self._opened.add(client)
         return client
 
     def close(self) -> None:
         """Close the connections of every client."""
-        self._opened.close()
+        with suppress(KeyError):  # until none is left
+            while True:
+                self._opened.pop().close()
 
     def account(self) -> str:
         """The account that the credentials belong to."""

@@ -1,5 +1,6 @@
 """Sends DynamoDB operations for the handler's functions, with the AWS SDK or without it."""
 
+import io
 import json
 import re
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 from ticketctl import handler as bundle
 from ticketctl.aws.account import Aws
 from ticketctl.aws.endpoints import dynamodb_url
-from ticketctl.aws.sdk_errors import proxies_in_force, refused, translated_errors
+from ticketctl.aws.sdk_errors import proxies_in_force, reason_of, refused, translated_errors
 from ticketctl.deadline import Deadline, call_within
 from ticketctl.errors import (
     NotDeployedError,
@@ -102,25 +103,49 @@ def timed_sdk_sender(aws: Aws, target: str, *, timeout: float, connect: float) -
         with lock:
             if not clients:
                 client = aws.client("dynamodb", timeout=timeout, connect=connect, retries=0)
-                client.meta.events.register("before-send.dynamodb", lambda **_: attempts.current.begin())
+                client.meta.events.register("before-send.dynamodb", watch)
                 clients.append(client)
             return clients[0]
+
+    def watch(request: Any, **_: Any) -> None:
+        request.body = _WatchedBody(request.body, attempts.current.begin)
 
     def perform(attempt: _Attempt, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
         attempts.current = attempt
         aws.credentials()  # here, not inside the SDK's request, so that an error can name a slow source
-        return sdk_sender(sdk_client(), target, profile=aws.profile)(operation, request)
+        try:
+            return sdk_sender(sdk_client(), target, profile=aws.profile)(operation, request)
+        except OutcomeUnknownError as error:
+            if attempt.sent:
+                raise
+            raise _no_answer(target, reason_of(error.__cause__), spends=False) from error
 
     def send(deadline: Deadline, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
         attempt = _Attempt()
         try:
             return call_within(deadline, partial(perform, attempt, operation, request))
         except TimeoutError:
-            if not attempt.abandon():
+            sent = attempt.abandon()
+            if not sent and (aws.asked_source is not None or not clients):
                 raise aws.slow_credentials() from None
-            raise _no_answer(target, "it took too long", spends=operation != "GetItem") from None
+            raise _no_answer(target, "it took too long", spends=sent and operation != "GetItem") from None
 
     return lambda deadline: partial(send, deadline)
+
+
+class _WatchedBody(io.BytesIO):
+    """The body of a request, which calls ``begin`` before it is sent; a request without its body does nothing.
+
+    The SDK opens the connection after its last event, so only the body tells if there was one.
+    """
+
+    def __init__(self, body: bytes, begin: Callable[[], None]) -> None:
+        super().__init__(body)
+        self._begin = begin
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._begin()
+        return super().read(size)
 
 
 class _Attempt:
@@ -128,20 +153,20 @@ class _Attempt:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._begun = self._abandoned = False
+        self.sent = self._abandoned = False
 
     def begin(self) -> None:
         """Record that the request is sent now; ``TimeoutError`` if it was abandoned."""
         with self._lock:
             if self._abandoned:
                 raise TimeoutError("no time is left")
-            self._begun = True
+            self.sent = True
 
     def abandon(self) -> bool:
         """Prevent the request from being sent; return True if it was already sent."""
         with self._lock:
             self._abandoned = True
-            return self._begun
+            return self.sent
 
 
 def needs_sdk(region: str, environ: Mapping[str, str]) -> bool:

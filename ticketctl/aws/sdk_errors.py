@@ -94,11 +94,11 @@ def translated_errors(target: str, *, profile: str | None = None, spends: bool =
             ) from None
         if spends and "CERTIFICATE_VERIFY_FAILED" not in str(error):  # that error comes before anything is sent
             raise OutcomeUnknownError(
-                f"{target} did not answer: {_reason(error)}; a ticket may have been spent",
+                f"{target} did not answer: {reason_of(error)}; a ticket may have been spent",
                 hint="ticketctl status",
             ) from error
         raise UnreachableError(
-            f"{target} did not answer: {_reason(error)}{proxies_in_force()}", hint="try again"
+            f"{target} did not answer: {reason_of(error)}{proxies_in_force()}", hint="try again"
         ) from error
     except exceptions.ConfigParseError as error:
         raise FileError(str(error), hint="correct the file, or set AWS_CONFIG_FILE to another") from error
@@ -108,7 +108,7 @@ def translated_errors(target: str, *, profile: str | None = None, spends: bool =
         raise SetupError(str(error), hint="check the AWS configuration: aws configure list") from error
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: BaseException | None) -> str:
     """The text of a connection error, unless it could contain a part of an invalid proxy URL."""
     from urllib.request import getproxies
 

@@ -3,13 +3,15 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar, Unpack
 from weakref import WeakSet
+
+import httpcore
 
 from ticketctl.client.buffer import Buffer, is_final
 from ticketctl.client.counters import CreateOptions
@@ -25,9 +27,9 @@ from ticketctl.client.sync import (
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.spread import Spreading
-from ticketctl.errors import OutcomeUnknownError, TicketctlError, UsageError
+from ticketctl.errors import NotMintedError, OutcomeUnknownError, TicketctlError, UsageError
 from ticketctl.minting.async_function_url import AsyncUrlSource, open_pool
-from ticketctl.minting.retry import Tries, call_with_retries
+from ticketctl.minting.retry import LEAST_SECONDS, Tries, call_with_retries
 from ticketctl.minting.source import Source
 from ticketctl.models import Block, Counter, MintRequest
 from ticketctl.settings import Settings
@@ -325,9 +327,6 @@ class _ThreadSource:
     async def mint(self, request: MintRequest, deadline: Deadline) -> Block:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._source.mint, request, deadline)
 
-    async def close(self) -> None:
-        """Close nothing: the stack closes the connections."""
-
 
 class UrlMinter:
     """Mints through the Function URL of one stack; threads of a pool look up the URL and sign requests.
@@ -338,7 +337,7 @@ class UrlMinter:
     def __init__(self, stack: RegionalStack) -> None:
         self._stack = stack
         self._source: tuple[AsyncUrlSource | _ThreadSource, int] | None = None
-        self._opened = AsyncExitStack()
+        self._pools: dict[str, httpcore.AsyncConnectionPool] = {}
         self._finding = asyncio.Lock()
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="ticketctl")
 
@@ -354,7 +353,7 @@ class UrlMinter:
         try:
             block = await self._mint_with(source, request, deadline)
         except TicketctlError as error:
-            if not await self._refreshed(error, generation, deadline):
+            if not await self._refreshed(error, generation, deadline) or deadline.left() < LEAST_SECONDS:
                 raise
             source, generation = await self._find(deadline)
             block = await source.mint(request, deadline)
@@ -376,16 +375,16 @@ class UrlMinter:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._opened.aclose()
+        for pool in list(self._pools.values()):
+            await pool.aclose()
         self._threads.shutdown(wait=False)
         self._stack.close()
 
     async def _find(self, deadline: Deadline) -> "tuple[AsyncUrlSource | _ThreadSource, int]":
         """The source, and the generation of the stack that it was opened with."""
-        async with self._finding:
+        async with self._holding(deadline):
             if self._source is None or self._source[1] != self._stack.locator.generation:
                 self._source = await self._in_thread(self._open, deadline)
-                self._opened.push_async_callback(self._source[0].close)
             return self._source
 
     def _open(self, deadline: Deadline) -> "tuple[AsyncUrlSource | _ThreadSource, int]":
@@ -393,12 +392,25 @@ class UrlMinter:
             table, generation = self._stack.table_source(deadline)
             return _ThreadSource(table, self._threads), generation
         url, generation = self._stack.function_url(deadline)
-        pool = open_pool(url.url, direct=self._stack.settings.local)
-        return AsyncUrlSource(url, self._threads, pool), generation
+        if url.url not in self._pools:
+            self._pools[url.url] = open_pool(url.url, direct=self._stack.settings.local)
+        return AsyncUrlSource(url, self._threads, self._pools[url.url]), generation
 
     async def _refreshed(self, error: TicketctlError, generation: int, deadline: Deadline) -> bool:
-        async with self._finding:
-            return await self._in_thread(self._stack.locator.refresh_after, error, generation, deadline)
+        return await self._in_thread(self._stack.locator.refresh_after, error, generation, deadline)
+
+    @asynccontextmanager
+    async def _holding(self, deadline: Deadline) -> AsyncIterator[None]:
+        """Hold the lock, as ``Session.holding`` does."""
+        try:
+            async with asyncio.timeout(None if self._stack.settings.local else deadline.left()):
+                await self._finding.acquire()
+        except TimeoutError:
+            raise NotMintedError("another task took all of the time; nothing was minted", hint="try again") from None
+        try:
+            yield
+        finally:
+            self._finding.release()
 
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)

@@ -41,7 +41,7 @@ class StackClaims:
         """The claims, and the generation of the stack with which they were opened."""
         from ticketctl.minting.claim import Claims
 
-        with self._opening:
+        with self._session.holding(self._opening, deadline):
             if self._opened is None or self._opened[1] != self._locator.generation:
                 with self._session.starting(deadline):
                     table = self._table or self._locator.locate(deadline).outputs.table

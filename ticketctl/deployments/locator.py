@@ -60,7 +60,7 @@ class Locator:
 
     def locate(self, deadline: Deadline | None = None) -> Located:
         """The deployed stack, from the cache or else from CloudFormation."""
-        with self._lock:
+        with self._session.holding(self._lock, deadline):
             if self._known is None:
                 self._known = self._cache.get(self._key)
             known = self._known or self.look_up(deadline)
@@ -74,7 +74,7 @@ class Locator:
 
     def look_up(self, deadline: Deadline | None = None) -> StackOutputs:
         """The deployed stack as CloudFormation describes it now; with ``--local`` it is deployed if it is not."""
-        with self._lock:
+        with self._session.holding(self._lock, deadline):
             if self._settings.local:
                 self._session.follow_engine()
             self._generation += 1
@@ -173,7 +173,7 @@ class Locator:
         has_no_counter = isinstance(error, UnknownCounterError) and is_from_table
         if self._settings.url or not (has_no_counter or isinstance(error, _SIGNS_OF_A_STALE_STACK)):
             return False
-        with self._lock, self._session.starting(deadline):
+        with self._session.holding(self._lock, deadline), self._session.starting(deadline):
             if self._generation != generation:
                 return True
             if self._settings.local and self._session.follow_engine():

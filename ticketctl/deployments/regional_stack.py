@@ -15,12 +15,14 @@ from ticketctl.deployments.locator import Locator
 from ticketctl.deployments.session import Session
 from ticketctl.deployments.spread import Spreading
 from ticketctl.errors import NotDeployedError, TicketctlError, UnreachableError
+from ticketctl.minting.retry import LEAST_SECONDS
 from ticketctl.minting.source import Source, host_of
 from ticketctl.models import Block, Counter, MintRequest, StackOutputs
 
 if TYPE_CHECKING:
     from ticketctl.aws.account import Aws
     from ticketctl.counters.table import Counters
+    from ticketctl.http_client import HttpClient
     from ticketctl.minting.function_url import FunctionUrl
 
 
@@ -41,6 +43,7 @@ class RegionalStack:
         self._may_begin = table is None and self.settings.origins.get("table") == "--table"
         self._sleep = sleep
         self._open_source: tuple[Source, int] | None = None
+        self._http: HttpClient | None = None
         self.claims = StackClaims(session, self.locator, self.table)
         self._opening = threading.RLock()  # one thread opens the source for all
         self._opened = ExitStack()
@@ -185,15 +188,16 @@ class RegionalStack:
 
     def _source(self, deadline: Deadline) -> tuple[Source, int]:
         """The source, and the generation of the stack that it was opened with."""
-        with self._opening:
+        with self.session.holding(self._opening, deadline):
             if self._open_source is None or self._open_source[1] != self.locator.generation:
                 by_table = self.mints_from_table(deadline)
                 self._open_source = self.table_source(deadline) if by_table else self._url_source(deadline)
             return self._open_source
 
     def _source_after(self, error: TicketctlError, generation: int, deadline: Deadline) -> tuple[Source, int]:
-        """The source after a look-up of the stack; raises ``error`` if a retry cannot help."""
-        if self.table is not None or not self.locator.refresh_after(error, generation, deadline):
+        """The source after a look-up of the stack; raises ``error`` if a retry cannot help, or would be too short."""
+        helps = self.table is None and self.locator.refresh_after(error, generation, deadline)
+        if not helps or deadline.left() < LEAST_SECONDS:
             raise error
         return self._source(deadline)
 
@@ -202,9 +206,10 @@ class RegionalStack:
         from ticketctl.minting.function_url import UrlSource
 
         function_url, generation = self.function_url(deadline)
-        source = UrlSource(function_url, HttpClient(direct=self.settings.local), connect=self.session.connect)
-        self._opened.callback(source.close)
-        return source, generation
+        if self._http is None:
+            self._http = HttpClient(direct=self.settings.local)
+            self._opened.callback(self._http.close)
+        return UrlSource(function_url, self._http, connect=self.session.connect), generation
 
     def table_source(self, deadline: Deadline) -> tuple[Source, int]:
         """The source that mints from the table, and the generation of the stack that it is from."""

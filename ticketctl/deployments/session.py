@@ -45,6 +45,7 @@ class Session:
         self.note = note
         self._parent = parent
         self._aws: Aws | None = None
+        self._senders: dict[tuple[Aws, str, bool], SendUntil] = {}
         self._lock = threading.RLock()
         self._opened = ExitStack()
 
@@ -118,6 +119,12 @@ class Session:
         """Pause the deadline with ``--local``: the embedded AWS may have to start and to deploy the stack first."""
         return deadline.paused() if self.settings.local else nullcontext()
 
+    def holding(
+        self, lock: "threading.Lock | threading.RLock", deadline: Deadline | None
+    ) -> AbstractContextManager[object]:
+        """Hold a lock, and wait for it until the deadline; with ``--local`` without a limit, see ``starting``."""
+        return lock if deadline is None or self.settings.local else deadline.holding(lock)
+
     @contextmanager
     def exclusively(self) -> Iterator[None]:
         """With ``--local``, hold the lock on deployments; AWS itself allows one deployment of a stack at a time."""
@@ -151,8 +158,16 @@ class Session:
     def sender(self, table: str, *, sdk: bool = False) -> "SendUntil":
         """Return a function that sends a mint's requests to a table: each once, without the SDK if it is not needed.
 
-        ``sdk``: always with the SDK, which checks the requests and supports transactions.
+        ``sdk``: always with the SDK, which checks the requests and supports transactions. The same table has the
+        same sender again, with its connections.
         """
+        with self._lock:
+            key = self.aws, table, sdk
+            if key not in self._senders:
+                self._senders[key] = self._new_sender(table, sdk=sdk)
+            return self._senders[key]
+
+    def _new_sender(self, table: str, *, sdk: bool) -> "SendUntil":
         from ticketctl.aws.dynamodb import needs_sdk, plain_sender, timed_sdk_sender
         from ticketctl.http_client import HttpClient
 

@@ -3,6 +3,7 @@
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.locator import Locator
 from ticketctl.errors import TicketctlError
+from ticketctl.minting.retry import LEAST_SECONDS
 
 PAUSES = (0.5, 1.0, 2.0, 3.0, 3.0)
 """The seconds between attempts; together less than 10."""
@@ -21,4 +22,4 @@ class Spreading:
         if not self._locator.policy_may_spread(error):
             return None
         pause = next(self._pauses, None)
-        return pause if pause is not None and pause < self._deadline.left() else None
+        return pause if pause is not None and pause <= self._deadline.left() - LEAST_SECONDS else None

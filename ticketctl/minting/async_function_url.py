@@ -1,7 +1,9 @@
 """Mints through the Function URL with ``await``."""
 
 import asyncio
+import re
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future
@@ -51,15 +53,11 @@ class Pool(Protocol):
         """Send a request and return the complete answer; raises the errors of httpcore."""
         ...
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        ...
-
 
 class AsyncUrlSource:
     """``UrlSource`` with ``await``, for minting only.
 
-    It signs in ``threads``, because credentials may have to come from the network. It closes the ``pool``.
+    It signs in ``threads``, because credentials may have to come from the network.
     """
 
     def __init__(self, url: FunctionUrl, threads: Executor, pool: Pool, *, connect: float = CONNECT_SECONDS) -> None:
@@ -68,16 +66,12 @@ class AsyncUrlSource:
         self._pool = pool
         self._connect = connect
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._pool.aclose()
-
     async def mint(self, request: MintRequest, deadline: Deadline) -> Block:
         """Take tickets; one request, sent once."""
         asked = self._url.to_mint(request)
         signed = self._url.signs
         response = await self._send(asked, deadline, signed=signed)
-        if self._url.wants_signature(response, signed=signed):
+        if self._url.wants_signature(asked, response, signed=signed):
             response = await self._send(asked, deadline, signed=True)
         return self._url.block(asked, response)
 
@@ -202,7 +196,8 @@ class _Network(httpcore.AsyncNetworkBackend):
         for number, (*_, address) in enumerate(addresses):
             share = deadline.left() / (len(addresses) - number)
             try:
-                return await self._connections.connect_tcp(address[0], port, share, local_address, socket_options)
+                stream = await self._connections.connect_tcp(address[0], port, share, local_address, socket_options)
+                return _Stream(stream)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
@@ -210,6 +205,61 @@ class _Network(httpcore.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         """Wait, between the retries of httpcore; there are none."""
         await asyncio.sleep(seconds)
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    """A connection as httpcore has it, but not used again if there are bytes behind the end of an answer.
+
+    httpcore would take them for the next answer. It closes an idle connection that is "readable".
+    """
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._answer = bytearray()
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Receive a part of an answer."""
+        part = await self._stream.read(max_bytes, timeout)
+        self._answer += part
+        return part
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send a part of a request."""
+        self._answer.clear()
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._stream.aclose()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        """Continue over TLS."""
+        try:
+            return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+        except BaseException:
+            await self.aclose()  # httpcore leaves it open if the handshake takes too long
+            raise
+
+    def get_extra_info(self, info: str) -> Any:
+        """A property of the connection, such as ``is_readable``."""
+        return (info == "is_readable" and not self._is_at_the_end()) or self._stream.get_extra_info(info)
+
+    def _is_at_the_end(self) -> bool:
+        """Whether what was received ends with the body of an answer whose length is known."""
+        head, _, body = self._answer.partition(b"\r\n\r\n")
+        length = re.search(rb"\r\ncontent-length:[ \t]*([0-9]+)", head, re.IGNORECASE)
+        if length is None or len(body) != int(length[1]):
+            return False
+        tls = self._stream.get_extra_info("ssl_object")
+        if tls is None:
+            return True
+        try:
+            tls.read(1)
+        except ssl.SSLError as error:
+            return isinstance(error, ssl.SSLWantReadError)  # nothing is left to decrypt
+        return False
 
 
 async def _in_daemon_thread(call: Callable[[], T]) -> T:

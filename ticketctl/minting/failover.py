@@ -78,16 +78,16 @@ class Failover:
         tries, looks_up = Tries(deadline, jitter=self._jitter), len(order) == 1
         while True:
             for number, region in enumerate(order):
+                share = _share(deadline, len(order) - number)
                 try:
-                    share = _share(deadline, len(order) - number)
                     return tries.succeeded(region.attempt(request, share, looks_up=looks_up), region.place)
+                except SKIPPED as error:
+                    tries.failed(error, region.place)
+                    if len(order) > 1:
+                        self._skip(region.place, error)
                 except TicketctlError as error:
-                    failure = error
-                tries.failed(failure, region.place)
-                if not isinstance(failure, SKIPPED):
-                    raise tries.failure()
-                if len(order) > 1:
-                    self._skip(region.place, failure)
+                    tries.failed(error, region.place, final=True)
+                    break
             self._sleep(tries.pause(len(order)))
             looks_up = True
 

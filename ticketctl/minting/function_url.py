@@ -40,8 +40,8 @@ class HttpRequest(NamedTuple):
 class FunctionUrl:
     """Builds the requests to a Function URL and interprets its answers. It does no I/O.
 
-    ``signs_at_once``: sign every request, because the URL is known to require it. Otherwise the first 403, which
-    mints nothing, turns signing on. ``place`` names the URL in possible gaps; default: the host.
+    ``signs_at_once``: sign every request, because the URL is known to require it. Otherwise the first 403 turns
+    signing on. ``place`` names the URL in possible gaps; default: the host.
     """
 
     def __init__(self, url: str, *, sign: Signer, signs_at_once: bool, place: str | None = None) -> None:
@@ -69,11 +69,15 @@ class FunctionUrl:
         """The headers that sign a request; the deadline also bounds the look-up of credentials."""
         return self._sign(request.method, request.url, request.headers, request.body, deadline)
 
-    def wants_signature(self, response: Response, *, signed: bool) -> bool:
-        """Whether the request must be sent again with a signature. If so, all later requests are signed."""
-        wants = response.status == 403 and not signed
-        self.signs = self.signs or wants
-        return wants
+    def wants_signature(self, request: HttpRequest, response: Response, *, signed: bool) -> bool:
+        """Whether the request must be sent again with a signature. Later requests are signed.
+
+        If the 403 is not from AWS, the request may have minted: then this is a failed attempt.
+        """
+        if response.status != 403 or signed:
+            return False
+        self.signs = True
+        return not request.tickets or bool(_error_name(response, _document(response)))
 
     def block(self, request: HttpRequest, response: Response) -> Block:
         """Return the block in an answer, or raise the error that the answer means."""
@@ -141,7 +145,7 @@ class FunctionUrl:
             return OutcomeUnknownError(
                 f"{self._host} gave no usable answer ({what}); a ticket may have been spent",
                 hint="ticketctl status",
-                may_continue=True,
+                may_write_again=True,
             )
         return UnreachableError(f"{self._host} gave no usable answer ({what})", hint="try again")
 
@@ -192,7 +196,7 @@ class UrlSource:
                 )
             except TransportError as error:
                 raise self._url.failure(request, error) from error
-            if not self._url.wants_signature(response, signed=signed):
+            if not self._url.wants_signature(request, response, signed=signed):
                 return response
             signed = True
 

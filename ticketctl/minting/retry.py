@@ -38,15 +38,18 @@ class Tries:
     def succeeded(self, block: Block, place: str) -> Block:
         """The block with its possible gaps: the places that may also have spent tickets.
 
-        A replay proves that the attempts at its place took only this block, unless a function may still run: if 16
-        other mints push the key out of the register before it writes once more, it takes another.
+        A replay proves that a single write at its place took only this block. It proves nothing about two: between
+        them, 16 other mints may have pushed the key out of the register.
         """
-        settled = place if block.replayed else None
-        gaps = [name for name, error in self._unknown if name != settled or error.may_continue]
+        here = [error for name, error in self._unknown if name == place]
+        settled = place if block.replayed and len(here) == 1 and not here[0].may_write_again else None
+        gaps = [name for name, _ in self._unknown if name != settled]
         return replace(block, possible_gaps=tuple(dict.fromkeys([*gaps, *block.possible_gaps])))
 
-    def failed(self, error: TicketctlError, place: str) -> None:
-        """Remember the failure of an attempt at ``place`` (a region or host)."""
+    def failed(self, error: TicketctlError, place: str, *, final: bool = False) -> None:
+        """Remember the failure of an attempt at ``place`` (a region or host). ``final``: no other place can help."""
+        if final:
+            self._failures.clear()
         self._failures.append(error)
         if isinstance(error, OutcomeUnknownError):
             self._unknown.append((place, error))
@@ -54,18 +57,19 @@ class Tries:
     def pause(self, attempts: int = 1) -> float:
         """Return the seconds to wait before the next attempts; if there must be none, raise ``failure``."""
         pause = self._jitter(0.0, self._bound)
-        left = self.deadline.left() - (0.0 if self._unknown else LEAST_SECONDS * attempts)
-        if pause >= left or not any(isinstance(error, _RETRIED) for error in self._failures):
+        least = 0.0 if self._unknown and attempts == 1 else LEAST_SECONDS * attempts
+        if pause >= self.deadline.left() - least or not any(isinstance(error, _RETRIED) for error in self._failures):
             raise self.failure()
         self._failures.clear()
         self._bound = min(self._bound * 2, LONGEST_PAUSE)
         return pause
 
     def failure(self) -> TicketctlError:
-        """The failure that says most: an unknown outcome, otherwise *not minted*, otherwise the first."""
+        """The failure that says most: an unknown outcome, else the final one, else *not minted*, else the first."""
         if self._unknown:
             (_, unknown), last = self._unknown[0], self._failures[-1]
-            unknown.__cause__ = None if last is unknown else last
+            if unknown.__cause__ is None and last is not unknown:
+                unknown.__cause__ = last
             return unknown
         return next((error for error in self._failures if isinstance(error, _RETRIED)), self._failures[0])
 
