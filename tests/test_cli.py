@@ -386,6 +386,16 @@ def test_refused_settings(ticketctl: Callable[..., Result], arguments: list[str]
     assert (run.returncode, run.stdout, error["code"], error["exit_code"]) == (2, "", "usage", 2)
 
 
+@pytest.mark.parametrize("command", [("next",), ("fetch", "3")], ids=words)
+def test_spread_over_a_url(ticketctl: Callable[..., Result], server: Server, command: tuple[str, ...]) -> None:
+    """A URL is in one region: ``--spread`` cannot apply, and nothing is sent."""
+    told = "error: --spread needs several regions, but a URL is in one (url from {})\nhint: remove --spread\n"
+    spreading = (*command, "--spread", "--region", "us-east-1")
+    assert ticketctl(*spreading, "--url", server.url) == Result(2, "", told.format("--url"))
+    assert ticketctl(*spreading, TICKETCTL_URL=server.url) == Result(2, "", told.format("TICKETCTL_URL"))
+    assert server.requests == []
+
+
 # --- errors -----------------------------------------------------------------------------------------
 
 

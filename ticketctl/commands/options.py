@@ -281,11 +281,12 @@ def _run(flags: Mapping[str, Any]) -> Run:
     session = Session(settings, environ=os.environ, connect=connect, report=output.note, note=output.detail)
     home = RegionalStack(session)
     spread = bool(flags.get("spread"))
-    if spread and settings.table is not None:
-        raise UsageError(
-            f"--spread needs several regions, but a table is in one (table from {settings.origins['table']})",
-            hint="remove --spread",
-        )
+    for name, shown in {"table": "table", "url": "URL"}.items():
+        if spread and getattr(settings, name) is not None:
+            raise UsageError(
+                f"--spread needs several regions, but a {shown} is in one ({name} from {settings.origins[name]})",
+                hint="remove --spread",
+            )
     regions = Regions(home, environ=os.environ, spread=spread, note=output.detail, warn=output.warn)
     return Run(flags, settings, home, regions, output)
 
