@@ -291,6 +291,7 @@ def test_next_is_light(environ: dict[str, str], home: Path, server: Server) -> N
         (["counter", "delete"], "No such command 'delete'.", "ticketctl counter --help"),
         (["next", "--zzz"], "No such option: --zzz", "ticketctl next --help"),
         (["--zzz"], "No such option: --zzz", "ticketctl --help"),
+        (["regions", "--table", "Old"], "No such option: --table", "ticketctl regions --help"),
         (["next", "orders"], "Got unexpected extra argument(s) (orders)", "ticketctl next --help"),
         (["fetch"], "Missing argument 'COUNT'.", "ticketctl fetch --help"),
         (["fetch", "many"], "Invalid value for 'COUNT': 'many' is not a whole number.", "ticketctl fetch --help"),
@@ -384,6 +385,24 @@ def test_refused_settings(ticketctl: Callable[..., Result], arguments: list[str]
     run = ticketctl(*arguments, "--json", **variables)
     error = json.loads(run.stderr)["error"]
     assert (run.returncode, run.stdout, error["code"], error["exit_code"]) == (2, "", "usage", 2)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("url",), ("regions",), ("logs",), ("deploy",), ("diff",), ("destroy", "--yes"), ("synth",), ("local", "up")],
+    ids=words,
+)
+def test_a_table_instead_of_a_stack(ticketctl: Callable[..., Result], home: Path, command: tuple[str, ...]) -> None:
+    """A command about a stack refuses a table from a variable or the file before it does anything."""
+    place = ("--region", "us-east-1")
+    told = (
+        "error: this command is about a stack, but a table is set (from {})\n"
+        "hint: pass --stack NAME, or unset the table\n"
+    )
+    assert ticketctl(*command, *place, TICKETCTL_TABLE="Old") == Result(2, "", told.format("TICKETCTL_TABLE"))
+    (home / "config.toml").write_text('table = "Old"', encoding="utf-8")
+    assert ticketctl(*command, *place) == Result(2, "", told.format(home / "config.toml"))
+    assert {path.name for path in home.iterdir()} == {"numbers", "config.toml"}
 
 
 @pytest.mark.parametrize("command", [("next",), ("fetch", "3")], ids=words)

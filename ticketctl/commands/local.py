@@ -31,6 +31,7 @@ def up(run: Run) -> None:
         ticketctl local up
         ticketctl local up --stack orders --json
     """
+    run.require_stack()
     run.home.locator.look_up()
     engine = run.home.session.local.ensure()
     document = {"endpoint_url": engine.endpoint_url, "pid": engine.pid, "port": engine.port}

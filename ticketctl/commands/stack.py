@@ -221,6 +221,7 @@ def synth(
     """
     from ticketctl.aws.template import fresh, load
 
+    run.require_stack()
     if out is None:
         run.output.line(json.dumps(load(run.settings.stack), indent=1))
         return
