@@ -501,6 +501,38 @@ def test_broken_aws_configuration(ticketctl: Callable[..., Result], home: Path) 
     assert (run.returncode, run.stdout, "aws_config" in run.stderr) == (3, "", True)
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=str)
+@pytest.mark.parametrize(
+    ("fault", "detail", "fix"),
+    [
+        ("config.toml", "{home}/config.toml has unknown settings: regoin", "known settings: endpoint_url, "),
+        ("--profile", "the AWS profile 'wrok' does not exist; existing profiles: none", "aws configure sso"),
+        ("aws_config", "Unable to parse config file: {home}/aws_config", "correct the file, or set AWS_CONFIG_FILE"),
+    ],
+    ids=str,
+)
+def test_doctor_of_a_broken_setup(
+    ticketctl: Callable[..., Result], home: Path, fault: str, detail: str, fix: str, form: list[str]
+) -> None:
+    """If the settings cannot be read, doctor reports that with its fix, and checks what does not need them."""
+    if fault != "--profile":
+        (home / fault).write_text('regoin = "eu-west-1"\n', encoding="utf-8")
+    options = ["--profile", "wrok"] if fault == "--profile" else []
+    run = ticketctl("doctor", *options, *form, AWS_CONFIG_FILE=str(home / "aws_config"))
+    rows = [line.split("\t") for line in run.stdout.splitlines()]
+    if form:
+        rows = [
+            [check[name] for name in ("state", "name", "detail", "fix")] for check in json.loads(run.stdout)["checks"]
+        ]
+    found = {name: (state, detail, fix) for state, name, detail, fix in rows}
+    assert (run.returncode, "1 of 7 checks failed" in run.stderr) == (6, True)
+    assert [*found] == ["versions", "settings", "cache", "embedded AWS", "credentials", "clock", "stack"]
+    state, shown, help_text = found["settings"]
+    assert (state, shown) == ("failure", detail.format(home=home))
+    assert help_text.startswith(fix)
+    assert found["stack"] == ("warning", "not checked, because of: settings", "")
+
+
 def test_broken_cache(ticketctl: Callable[..., Result], home: Path) -> None:
     """Damaged caches are ignored: the stack is looked up, and only --verbose says why."""
     for name in ("stacks.json", "regions.json"):

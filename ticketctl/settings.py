@@ -98,6 +98,10 @@ class Settings:
         return self.region
 
 
+DEFAULT_SETTINGS = Settings(**_DEFAULTS | {"regions": ()}, origins=dict.fromkeys(_DEFAULTS, "default"))
+"""The settings if nothing is set."""
+
+
 def resolve(
     flags: Mapping[str, Any],
     environ: Mapping[str, str],

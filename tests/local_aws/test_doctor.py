@@ -108,6 +108,60 @@ def test_broken_places(ticketctl: Ticketctl, engine: Engine, deployed: str) -> N
     assert result.stderr.startswith("error: 1 of ")
 
 
+def test_a_table_without_a_stack(ticketctl: Ticketctl, engine: Engine, aws: Aws, new_stack: str) -> None:
+    """With a table, doctor checks the table instead of a stack; nothing is written."""
+    aws.client("dynamodb").create_table(**table_resource(new_stack)["Properties"])
+    user = engine.variables(REGION)
+    for options, variables in (("--table", new_stack), {}), ((), {"TICKETCTL_TABLE": new_stack}):
+        result = ticketctl("doctor", "--json", *options, env=user | variables)
+        found = checks(result)
+        assert result.returncode == 0, result.stdout
+        assert [*found][6:] == [
+            "table",
+            "table expiry",
+            "table recovery",
+            "global table",
+            "permission dynamodb:UpdateItem",
+            "permission dynamodb:GetItem",
+            "permission dynamodb:Scan",
+        ]
+        assert "DeletionProtectionEnabled is false" in found["table"]["detail"]
+        assert {name for name, check in found.items() if check["state"] != "ok"} == {
+            "clock",  # the embedded AWS does not tell the time to a request without a signature
+            "table",
+            "table expiry",
+            "table recovery",
+        }
+    assert items(aws, new_stack) == []
+
+
+def test_a_table_that_cannot_mint(ticketctl: Ticketctl, engine: Engine, aws: Aws, new_stack: str) -> None:
+    """A table that does not exist, has another key or denies UpdateItem is a failure with the fix."""
+    key = [{"AttributeName": "id", "KeyType": "HASH"}]
+    aws.client("dynamodb").create_table(
+        TableName=new_stack,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        KeySchema=key,
+    )
+    missing = ticketctl("doctor", "--table", "Nowhere", "--json", env=engine.variables(REGION))
+    assert missing.returncode == 6
+    assert checks(missing)["table"] == {
+        "name": "table",
+        "state": "failure",
+        "detail": f"the table Nowhere in {REGION} does not exist",
+        "fix": "check the names of the table and of the region",
+    }
+    assert checks(missing)["permission dynamodb:UpdateItem"]["detail"] == "not checked, because of: table"
+    other = ticketctl("doctor", "--table", new_stack, "--json", env=engine.variables(REGION))
+    assert (other.returncode, checks(other)["table"]["state"]) == (6, "failure")
+    assert json.dumps(key) in checks(other)["table"]["detail"]
+    user = make_user(aws, f"reader-{new_stack}", {"Effect": "Allow", "Action": "dynamodb:GetItem", "Resource": "*"})
+    denied_user = ticketctl("doctor", "--table", new_stack, "--json", env=user)
+    assert denied_user.returncode == 6
+    assert checks(denied_user)["permission dynamodb:UpdateItem"]["state"] == "failure"
+
+
 def test_engine_that_is_not_running(bare: dict[str, str], tmp_path: Path) -> None:
     """``doctor --local`` does not start the embedded AWS; if it is not running, a warning names the command."""
     found = checks(run(bare, "doctor", "--local", "--json"))

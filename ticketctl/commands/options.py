@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from ticketctl.errors import ConfirmationNeededError, RefusedError, TicketctlError, UsageError
+from ticketctl.errors import ConfirmationNeededError, RefusedError, SetupError, TicketctlError, UsageError
 from ticketctl.output import Output, standard_output
 
 if TYPE_CHECKING:
@@ -142,13 +142,17 @@ _NOT_FOR_LOCAL = {"local", "profile", "endpoint_url"}
 
 
 class Run(NamedTuple):
-    """One run of a command: its settings, connections and output. ``flags`` are the options as given."""
+    """One run of a command: its settings, connections and output. ``flags`` are the options as given.
+
+    ``broken``: why the settings cannot be read; they are then the defaults.
+    """
 
     flags: Mapping[str, Any]
     settings: "Settings"
     home: "RegionalStack"
     regions: "Regions"
     output: Output
+    broken: SetupError | None = None
 
     @property
     def place(self) -> str:
@@ -174,7 +178,9 @@ class Run(NamedTuple):
             )
 
     def with_options(self, hint: str) -> str:
-        """Add this run's options to a command in a hint, so that it acts on the same stack."""
+        """Add this run's options to a command in a hint, so that it acts on the same stack or table."""
+        if self.settings.table and hint == "ticketctl deploy":
+            return "check the names of the table and of the region"
         return _with_options(hint, self.flags)
 
     def confirm(self, question: str, *, yes: bool) -> None:
@@ -197,12 +203,17 @@ class Run(NamedTuple):
 
 
 def command(
-    app: typer.Typer, name: str, *, shared: Mapping[str, Any] | None = None, local: bool = False
+    app: typer.Typer,
+    name: str,
+    *,
+    shared: Mapping[str, Any] | None = None,
+    local: bool = False,
+    needs_settings: bool = True,
 ) -> Callable[[Callable[..., None]], None]:
     """Register a function, whose first parameter is the ``Run``, as a command.
 
     The command has the common options and those of ``shared``; their values are in ``Run.flags``.
-    ``local``: the command always uses the embedded AWS.
+    ``local``: the command always uses the embedded AWS. ``needs_settings``: it cannot run if they cannot be read.
     """
     options = {**(shared or {}), **_EVERYWHERE}
     if local:
@@ -218,13 +229,11 @@ def command(
             if local:
                 flags["local"] = True
             try:
-                run = _run(flags)
+                run = _run(flags, needs_settings=needs_settings)
                 with run.home:
                     function(run, **arguments)
             except TicketctlError as error:
-                if run is not None and run.settings.table and error.hint == "ticketctl deploy":
-                    error.hint = "check the names of the table and of the region"
-                error.hint = _with_options(error.hint, flags)
+                error.hint = run.with_options(error.hint) if run else _with_options(error.hint, flags)
                 raise
 
         parameters = [
@@ -256,11 +265,12 @@ def _parameter(name: str, annotation: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _run(flags: Mapping[str, Any]) -> Run:
+def _run(flags: Mapping[str, Any], *, needs_settings: bool) -> Run:
     # Imported here because help and completion do not need it.
     from ticketctl.deployments.regional_stack import RegionalStack
     from ticketctl.deployments.regions import Regions, connect_seconds, resolve_settings
     from ticketctl.deployments.session import Session
+    from ticketctl.settings import DEFAULT_SETTINGS
 
     output = Output(
         stdout=standard_output(),
@@ -270,7 +280,13 @@ def _run(flags: Mapping[str, Any]) -> Run:
         quiet=flags["quiet"],
         verbose=flags["verbose"],
     )
-    settings = resolve_settings(flags, os.environ, output.detail)
+    settings, broken = DEFAULT_SETTINGS, None
+    try:
+        settings = resolve_settings(flags, os.environ, output.detail)
+    except SetupError as error:
+        if needs_settings:
+            raise
+        broken = error
     for name, origin in settings.origins.items():
         value = getattr(settings, name)
         if name == "sqid_alphabet" and value is not None:
@@ -288,7 +304,7 @@ def _run(flags: Mapping[str, Any]) -> Run:
                 hint="remove --spread",
             )
     regions = Regions(home, environ=os.environ, spread=spread, note=output.detail, warn=output.warn)
-    return Run(flags, settings, home, regions, output)
+    return Run(flags, settings, home, regions, output, broken)
 
 
 def _with_options(hint: str, flags: Mapping[str, Any]) -> str:
