@@ -119,7 +119,7 @@ SOURCE: dict[str, Any] = {
     **TABLE,
     "partition": Annotated[
         str | None,
-        typer.Option("--partition", "-p", help="Use this counter. Default: the one named after the region."),
+        typer.Option("--partition", "-p", help="Show only this counter. Default: all counters."),
     ],
     "via": Annotated[
         str | None,
@@ -129,6 +129,10 @@ SOURCE: dict[str, Any] = {
 }
 KEY: dict[str, Any] = {
     **SOURCE,
+    "partition": Annotated[
+        str | None,
+        typer.Option("--partition", "-p", help="Use this counter. Default: the one named after the region."),
+    ],
     "spread": Annotated[
         bool, typer.Option("--spread", help="Start with a different region each time. Default: with the first.")
     ],
