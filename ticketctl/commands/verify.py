@@ -56,7 +56,8 @@ def verify(
     """
     from ticketctl.counters import verify as proof
 
-    via = via or ("dynamodb" if run.settings.table else "both")
+    if via is None:
+        via = "dynamodb" if run.settings.table else "both"
     if via not in SOURCES:
         raise UsageError(f"invalid value {via!r} for --via", hint=f"use one of: {', '.join(SOURCES)}")
     if run.settings.table and via != "dynamodb":
