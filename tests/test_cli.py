@@ -294,6 +294,9 @@ def test_next_is_light(environ: dict[str, str], home: Path, server: Server) -> N
         (["regions", "--table", "Old"], "No such option: --table", "ticketctl regions --help"),
         (["next", "orders"], "Got unexpected extra argument(s) (orders)", "ticketctl next --help"),
         (["fetch"], "Missing argument 'COUNT'.", "ticketctl fetch --help"),
+        (["next", "--stack"], "Option '--stack' requires an argument.", "ticketctl next --help"),
+        (["next", "--json=x"], "Option '--json' does not take a value.", "ticketctl next --help"),
+        (["local", "up", "--stack"], "Option '--stack' requires an argument.", "ticketctl local up --help"),
         (["fetch", "many"], "Invalid value for 'COUNT': 'many' is not a whole number.", "ticketctl fetch --help"),
         (
             ["fetch", "0"],

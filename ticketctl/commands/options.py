@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from ticketctl.errors import ConfirmationNeededError, RefusedError, SetupError, TicketctlError, UsageError
 from ticketctl.output import Output, standard_output
@@ -36,6 +36,17 @@ class Group(TyperGroup):
         for panel, rows in panels.items():
             with formatter.section(panel):
                 formatter.write_dl(rows)
+
+
+class _Command(TyperCommand):
+    """A command that is named in each error about its options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            error.ctx = getattr(error, "ctx", None) or ctx  # type: ignore[attr-defined] # Typer forgets it in some
+            raise
 
 
 def integer_range(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -247,7 +258,7 @@ def command(
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         text, epilog = help_and_examples(function)
-        app.command(name, help=text, epilog=epilog)(wrapper)
+        app.command(name, cls=_Command, help=text, epilog=epilog)(wrapper)
 
     return register
 
