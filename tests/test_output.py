@@ -27,7 +27,6 @@ from ticketctl.output import (
     counter_list,
     counter_row,
     fitting,
-    lanes,
     one_counter,
     printable,
     table,
@@ -268,13 +267,6 @@ def test_table_of_regions() -> None:
     drawn = table(counter_list([ORDERS, there], title="Tickets"))
     cells = [[str(cell) for cell in column.cells] for column in drawn.columns]
     assert cells[7:] == [["2", "3"], ["eu-west-1", "us-east-1"]]
-
-
-def test_lanes_in_a_pipe() -> None:
-    """If stdout is a pipe, lanes are tab-separated, one per line."""
-    streams = Streams()
-    streams.output.show(lanes([["orders", "eu-west-1", "2", "4", "1/4", "14", "mints"]], title="Tickets"))
-    assert streams.written == ("orders\teu-west-1\t2\t4\t1/4\t14\tmints\n", "")
 
 
 @pytest.mark.parametrize(

@@ -573,12 +573,6 @@ def counter_row(counter: Counter) -> Sequence[str]:
     ]
 
 
-def lanes(rows: Sequence[Sequence[str]], *, title: str, document: Any = None) -> Result:
-    """Which region has which lane; the rows are: counter, region, offset, increment, share, next ticket, state."""
-    numbers = [Column(name, is_number=True) for name in ("offset", "step", "share", "next ticket")]
-    return Result(document, rows, [Column("counter"), Column("region"), *numbers, Column("state")], title)
-
-
 def delivery_error(cause: OSError | None, story: str = "") -> TicketctlError:
     """Return the error for a failed write to stdout: Ctrl-C (no ``cause``), a closed pipe, or any other failure.
 

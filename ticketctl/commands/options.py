@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -152,7 +152,6 @@ KEY: dict[str, Any] = {
         typer.Option(help="Return the same tickets for the same key for 24 hours. Default: a random key per run."),
     ],
 }
-_FLAGS = {"spread", "as_json", "quiet", "verbose", "debug", "no_alarms", "no_tags"}
 _NOT_FOR_LOCAL = {"local", "profile", "endpoint_url"}
 
 
@@ -276,7 +275,7 @@ def help_without_command(context: typer.Context) -> None:
 
 
 def _parameter(name: str, annotation: Any) -> inspect.Parameter:
-    default = False if name in _FLAGS else None
+    default = False if get_args(annotation)[0] is bool else None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
