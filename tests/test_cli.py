@@ -375,6 +375,7 @@ def test_wrong_usage_as_json(ticketctl: Callable[..., Result]) -> None:
         (["next", "--url", "https://tickets.example", "--via", "dynamodb"], {}),
         *((["verify", "--region", "us-east-1", "--via", source], {}) for source in ("pigeon", "")),
         (["synth", "--out", ""], {}),
+        *((["status", "--region", "us-east-1", "--watch", "--interval", each], {}) for each in ("0", "nan", "inf")),
         *((["next", "--idempotency-key", key], {}) for key in ("", "größe", "a\tb", "a\n", "k" * 201)),
         (["fetch", "3", "--url", "https://tickets.example", "--idempotency-key", ""], {}),
         (["next"], {"TICKETCTL_TIMEOUT": "soon"}),

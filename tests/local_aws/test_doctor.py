@@ -162,6 +162,14 @@ def test_a_table_that_cannot_mint(ticketctl: Ticketctl, engine: Engine, aws: Aws
     assert checks(denied_user)["permission dynamodb:UpdateItem"]["state"] == "failure"
 
 
+def test_a_table_whose_name_is_unknown(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
+    """If the stack cannot be described, its table may have another name: a missing one is only a warning."""
+    user = make_user(aws, f"blind-{new_stack}", *allow_all_but("cloudformation:*"))
+    found = checks(ticketctl("doctor", "--stack", new_stack, "--json", env=user))
+    assert (found["stack"]["state"], found["table"]["state"]) == ("failure", "warning")
+    assert found["table"]["detail"] == f"the table {new_stack} in {REGION} does not exist"
+
+
 def test_engine_that_is_not_running(bare: dict[str, str], tmp_path: Path) -> None:
     """``doctor --local`` does not start the embedded AWS; if it is not running, a warning names the command."""
     found = checks(run(bare, "doctor", "--local", "--json"))
