@@ -20,19 +20,9 @@ from rich.console import Console
 
 from ticketctl.errors import ClosedPipeError, PartialError, TicketctlError
 from ticketctl.models import Block, Counter
-from ticketctl.output import (
-    PORTION,
-    Output,
-    Result,
-    counter_list,
-    counter_row,
-    fitting,
-    one_counter,
-    printable,
-    table,
-    without_userinfo,
-)
-from ticketctl.readable import Rates
+from ticketctl.output import PORTION, Output, without_userinfo
+from ticketctl.readable import Rates, counter_list, counter_row, one_counter
+from ticketctl.results import Result, fitting, printable, table
 
 ORDERS = Counter(
     partition="größe 1",

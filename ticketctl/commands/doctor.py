@@ -7,7 +7,7 @@ import typer
 
 from ticketctl.commands.options import SOURCE, Run, command
 from ticketctl.errors import RefusedError
-from ticketctl.output import Result
+from ticketctl.results import Result
 
 _SHARED = {name: option for name, option in SOURCE.items() if name != "partition"}
 _STATE_WIDTH = 7

@@ -8,7 +8,7 @@ import typer
 
 from ticketctl.commands.options import Group, Run, Yes, command, help_without_command
 from ticketctl.errors import LocalEngineError
-from ticketctl.output import Result
+from ticketctl.results import Result
 
 
 def register(app: typer.Typer) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from ticketctl.commands.options import Run, command
 from ticketctl.errors import PartialError
-from ticketctl.output import Column, Result
+from ticketctl.results import Column, Result
 
 if TYPE_CHECKING:
     from ticketctl.counters.sequence import Entry

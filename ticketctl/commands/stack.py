@@ -12,7 +12,8 @@ from ticketctl.commands.options import Run, Yes, command
 from ticketctl.commands.stack_options import PARAMETERS, stack_options, template_parameters
 from ticketctl.deployments.outcomes import Outcomes, raise_failures, succeeded
 from ticketctl.errors import FileError, TicketctlError, UsageError
-from ticketctl.output import Result, counter_row
+from ticketctl.readable import counter_row
+from ticketctl.results import Result
 
 if TYPE_CHECKING:
     from ticketctl.aws.cloudformation import Plan

@@ -12,7 +12,8 @@ from ticketctl.deadline import Deadline
 from ticketctl.deployments.outcomes import failures, raise_failures, succeeded
 from ticketctl.errors import TicketctlError, UsageError
 from ticketctl.models import Counter
-from ticketctl.output import Result, counter_list, one_counter
+from ticketctl.readable import counter_list, one_counter
+from ticketctl.results import Result
 
 if TYPE_CHECKING:
     from ticketctl.counters.table import Counters

@@ -15,7 +15,7 @@ from ticketctl.deadline import Deadline
 from ticketctl.deployments.outcomes import raise_first_failure
 from ticketctl.errors import RefusedError, UsageError
 from ticketctl.models import Counter, MintRequest
-from ticketctl.output import Result
+from ticketctl.results import Result
 
 if TYPE_CHECKING:
     from ticketctl.counters.lanes import Lane
