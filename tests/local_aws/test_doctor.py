@@ -156,6 +156,7 @@ def test_a_table_that_cannot_mint(ticketctl: Ticketctl, engine: Engine, aws: Aws
     other = ticketctl("doctor", "--table", new_stack, "--json", env=engine.variables(REGION))
     assert (other.returncode, checks(other)["table"]["state"]) == (6, "failure")
     assert json.dumps(key) in checks(other)["table"]["detail"]
+    assert checks(other)["permission dynamodb:UpdateItem"]["detail"] == "not checked, because of: table"
     user = make_user(aws, f"reader-{new_stack}", {"Effect": "Allow", "Action": "dynamodb:GetItem", "Resource": "*"})
     denied_user = ticketctl("doctor", "--table", new_stack, "--json", env=user)
     assert denied_user.returncode == 6
