@@ -94,6 +94,19 @@ def test_a_mint_from_the_table_needs_its_permission(ticketctl: Ticketctl, aws: A
     assert [found["permission dynamodb:UpdateItem"]["state"], found["url"]["state"]] == ["failure", "warning"]
 
 
+def test_a_stack_without_a_function(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
+    """It needs no URL and has no log lines. It mints from its table: a missing permission for that is a failure."""
+    options = ("--local", "--stack", new_stack)
+    assert ticketctl("deploy", "--table-only", *options).returncode == 0
+    sound = checks(ticketctl("doctor", "--json", *options))
+    assert {check["state"] for check in sound.values()} == {"ok"}
+    user = make_user(aws, f"reader-{new_stack}", *allow_all_but("dynamodb:UpdateItem"))
+    result = ticketctl("doctor", "--json", "--stack", new_stack, env=user)
+    assert (result.returncode, checks(result)["permission dynamodb:UpdateItem"]["state"]) == (6, "failure")
+    by_url = ticketctl("doctor", "--via", "url", "--json", "--stack", new_stack, env=user)
+    assert (by_url.returncode, checks(by_url)["permission dynamodb:UpdateItem"]["state"]) == (0, "warning")
+
+
 def test_broken_places(ticketctl: Ticketctl, engine: Engine, deployed: str) -> None:
     """A wrong region and an unreachable URL are failures that name the fix."""
     elsewhere = {**engine.variables("eu-west-1")}

@@ -130,10 +130,11 @@ def _in_region(stack: RegionalStack, *, several: bool) -> Sequence[Check]:
     settings, session = stack.settings, stack.session
     checks = Checks(settings.timeout, suffix=f" ({stack.region})" if several else "")
     probes = Probes(session.aws, timeout=settings.timeout, connect=session.connect)
-    by_table = settings.via == "dynamodb"
-    known = stack.table or _check_stack(checks, stack, otherwise=WARNING if by_table else FAILURE)
-    table = known or settings.stack
-    missing = FAILURE if known else WARNING
+    outputs = {"TableName": stack.table} if stack.table else _check_stack(checks, stack)
+    has_no_url = bool(outputs) and "Url" not in outputs and not settings.requires_url
+    by_table = settings.via == "dynamodb" or has_no_url
+    table = outputs.get("TableName", settings.stack)
+    missing = FAILURE if outputs else WARNING  # without outputs, the name is a guess
     checks.run("table", lambda: _table(probes, table, missing), needs=["stack"], otherwise=WARNING, blocks=False)
     others: dict[str, Callable[[], Finding]] = {
         "table expiry": lambda: _drift(probes.expiry_drift(table)),
@@ -149,25 +150,25 @@ def _in_region(stack: RegionalStack, *, several: bool) -> Sequence[Check]:
         mints = by_table and name == "permission dynamodb:UpdateItem"
         checks.run(name, look, needs=["stack", "table"], otherwise=FAILURE if mints else WARNING)
     if stack.table is None:
-        look = _permission(lambda: _logs(stack, probes))
-        checks.run("permission logs:FilterLogEvents", look, needs=["stack"], otherwise=WARNING)
+        logs = "permission logs:FilterLogEvents"
+        checks.run(logs, lambda: _logs(stack, probes), needs=["stack"], otherwise=WARNING)
     return checks.found
 
 
-def _check_stack(checks: Checks, stack: RegionalStack, *, otherwise: str) -> str | None:
-    """Check the stack and its URL. The name of its table, ``None`` if that is unknown."""
+def _check_stack(checks: Checks, stack: RegionalStack) -> Mapping[str, str]:
+    """Check the stack and its URL. Return the stack's outputs, empty if they are unknown."""
     settings = stack.settings
     outputs: dict[str, str] = {}
     of_stack = WARNING if settings.url or settings.local else FAILURE  # a typed URL needs none, --local deploys it
     checks.run("stack", lambda: _stack(stack, of_stack, outputs), otherwise=of_stack, blocks=False)
-    has_function = not outputs or "Url" in outputs  # unknown if the stack cannot be described
+    has_function = not outputs or "Url" in outputs
     checks.run(
         "url",
         (lambda: _url(stack)) if has_function or settings.url else (lambda: _no_function(settings)),
         needs=[] if settings.url else ["stack"],
-        otherwise=otherwise,
+        otherwise=WARNING if settings.via == "dynamodb" else FAILURE,
     )
-    return outputs.get("TableName")
+    return outputs
 
 
 def _versions() -> Finding:
@@ -322,11 +323,11 @@ def _url(stack: RegionalStack) -> Finding:
             return Finding(OK, "answers; the default counter has not minted yet")
 
 
-def _logs(stack: RegionalStack, probes: Probes) -> None:
+def _logs(stack: RegionalStack, probes: Probes) -> Finding:
     cloudformation = stack.session.cloudformation(timeout=stack.settings.timeout, retries=0)
     if (group := cloudformation.log_group(stack.settings.stack)) is None:
-        raise NotDeployedError("the stack has no function, so it has no log lines")
-    probes.read_logs(group)
+        return Finding(OK, "the stack has no function, so it has no log lines")
+    return _permission(lambda: probes.read_logs(group))()
 
 
 def _permission(call: Callable[[], object]) -> Callable[[], Finding]:
