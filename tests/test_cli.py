@@ -291,8 +291,12 @@ def test_next_is_light(environ: dict[str, str], home: Path, server: Server) -> N
         (["counter", "delete"], "No such command 'delete'.", "ticketctl counter --help"),
         (["next", "--zzz"], "No such option: --zzz", "ticketctl next --help"),
         (["--zzz"], "No such option: --zzz", "ticketctl --help"),
+        (["regions", "--table", "Old"], "No such option: --table", "ticketctl regions --help"),
         (["next", "orders"], "Got unexpected extra argument(s) (orders)", "ticketctl next --help"),
         (["fetch"], "Missing argument 'COUNT'.", "ticketctl fetch --help"),
+        (["next", "--stack"], "Option '--stack' requires an argument.", "ticketctl next --help"),
+        (["next", "--json=x"], "Option '--json' does not take a value.", "ticketctl next --help"),
+        (["local", "up", "--stack"], "Option '--stack' requires an argument.", "ticketctl local up --help"),
         (["fetch", "many"], "Invalid value for 'COUNT': 'many' is not a whole number.", "ticketctl fetch --help"),
         (
             ["fetch", "0"],
@@ -369,7 +373,9 @@ def test_wrong_usage_as_json(ticketctl: Callable[..., Result]) -> None:
         (["next", "--region", "us-east-1", "--endpoint-url", "http://["], {}),
         (["next", "--local", "--profile", "work"], {}),
         (["next", "--url", "https://tickets.example", "--via", "dynamodb"], {}),
-        (["verify", "--via", "pigeon"], {}),
+        *((["verify", "--region", "us-east-1", "--via", source], {}) for source in ("pigeon", "")),
+        (["synth", "--out", ""], {}),
+        *((["status", "--region", "us-east-1", "--watch", "--interval", each], {}) for each in ("0", "nan", "inf")),
         *((["next", "--idempotency-key", key], {}) for key in ("", "größe", "a\tb", "a\n", "k" * 201)),
         (["fetch", "3", "--url", "https://tickets.example", "--idempotency-key", ""], {}),
         (["next"], {"TICKETCTL_TIMEOUT": "soon"}),
@@ -384,6 +390,34 @@ def test_refused_settings(ticketctl: Callable[..., Result], arguments: list[str]
     run = ticketctl(*arguments, "--json", **variables)
     error = json.loads(run.stderr)["error"]
     assert (run.returncode, run.stdout, error["code"], error["exit_code"]) == (2, "", "usage", 2)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("url",), ("regions",), ("logs",), ("deploy",), ("diff",), ("destroy", "--yes"), ("synth",), ("local", "up")],
+    ids=words,
+)
+def test_a_table_instead_of_a_stack(ticketctl: Callable[..., Result], home: Path, command: tuple[str, ...]) -> None:
+    """A command about a stack refuses a table from a variable or the file before it does anything."""
+    place = ("--region", "us-east-1")
+    told = (
+        "error: this command is about a stack, but a table is set (from {})\n"
+        "hint: pass --stack NAME, or unset the table\n"
+    )
+    assert ticketctl(*command, *place, TICKETCTL_TABLE="Old") == Result(2, "", told.format("TICKETCTL_TABLE"))
+    (home / "config.toml").write_text('table = "Old"', encoding="utf-8")
+    assert ticketctl(*command, *place) == Result(2, "", told.format(home / "config.toml"))
+    assert {path.name for path in home.iterdir()} == {"numbers", "config.toml"}
+
+
+@pytest.mark.parametrize("command", [("next",), ("fetch", "3")], ids=words)
+def test_spread_over_a_url(ticketctl: Callable[..., Result], server: Server, command: tuple[str, ...]) -> None:
+    """A URL is in one region: ``--spread`` cannot apply, and nothing is sent."""
+    told = "error: --spread needs several regions, but a URL is in one (url from {})\nhint: remove --spread\n"
+    spreading = (*command, "--spread", "--region", "us-east-1")
+    assert ticketctl(*spreading, "--url", server.url) == Result(2, "", told.format("--url"))
+    assert ticketctl(*spreading, TICKETCTL_URL=server.url) == Result(2, "", told.format("TICKETCTL_URL"))
+    assert server.requests == []
 
 
 # --- errors -----------------------------------------------------------------------------------------
@@ -470,6 +504,38 @@ def test_broken_aws_configuration(ticketctl: Callable[..., Result], home: Path) 
     (home / "aws_config").write_text("region = eu-west-1\n", encoding="utf-8")
     run = ticketctl("next", AWS_CONFIG_FILE=str(home / "aws_config"))
     assert (run.returncode, run.stdout, "aws_config" in run.stderr) == (3, "", True)
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=str)
+@pytest.mark.parametrize(
+    ("fault", "detail", "fix"),
+    [
+        ("config.toml", "{home}/config.toml has unknown settings: regoin", "known settings: endpoint_url, "),
+        ("--profile", "the AWS profile 'wrok' does not exist; existing profiles: none", "aws configure sso"),
+        ("aws_config", "Unable to parse config file: {home}/aws_config", "correct the file, or set AWS_CONFIG_FILE"),
+    ],
+    ids=str,
+)
+def test_doctor_of_a_broken_setup(
+    ticketctl: Callable[..., Result], home: Path, fault: str, detail: str, fix: str, form: list[str]
+) -> None:
+    """If the settings cannot be read, doctor reports that with its fix, and checks what does not need them."""
+    if fault != "--profile":
+        (home / fault).write_text('regoin = "eu-west-1"\n', encoding="utf-8")
+    options = ["--profile", "wrok"] if fault == "--profile" else []
+    run = ticketctl("doctor", *options, *form, AWS_CONFIG_FILE=str(home / "aws_config"))
+    rows = [line.split("\t") for line in run.stdout.splitlines()]
+    if form:
+        rows = [
+            [check[name] for name in ("state", "name", "detail", "fix")] for check in json.loads(run.stdout)["checks"]
+        ]
+    found = {name: (state, detail, fix) for state, name, detail, fix in rows}
+    assert (run.returncode, "1 of 7 checks failed" in run.stderr) == (6, True)
+    assert [*found] == ["versions", "settings", "cache", "embedded AWS", "credentials", "clock", "stack"]
+    state, shown, help_text = found["settings"]
+    assert (state, shown) == ("failure", detail.format(home=home))
+    assert help_text.startswith(fix)
+    assert found["stack"] == ("warning", "not checked, because of: settings", "")
 
 
 def test_broken_cache(ticketctl: Callable[..., Result], home: Path) -> None:

@@ -18,10 +18,11 @@ from ticketctl import __version__, errors
 from ticketctl.aws import template
 from ticketctl.cli import whole_command_line
 from ticketctl.client.sync import ClientSettings
+from ticketctl.commands.stack_options import TEMPLATE_NAMES
 from ticketctl.formats import Format
 from ticketctl.handler import handler
 from ticketctl.models import Block, Counter
-from ticketctl.settings import Settings, resolve
+from ticketctl.settings import DEFAULT_SETTINGS, LOCAL_REGION, Settings, resolve
 
 COMMANDS_PAGE = sections(PAGES["docs/commands.md"])
 EVERYWHERE = "Options of every command"
@@ -88,6 +89,77 @@ def test_each_option_is_documented(name: str) -> None:
     common = documented(EVERYWHERE) - {"--help", "-h"} - (NOT_FOR_LOCAL if name.startswith("local ") else set())
     group = documented("Counters") if name.startswith("counter ") and name != "counter" else set()
     assert documented(f"ticketctl {name}") | common | group == options(COMMANDS[name])
+
+
+def plain(text: str) -> str:
+    """A text of a page as the command line writes it: no marks of code, no separators in numbers."""
+    return re.sub(r"(?<=[0-9]),(?=[0-9]{3})", "", text.replace("`", "")).replace("\N{MINUS SIGN}", "-")
+
+
+def default_in(text: str) -> str | None:
+    """What a text names as the default, ``None`` if it names none."""
+    found = re.search(r"Default: (.*?)\.?(?=$|\. )", plain(text))
+    return found[1] if found else None
+
+
+def shown(value: Any) -> str:
+    """A value as the pages show it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def defaults(command: TyperCommand) -> dict[str, str]:
+    """The default of each option, from its help or else its value."""
+    found: dict[str, str] = {}
+    for option in command.params:
+        help_text = getattr(option, "help", None) or ""
+        value = default_in(help_text) or (
+            f"{option.default:g}" if isinstance(option.default, float) else option.default
+        )
+        found |= dict.fromkeys(option.opts + option.secondary_opts, str(value))
+    return found
+
+
+OPTIONS_PAGES = {
+    **{name: COMMANDS_PAGE[f"ticketctl {name}"] for name in COMMANDS},
+    "next": COMMANDS_PAGE[EVERYWHERE] + COMMANDS_PAGE["ticketctl next"],
+    "logs": COMMANDS_PAGE["ticketctl logs"] + sections(PAGES["docs/logs-and-doctor.md"])["`ticketctl logs`"],
+}
+"""The text about the options of each command; of those that all commands have, with ``next``."""
+
+
+@pytest.mark.parametrize("name", OPTIONS_PAGES)
+def test_each_default_is_that_of_the_option(name: str) -> None:
+    """A default in a table of options is what the help says, or else the value in the code."""
+    known = defaults(COMMANDS[name])
+    for cells in rows(OPTIONS_PAGES[name]):
+        default = default_in(cells[-1])
+        for option in code(cells[0]) if default else ():
+            if option != "--no-alarms":  # shares its row with options that have another default
+                assert (option, default) == (option, known[option])
+
+
+def test_each_default_in_the_help_is_that_of_the_code() -> None:
+    """The help and the page of settings name the values that are used if nothing is set."""
+    settings = {f"--{name.replace('_', '-')}": value for name, value in vars(DEFAULT_SETTINGS).items()}
+    assert settings["--local"] is False
+    texts = {option: shown(settings[option]) for option in ("--stack", "--via", "--timeout")} | {"--local": "off"}
+    helps = defaults(COMMANDS["next"])
+    page = {code(row[0])[0]: plain(row[2]) for row in rows(PAGES["docs/settings.md"]) if row[0].startswith("`--")}
+    assert {option: helps[option] for option in texts} == texts
+    assert {option: page[option].split()[0] for option in texts} == texts
+    assert page["--region"].endswith(f"{LOCAL_REGION} with --local")
+
+
+def test_each_default_of_the_template_is_in_the_help() -> None:
+    """The options of ``deploy`` name the defaults of the template's parameters."""
+    parameters = template.load("Tickets")["Parameters"]
+    helps = defaults(COMMANDS["deploy"])
+    for option, name in TEMPLATE_NAMES.items():
+        said = re.search(r"-?[0-9]+", helps[f"--{option.replace('_', '-')}"])
+        assert said, option
+        assert (option, said[0]) == (option, str(parameters[name]["Default"]))
+    assert parameters["AuthType"]["Default"] == "AWS_IAM"
+    assert helps["--public"].endswith("private for a new stack")
 
 
 def command_lines(text: str) -> Iterator[list[str]]:

@@ -20,20 +20,9 @@ from rich.console import Console
 
 from ticketctl.errors import ClosedPipeError, PartialError, TicketctlError
 from ticketctl.models import Block, Counter
-from ticketctl.output import (
-    PORTION,
-    Output,
-    Result,
-    counter_list,
-    counter_row,
-    fitting,
-    lanes,
-    one_counter,
-    printable,
-    table,
-    without_userinfo,
-)
-from ticketctl.readable import Rates
+from ticketctl.output import PORTION, Output, without_userinfo
+from ticketctl.readable import Rates, counter_list, counter_row, one_counter
+from ticketctl.results import Result, fitting, printable, table
 
 ORDERS = Counter(
     partition="größe 1",
@@ -268,13 +257,6 @@ def test_table_of_regions() -> None:
     drawn = table(counter_list([ORDERS, there], title="Tickets"))
     cells = [[str(cell) for cell in column.cells] for column in drawn.columns]
     assert cells[7:] == [["2", "3"], ["eu-west-1", "us-east-1"]]
-
-
-def test_lanes_in_a_pipe() -> None:
-    """If stdout is a pipe, lanes are tab-separated, one per line."""
-    streams = Streams()
-    streams.output.show(lanes([["orders", "eu-west-1", "2", "4", "1/4", "14", "mints"]], title="Tickets"))
-    assert streams.written == ("orders\teu-west-1\t2\t4\t1/4\t14\tmints\n", "")
 
 
 @pytest.mark.parametrize(

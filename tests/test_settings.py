@@ -266,9 +266,10 @@ def test_no_local(home: dict[str, str]) -> None:
     ],
 )
 def test_refused_values(home: dict[str, str], name: str, value: Any) -> None:
-    """An invalid value is an error that names its origin."""
-    with pytest.raises(UsageError, match=re.escape(f"(from --{name.replace('_', '-')})")):
+    """An invalid value is an error that names its origin, with a hint."""
+    with pytest.raises(UsageError, match=re.escape(f"(from --{name.replace('_', '-')})")) as caught:
         resolve({name: value}, home)
+    assert caught.value.hint.startswith("use ")
 
 
 @pytest.mark.parametrize("word", ["0", "nan", "abc", "inf", "-inf"])
@@ -276,8 +277,9 @@ def test_refused_timeout_variable(home: dict[str, str], word: str) -> None:
     """The value of a variable is checked with the same rules as a flag."""
     with pytest.raises(UsageError) as caught:
         resolve({}, home | {"TICKETCTL_TIMEOUT": word})
-    assert caught.value.message == (
-        f"invalid timeout {word!r} (from TICKETCTL_TIMEOUT): use a number of seconds above 0, up to 3600"
+    assert (caught.value.message, caught.value.hint) == (
+        f"invalid timeout {word!r} (from TICKETCTL_TIMEOUT)",
+        "use a number of seconds above 0, up to 3600",
     )
 
 
@@ -392,6 +394,12 @@ def test_configuration_not_text(home: dict[str, str], tmp_path: Path) -> None:
         resolve({}, home)
 
 
+def test_configuration_with_a_byte_order_mark(home: dict[str, str], tmp_path: Path) -> None:
+    """A byte order mark, which some editors write and none shows, is not a part of the file's text."""
+    (tmp_path / "config.toml").write_text('\ufeffstack = "orders"', encoding="utf-8")
+    assert resolve({}, home).stack == "orders"
+
+
 def test_require_region(home: dict[str, str]) -> None:
     """If a region is needed and there is none, the error lists the places that were searched."""
     with pytest.raises(NoRegionError) as caught:
@@ -455,10 +463,11 @@ def test_regions_of_an_address(home: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("value", ['["europe"]', "[]", "7", "[7]", '","'])
 def test_wrong_regions(home: dict[str, str], value: str) -> None:
-    """An invalid list of regions is an error."""
+    """An invalid list of regions is an error with a hint."""
     configure(home, f"regions = {value}")
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as caught:
         resolve({}, home)
+    assert caught.value.hint in ("use a list of regions", "use a name like us-east-1", "quote it")
 
 
 def test_in_region(home: dict[str, str]) -> None:

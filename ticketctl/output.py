@@ -8,29 +8,17 @@ import select
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TextIO
 
 from ticketctl.errors import ClosedPipeError, InterruptedRunError, PartialError, TicketctlError
 from ticketctl.models import Block, Counter
-from ticketctl.readable import Rates, about, ago, fullness, thousands, utc
+from ticketctl.results import CONTROLS, Result, fitting, padded_lines, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-    from rich.table import Table
-    from rich.text import Text
 
 PLAIN_PROGRESS_SECONDS = 10.0
 PORTION = 4096  # what a pipe that has room takes without blocking (PIPE_BUF)
-STYLES = {
-    "ok": "green",
-    "warning": "yellow",
-    "failure": "bold red",
-    "WARNING": "yellow",
-    "ERROR": "bold red",
-    "CRITICAL": "bold red",
-}
-"""The colors of cells on a terminal."""
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 
 
@@ -45,30 +33,6 @@ class ShortWriteError(Exception):
 
 Advance = Callable[[int], None]
 """Called with how much of a long task is done, in total."""
-
-
-class Column(NamedTuple):
-    """A column of a table: its heading, if its cells are numbers, which are aligned to the right, and if they wrap."""
-
-    heading: str
-    is_number: bool = False
-    wraps: bool = True
-
-
-class Result(NamedTuple):
-    """What a command prints, in every format: ``document`` as JSON, ``rows`` of cells for people and in pipes.
-
-    With ``columns`` the rows are a table on a terminal. A cell beyond the last column is shown only in a pipe.
-    With ``widths`` they are lines on a terminal, whose cells are padded to these widths; a color marks an error or a
-    warning, and the lines of the last cell are kept. ``shown`` are the rows as a terminal shows them, if they differ.
-    """
-
-    document: Any
-    rows: Sequence[Sequence[str]] = ()
-    columns: Sequence[Column] = ()
-    title: str = ""
-    widths: Sequence[int] = ()
-    shown: Sequence[Sequence[str]] = ()
 
 
 class Format(Protocol):
@@ -200,13 +164,6 @@ def choose_format(*, as_json: bool, on_terminal: bool) -> Format:
     return TerminalTables() if on_terminal else PlainText()
 
 
-def printable(text: str, *, keep: str = "") -> str:
-    """Escape what can steer a terminal, break a column or reorder a line: controls, newlines, direction marks."""
-    if not _CONTROLS.search(text):
-        return text
-    return _CONTROLS.sub(lambda m: m[0] if m[0] in keep else m[0].encode("unicode_escape").decode(), text)
-
-
 def without_userinfo(text: str) -> str:
     """Remove the names and passwords from the URLs in a text."""
     return _USERINFO.sub("***@", text)
@@ -219,7 +176,7 @@ def _safe(text: str) -> str:
 
 def _json(document: Any) -> str:
     """A document on one line; what can steer a terminal is escaped as JSON does it."""
-    return _CONTROLS.sub(lambda m: f"\\u{ord(m[0]):04x}", json.dumps(document, ensure_ascii=False))
+    return CONTROLS.sub(lambda m: f"\\u{ord(m[0]):04x}", json.dumps(document, ensure_ascii=False))
 
 
 class Output:
@@ -430,6 +387,8 @@ class Output:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Show counters again and again: a live table on a terminal, else each counter when it has changed."""
+        from ticketctl.readable import one_counter
+
         if isinstance(self._format, TerminalTables):
             self._watch_live(look, title, every, sleep)
         shown: dict[tuple[str | None, str], Counter] = {}
@@ -447,6 +406,8 @@ class Output:
         from rich.console import Console
         from rich.live import Live
 
+        from ticketctl.readable import Rates, counter_list
+
         console = Console()
         rates = Rates(self._clock, encoding=console.encoding)
         with Live(console=console, auto_refresh=False) as live:
@@ -455,128 +416,6 @@ class Output:
                 rates.look(counters)
                 live.update(fitting(counter_list(counters, title=title, rates=rates), console.width), refresh=True)
                 sleep(every)
-
-
-def padded_lines(result: Result) -> "Text":
-    """The rows as aligned lines. A further line of the last cell, such as one of a trace, is indented."""
-    from rich.text import Text
-
-    drawn = Text()
-    for row in _shown(result):
-        *cells, last = row
-        for cell, width in zip(cells, result.widths, strict=True):
-            drawn.append(printable(cell).ljust(width), style=STYLES.get(cell, ""))
-            drawn.append("  ")
-        drawn.append("\n    ".join(map(printable, last.splitlines() or [""])) + "\n")
-    drawn.right_crop(1)
-    return drawn
-
-
-def fitting(result: Result, width: int) -> "Table | Text":
-    """A result as a table, or if a terminal is too narrow for it, as one line per cell: no number is cut."""
-    from rich.console import Console
-    from rich.measure import Measurement
-    from rich.text import Text
-
-    drawn = table(result)
-    ruler = Console(file=io.StringIO(), width=10_000)
-    if Measurement.get(ruler, ruler.options, drawn).minimum <= width:
-        return drawn
-    names = [column.heading for column in result.columns]
-    blocks = [
-        "".join(f"{name}: {printable(cell)}\n" for name, cell in zip(names, row, strict=False))
-        for row in _shown(result)
-    ]
-    return Text("\n".join(blocks).rstrip("\n"), overflow="fold")
-
-
-def _shown(result: Result) -> Sequence[Sequence[str]]:
-    return result.shown or result.rows
-
-
-def table(result: Result) -> "Table":
-    """A result as a table for a terminal. Its cells are text, never markup, and no number is cut."""
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table(title=Text(printable(result.title)), title_justify="left")
-    for column in result.columns:
-        right = column.is_number
-        drawn.add_column(column.heading, justify="right" if right else "left", no_wrap=right or not column.wraps)
-    for row in _shown(result):
-        drawn.add_row(*(Text(printable(cell), overflow="fold") for cell in row[: len(result.columns)]))
-    return drawn
-
-
-def counter_list(
-    counters: Sequence[Counter],
-    *,
-    title: str,
-    document: Any = None,
-    now: float | None = None,
-    rates: Rates | None = None,
-) -> Result:
-    """Counters as a list. On a terminal their lanes and regions are shown only if there are several regions.
-
-    ``now`` (epoch seconds) is what a terminal's "3 minutes ago" refers to; with ``rates`` it also shows how fast the
-    counters move.
-    """
-    rows = [counter_row(counter) for counter in counters]
-    listed = [counter.as_dict() for counter in counters]
-    fields = _readable_fields(counters, rows, time.time() if now is None else now, rates)
-    shown = list(zip(*(cells for _, cells in fields), strict=True))
-    columns = [column for column, _ in fields]
-    return Result(listed if document is None else document, rows, columns, title, shown=shown)
-
-
-def _readable_fields(
-    counters: Sequence[Counter], rows: Sequence[Sequence[str]], now: float, rates: Rates | None
-) -> Sequence[tuple[Column, Sequence[str]]]:
-    """The columns of a terminal's table with their cells; so that it fits, those that say nothing are left out."""
-    fields = [
-        (Column("counter"), [row[0] for row in rows]),
-        (Column("last ticket", is_number=True), [thousands(counter.last) for counter in counters]),
-    ]
-    if any(counter.increment != 1 for counter in counters):
-        fields.append((Column("step", is_number=True), [thousands(counter.increment) for counter in counters]))
-    if rates is None:
-        fields.append((Column("left", is_number=True), [about(counter.remaining) for counter in counters]))
-    fields.append((Column("full", is_number=True), [fullness(counter) for counter in counters]))
-    fields.append((Column("last minted", wraps=False), [ago(counter.minted_at, now) for counter in counters]))
-    if rates is None or any(counter.frozen for counter in counters):
-        fields.append((Column("state"), [row[5] for row in rows]))
-    if rates is not None:
-        moving = [rates.cells(counter) for counter in counters]
-        fields.append((Column("tickets/s", is_number=True), [rate for rate, _ in moving]))
-        fields.append((Column("trend", wraps=False), [trend for _, trend in moving]))
-    if len({counter.region for counter in counters}) > 1:
-        fields.append((Column("offset", is_number=True), [row[6] for row in rows]))
-        fields.append((Column("region"), [row[7] for row in rows]))
-    return fields
-
-
-def one_counter(counter: Counter, *, title: str) -> Result:
-    """A counter alone: as JSON it is the document itself."""
-    return counter_list([counter], title=title, document=counter.as_dict())
-
-
-def counter_row(counter: Counter) -> Sequence[str]:
-    """A counter's cells: name, last ticket, step, how many are left, last mint (UTC), state, offset, region."""
-    numbers = (counter.last, counter.increment, counter.remaining)
-    return [
-        printable(counter.partition),
-        *map(str, numbers),
-        utc(counter.minted_at),
-        counter.state,
-        str(counter.offset),
-        counter.region or "-",
-    ]
-
-
-def lanes(rows: Sequence[Sequence[str]], *, title: str, document: Any = None) -> Result:
-    """Which region has which lane; the rows are: counter, region, offset, increment, share, next ticket, state."""
-    numbers = [Column(name, is_number=True) for name in ("offset", "step", "share", "next ticket")]
-    return Result(document, rows, [Column("counter"), Column("region"), *numbers, Column("state")], title)
 
 
 def delivery_error(cause: OSError | None, story: str = "") -> TicketctlError:

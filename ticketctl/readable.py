@@ -1,4 +1,4 @@
-"""Numbers, times and rates as a person reads them. Pipes and JSON get the exact values instead."""
+"""Counters as a person reads them: numbers, times, rates, and their table. Pipes and JSON get the exact values."""
 
 import time
 from collections import deque
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ticketctl.models import Counter
+from ticketctl.results import Column, Result, printable
 
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 _NOW_SECONDS = 2
@@ -93,3 +94,68 @@ class Rates:
         if not rates:
             return "-", ""
         return f"{rates[-1]:,.0f}" if rates[-1] >= 10 else f"{rates[-1]:.1f}", sparkline(rates, self._bars)
+
+
+def counter_list(
+    counters: Sequence[Counter],
+    *,
+    title: str,
+    document: Any = None,
+    now: float | None = None,
+    rates: Rates | None = None,
+) -> Result:
+    """Counters as a list. On a terminal their lanes and regions are shown only if there are several regions.
+
+    ``now`` (epoch seconds) is what a terminal's "3 minutes ago" refers to; with ``rates`` it also shows how fast the
+    counters move.
+    """
+    rows = [counter_row(counter) for counter in counters]
+    listed = [counter.as_dict() for counter in counters]
+    fields = _readable_fields(counters, rows, time.time() if now is None else now, rates)
+    shown = list(zip(*(cells for _, cells in fields), strict=True))
+    columns = [column for column, _ in fields]
+    return Result(listed if document is None else document, rows, columns, title, shown=shown)
+
+
+def _readable_fields(
+    counters: Sequence[Counter], rows: Sequence[Sequence[str]], now: float, rates: Rates | None
+) -> Sequence[tuple[Column, Sequence[str]]]:
+    """The columns of a terminal's table with their cells; so that it fits, those that say nothing are left out."""
+    fields = [
+        (Column("counter"), [row[0] for row in rows]),
+        (Column("last ticket", is_number=True), [thousands(counter.last) for counter in counters]),
+    ]
+    if any(counter.increment != 1 for counter in counters):
+        fields.append((Column("step", is_number=True), [thousands(counter.increment) for counter in counters]))
+    if rates is None:
+        fields.append((Column("left", is_number=True), [about(counter.remaining) for counter in counters]))
+    fields.append((Column("full", is_number=True), [fullness(counter) for counter in counters]))
+    fields.append((Column("last minted", wraps=False), [ago(counter.minted_at, now) for counter in counters]))
+    if rates is None or any(counter.frozen for counter in counters):
+        fields.append((Column("state"), [row[5] for row in rows]))
+    if rates is not None:
+        moving = [rates.cells(counter) for counter in counters]
+        fields.append((Column("tickets/s", is_number=True), [rate for rate, _ in moving]))
+        fields.append((Column("trend", wraps=False), [trend for _, trend in moving]))
+    if len({counter.region for counter in counters}) > 1:
+        fields.append((Column("offset", is_number=True), [row[6] for row in rows]))
+        fields.append((Column("region"), [row[7] for row in rows]))
+    return fields
+
+
+def one_counter(counter: Counter, *, title: str) -> Result:
+    """A counter alone: as JSON it is the document itself."""
+    return counter_list([counter], title=title, document=counter.as_dict())
+
+
+def counter_row(counter: Counter) -> Sequence[str]:
+    """A counter's cells: name, last ticket, step, how many are left, last mint (UTC), state, offset, region."""
+    numbers = (counter.last, counter.increment, counter.remaining)
+    return [
+        printable(counter.partition),
+        *map(str, numbers),
+        utc(counter.minted_at),
+        counter.state,
+        str(counter.offset),
+        counter.region or "-",
+    ]

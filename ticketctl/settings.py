@@ -98,6 +98,10 @@ class Settings:
         return self.region
 
 
+DEFAULT_SETTINGS = Settings(**_DEFAULTS | {"regions": ()}, origins=dict.fromkeys(_DEFAULTS, "default"))
+"""The settings if nothing is set."""
+
+
 def resolve(
     flags: Mapping[str, Any],
     environ: Mapping[str, str],
@@ -197,7 +201,7 @@ def _resolve_regions(
 def _region_names(value: Any, origin: str) -> tuple[str, ...]:
     names = re.split(r"[\s,]+", value.strip(" ,")) if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not names:
-        raise UsageError(f"invalid value {value!r} for regions (from {origin}): use a list of regions")
+        raise UsageError(f"invalid value {value!r} for regions (from {origin})", hint="use a list of regions")
     return tuple(dict.fromkeys(str(_checked("region", name, origin)) for name in names))
 
 
@@ -226,7 +230,7 @@ def _configuration(environ: Mapping[str, str]) -> tuple[Path, Mapping[str, Any]]
         return Path("config.toml"), {}
     file = folder / "config.toml"
     try:
-        text = file.read_text("utf-8")
+        text = file.read_text("utf-8-sig")
     except FileNotFoundError:
         return file, {}
     except (OSError, ValueError) as error:
@@ -288,7 +292,10 @@ def _checked(name: str, value: Any, origin: str) -> Any:
             raise UsageError(f"invalid region {value!r} (from {origin})", hint="use a name like us-east-1")
         case "url" | "endpoint_url" if value is not None and not is_http(str(value)):
             shown = str(value).rpartition("@")  # what precedes it may be a password
-            raise UsageError(f"{'***@' * bool(shown[1]) + shown[2]!r} (from {origin}) is not an http or https URL")
+            raise UsageError(
+                f"{'***@' * bool(shown[1]) + shown[2]!r} (from {origin}) is not an http or https URL",
+                hint="use a URL like https://tickets.example",
+            )
         case "partition" if value is not None:
             return _name(str(value), origin)
     return value
@@ -317,7 +324,7 @@ def is_http(url: str) -> bool:
 
 def _name(value: str, origin: str) -> str:
     if not value or any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise UsageError(f"invalid counter name {value!r} (from {origin}): it is empty or not Unicode text")
+        raise UsageError(f"invalid counter name {value!r} (from {origin})", hint="use Unicode text that is not empty")
     return value
 
 
@@ -335,5 +342,7 @@ def _seconds(value: Any, origin: str) -> float:
     except (TypeError, ValueError):
         seconds = math.nan
     if not 0 < seconds <= 3600:
-        raise UsageError(f"invalid timeout {value!r} (from {origin}): use a number of seconds above 0, up to 3600")
+        raise UsageError(
+            f"invalid timeout {value!r} (from {origin})", hint="use a number of seconds above 0, up to 3600"
+        )
     return seconds

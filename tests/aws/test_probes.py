@@ -65,9 +65,19 @@ def test_a_table_of_the_article(script: Stubber, probes: Probes) -> None:
 def test_a_table_of_something_else(script: Stubber, probes: Probes) -> None:
     """A table with another key has no repair command."""
     key = [{"AttributeName": "id", "KeyType": "HASH"}]
-    script.add_response("describe_table", described(KeySchema=key), TICKETS)
-    (drift,) = probes.table_drift("Tickets")
-    assert (drift.name, drift.fix) == ("KeySchema", "")
+    attributes = [{"AttributeName": "id", "AttributeType": "S"}]
+    script.add_response("describe_table", described(KeySchema=key, AttributeDefinitions=attributes), TICKETS)
+    drifts = [(drift.name, drift.fix) for drift in probes.table_drift("Tickets")]
+    assert drifts == [("AttributeDefinitions", ""), ("KeySchema", "")]
+
+
+def test_a_table_with_an_index(script: Stubber, probes: Probes) -> None:
+    """The attributes of an index are no drift: a counter can be an item of the table."""
+    more = {"AttributeName": "at", "AttributeType": "N"}
+    table = described()
+    table["Table"]["AttributeDefinitions"] = [more, *table["Table"]["AttributeDefinitions"]]
+    script.add_response("describe_table", table, TICKETS)
+    assert probes.table_drift("Tickets") == []
 
 
 @pytest.mark.parametrize(

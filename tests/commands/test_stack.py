@@ -263,7 +263,7 @@ def test_destroy_keeps_the_table(shell: Shell, account: Account) -> None:
 def test_destroy_deletes_the_tickets_of_the_named_stack(shell: Shell, account: Account) -> None:
     """With --delete-tickets and the name of the stack, the table is deleted too."""
     account.deploy(US)
-    with pytest.raises(UsageError, match="--delete-tickets orders does not name the stack Tickets"):
+    with pytest.raises(UsageError, match="--delete-tickets 'orders' does not name the stack Tickets"):
         shell.run(destroy, US, delete_tickets="orders", yes=True)
     assert US in account.stacks
     shell.run(destroy, US, delete_tickets="Tickets", yes=True)

@@ -115,6 +115,15 @@ def test_no_credentials(no_aws: Path, server: Server) -> None:
     assert found["stack"].detail == "not checked, because of: credentials"
 
 
+def test_a_table_without_credentials(no_aws: Path, server: Server) -> None:
+    """If a table is set, the table is what could not be checked."""
+    server.answers = [Answer(403, "text/plain", b"")]
+    environ = {"TICKETCTL_HOME": str(no_aws)}
+    with connected(no_aws, region="us-east-1", endpoint_url=server.url, table="Old") as stack:
+        found = examine(Regions(stack, environ=environ), environ)
+    assert (found[-1].name, found[-1].detail) == ("table", "not checked, because of: credentials")
+
+
 def test_slow_credentials(no_aws: Path) -> None:
     """A credential source that hangs is named, within the timeout."""
     (no_aws / "aws_config").write_text("[default]\ncredential_process = sleep 20\n")

@@ -94,6 +94,19 @@ def test_a_mint_from_the_table_needs_its_permission(ticketctl: Ticketctl, aws: A
     assert [found["permission dynamodb:UpdateItem"]["state"], found["url"]["state"]] == ["failure", "warning"]
 
 
+def test_a_stack_without_a_function(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
+    """It needs no URL and has no log lines. It mints from its table: a missing permission for that is a failure."""
+    options = ("--local", "--stack", new_stack)
+    assert ticketctl("deploy", "--table-only", *options).returncode == 0
+    sound = checks(ticketctl("doctor", "--json", *options))
+    assert {check["state"] for check in sound.values()} == {"ok"}
+    user = make_user(aws, f"reader-{new_stack}", *allow_all_but("dynamodb:UpdateItem"))
+    result = ticketctl("doctor", "--json", "--stack", new_stack, env=user)
+    assert (result.returncode, checks(result)["permission dynamodb:UpdateItem"]["state"]) == (6, "failure")
+    by_url = ticketctl("doctor", "--via", "url", "--json", "--stack", new_stack, env=user)
+    assert (by_url.returncode, checks(by_url)["permission dynamodb:UpdateItem"]["state"]) == (0, "warning")
+
+
 def test_broken_places(ticketctl: Ticketctl, engine: Engine, deployed: str) -> None:
     """A wrong region and an unreachable URL are failures that name the fix."""
     elsewhere = {**engine.variables("eu-west-1")}
@@ -106,6 +119,69 @@ def test_broken_places(ticketctl: Ticketctl, engine: Engine, deployed: str) -> N
     assert result.returncode == 6
     assert "\nfailure\turl\t127.0.0.1:1 cannot be reached" in result.stdout
     assert result.stderr.startswith("error: 1 of ")
+
+
+def test_a_table_without_a_stack(ticketctl: Ticketctl, engine: Engine, aws: Aws, new_stack: str) -> None:
+    """With a table, doctor checks the table instead of a stack; nothing is written."""
+    aws.client("dynamodb").create_table(**table_resource(new_stack)["Properties"])
+    user = engine.variables(REGION)
+    for options, variables in (("--table", new_stack), {}), ((), {"TICKETCTL_TABLE": new_stack}):
+        result = ticketctl("doctor", "--json", *options, env=user | variables)
+        found = checks(result)
+        assert result.returncode == 0, result.stdout
+        assert [*found][6:] == [
+            "table",
+            "table expiry",
+            "table recovery",
+            "global table",
+            "permission dynamodb:UpdateItem",
+            "permission dynamodb:GetItem",
+            "permission dynamodb:Scan",
+        ]
+        assert "DeletionProtectionEnabled is false" in found["table"]["detail"]
+        assert {name for name, check in found.items() if check["state"] != "ok"} == {
+            "clock",  # the embedded AWS does not tell the time to a request without a signature
+            "table",
+            "table expiry",
+            "table recovery",
+        }
+    assert items(aws, new_stack) == []
+
+
+def test_a_table_that_cannot_mint(ticketctl: Ticketctl, engine: Engine, aws: Aws, new_stack: str) -> None:
+    """A table that does not exist, has another key or denies UpdateItem is a failure with the fix."""
+    key = [{"AttributeName": "id", "KeyType": "HASH"}]
+    aws.client("dynamodb").create_table(
+        TableName=new_stack,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        KeySchema=key,
+    )
+    missing = ticketctl("doctor", "--table", "Nowhere", "--json", env=engine.variables(REGION))
+    assert missing.returncode == 6
+    assert checks(missing)["table"] == {
+        "name": "table",
+        "state": "failure",
+        "detail": f"the table Nowhere in {REGION} does not exist",
+        "fix": "check the names of the table and of the region",
+    }
+    assert checks(missing)["permission dynamodb:UpdateItem"]["detail"] == "not checked, because of: table"
+    other = ticketctl("doctor", "--table", new_stack, "--json", env=engine.variables(REGION))
+    assert (other.returncode, checks(other)["table"]["state"]) == (6, "failure")
+    assert json.dumps(key) in checks(other)["table"]["detail"]
+    assert checks(other)["permission dynamodb:UpdateItem"]["detail"] == "not checked, because of: table"
+    user = make_user(aws, f"reader-{new_stack}", {"Effect": "Allow", "Action": "dynamodb:GetItem", "Resource": "*"})
+    denied_user = ticketctl("doctor", "--table", new_stack, "--json", env=user)
+    assert denied_user.returncode == 6
+    assert checks(denied_user)["permission dynamodb:UpdateItem"]["state"] == "failure"
+
+
+def test_a_table_whose_name_is_unknown(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> None:
+    """If the stack cannot be described, its table may have another name: a missing one is only a warning."""
+    user = make_user(aws, f"blind-{new_stack}", *allow_all_but("cloudformation:*"))
+    found = checks(ticketctl("doctor", "--stack", new_stack, "--json", env=user))
+    assert (found["stack"]["state"], found["table"]["state"]) == ("failure", "warning")
+    assert found["table"]["detail"] == f"the table {new_stack} in {REGION} does not exist"
 
 
 def test_engine_that_is_not_running(bare: dict[str, str], tmp_path: Path) -> None:

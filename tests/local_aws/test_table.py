@@ -1,7 +1,6 @@
 """``--table`` needs only a table: no stack, no CloudFormation, and only permissions on the table."""
 
 import json
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -169,18 +168,6 @@ def test_a_part_of_a_sequence_is_not_changed(ticketctl: Ticketctl, aws: Aws, new
     assert (run.returncode, run.stderr) == (
         6, f"error: the table {new_stack} shares its sequence with eu-west-1\nhint: use --stack instead of --table\n",
     )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "command",
-    [["url"], ["regions"], ["deploy"], ["diff"], ["destroy", "--yes"], ["logs"], ["deploy", "--table", "Old"]],
-    ids=str,
-)
-def test_commands_on_a_stack(ticketctl: Ticketctl, command: list[str]) -> None:
-    """A command about a stack rejects a table before it does anything."""
-    run = ticketctl(*command, "--region", REGION, env={"TICKETCTL_TABLE": "Old"})
-    assert (run.returncode, run.stdout) == (2, "")
-    assert re.match("error: (this command is about a stack|No such option: --table)", run.stderr)
 
 
 @pytest.mark.parametrize("via", ["url", "both"])

@@ -64,9 +64,11 @@ class Probes:
     def table_drift(self, table: str) -> Sequence[Drift]:
         """The properties of a table that differ from the template's, without expiry and recovery."""
         found = self._table(table)
+        key = found.get("KeySchema", [])
+        of_key = {each["AttributeName"] for each in key}  # the others are those of indexes
         actual = {
-            "AttributeDefinitions": found.get("AttributeDefinitions"),
-            "KeySchema": found.get("KeySchema"),
+            "AttributeDefinitions": [each for each in found["AttributeDefinitions"] if each["AttributeName"] in of_key],
+            "KeySchema": key,
             "BillingMode": found.get("BillingModeSummary", {}).get("BillingMode", "PROVISIONED"),
             "DeletionProtectionEnabled": found.get("DeletionProtectionEnabled", False),
         }

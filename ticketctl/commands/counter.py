@@ -12,7 +12,7 @@ from ticketctl.commands.options import TABLE, Group, Run, command, help_without_
 from ticketctl.commands.status import show_all
 from ticketctl.errors import FileError
 from ticketctl.models import Counter
-from ticketctl.output import counter_list
+from ticketctl.readable import counter_list
 
 if TYPE_CHECKING:
     from ticketctl.counters.sequence import Member

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ticketctl.commands.options import Run, command
-from ticketctl.output import Result
+from ticketctl.results import Result
 
 
 def register(app: typer.Typer) -> None:

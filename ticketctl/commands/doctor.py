@@ -7,7 +7,7 @@ import typer
 
 from ticketctl.commands.options import SOURCE, Run, command
 from ticketctl.errors import RefusedError
-from ticketctl.output import Result
+from ticketctl.results import Result
 
 _SHARED = {name: option for name, option in SOURCE.items() if name != "partition"}
 _STATE_WIDTH = 7
@@ -15,11 +15,11 @@ _STATE_WIDTH = 7
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    command(app, "doctor", shared=_SHARED)(doctor)
+    command(app, "doctor", shared=_SHARED, needs_settings=False)(doctor)
 
 
 def doctor(run: Run) -> None:
-    """Check the set-up, the stack and your permissions, and say how to fix what is wrong. Never mints.
+    """Check the set-up, the stack or table and your permissions, and say how to fix what is wrong. Never mints.
 
     Examples:
         ticketctl doctor
@@ -27,7 +27,8 @@ def doctor(run: Run) -> None:
     """
     from ticketctl.deployments.doctor import FAILURE, examine
 
-    checks = [replace(check, fix=run.with_options(check.fix)) for check in examine(run.regions, os.environ)]
+    found = examine(run.regions, os.environ, broken=run.broken)
+    checks = [replace(check, fix=run.with_options(check.fix)) for check in found]
     failures = sum(check.state == FAILURE for check in checks)
     rows = [[check.state, check.name, check.detail, check.fix] for check in checks]
     shown = [[*row[:2], f"{row[2]}\nfix: {row[3]}" if row[3] else row[2]] for row in rows]

@@ -8,7 +8,7 @@ import typer
 
 from ticketctl.commands.options import Group, Run, Yes, command, help_without_command
 from ticketctl.errors import LocalEngineError
-from ticketctl.output import Result
+from ticketctl.results import Result
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +31,7 @@ def up(run: Run) -> None:
         ticketctl local up
         ticketctl local up --stack orders --json
     """
+    run.require_stack()
     run.home.locator.look_up()
     engine = run.home.session.local.ensure()
     document = {"endpoint_url": engine.endpoint_url, "pid": engine.pid, "port": engine.port}

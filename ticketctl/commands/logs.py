@@ -10,7 +10,7 @@ import typer
 
 from ticketctl.commands.options import Run, command
 from ticketctl.deployments.outcomes import raise_failures
-from ticketctl.output import Result
+from ticketctl.results import Result
 
 if TYPE_CHECKING:
     from ticketctl.deployments.logs import Line

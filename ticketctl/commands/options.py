@@ -7,12 +7,12 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from ticketctl.errors import ConfirmationNeededError, RefusedError, TicketctlError, UsageError
+from ticketctl.errors import ConfirmationNeededError, RefusedError, SetupError, TicketctlError, UsageError
 from ticketctl.output import Output, standard_output
 
 if TYPE_CHECKING:
@@ -36,6 +36,17 @@ class Group(TyperGroup):
         for panel, rows in panels.items():
             with formatter.section(panel):
                 formatter.write_dl(rows)
+
+
+class _Command(TyperCommand):
+    """A command that is named in each error about its options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            error.ctx = getattr(error, "ctx", None) or ctx  # type: ignore[attr-defined] # Typer forgets it in some
+            raise
 
 
 def integer_range(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -119,7 +130,7 @@ SOURCE: dict[str, Any] = {
     **TABLE,
     "partition": Annotated[
         str | None,
-        typer.Option("--partition", "-p", help="Use this counter. Default: the one named after the region."),
+        typer.Option("--partition", "-p", help="Show only this counter. Default: all counters."),
     ],
     "via": Annotated[
         str | None,
@@ -129,6 +140,10 @@ SOURCE: dict[str, Any] = {
 }
 KEY: dict[str, Any] = {
     **SOURCE,
+    "partition": Annotated[
+        str | None,
+        typer.Option("--partition", "-p", help="Use this counter. Default: the one named after the region."),
+    ],
     "spread": Annotated[
         bool, typer.Option("--spread", help="Start with a different region each time. Default: with the first.")
     ],
@@ -137,18 +152,21 @@ KEY: dict[str, Any] = {
         typer.Option(help="Return the same tickets for the same key for 24 hours. Default: a random key per run."),
     ],
 }
-_FLAGS = {"spread", "as_json", "quiet", "verbose", "debug", "no_alarms", "no_tags"}
 _NOT_FOR_LOCAL = {"local", "profile", "endpoint_url"}
 
 
 class Run(NamedTuple):
-    """One run of a command: its settings, connections and output. ``flags`` are the options as given."""
+    """One run of a command: its settings, connections and output. ``flags`` are the options as given.
+
+    ``broken``: why the settings cannot be read; they are then the defaults.
+    """
 
     flags: Mapping[str, Any]
     settings: "Settings"
     home: "RegionalStack"
     regions: "Regions"
     output: Output
+    broken: SetupError | None = None
 
     @property
     def place(self) -> str:
@@ -174,7 +192,9 @@ class Run(NamedTuple):
             )
 
     def with_options(self, hint: str) -> str:
-        """Add this run's options to a command in a hint, so that it acts on the same stack."""
+        """Add this run's options to a command in a hint, so that it acts on the same stack or table."""
+        if self.settings.table and hint == "ticketctl deploy":
+            return "check the names of the table and of the region"
         return _with_options(hint, self.flags)
 
     def confirm(self, question: str, *, yes: bool) -> None:
@@ -197,12 +217,17 @@ class Run(NamedTuple):
 
 
 def command(
-    app: typer.Typer, name: str, *, shared: Mapping[str, Any] | None = None, local: bool = False
+    app: typer.Typer,
+    name: str,
+    *,
+    shared: Mapping[str, Any] | None = None,
+    local: bool = False,
+    needs_settings: bool = True,
 ) -> Callable[[Callable[..., None]], None]:
     """Register a function, whose first parameter is the ``Run``, as a command.
 
     The command has the common options and those of ``shared``; their values are in ``Run.flags``.
-    ``local``: the command always uses the embedded AWS.
+    ``local``: the command always uses the embedded AWS. ``needs_settings``: it cannot run if they cannot be read.
     """
     options = {**(shared or {}), **_EVERYWHERE}
     if local:
@@ -218,13 +243,11 @@ def command(
             if local:
                 flags["local"] = True
             try:
-                run = _run(flags)
+                run = _run(flags, needs_settings=needs_settings)
                 with run.home:
                     function(run, **arguments)
             except TicketctlError as error:
-                if run is not None and run.settings.table and error.hint == "ticketctl deploy":
-                    error.hint = "check the names of the table and of the region"
-                error.hint = _with_options(error.hint, flags)
+                error.hint = run.with_options(error.hint) if run else _with_options(error.hint, flags)
                 raise
 
         parameters = [
@@ -234,7 +257,7 @@ def command(
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         text, epilog = help_and_examples(function)
-        app.command(name, help=text, epilog=epilog)(wrapper)
+        app.command(name, cls=_Command, help=text, epilog=epilog)(wrapper)
 
     return register
 
@@ -252,15 +275,16 @@ def help_without_command(context: typer.Context) -> None:
 
 
 def _parameter(name: str, annotation: Any) -> inspect.Parameter:
-    default = False if name in _FLAGS else None
+    default = False if get_args(annotation)[0] is bool else None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _run(flags: Mapping[str, Any]) -> Run:
+def _run(flags: Mapping[str, Any], *, needs_settings: bool) -> Run:
     # Imported here because help and completion do not need it.
     from ticketctl.deployments.regional_stack import RegionalStack
     from ticketctl.deployments.regions import Regions, connect_seconds, resolve_settings
     from ticketctl.deployments.session import Session
+    from ticketctl.settings import DEFAULT_SETTINGS
 
     output = Output(
         stdout=standard_output(),
@@ -270,7 +294,13 @@ def _run(flags: Mapping[str, Any]) -> Run:
         quiet=flags["quiet"],
         verbose=flags["verbose"],
     )
-    settings = resolve_settings(flags, os.environ, output.detail)
+    settings, broken = DEFAULT_SETTINGS, None
+    try:
+        settings = resolve_settings(flags, os.environ, output.detail)
+    except SetupError as error:
+        if needs_settings:
+            raise
+        broken = error
     for name, origin in settings.origins.items():
         value = getattr(settings, name)
         if name == "sqid_alphabet" and value is not None:
@@ -281,13 +311,14 @@ def _run(flags: Mapping[str, Any]) -> Run:
     session = Session(settings, environ=os.environ, connect=connect, report=output.note, note=output.detail)
     home = RegionalStack(session)
     spread = bool(flags.get("spread"))
-    if spread and settings.table is not None:
-        raise UsageError(
-            f"--spread needs several regions, but a table is in one (table from {settings.origins['table']})",
-            hint="remove --spread",
-        )
+    for name, shown in {"table": "table", "url": "URL"}.items():
+        if spread and getattr(settings, name) is not None:
+            raise UsageError(
+                f"--spread needs several regions, but a {shown} is in one ({name} from {settings.origins[name]})",
+                hint="remove --spread",
+            )
     regions = Regions(home, environ=os.environ, spread=spread, note=output.detail, warn=output.warn)
-    return Run(flags, settings, home, regions, output)
+    return Run(flags, settings, home, regions, output, broken)
 
 
 def _with_options(hint: str, flags: Mapping[str, Any]) -> str:

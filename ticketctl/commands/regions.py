@@ -7,10 +7,13 @@ import typer
 
 from ticketctl.commands.options import Run, command
 from ticketctl.errors import PartialError
-from ticketctl.output import lanes
+from ticketctl.results import Column, Result
 
 if TYPE_CHECKING:
     from ticketctl.counters.sequence import Entry
+
+_NUMBERS = [Column(name, is_number=True) for name in ("offset", "step", "share", "next ticket")]
+_COLUMNS = [Column("counter"), Column("region"), *_NUMBERS, Column("state")]
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +48,7 @@ def regions(run: Run) -> None:
         "conflicts": [[one.as_dict(), other.as_dict()] for one, other in found.conflicts],
     }
     rows = [_row(entry, state) for entry, state in shown]
-    run.output.show(lanes(rows, document=document, title=run.settings.stack))
+    run.output.show(Result(document, rows, _COLUMNS, run.settings.stack))
     found.require_disjoint()
     run.output.note(f"{pairs} pairs of lanes, all disjoint" if pairs != 1 else "1 pair of lanes, disjoint")
     active = [member.region for member in members if not member.retired]

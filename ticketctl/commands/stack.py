@@ -12,7 +12,8 @@ from ticketctl.commands.options import Run, Yes, command
 from ticketctl.commands.stack_options import PARAMETERS, stack_options, template_parameters
 from ticketctl.deployments.outcomes import Outcomes, raise_failures, succeeded
 from ticketctl.errors import FileError, TicketctlError, UsageError
-from ticketctl.output import Result, counter_row
+from ticketctl.readable import counter_row
+from ticketctl.results import Result
 
 if TYPE_CHECKING:
     from ticketctl.aws.stacks import Plan
@@ -159,7 +160,10 @@ def destroy(
 
     run.require_stack()
     if delete_tickets is not None and delete_tickets != run.settings.stack:
-        raise UsageError(f"--delete-tickets {delete_tickets} does not name the stack {run.settings.stack}")
+        raise UsageError(
+            f"--delete-tickets {delete_tickets!r} does not name the stack {run.settings.stack}",
+            hint=f"pass --delete-tickets {run.settings.stack} to delete its table",
+        )
     outcomes = destroying.plan(run.regions, delete_tickets=delete_tickets is not None)
     to_delete = {region: removal for region, removal in succeeded(outcomes).items() if removal.what}
     _show_removals(run, succeeded(outcomes))
@@ -208,8 +212,10 @@ def _dialog(run: Run, *, yes: bool) -> "Dialog":
 def synth(
     run: Run,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Write a cloud assembly into this folder (needs the extra 'cdk'). Default: print."),
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Write a cloud assembly into this folder (needs the extra 'cdk'). Default: print."
+        ),
     ] = None,
 ) -> None:
     """Print the CloudFormation template.
@@ -221,15 +227,18 @@ def synth(
     """
     from ticketctl.aws.template import fresh, load
 
+    run.require_stack()
     if out is None:
         run.output.line(json.dumps(load(run.settings.stack), indent=1))
         return
+    if not out:  # such as an unset variable of a script; to ``Path`` it is the current folder
+        raise UsageError("--out is empty", hint="name a folder; for the current one: --out .")
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"{out} cannot be written: {error.strerror}", hint="name another folder with --out") from None
-    fresh(run.settings.stack, out)
-    run.output.show(Result({"out": str(out)}, [[str(out)]]))
+    fresh(run.settings.stack, Path(out))
+    run.output.show(Result({"out": out}, [[out]]))
 
 
 def _show_counters(run: Run, stack: "RegionalStack") -> None:

@@ -86,13 +86,14 @@ PARAMETERS: dict[str, Any] = {
         ),
     ],
 }
-_TEMPLATE_NAMES = {
+TEMPLATE_NAMES = {
     "max_count": "MaxCount",
     "offset": "Offset",
     "increment": "Increment",
     "reserved_concurrency": "ReservedConcurrency",
     "log_retention": "LogRetentionDays",
 }
+"""The template's parameters that options with a number set."""
 NOBODY = "none"
 """The template's parameters for alarms have this value if there are none."""
 _MOST_TAGS, _KEY_LENGTH, _VALUE_LENGTH = 50, 128, 256
@@ -113,7 +114,7 @@ def template_parameters(run: Run, *, table_only: bool) -> dict[str, str]:
     if flags["offset"] == 0:
         raise UsageError("--offset 0 is not allowed", hint="from 1 up to 1000000")
     template = load(run.settings.stack)
-    named = {_TEMPLATE_NAMES[flag]: (flag, flags[flag]) for flag in _TEMPLATE_NAMES if flags[flag] is not None}
+    named = {TEMPLATE_NAMES[flag]: (flag, flags[flag]) for flag in TEMPLATE_NAMES if flags[flag] is not None}
     for name, (flag, value) in named.items():
         rules = template["Parameters"][name]
         allowed = rules.get("AllowedValues", [])

@@ -10,9 +10,10 @@ import typer
 from ticketctl.commands.options import SOURCE, Run, command
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.outcomes import failures, raise_failures, succeeded
-from ticketctl.errors import TicketctlError
+from ticketctl.errors import TicketctlError, UsageError
 from ticketctl.models import Counter
-from ticketctl.output import Result, counter_list, one_counter
+from ticketctl.readable import counter_list, one_counter
+from ticketctl.results import Result
 
 if TYPE_CHECKING:
     from ticketctl.counters.table import Counters
@@ -31,7 +32,7 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Keep showing the counters until Ctrl-C. Default: off.")
     ] = False,
-    interval: Annotated[float, typer.Option(min=0.1, help="With --watch, wait this many seconds between reads.")] = 2.0,
+    interval: Annotated[float, typer.Option(help="With --watch, wait this many seconds between reads.")] = 2.0,
 ) -> None:
     """Show all counters, or one with --partition. Never mints.
 
@@ -40,6 +41,8 @@ def status(
         ticketctl status --partition orders --json
         ticketctl status --watch --interval 5
     """
+    if not 0.1 <= interval <= 3600:
+        raise UsageError(f"invalid value {interval} for --interval", hint="use a number of seconds from 0.1 to 3600")
     if watch:
         run.output.watch(lambda: _found(run), title=run.place, every=interval, sleep=time.sleep)
         return

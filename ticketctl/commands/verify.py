@@ -15,7 +15,7 @@ from ticketctl.deadline import Deadline
 from ticketctl.deployments.outcomes import raise_first_failure
 from ticketctl.errors import RefusedError, UsageError
 from ticketctl.models import Counter, MintRequest
-from ticketctl.output import Result
+from ticketctl.results import Result
 
 if TYPE_CHECKING:
     from ticketctl.counters.lanes import Lane
@@ -56,7 +56,8 @@ def verify(
     """
     from ticketctl.counters import verify as proof
 
-    via = via or ("dynamodb" if run.settings.table else "both")
+    if via is None:
+        via = "dynamodb" if run.settings.table else "both"
     if via not in SOURCES:
         raise UsageError(f"invalid value {via!r} for --via", hint=f"use one of: {', '.join(SOURCES)}")
     if run.settings.table and via != "dynamodb":

@@ -15,7 +15,7 @@ from ticketctl.deadline import Deadline, call_within
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
 from ticketctl.deployments.session import Session
-from ticketctl.errors import NotDeployedError, NotMintedError, TicketctlError, UnknownCounterError
+from ticketctl.errors import NotDeployedError, NotMintedError, SetupError, TicketctlError, UnknownCounterError
 from ticketctl.files import directory
 from ticketctl.output import without_userinfo
 from ticketctl.settings import Settings
@@ -98,63 +98,77 @@ class Checks:
             return Finding(otherwise, detail, "report it, with the output of ticketctl doctor --json", blocks)
 
 
-def examine(regions: Regions, environ: Mapping[str, str], *, clock: Callable[[], float] = time.time) -> Sequence[Check]:
-    """Run every check: of this machine, then of the stack in each region."""
+def examine(regions: Regions, environ: Mapping[str, str], *, broken: SetupError | None = None) -> Sequence[Check]:
+    """Run every check: of this machine, then of the stack in each region, or of the table that is set instead.
+
+    ``broken``: why the settings cannot be read.
+    """
     home = regions.home
     checks = Checks(home.settings.timeout)
     checks.run("versions", _versions)
-    checks.run("settings", lambda: _settings(home))
+    checks.run("settings", lambda: _settings(home, broken))
     checks.run("cache", lambda: _cache(environ), otherwise=WARNING)
     checks.run("embedded AWS", lambda: _engine(home.session), otherwise=FAILURE if home.settings.local else WARNING)
     usable = ["settings", *(["embedded AWS"] if home.settings.local else [])]
     checks.run("credentials", lambda: _credentials(home.session), needs=usable)
-    checks.run("clock", lambda: _clock(home, clock), needs=usable, otherwise=WARNING)
-    needs = [*usable, "credentials"]
+    checks.run("clock", lambda: _clock(home), needs=usable, otherwise=WARNING)
+    needs, subject = [*usable, "credentials"], "table" if home.table else "stack"
     if checks.blocked(needs):
-        checks.run("stack", lambda: _stack(home, FAILURE, {}), needs=needs)
+        checks.run(subject, lambda: Finding(OK, ""), needs=needs)
         return checks.found
     several = len(regions.names) > 1
     for region, outcome in regions.each(lambda stack: _in_region(stack, several=several)).items():
         if isinstance(outcome, TicketctlError):
-            checks.found.append(Check(f"stack ({region})", FAILURE, outcome.message, outcome.hint))
+            checks.found.append(Check(f"{subject} ({region})", FAILURE, outcome.message, outcome.hint))
         else:
             checks.found.extend(outcome)
     return checks.found
 
 
 def _in_region(stack: RegionalStack, *, several: bool) -> Sequence[Check]:
-    """The checks of the stack in one region. Without a stack there is nothing to check."""
+    """The checks of the stack in one region, or of the table. Without a stack there is nothing to check."""
     settings, session = stack.settings, stack.session
     checks = Checks(settings.timeout, suffix=f" ({stack.region})" if several else "")
     probes = Probes(session.aws, timeout=settings.timeout, connect=session.connect)
-    outputs: dict[str, str] = {}
-    by_table = settings.via == "dynamodb"
-    of_stack = WARNING if settings.url or settings.local else FAILURE  # a typed URL needs none, --local deploys it
-    checks.run("stack", lambda: _stack(stack, of_stack, outputs), otherwise=of_stack, blocks=False)
+    outputs = {"TableName": stack.table} if stack.table else _check_stack(checks, stack)
+    has_no_url = bool(outputs) and "Url" not in outputs and not settings.requires_url
+    by_table = settings.via == "dynamodb" or has_no_url
     table = outputs.get("TableName", settings.stack)
-    has_function = not outputs or "Url" in outputs  # unknown if the stack cannot be described
-    checks.run(
-        "url",
-        (lambda: _url(stack)) if has_function or settings.url else (lambda: _no_function(settings)),
-        needs=[] if settings.url else ["stack"],
-        otherwise=WARNING if by_table else FAILURE,
-    )
+    missing = FAILURE if outputs else WARNING  # without outputs, the name is a guess
+    checks.run("table", lambda: _table(probes, table, missing), needs=["stack"], otherwise=WARNING, blocks=False)
     others: dict[str, Callable[[], Finding]] = {
-        "table": lambda: _drift(probes.table_drift(table)),
         "table expiry": lambda: _drift(probes.expiry_drift(table)),
         "table recovery": lambda: _drift(probes.recovery_drift(table)),
         "global table": lambda: _replicas(probes, table),
         "permission dynamodb:UpdateItem": _permission(lambda: probes.update(table)),
         "permission dynamodb:GetItem": _permission(lambda: probes.read(table)),
         "permission dynamodb:Scan": _permission(lambda: probes.scan(table)),
-        "permission logs:FilterLogEvents": _permission(lambda: _logs(stack, probes)),
     }
     if settings.local:  # the embedded AWS has neither
         del others["table expiry"], others["table recovery"]
     for name, look in others.items():
         mints = by_table and name == "permission dynamodb:UpdateItem"
-        checks.run(name, look, needs=["stack"], otherwise=FAILURE if mints else WARNING)
+        checks.run(name, look, needs=["stack", "table"], otherwise=FAILURE if mints else WARNING)
+    if stack.table is None:
+        logs = "permission logs:FilterLogEvents"
+        checks.run(logs, lambda: _logs(stack, probes), needs=["stack"], otherwise=WARNING)
     return checks.found
+
+
+def _check_stack(checks: Checks, stack: RegionalStack) -> Mapping[str, str]:
+    """Check the stack and its URL. Return the stack's outputs, empty if they are unknown."""
+    settings = stack.settings
+    outputs: dict[str, str] = {}
+    of_stack = WARNING if settings.url or settings.local else FAILURE  # a typed URL needs none, --local deploys it
+    checks.run("stack", lambda: _stack(stack, of_stack, outputs), otherwise=of_stack, blocks=False)
+    has_function = not outputs or "Url" in outputs
+    checks.run(
+        "url",
+        (lambda: _url(stack)) if has_function or settings.url else (lambda: _no_function(settings)),
+        needs=[] if settings.url else ["stack"],
+        otherwise=WARNING if settings.via == "dynamodb" else FAILURE,
+    )
+    return outputs
 
 
 def _versions() -> Finding:
@@ -170,7 +184,9 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _settings(stack: RegionalStack) -> Finding:
+def _settings(stack: RegionalStack, broken: SetupError | None) -> Finding:
+    if broken is not None:
+        raise broken
     stack.settings.require_region()
     texts = []
     for name, origin in stack.settings.origins.items():
@@ -221,7 +237,7 @@ def _credentials(session: Session) -> Finding:
         return Finding(WARNING, f"from {source}; the account is unknown: {error.message}", error.hint)
 
 
-def _clock(stack: RegionalStack, clock: Callable[[], float]) -> Finding:
+def _clock(stack: RegionalStack, clock: Callable[[], float] = time.time) -> Finding:
     session = stack.session
     if stack.settings.local:
         return Finding(OK, "the embedded AWS has the same clock")
@@ -254,13 +270,23 @@ def _stack(stack: RegionalStack, missing: str, outputs: dict[str, str]) -> Findi
     return Finding(WARNING if can_mint else FAILURE, detail, "ticketctl deploy")
 
 
+def _table(probes: Probes, table: str, missing: str) -> Finding:
+    """The table's own settings. ``missing`` is the finding's state if there is no table."""
+    try:
+        return _drift(probes.table_drift(table))
+    except NotDeployedError as error:
+        return Finding(missing, error.message, error.hint, blocks=True)
+
+
 def _drift(drifts: Sequence[Drift]) -> Finding:
     if not drifts:
         return Finding(OK, "as in the template")
     texts = ", ".join(map(str, drifts))
     fixes = "; ".join(drift.fix for drift in drifts if drift.fix)
     if any(not drift.fix for drift in drifts):
-        return Finding(FAILURE, texts, "this is no table of ticketctl: deploy under another name with --stack")
+        return Finding(
+            FAILURE, texts, "this is no table of ticketctl: name another with --stack or --table", blocks=True
+        )
     return Finding(WARNING, texts, fixes)
 
 
@@ -297,11 +323,11 @@ def _url(stack: RegionalStack) -> Finding:
             return Finding(OK, "answers; the default counter has not minted yet")
 
 
-def _logs(stack: RegionalStack, probes: Probes) -> None:
+def _logs(stack: RegionalStack, probes: Probes) -> Finding:
     cloudformation = stack.session.cloudformation(timeout=stack.settings.timeout, retries=0)
     if (group := cloudformation.log_group(stack.settings.stack)) is None:
-        raise NotDeployedError("the stack has no function, so it has no log lines")
-    probes.read_logs(group)
+        return Finding(OK, "the stack has no function, so it has no log lines")
+    return _permission(lambda: probes.read_logs(group))()
 
 
 def _permission(call: Callable[[], object]) -> Callable[[], Finding]:
