@@ -688,9 +688,12 @@ def _digits(text: str) -> int | str:
 
 
 def _whole(text: str) -> int | float:
-    """A number that JSON writes with a point or an exponent; 90.0 is an integer, as JSON Schema has it."""
-    value = float(text)
-    return int(value) if value.is_integer() else value
+    """A number that JSON writes with a point or an exponent; 90.0 is an integer, as JSON Schema has it.
+
+    A double tells numbers of up to 15 digits apart; with more, a fraction could be rounded to an integer.
+    """
+    value, digits = float(text), re.sub(r"[.-]|[eE].*", "", text).strip("0")
+    return int(value) if value.is_integer() and len(digits) <= 15 else value
 
 
 def check_count(count: object, most: int) -> int:
@@ -701,11 +704,14 @@ def check_count(count: object, most: int) -> int:
 
 
 def wants_text(accept: str) -> bool:
-    """Whether an Accept header prefers ``text/plain`` to JSON (RFC 9110, 12.5.1); on a tie the one it names wins."""
+    """Whether an Accept header prefers ``text/plain`` to JSON (RFC 9110, 12.5.1); on a tie the one it names wins.
+
+    A weight that is invalid counts as absent, which is 1.
+    """
     quality: dict[str, float] = {}
     for part in accept.lower().split(","):
         media, _, parameters = part.partition(";")
-        q = re.search(r"\bq=([01](?:\.\d{0,3})?)\s*(?:;|$)", parameters)
+        q = re.search(r"(?:^|;)\s*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*(?:;|$)", parameters)
         quality[media.strip()] = float(q[1]) if q else 1.0
 
     def weight(media: str) -> float:  # what names it most exactly decides
