@@ -346,6 +346,6 @@ def test_json_otherwise(accept: str) -> None:
     "q", ["x", "", "-1", "9", "1.1", "1.001", "0.1234", "0.5.5", "0.\u0663", "\u0660.\u0663", "1e9"]
 )
 def test_an_invalid_weight_counts_as_absent(q: str) -> None:
-    """RFC 9110 does not say what an invalid weight means; it does not fail the request and is read as 1, the default."""
+    """An invalid weight, about which RFC 9110 says nothing, does not fail the request and is read as 1, the default."""
     assert handler.wants_text(f"text/plain;q={q}, application/json;q=0.999")
     assert not handler.wants_text(f"text/plain;q={q}, application/json")
