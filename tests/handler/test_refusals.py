@@ -289,3 +289,22 @@ def test_headers_that_are_not_text_are_refused_before_anything_is_sent(headers: 
 
     answer = handler.respond(event(method="POST", headers=headers), SETTINGS, send)
     assert (answer["statusCode"], json.loads(answer["body"])["code"], sent) == (400, "bad_request", [])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rawQueryString": 5},
+        {"rawQueryString": ["count=1"]},
+        {"queryStringParameters": 5},
+        {"queryStringParameters": ["count"]},
+        {"queryStringParameters": [5]},
+        {"body": 5},
+        {"body": {"count": 1}},
+        {"body": ["e30="], "isBase64Encoded": True},
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/status"])
+def test_an_event_of_another_form_is_refused(refused: Refusal, path: str, fields: dict[str, Any]) -> None:
+    """An event that no Function URL makes, as from ``aws lambda invoke``, is a bad request, not an unknown outcome."""
+    refused(event(path, **fields), UNREADABLE)
