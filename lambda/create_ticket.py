@@ -28,6 +28,7 @@ MAX_COUNT = 10_000
 MAX_NAME = 255
 RECEIPT = "receipt#"
 RECEIPT_SECONDS = 24 * 60 * 60
+RECEIPT_NUMBERS = ("first", "last", "count", "increment")
 RETRY_KEY = "once:"  # the start of keys that make one run's retries safe and need no receipt
 REMEMBERED = "0123456789abcdef"  # a counter remembers its last 16 keys, one per slot
 DIGEST_BYTES = 12
@@ -35,7 +36,7 @@ WRITE_ATTEMPTS = 5
 RECEIPT_ATTEMPTS = 2
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
-CALL_MS = 3_500  # the most that one call to DynamoDB takes: 1 s to connect, 2 s to answer, and a margin
+CALL_MS = 4_500  # the most that one call to DynamoDB takes: 1 s to connect, 1 s for TLS, 2 s to answer, and a margin
 IDLE_SECONDS = 20.0  # after that a new connection is safer than one that may have been closed
 GAPLESS = "gapless"  # the value of the attribute ``frozen`` of a counter whose numbers only claims take
 GAPLESS_FROZEN = "gapless-frozen"  # the same while not even claims take them
@@ -172,14 +173,13 @@ def read_block(answer: Mapping[str, Any], partition: str, count: int, fence: Fen
         last = _integer(answer["Attributes"], "hand_crafted_int", partition)
     except ProblemError as problem:  # the write was made, on a fraction
         raise ProblemError("outcome_unknown", f"{problem.detail} A ticket was spent.") from None
-    return {
-        "partition": partition,
-        "hand_crafted_int": last,
-        "first": last - (count - 1) * fence.increment,
-        "last": last,
-        "count": count,
-        "increment": fence.increment,
-    }
+    return _block(partition, last, count, fence.increment)
+
+
+def _block(partition: str, last: int, count: int, increment: int) -> dict[str, Any]:
+    first = last - (count - 1) * increment
+    ends = {"hand_crafted_int": last, "first": first, "last": last}
+    return {"partition": partition, **ends, "count": count, "increment": increment}
 
 
 def read_counter(item: Item) -> dict[str, Any]:
@@ -354,8 +354,9 @@ def remembered(item: Item | None, partition: str, count: int, digest: bytes) -> 
         if minted != count:
             raise _conflict(minted, partition)
         last = _integer(item, "l" + slot, partition)
-        block = read_block({"Attributes": {"hand_crafted_int": {"N": str(last)}}}, partition, count, Fence(increment))
-        return {**block, "replayed": True}
+        if increment < 1 or last > MAX_TICKET:
+            raise ProblemError("counter_invalid", f"The register of the counter {partition!r} is damaged.")
+        return {**_block(partition, last, count, increment), "replayed": True}
     return None
 
 
@@ -367,7 +368,7 @@ def receipt_request(table: str, key: str, block: Mapping[str, Any], now_ms: int)
     now = now_ms // 1000
     fields = {
         "counter": {"S": block["partition"]},
-        **{name: _number(block[name]) for name in ("first", "last", "count", "increment")},
+        **{name: _number(block[name]) for name in RECEIPT_NUMBERS},
         "expires_at": _number(now + RECEIPT_SECONDS),
     }
     return {
@@ -389,13 +390,14 @@ def replay(receipt: Item | None, partition: str, count: int, now_ms: int) -> dic
     """
     if receipt is None or _integer(receipt, "expires_at", partition) * 1000 <= now_ms:
         return None
-    numbers = {name: _integer(receipt, name, partition) for name in ("first", "last", "count", "increment")}
+    first, last, minted, increment = (_integer(receipt, name, partition) for name in RECEIPT_NUMBERS)
     counter = receipt.get("counter", {}).get("S")
-    if counter is None:
+    block = _block(partition, last, minted, increment)
+    if counter is None or increment < 1 or last > MAX_TICKET or block["first"] != first:
         raise ProblemError("counter_invalid", "The receipt of this Idempotency-Key is damaged.")
-    if counter != partition or numbers["count"] != count:
-        raise _conflict(numbers["count"], counter)
-    return {"partition": partition, "hand_crafted_int": numbers["last"], **numbers, "replayed": True}
+    if counter != partition or minted != count:
+        raise _conflict(minted, counter)
+    return {**block, "replayed": True}
 
 
 def mint_with_key(
@@ -499,8 +501,8 @@ def _integer(item: Item, name: str, partition: str) -> int:
 
 # --- HTTP ------------------------------------------------------------------------------------------
 
-Answer = tuple[dict[str, Any], str, dict[str, str]]
-"""What a caller gets as JSON and as plain text, and the warnings for the log."""
+Answer = tuple[dict[str, Any], Iterable[int], dict[str, str]]
+"""What a caller gets as JSON, its numbers for plain text, and the warnings for the log."""
 FENCES: dict[str, Fence] = {}  # what this execution environment has learned of each counter
 
 
@@ -515,19 +517,24 @@ class Configuration(NamedTuple):
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Configuration":
-        """Read the function's environment variables."""
-        return cls(
-            table=environ["TABLE_NAME"],
-            default=environ["DEFAULT_PARTITION"],
-            offset=int(environ["OFFSET"]),
-            increment=int(environ["INCREMENT"]),
-            max_count=int(environ["MAX_COUNT"]),
-        )
+        """Read the function's environment variables; ``unavailable`` if one is missing or out of its range."""
+        try:
+            offset, increment, most = (int(environ[name]) for name in ("OFFSET", "INCREMENT", "MAX_COUNT"))
+            if offset < 0 or increment < 1 or not 1 <= most <= MAX_COUNT:
+                raise ValueError(f"OFFSET={offset}, INCREMENT={increment}, MAX_COUNT={most}")  # noqa: TRY301
+            return cls(environ["TABLE_NAME"], environ["DEFAULT_PARTITION"], offset, increment, most)
+        except (KeyError, ValueError) as error:
+            detail = "The environment of the function is invalid; nothing was minted."
+            raise ProblemError("unavailable", detail, cause=repr(error)) from None
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """The Lambda entry point: answer one Function URL request."""
-    configuration, request_id = Configuration.from_environment(os.environ), getattr(context, "aws_request_id", "")
+    request_id = getattr(context, "aws_request_id", "")
+    try:
+        configuration = Configuration.from_environment(os.environ)
+    except ProblemError as problem:
+        return _refuse(problem, request_id, "", "")
     return respond(event, configuration, dynamodb().send, request_id, context.get_remaining_time_in_millis)
 
 
@@ -552,7 +559,7 @@ def respond(
     try:
         path, method = read_target(event)
         as_text = wants_text(read_header(event, "accept") or "")
-        answer, text, warnings = _route(path, method)(event, configuration, in_time)
+        answer, numbers, warnings = _route(path, method)(event, configuration, in_time)
     except ProblemError as problem:
         return _refuse(problem, request_id, method, path)
     except Exception as error:  # its text may hold secrets, and Lambda's own 502 would tell the caller nothing
@@ -568,7 +575,7 @@ def respond(
     for code, detail in warnings.items():
         _log("WARNING", request_id, code=code, detail=detail)
     if as_text:
-        return _response(200, "text/plain; charset=utf-8", text)
+        return _response(200, "text/plain; charset=utf-8", "".join(f"{number}\n" for number in numbers))
     return _response(200, "application/json", json.dumps(answer) + "\n")
 
 
@@ -621,7 +628,7 @@ def _mint(event: Mapping[str, Any], configuration: Configuration, send: Send) ->
     if not block.get("replayed"):
         FENCES[partition] = fence
     tickets = range(block["first"], block["last"] + 1, block["increment"])
-    return block, "".join(f"{ticket}\n" for ticket in tickets), warnings_of(block, fence.ceiling)
+    return block, tickets, warnings_of(block, fence.ceiling)
 
 
 def warnings_of(block: Mapping[str, Any], ceiling: int) -> dict[str, str]:
@@ -646,7 +653,7 @@ def _status(event: Mapping[str, Any], configuration: Configuration, send: Send) 
     if item is None:
         raise unknown_counter(partition)
     counter = read_counter(item)
-    return counter, f"{counter['hand_crafted_int']}\n", {}
+    return counter, [counter["hand_crafted_int"]], {}
 
 
 def read_fields(event: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
@@ -662,7 +669,7 @@ def read_fields(event: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
         body = event.get("body") or ""
         text = base64.b64decode(body, validate=True).decode() if event.get("isBase64Encoded") else body
         document = json.loads(text, object_pairs_hook=_Pairs, parse_float=_whole) if text.strip(" \t\r\n") else _Pairs()
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise ProblemError("bad_request", "The request is not UTF-8, or its body is not JSON.") from None
     if not isinstance(document, _Pairs):
         raise ProblemError("bad_request", "The body must be a JSON object.")
@@ -679,18 +686,18 @@ def read_fields(event: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
 class _Pairs(list[tuple[str, Any]]):
     """The members of a JSON object in order, repeated names included."""
 
-    def __init__(self, pairs: Iterable[tuple[str, Any]] = ()) -> None:
-        super().__init__(pairs)
-
 
 def _digits(text: str) -> int | str:
     return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}", text) else text
 
 
 def _whole(text: str) -> int | float:
-    """A number that JSON writes with a point or an exponent; 90.0 is an integer, as JSON Schema has it."""
-    value = float(text)
-    return int(value) if value.is_integer() else value
+    """A number that JSON writes with a point or an exponent; 90.0 is an integer, as JSON Schema has it.
+
+    A double tells numbers of up to 15 digits apart; with more, a fraction could be rounded to an integer.
+    """
+    value, digits = float(text), re.sub(r"[.-]|[eE].*", "", text).strip("0")
+    return int(value) if value.is_integer() and len(digits) <= 15 else value
 
 
 def check_count(count: object, most: int) -> int:
@@ -701,11 +708,14 @@ def check_count(count: object, most: int) -> int:
 
 
 def wants_text(accept: str) -> bool:
-    """Whether an Accept header prefers ``text/plain`` to JSON (RFC 9110, 12.5.1); on a tie the one it names wins."""
+    """Whether an Accept header prefers ``text/plain`` to JSON (RFC 9110, 12.5.1); on a tie the one it names wins.
+
+    A weight that is invalid counts as absent, which is 1.
+    """
     quality: dict[str, float] = {}
     for part in accept.lower().split(","):
         media, _, parameters = part.partition(";")
-        q = re.search(r"\bq=([01](?:\.\d{0,3})?)\s*(?:;|$)", parameters)
+        q = re.search(r"(?:^|;)\s*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*(?:;|$)", parameters)
         quality[media.strip()] = float(q[1]) if q else 1.0
 
     def weight(media: str) -> float:  # what names it most exactly decides

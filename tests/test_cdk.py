@@ -132,11 +132,11 @@ def test_full(folder: Path) -> None:
     assert [alarm["Properties"]["AlarmActions"] for alarm in alarms] == [[{"Ref": topic}]] * 5
 
 
-def test_two_in_one_stack(folder: Path) -> None:
-    """Two servers in a stack share no table and no metric, and each function uses its own table."""
-    template = read(folder, "Two")
+def test_several_in_one_stack(folder: Path) -> None:
+    """Servers in one stack share no table and no metric, and each function uses its own table."""
+    template = read(folder, "Several")
     tables = of_type(template, "AWS::DynamoDB::Table")
-    assert ["TableName" in table["Properties"] for table in tables.values()] == [False, False]
+    assert ["TableName" in table["Properties"] for table in tables.values()] == [False] * 5
     used = [
         function["Properties"]["Environment"]["Variables"]["TABLE_NAME"]["Ref"]
         for function in of_type(template, "AWS::Lambda::Function").values()
@@ -151,7 +151,8 @@ def test_two_in_one_stack(folder: Path) -> None:
     ]
     assert counted == watched
     assert counted == [
-        {"Fn::Join": ["", ["ticketctl/", {"Ref": "AWS::StackName"}, f"/{name}"]]} for name in ("Orders", "Invoices")
+        {"Fn::Join": ["", ["ticketctl/", {"Ref": "AWS::StackName"}, f"/{name}"]]}
+        for name in ("Orders", "Invoices", "a#20#b", "a#3a#b", "a_b")
     ]
 
 
@@ -160,6 +161,8 @@ def test_tokens(folder: Path) -> None:
     template = read(folder, "Tokens")
     _, function = only(template, "AWS::Lambda::Function")
     assert function["Properties"]["Environment"]["Variables"]["INCREMENT"] == {"Ref": "Step"}
+    assert function["Properties"]["Environment"]["Variables"]["MAX_COUNT"] == {"Ref": "Count"}
+    assert function["Properties"]["ReservedConcurrentExecutions"] == {"Ref": "Count"}
     assert only(template, "AWS::Lambda::Url")[1]["Properties"]["AuthType"] == {"Ref": "Auth"}
     ((public, rule),) = template["Conditions"].items()
     assert rule == {"Fn::Equals": [{"Ref": "Auth"}, "NONE"]}
@@ -179,11 +182,16 @@ def test_properties_that_cannot_be_deployed(folder: Path) -> None:
         '{"increment": 1.5}': "increment must be a whole number, from 1 to 1000000, not 1.5",
         '{"max_count": 0}': "max_count must be a whole number, from 1 to 10000, not 0",
         '{"max_count": 10001}': "max_count must be a whole number, from 1 to 10000, not 10001",
-        '{"reserved_concurrency": -1}': "reserved_concurrency must be a whole number, 0 or more, not -1",
+        '{"reserved_concurrency": -1}': "reserved_concurrency must be a whole number, from 0 to 2147483647, not -1",
+        '{"reserved_concurrency": 1000000000000000000000000000000}': (
+            "reserved_concurrency must be a whole number, from 0 to 2147483647, not 1000000000000000000000000000000"
+        ),
         '{"log_retention_days": 2}': f"log_retention_days must be one of {days}, not 2",
         '{"increment": true}': "increment must be a whole number, from 1 to 1000000, not True",
         '{"max_count": NaN}': "max_count must be a whole number, from 1 to 10000, not nan",
-        '{"reserved_concurrency": false}': "reserved_concurrency must be a whole number, 0 or more, not False",
+        '{"reserved_concurrency": false}': (
+            "reserved_concurrency must be a whole number, from 0 to 2147483647, not False"
+        ),
         '{"log_retention_days": true}': f"log_retention_days must be one of {days}, not True",
         '{"log_retention_days": Infinity}': f"log_retention_days must be one of {days}, not inf",
         '{"table_name": ""}': "table_name must have 3 to 255 letters, digits, '_', '.' and '-', not ''",
@@ -191,6 +199,18 @@ def test_properties_that_cannot_be_deployed(folder: Path) -> None:
             "table_name must have 3 to 255 letters, digits, '_', '.' and '-', not 'Bestellungen für uns'"
         ),
         '{"removal_policy": "RemovalPolicy.SNAPSHOT"}': "removal_policy must not be SNAPSHOT: a table has none",
+    }
+
+
+def test_tokens_of_the_wrong_type(folder: Path) -> None:
+    """A string token for a number, or a number token for a string, is refused with the property and the fix."""
+    numbers = ["offset", "increment", "max_count", "reserved_concurrency", "log_retention_days"]
+    assert json.loads((folder / "wrong_tokens.json").read_text(encoding="utf-8")) == {
+        **{name: f"{name} must be a number token: use value_as_number or Token.as_number" for name in numbers},
+        **{
+            name: f"{name} must be a string token: use value_as_string or Token.as_string"
+            for name in ("auth", "table_name")
+        },
     }
 
 

@@ -290,3 +290,21 @@ def test_the_entry_point_sends_nothing_that_might_not_end_in_its_time() -> None:
     assert told == problem("unavailable", 503, "DynamoDB is too slow; nothing was minted.")
     assert (log["code"], log["cause"], log["request_id"]) == ("unavailable", "UpdateItem", "r-1")
     assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("INCREMENT", value) for value in ("0", "-1", "1.5", "")),
+        *(("OFFSET", value) for value in ("-1", "x")),
+        *(("MAX_COUNT", value) for value in ("0", "10001")),
+    ],
+)
+def test_the_entry_point_mints_in_no_lane_that_goes_back(name: str, value: str) -> None:
+    """With a lane or a largest count that only the function can check, as from a CDK token, nothing is minted."""
+    with dynamodb(repeat(mints(2))) as server:
+        log, told = run_entry_point(server, **CREDENTIALS, **{name: value})
+    detail = "The environment of the function is invalid; nothing was minted."
+    assert told == problem("unavailable", 503, detail)
+    assert (log["code"], value in log["cause"], log["request_id"]) == ("unavailable", True, "r-1")
+    assert server.requests == []

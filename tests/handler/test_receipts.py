@@ -175,6 +175,24 @@ def test_a_damaged_receipt_is_not_replayed(name: str, damage: dict[str, str]) ->
     assert (code, status, send.operations) == ("counter_invalid", 409, ["GetItem"])
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"increment": {"N": "0"}},
+        {"increment": {"N": "-1"}},
+        {"first": {"N": "39"}},
+        {"last": {"N": "1000000000000"}},
+        {"first": {"N": str(2**53)}, "last": {"N": str(2**53)}},
+    ],
+    ids=["increment 0", "increment -1", "first", "last", "no ticket"],
+)
+def test_a_receipt_of_no_block_is_not_replayed(damage: dict[str, Any]) -> None:
+    """A receipt whose numbers are no block of tickets is an error, and its numbers are never counted through."""
+    send = Calls({"Item": receipt(40) | damage})
+    assert problem_of(send) == ("counter_invalid", 409, "The receipt of this Idempotency-Key is damaged.")
+    assert send.operations == ["GetItem"]
+
+
 @pytest.mark.parametrize("damage", [{"N": "40"}, {}], ids=["number", "no type"])
 def test_a_receipt_without_its_counter_is_not_replayed(damage: dict[str, str]) -> None:
     """A receipt without a valid counter name is an error: it is not replayed."""

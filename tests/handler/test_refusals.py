@@ -127,6 +127,7 @@ def test_a_plus_in_a_query_is_a_space(refused: Refusal) -> None:
     [
         *("0", "-1", "10001", "true", "false", '"5"', '""', "null", "NaN", "Infinity"),
         *("0.0", "-0.0", "-1.0", "1.5", "90.5", "5e-1", "10001.0", "1e5", "1e308", "1e999", "-1e999"),
+        *("0.9999999999999999999999", "1.0000000000000000000001", "5000000000000000000001e-21"),
         *("[5]", '{"count": 5}', "{}"),
         pytest.param(str(10**400), id="10**400"),
     ],
@@ -288,3 +289,22 @@ def test_headers_that_are_not_text_are_refused_before_anything_is_sent(headers: 
 
     answer = handler.respond(event(method="POST", headers=headers), SETTINGS, send)
     assert (answer["statusCode"], json.loads(answer["body"])["code"], sent) == (400, "bad_request", [])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rawQueryString": 5},
+        {"rawQueryString": ["count=1"]},
+        {"queryStringParameters": 5},
+        {"queryStringParameters": ["count"]},
+        {"queryStringParameters": [5]},
+        {"body": 5},
+        {"body": {"count": 1}},
+        {"body": ["e30="], "isBase64Encoded": True},
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/status"])
+def test_an_event_of_another_form_is_refused(refused: Refusal, path: str, fields: dict[str, Any]) -> None:
+    """An event that no Function URL makes, as from ``aws lambda invoke``, is a bad request, not an unknown outcome."""
+    refused(event(path, **fields), UNREADABLE)

@@ -169,6 +169,21 @@ def test_a_damaged_register_is_an_error() -> None:
         table.mint("once:a")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [{"l0": {"N": str(2**53)}}, {"k0": {"B": handler.key_digest("once:a", NOW) + b"\x00\x01"}}],
+    ids=["no ticket", "no increment"],
+)
+def test_an_entry_of_no_block_is_an_error(damage: Item) -> None:
+    """An entry whose numbers are no block of tickets is neither replayed nor minted again."""
+    table = Table()
+    table.mint("once:a")
+    table.update(**damage)
+    with pytest.raises(handler.ProblemError, match="The register of the counter 'orders' is damaged") as raised:
+        table.mint("once:a")
+    assert raised.value.code == "counter_invalid"
+
+
 def test_digests() -> None:
     """Different keys have different digests. A typed key's digest changes each day; a retry key's does not."""
     day = 86_400_000

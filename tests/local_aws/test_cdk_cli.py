@@ -1,5 +1,6 @@
 """The stack is an ordinary CDK app: the real CDK CLI deploys it through ``cdk.json``."""
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from tests.support.minting import take
 from tests.support.other_tools import CDK_CLI, cdk_environment, install_cdk
+from ticketctl.aws import template
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.embedded.engine import Engine
 from ticketctl.handler import bundle_root
@@ -24,7 +26,7 @@ def cdk(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -
 def test_cdk_deploys_the_stack(
     cdk: list[str], engine: Engine, tmp_path: Path, connect: Callable[..., RegionalStack]
 ) -> None:
-    """``cdk deploy`` creates a stack in an account that was never bootstrapped, and ticketctl mints from it."""
+    """``cdk deploy`` creates the resources that ``ticketctl deploy`` creates, in an account without bootstrap."""
     environ = cdk_environment(engine.variables("us-east-1"), tmp_path, "by-cdk")
     deployed = subprocess.run(
         [
@@ -43,4 +45,6 @@ def test_cdk_deploys_the_stack(
         check=False,
     )
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    sent = json.loads((tmp_path / "out" / "by-cdk.template.json").read_text(encoding="utf-8"))
+    assert sent["Resources"] == template.load("by-cdk")["Resources"]
     assert take(connect(stack="by-cdk"), 1).last == 1

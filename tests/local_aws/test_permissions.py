@@ -1,6 +1,7 @@
 """Permissions, checked by the embedded AWS, which verifies signatures and IAM policies."""
 
 import json
+from pathlib import Path
 
 import httpx
 import pytest
@@ -63,7 +64,8 @@ def test_policy_to_mint_through_the_url(aws: Aws, ticketctl: Ticketctl, deployed
         ticketctl("fetch", "20000", "--ranges", "--stack", deployed, env=user).stdout
         == "2\t10001\t1\n10002\t20001\t1\n"
     )
-    assert ticketctl("url", "--stack", deployed, env=user).returncode == 0
+    for command in (["url"], ["status", "--partition", REGION]):
+        assert ticketctl(*command, "--stack", deployed, env=user).returncode == 0
     for command in (["status"], ["next", "--via", "dynamodb"]):
         refused = ticketctl(*command, "--stack", deployed, env=user)
         assert (refused.returncode, "dynamodb:" in refused.stderr) == (4, True)
@@ -96,7 +98,8 @@ def test_policy_to_look(aws: Aws, connect: Connect, ticketctl: Ticketctl, deploy
     """With ``look`` a user can read the stack and its counters, and cannot mint or change anything."""
     take(connect(stack=deployed), 7)
     user = make_user(aws, f"reader-{deployed}", *policy("look", deployed))
-    for command in (["status"], ["regions"], ["counter", "list"], ["url"]):
+    one = ["status", "--partition", REGION, "--via", "dynamodb"]
+    for command in (["status"], one, ["regions"], ["counter", "list"], ["url"], ["logs"]):
         run = ticketctl(*command, "--stack", deployed, env=user)
         assert run.returncode == 0, (command, run.stderr)
     for command in (["next"], ["next", "--via", "dynamodb"], ["counter", "advance", REGION, "--to", "100"], ["diff"]):
@@ -104,8 +107,10 @@ def test_policy_to_look(aws: Aws, connect: Connect, ticketctl: Ticketctl, deploy
     assert look(connect(stack=deployed)).last == 7
 
 
-def test_policy_to_deploy(aws: Aws, ticketctl: Ticketctl, new_stack: str) -> None:
+def test_policy_to_deploy(aws: Aws, ticketctl: Ticketctl, new_stack: str, tmp_path: Path) -> None:
     """With ``deploy`` a user can deploy, change counters and destroy, but only this stack."""
+    maxima = tmp_path / "maxima"
+    maxima.write_text("200\n", encoding="utf-8")
     user = make_user(aws, f"deployer-{new_stack}", *policy("deploy", new_stack))
     options = ("--stack", new_stack)
     other = ticketctl("deploy", "--yes", "--stack", f"other-{new_stack}", env=user)
@@ -115,12 +120,29 @@ def test_policy_to_deploy(aws: Aws, ticketctl: Ticketctl, new_stack: str) -> Non
         ["diff"],
         ["counter", "create", "orders"],
         ["counter", "advance", "orders", "--to", "100"],
+        ["counter", "adopt", "orders", "--from-max", str(maxima)],
         ["counter", "freeze", "orders"],
+        ["counter", "thaw", "orders"],
+        ["counter", "list"],
         ["status"],
         ["destroy", "--yes", "--delete-tickets", new_stack],
     ):
         run = ticketctl(*command, *options, env=user)
         assert run.returncode == 0, (command, run.stderr)
+
+
+@pytest.mark.parametrize("via", ["url", "dynamodb"])
+def test_policies_to_verify(aws: Aws, ticketctl: Ticketctl, deployed: str, via: str) -> None:
+    """``verify`` needs ``deploy``, for its temporary counter, and the policy of the way that it mints."""
+    policies = {
+        "deploy": policy("deploy", deployed),
+        "mint": policy({"url": "mint-url"}.get(via, "mint-table"), deployed),
+    }
+    outcomes = []
+    for number, names in enumerate((["mint"], ["deploy", "mint"])):
+        user = make_user(aws, f"v{number}-{deployed}-{via}", *(each for name in names for each in policies[name]))
+        outcomes.append(ticketctl("verify", "--stack", deployed, "--via", via, env=user).returncode)
+    assert outcomes == [4, 0]
 
 
 def test_wrong_secret_is_refused(aws: Aws, ticketctl: Ticketctl, deployed: str) -> None:

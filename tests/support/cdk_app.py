@@ -1,6 +1,7 @@
 """A CDK app that uses the construct in stacks of its own; ``tests/test_cdk.py`` runs it.
 
-Writes ``errors.json`` into the cloud assembly, too: what each construct that cannot be made says.
+Writes ``errors.json`` and ``wrong_tokens.json`` into the cloud assembly, too: what each construct that cannot be made
+says.
 """
 
 import json
@@ -25,6 +26,7 @@ BAD: list[dict[str, Any]] = [
     {"max_count": 0},
     {"max_count": 10_001},
     {"reserved_concurrency": -1},
+    {"reserved_concurrency": 10**30},
     {"log_retention_days": 2},
     {"increment": True},
     {"max_count": float("nan")},
@@ -66,11 +68,11 @@ def add_full(app: cdk.App) -> None:
     )
 
 
-def add_two(app: cdk.App) -> None:
-    """Two servers in one stack, with one topic for the alarms of both."""
-    stack = cdk.Stack(app, "Two")
+def add_several(app: cdk.App) -> None:
+    """Several servers in one stack, with one topic for the alarms of all."""
+    stack = cdk.Stack(app, "Several")
     topic = sns.Topic(stack, "Ops")
-    for name in ("Orders", "Invoices"):
+    for name in ("Orders", "Invoices", "a b", "a:b", "a_b"):
         TicketServer(stack, name, alarm_topic=topic)
 
 
@@ -79,27 +81,59 @@ def add_tokens(app: cdk.App) -> None:
     stack = cdk.Stack(app, "Tokens")
     auth = cdk.CfnParameter(stack, "Auth", default="NONE")
     step = cdk.CfnParameter(stack, "Step", type="Number", default=2)
-    TicketServer(stack, "Tickets", auth=auth.value_as_string, increment=step.value_as_number)
+    count = cdk.Token.as_number(cdk.CfnParameter(stack, "Count").value_as_string)
+    TicketServer(
+        stack,
+        "Tickets",
+        auth=auth.value_as_string,
+        increment=step.value_as_number,
+        max_count=count,
+        reserved_concurrency=count,
+    )
+
+
+def wrong_tokens() -> dict[str, str]:
+    """The message for a token of the wrong type, by property."""
+    stack = cdk.Stack(None, "WrongTokens")
+    text = cdk.CfnParameter(stack, "Text").value_as_string
+    number = cdk.CfnParameter(stack, "Number", type="Number").value_as_number
+    tokens = {
+        "auth": number,
+        "offset": text,
+        "increment": text,
+        "max_count": text,
+        "reserved_concurrency": text,
+        "log_retention_days": text,
+        "table_name": number,
+    }
+    return {name: error_of(stack, {name: token}) for name, token in tokens.items()}
+
+
+def error_of(stack: cdk.Stack, properties: dict[str, Any]) -> str:
+    """The message of a construct that cannot be made."""
+    try:
+        TicketServer(stack, "Tickets", **properties)
+    except ValueError as error:
+        return str(error)
+    return "none"
 
 
 def errors() -> dict[str, str]:
     """The message of each construct that cannot be made, by its properties."""
-    found = {}
-    for number, properties in enumerate(BAD):
-        try:
-            TicketServer(cdk.Stack(None, f"Bad{number}"), "Tickets", **properties)
-        except ValueError as error:
-            found[json.dumps(properties, default=str)] = str(error)
-    return found
+    return {
+        json.dumps(properties, default=str): error_of(cdk.Stack(None, f"Bad{number}"), properties)
+        for number, properties in enumerate(BAD)
+    }
 
 
 def main() -> None:
     """Synthesize all stacks."""
     app = cdk.App(analytics_reporting=False, tree_metadata=False, builtin_cloud_formation_validation=False)
-    for add in (add_plain, add_full, add_two, add_tokens):
+    for add in (add_plain, add_full, add_several, add_tokens):
         add(app)
     app.synth()
-    (Path(os.environ["CDK_OUTDIR"]) / "errors.json").write_text(json.dumps(errors()), encoding="utf-8")
+    for name, found in {"errors": errors(), "wrong_tokens": wrong_tokens()}.items():
+        (Path(os.environ["CDK_OUTDIR"]) / f"{name}.json").write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

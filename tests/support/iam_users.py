@@ -9,6 +9,7 @@ from ticketctl.aws.account import Aws
 
 POLICIES = Path(__file__).parents[2] / "docs" / "policies"
 CHANGE_SETS = f"arn:aws:cloudformation:{REGION}:000000000000:changeSet/ticketctl-*"
+LOG_GROUPS = "log-group:STACK-*"
 
 
 def make_user(aws: Aws, name: str, *statements: Mapping[str, object]) -> dict[str, str]:
@@ -30,10 +31,12 @@ def make_user(aws: Aws, name: str, *statements: Mapping[str, object]) -> dict[st
 def policy(name: str, stack: str) -> list[dict[str, object]]:
     """Return the statements of a documented policy, for one stack.
 
-    The embedded AWS does not know which change set a request is about, so it becomes ``*``.
+    The embedded AWS does not know which change set a request is about, so it becomes ``*``, and names log groups
+    otherwise than AWS does.
     """
     text = (POLICIES / f"{name}.json").read_text(encoding="utf-8")
-    for placeholder, value in {"ACCOUNT": "000000000000", "REGION": REGION, "STACK": stack, CHANGE_SETS: "*"}.items():
+    replaced = {LOG_GROUPS: f"log-group:/aws/cloudformation/{stack}/*", "ACCOUNT": "000000000000", "REGION": REGION}
+    for placeholder, value in {**replaced, "STACK": stack, CHANGE_SETS: "*"}.items():
         text = text.replace(placeholder, value)
     statements: list[dict[str, object]] = json.loads(text)["Statement"]
     return statements

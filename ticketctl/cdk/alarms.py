@@ -110,8 +110,11 @@ class Alarms:
 
 
 def metric_namespace(scope: Construct) -> str:
-    """The namespace of the metrics of one ticket server: two in a stack have two namespaces."""
+    """The namespace of the metrics of one ticket server: two in a stack have two namespaces.
+
+    A character that a namespace cannot have is written as its code, for example ``#20#`` for a space.
+    """
     stack = Stack.of(scope)
     path = [each.node.id for each in scope.node.scopes[len(stack.node.scopes) :] if each.node.id != "Default"]
-    names = [re.sub(r"[^0-9A-Za-z_.-]", "_", name) for name in path]
+    names = [re.sub(r"[^0-9A-Za-z_.-]", lambda found: f"#{ord(found[0]):x}#", name) for name in path]
     return "/".join(["ticketctl", Aws.STACK_NAME, *names])

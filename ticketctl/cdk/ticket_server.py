@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import Any, cast
 
 from aws_cdk import CfnCondition, CfnResource, Duration, Fn, RemovalPolicy, Stack, Token, Tokenization
@@ -19,6 +19,7 @@ from ticketctl.settings import TABLE
 
 MOST_LANE = 10**6
 MOST_COUNT = 10_000
+MOST_CONCURRENCY = 2**31 - 1  # Lambda's quota is less, and differs between accounts
 LOG_RETENTION_DAYS = (
     *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545),
     *(731, 1096, 1827, 2192, 2557, 2922, 3288, 3653),
@@ -66,7 +67,7 @@ class TicketServer(Construct):
         _require_within("max_count", max_count, 1, MOST_COUNT)
         _require_one_of("log_retention_days", log_retention_days, LOG_RETENTION_DAYS)
         if reserved_concurrency is not None:
-            _require_within("reserved_concurrency", reserved_concurrency, 0)
+            _require_within("reserved_concurrency", reserved_concurrency, 0, MOST_CONCURRENCY)
         if removal_policy == RemovalPolicy.SNAPSHOT:
             raise ValueError("removal_policy must not be SNAPSHOT: a table has none")
         if table_name is not None:
@@ -174,24 +175,30 @@ class TicketServer(Construct):
         ).resources
 
 
-def _require_within(name: str, value: float, least: int, most: int | None = None) -> None:
-    if _is_token(value):
-        return
-    if type(value) is not int or value < least or (most is not None and value > most):
-        span = f"{least} or more" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name} must be a whole number, {span}, not {value!r}")
+def _require_within(name: str, value: float, least: int, most: int) -> None:
+    if not _is_token(name, value, float) and (type(value) is not int or not least <= value <= most):
+        raise ValueError(f"{name} must be a whole number, from {least} to {most}, not {value!r}")
 
 
-def _require_one_of(name: str, value: object, allowed: Collection[object]) -> None:
-    if not _is_token(value) and (isinstance(value, bool) or value not in allowed):
+def _require_one_of(name: str, value: object, allowed: Sequence[object]) -> None:
+    kind = str if isinstance(allowed[0], str) else float
+    if not _is_token(name, value, kind) and (isinstance(value, bool) or value not in allowed):
         raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, not {value!r}")
 
 
 def _require_table_name(name: str) -> None:
-    if not _is_token(name) and not re.fullmatch(TABLE, name):
+    if not _is_token("table_name", name, str) and not re.fullmatch(TABLE, name):
         raise ValueError(f"table_name must have 3 to 255 letters, digits, '_', '.' and '-', not {name!r}")
 
 
-def _is_token(value: object) -> bool:
-    """Whether only the deployment knows the value. CDK cannot be asked about NaN and infinity: they end its process."""
-    return not (isinstance(value, float) and not math.isfinite(value)) and Token.is_unresolved(value)
+def _is_token(name: str, value: object, kind: type[float | str]) -> bool:
+    """Whether only the deployment knows the value, which must then be a token of this kind.
+
+    CDK cannot be asked about NaN and infinity: they end its process.
+    """
+    if (isinstance(value, float) and not math.isfinite(value)) or not Token.is_unresolved(value):
+        return False
+    if isinstance(value, kind):
+        return True
+    word = "string" if kind is str else "number"
+    raise ValueError(f"{name} must be a {word} token: use value_as_{word} or Token.as_{word}")
