@@ -505,6 +505,24 @@ def test_a_damaged_item(aws: Aws, counters: Counters, name: str) -> None:
         counters.remove(name)
 
 
+@pytest.mark.parametrize("place", ["--stack", "--table"])
+def test_a_damaged_default_counter(ticketctl: Ticketctl, aws: Aws, deployed: str, place: str) -> None:
+    """A damaged default counter stops only the commands that need it."""
+    dynamodb, options = aws.client("dynamodb"), ("--local", place, deployed)
+    damaged = {"partition": {"S": REGION}, "hand_crafted_int": {"S": "41"}}
+    dynamodb.put_item(TableName=deployed, Item=damaged)
+    for command in ("create orders", "advance orders --to 7", "freeze orders", "thaw orders", "create orders"):
+        assert ticketctl("counter", *command.split(), *options).returncode == 0, command
+    assert ticketctl("next", "-p", "orders", *options).stdout == "8\n"
+    listed = ticketctl("counter", "list", *options)
+    assert (listed.returncode, listed.stdout.split("\t")[:2]) == (0, ["orders", "8"])
+    assert "has no integer in 'hand_crafted_int'" in listed.stderr
+    for command in (f"create {REGION}", f"advance {REGION} --to 50", f"freeze {REGION}", f"thaw {REGION}"):
+        refused = ticketctl("counter", *command.split(), *options, "--json")
+        assert (refused.returncode, json.loads(refused.stderr)["error"]["code"]) == (6, "counter_invalid"), command
+    assert dynamodb.get_item(TableName=deployed, Key={"partition": {"S": REGION}})["Item"] == damaged
+
+
 def test_little_is_left(ticketctl: Ticketctl, connect: Connect, deployed: str) -> None:
     """If less than a tenth is left, status and list warn on stderr; at exactly a tenth they do not."""
     options = ("--local", "--stack", deployed)

@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ticketctl import handler as bundle
-from ticketctl.counters.handover import Holding, clear_offer, create_counter, offer, read_holding, release, take
+from ticketctl.counters.handover import (
+    Holding,
+    clear_offer,
+    create_counter,
+    offer,
+    read_holding,
+    release,
+    sharing_regions,
+    take,
+)
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.table import Counters, require_can_advance, require_no_region
 from ticketctl.errors import CounterInvalidError, RefusedError, UsageError
@@ -428,10 +437,7 @@ def _create_gapless(
 
 def _are_shared(members: Sequence[Member]) -> bool:
     """Whether several regions share, or will share, the counters: their lanes are then assigned, not chosen."""
-    if len(members) != 1 or members[0].start is None:
-        return True
-    default = members[0].holding(DEFAULT)
-    return default is not None and bool(default.regions)
+    return len(members) != 1 or members[0].start is None or bool(sharing_regions(members[0].table))
 
 
 def _create(
