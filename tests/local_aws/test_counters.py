@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import Result, Ticketctl
-from tests.support.embedded_aws import REGION, Connect
+from tests.support.embedded_aws import REGION, Connect, put
 from tests.support.make_counter import alone, make_counter
 from tests.support.minting import look, take
 from ticketctl.aws.account import Aws
@@ -23,6 +23,7 @@ from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import (
     CounterFrozenError,
     CounterInvalidError,
+    OutcomeUnknownError,
     RefusedError,
     TicketctlError,
     UnknownCounterError,
@@ -503,6 +504,15 @@ def test_a_damaged_item(aws: Aws, counters: Counters, name: str) -> None:
         assert dynamodb.get_item(TableName=STACK, Key={"partition": {"S": name}})["Item"] == item
     finally:
         counters.remove(name)
+
+
+@BOTH
+@pytest.mark.parametrize("count", [1, 6])
+def test_a_counter_below_zero(connect: Connect, aws: Aws, name: str, via: str, count: int) -> None:
+    """If an item was edited to be below 0, no block with a number below 1 is returned; the error names the numbers."""
+    put(aws, STACK, name, hand_crafted_int=-6)
+    with pytest.raises(OutcomeUnknownError, match=f"its numbers are -5 to {count - 6}; a ticket is from 1"):
+        take(connect(stack=STACK, via=via, partition=name, timeout=2), count)
 
 
 @pytest.mark.parametrize("place", ["--stack", "--table"])
