@@ -130,7 +130,8 @@ def adopt(
     with _opened(from_max) as lines:
         largest = largest_integer(lines, column)
     members = _members_of_stack(run)
-    counters, moved = sequence.adopt(_named(run, members), _targets(run, members), name, largest)
+    chosen = [member.region for member in _named(run, members)]
+    counters, moved = sequence.adopt(members, chosen, name, largest)
     _show(run, counters, f"starts above {largest}" if moved else f"was beyond {largest} already", moved=moved)
 
 

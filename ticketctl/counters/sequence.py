@@ -527,16 +527,22 @@ def _lanes_of(members: Sequence[Member], counter: str | None) -> Sequence[Entry]
 
 
 def adopt(members: Sequence[Member], regions: Sequence[str], name: str, largest: int) -> tuple[Sequence[Counter], bool]:
-    """Start a counter above existing numbers; return the counters and whether one was created or moved."""
-    before = [holding.counter for _, holding in _holders(members, name)]
-    if not before:
+    """Start a counter above existing numbers in ``regions``; return its counters there and whether one is new or moved.
+
+    If it exists in another region, it gets a part of that region's lane.
+    """
+    chosen = [member for member in members if member.region in regions]
+    everywhere, here = _holders_after_taking(members, name), _holders(chosen, name)
+    is_new = False
+    if not here or any(holding.is_pending and holding.region != name for _, holding in here):
         start = largest + 1
         first = start if _are_shared(members) else (members[0].start or Lane(1, 1)).at_or_after(start)
-        return create(members, regions, name, start=first)
+        _, is_new = create(members, regions, name, start=None if everywhere else first)
+    before = [holding.counter for _, holding in _holders(chosen, name)]
     if all(counter.last >= largest for counter in before):
-        return before, False
-    after = _move(members, name, largest)
-    return after, after != before
+        return before, is_new
+    after = _move(chosen, name, largest)
+    return after, is_new or after != before
 
 
 def advance(members: Sequence[Member], name: str, to: int) -> Sequence[Counter]:
@@ -609,12 +615,16 @@ def _require_holders(members: Sequence[Member], name: str) -> Sequence[tuple[Mem
 
     Raises ``UnknownCounterError`` if none has it.
     """
-    for target in members:
-        _take_offers(members, name, target, ignore)
-    holders = _holders(members, name)
+    holders = _holders_after_taking(members, name)
     if not holders:
         raise unknown_counter(name)
     return holders
+
+
+def _holders_after_taking(members: Sequence[Member], name: str) -> Sequence[tuple[Member, Holding]]:
+    for target in members:
+        _take_offers(members, name, target, ignore)
+    return _holders(members, name)
 
 
 def _holders(members: Sequence[Member], name: str) -> Sequence[tuple[Member, Holding]]:
