@@ -199,6 +199,15 @@ def test_create_without_room(counters: Counters, name: str, asked: dict[str, int
     assert counters.get(name) is None
 
 
+@pytest.mark.parametrize("option", ["start", "offset", "increment", "ceiling"])
+@pytest.mark.parametrize("value", [0, -3, True, 2.0, "5"], ids=repr)
+def test_create_with_an_invalid_number(counters: Counters, name: str, option: str, value: object) -> None:
+    """From Python, too, an option that is not an integer of 1 or more is wrong usage, and no counter is created."""
+    refused = refusal(lambda: make_counter(counters, name, **{option: value}))
+    assert refused == (UsageError, f"{option} must be an integer of 1 or more, not {value!r}", "", 2)
+    assert counters.get(name) is None
+
+
 BAD_NAMES = ["", "n" * 256, "a\tb", "a\nb", "\x00", "\x7f", "\x85", "a\ud800", "receipt#", "receipt#x"]
 
 

@@ -400,9 +400,12 @@ def create(
     It mints nowhere until it exists in all of them; the next run resumes an interrupted one. In a single region,
     ``start`` must be in the lane, which ``offset`` and ``increment`` can set; the default is the stack's.
     ``gapless``: only claims take its numbers; the stack must be in a single region and issue every number.
-    Raises ``RefusedError`` if it exists with other options.
+    Raises ``RefusedError`` if it exists with other options, and ``UsageError`` if a number is below 1.
     """
     wanted = CounterOptions(start, offset, increment, ceiling, gapless)
+    for option in ("start", "offset", "increment", "ceiling"):
+        if (value := getattr(wanted, option)) is not None and (type(value) is not int or value < 1):
+            raise UsageError(f"{option} must be an integer of 1 or more, not {value!r}")
     if gapless:
         return _create_gapless(members, regions, name, wanted)
     if _are_shared(members):
@@ -535,7 +538,7 @@ def adopt(members: Sequence[Member], regions: Sequence[str], name: str, largest:
     everywhere, here = _holders_after_taking(members, name), _holders(chosen, name)
     is_new = False
     if not here or any(holding.is_pending and holding.region != name for _, holding in here):
-        start = largest + 1
+        start = max(1, largest + 1)
         first = start if _are_shared(members) else (members[0].start or Lane(1, 1)).at_or_after(start)
         _, is_new = create(members, regions, name, start=None if everywhere else first)
     before = [holding.counter for _, holding in _holders(chosen, name)]
