@@ -109,6 +109,11 @@ def test_no_such_column(text: str, known: str) -> None:
     assert refusal(text, "order") == f"there is no column 'order'; the columns are: {known}"
 
 
+def test_two_columns_of_one_heading() -> None:
+    """If two columns have the heading, nobody can know which one is meant."""
+    assert refusal("id,name,id\n50,a,9\n", "id") == "there are 2 columns 'id'; the columns are: id, name, id"
+
+
 def test_a_broken_csv() -> None:
     """A CSV file that cannot be parsed is an error."""
     assert "nothing was changed" in refusal("id,name\n7," + "x" * 200_000 + "\n", "id")

@@ -356,13 +356,13 @@ def test_adopt_a_file(ticketctl: Ticketctl, connect: Connect, tmp_path: Path, na
 
 
 def test_adopt_a_column_of_a_stream(environ: dict[str, str], connect: Connect, name: str) -> None:
-    """``-`` reads stdin; ``--column`` selects a column of a CSV file."""
+    """``-`` reads stdin as it reads a file; ``--column`` selects a column of a CSV file."""
     process = subprocess.run(
         [sys.executable, "-m", "ticketctl", "counter", "adopt", name, "--from-max", "-", "--column", "id", *OPTIONS],
         env=environ,
-        input="name,id\na,41\nb,7\n",
+        input="\ufeffid,name\r\n41,a\r\n7,größe\r\n",
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert (process.returncode, process.stdout, process.stderr) == (
@@ -371,6 +371,24 @@ def test_adopt_a_column_of_a_stream(environ: dict[str, str], connect: Connect, n
         tell(made(name, 41), "starts above 41"),
     )
     assert take(connect(stack=STACK, via="dynamodb", partition=name), 1).last == 42
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_adopt_without_a_readable_stdin(
+    environ: dict[str, str], counters: Counters, name: str, *, closed: bool
+) -> None:
+    """If stdin is closed, or is not UTF-8, the error says so, and no counter is created."""
+    command = [sys.executable, "-m", "ticketctl", "counter", "adopt", name, "--from-max", "-", *OPTIONS]
+    process = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" "$@" {"<&-" if closed else ""}', *command],
+        env=environ,
+        input=b"\xff\xfe7\n",
+        capture_output=True,
+        check=False,
+    )
+    assert (process.returncode, process.stdout) == (3, b"")
+    assert process.stderr.startswith(b"error: stdin cannot be read: ")
+    assert counters.get(name) is None
 
 
 @pytest.mark.parametrize(

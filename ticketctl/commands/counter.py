@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -138,14 +137,16 @@ def adopt(
 @contextmanager
 def _opened(path: str) -> Iterator[Iterator[str]]:
     """The lines of a file, or of stdin for ``-``; raises ``FileError`` if they cannot be read."""
+    is_stdin = path == "-"
+    what, hint = "stdin" if is_stdin else path, "name a readable file, or - for stdin"
+    if is_stdin and sys.stdin is None:  # Python's value if the shell closed it
+        raise FileError("stdin cannot be read: it is closed", hint=hint)
     try:
-        if path == "-":
-            yield iter(sys.stdin)
-            return
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        source = sys.stdin.fileno() if is_stdin else path
+        with open(source, encoding="utf-8-sig", newline="", closefd=not is_stdin) as file:
             yield file
     except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{path} cannot be read: {error}", hint="name a readable file, or - for stdin") from None
+        raise FileError(f"{what} cannot be read: {error}", hint=hint) from None
 
 
 def freeze(run: Run, name: Name) -> None:

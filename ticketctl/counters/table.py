@@ -263,8 +263,10 @@ def _cells(lines: Iterator[str], column: str | None) -> Iterator[str]:
         yield from (line.strip() for line in lines)
         return
     rows = csv.DictReader(lines)
-    if column not in (rows.fieldnames or ()):
-        raise CounterInvalidError(f"there is no column {column!r}; the columns are: {', '.join(rows.fieldnames or ())}")
+    names = list(rows.fieldnames or ())
+    if names.count(column) != 1:
+        found = "is no column" if column not in names else f"are {names.count(column)} columns"
+        raise CounterInvalidError(f"there {found} {column!r}; the columns are: {', '.join(names)}")
     yield from ((row[column] or "").strip() for row in rows)
 
 
