@@ -66,13 +66,21 @@ def test_block_of_an_odd_replay(word: object) -> None:
         {"first": float("nan")},
         {"first": 8.5},
         {"last": 8 + 3 * 10**30},
+        {"first": 0, "last": 9},
+        {"first": -16, "last": -7},
     ],
     ids=str,
 )
 def test_contradicting_block(contradiction: dict[str, Any]) -> None:
-    """An answer whose numbers contradict each other is invalid."""
+    """An answer whose numbers contradict each other, or are no tickets, is invalid."""
     with pytest.raises(ValueError, match=r"."):
         Block.from_answer(BLOCK | contradiction, "here")
+
+
+def test_numbers_that_are_no_tickets_are_named() -> None:
+    """The error names the numbers, because they are spent."""
+    with pytest.raises(ValueError, match="its numbers are -16 to -7; a ticket is from 1 to 2\\^53 - 1"):
+        Block.from_answer(BLOCK | {"first": -16, "last": -7}, "here")
 
 
 @pytest.mark.parametrize("missing", ["partition", "first", "last", "count", "increment"])

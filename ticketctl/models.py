@@ -56,8 +56,10 @@ class Block:
         block = cls(partition, **numbers, replayed=replayed, possible_gaps=gaps, receipt_missing=missing)  # type: ignore[arg-type]
         if block.increment < 1 or block.count < 1 or block.last != block.first + (block.count - 1) * block.increment:
             raise ValueError("not a block: its numbers contradict each other")
-        if block.last > MAX_TICKET:
-            raise ValueError("not a block: its numbers are beyond 2^53 - 1")
+        if block.first < 1 or block.last > MAX_TICKET:
+            raise ValueError(
+                f"not a block: its numbers are {block.first} to {block.last}; a ticket is from 1 to 2^53 - 1"
+            )
         return block
 
     @property

@@ -280,10 +280,16 @@ def test_broken_aws_configuration(no_aws: Path) -> None:
         (refused("InvalidClientTokenId", status=403), AccessError, "the table: why"),
         (refused("SignatureDoesNotMatch", status=403), AccessError, "the table: why"),
         (refused("ResourceNotFoundException"), NotDeployedError, "the table does not exist"),
-        (
-            refused("ValidationException", message="The provided key element does not match the schema"),
-            RefusedError,
-            "the table is not a ticket server's: its key is not partition (S) alone; nothing was written",
+        *(
+            (
+                refused("ValidationException", message=message),
+                RefusedError,
+                "the table is not a ticket server's: its key is not partition (S) alone; nothing was written",
+            )
+            for message in (
+                "The provided key element does not match the schema",
+                "The number of conditions on the keys is invalid",
+            )
         ),
         (refused("ThrottlingException"), ThrottledError, "the table: ThrottlingException; nothing was minted"),
         (refused("RequestLimitExceeded"), ThrottledError, "the table: RequestLimitExceeded; nothing was minted"),

@@ -393,9 +393,21 @@ def test_no_holding_without_a_counter() -> None:
     )
 
 
-def test_a_damaged_item_is_named() -> None:
-    """An item without a valid last ticket is an error."""
-    east = Region("east", {"partition": {"S": "orders"}, "hand_crafted_int": {"S": "many"}})
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"hand_crafted_int": {"S": "many"}},
+        {"regions": {"L": [{"S": "east"}, {"S": "west"}]}},
+        {"first@west": number(41)},
+        offered("west", Lane(41, 2)) | {"first@west": {"S": "41"}},
+        offered("west", Lane(41, 2)) | {"increment@west": number(0)},
+        offered("west", Lane(41, 2)) | {"increment@west": {"N": "1.5"}},
+    ],
+    ids=str,
+)
+def test_a_damaged_item_is_named(damage: dict[str, Any]) -> None:
+    """An item whose last ticket, regions or offers are damaged is an error."""
+    east = Region("east", item("orders", 40) | damage)
     with pytest.raises(CounterInvalidError, match="'orders'"):
         read_holding(east.table, "orders")
 

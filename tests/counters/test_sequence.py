@@ -33,11 +33,13 @@ from ticketctl.counters.lanes import Lane
 from ticketctl.counters.sequence import (
     DEFAULT,
     Member,
+    _hand_over,
     adopt,
     advance,
     arrange,
     create,
     freeze,
+    ignore,
     survey,
     thaw,
     withdraw_offers,
@@ -744,6 +746,42 @@ def test_a_counter_starts_above_numbers_that_exist() -> None:
     assert adopt(world.all(), ["east", "west"], "orders", 1000)[1] is False
 
 
+def test_a_lane_on_offer_starts_above_numbers_that_exist_too() -> None:
+    """``adopt`` takes an offered lane first, even if the counters that exist are above the numbers."""
+    world = two_regions()
+    create(world.all(), ["east"], "orders")
+    offer(world.members["east"].table, "orders", 2, ["west"])
+    world.mint("east", "orders", count=100)
+    adopt(world.all(), ["east", "west"], "orders", 200)
+    world.arrange("west")
+    assert min(world.mint(name, "orders")[0] for name in world.members) > 200
+
+
+@pytest.mark.parametrize("largest", [5, 40])
+def test_adopt_in_one_region_respects_the_lanes_of_the_others(largest: int) -> None:
+    """A region that joins with ``adopt`` gets a part of the lane of another region; only the named region moves."""
+    world = two_regions()
+    create(world.all(), ["east"], "orders")
+    world.mint("east", "orders", count=10)
+    world.add("north")
+    _hand_over(world.all(), DEFAULT, world.members["north"], ignore)  # a deployment that was killed after that
+    counters, moved = adopt(world.all(), ["north"], "orders", largest)
+    assert ([counter.region for counter in counters], moved) == (["north"], True)
+    lanes = world.lanes("orders")
+    assert sorted(lanes) == ["east", "north"]
+    assert lanes["north"].offset > largest
+    assert world.mint("east", "orders") == range(23, 24)
+
+
+@pytest.mark.parametrize("calls", range(1, 30))
+def test_adopt_resumes(calls: int) -> None:
+    """If ``adopt`` is killed, the next run lets the counter mint in every region, above the numbers."""
+    world = two_regions()
+    world.meet({calls: CutOffError}, lambda: adopt(world.all(), ["east", "west"], "orders", 41))
+    adopt(world.all(), ["east", "west"], "orders", 60)
+    assert sorted(world.mint(name, "orders")[0] for name in world.members) == [61, 62]
+
+
 def test_a_counter_is_frozen_and_thawed_in_every_region() -> None:
     """Freeze and thaw apply to all regions that have the counter; an unknown counter is an error."""
     world = two_regions()
@@ -934,19 +972,35 @@ class Everything(RuleBasedStateMachine):
     def make(self, name: str, start: int, faults: dict[int, Fault]) -> None:
         """Create a counter in every region; the run may be interrupted at any call."""
         first = 1 if any(member.holding(name) for member in self.world.all()) else start
+        if self.made(name, faults, lambda: create(self.world.all(), self.active(), name, start=first)):
+            assert self.held(name) == self.active()
+
+    @rule(name=st.sampled_from(NAMED), largest=st.integers(-3, 400), faults=FAULTS)
+    def start_above(self, name: str, largest: int, faults: dict[int, Fault]) -> None:
+        """Start a counter above existing numbers in every active region."""
+        regions = self.active()
+        try:
+            is_done = self.made(name, faults, lambda: adopt(self.world.all(), regions, name, largest))
+        finally:
+            self.at_rest = {region: dict(self.world.tables[region].rows) for region in self.at_rest}
+        if is_done and not self.at_rest:
+            self.beyond[name] = max(largest, self.beyond.get(name, 0))
+
+    def made(self, name: str, faults: dict[int, Fault], work: Callable[[], object]) -> bool:
+        """Create a counter if it does not exist; return False if that was refused or interrupted."""
         lanes = [member.holding(DEFAULT) for member in self.world.all() if not member.retired]
         try:
-            is_done = self.done(faults, lambda: create(self.world.all(), self.active(), name, start=first))
+            is_done = self.done(faults, work)
         except RefusedError as refusal:
             has_no_lane = "has no lane yet" in refusal.message and not all(lanes)
             is_destroyed = "only in regions that were destroyed" in refusal.message and not self.held(name)
             if not (has_no_lane or is_destroyed):
                 raise
-            return
+            return False
         if is_done:
-            assert self.held(name) == self.active()
             assert not any(there.is_pending for member in self.world.all() if (there := member.holding(name)))
             self.shares.setdefault(name, sum(lane.share for lane in self.world.lanes(name).values()) or Fraction(0))
+        return is_done
 
     @rule(data=st.data(), to=st.integers(0, 400), faults=FAULTS)
     def move_forward(self, data: st.DataObject, to: int, faults: dict[int, Fault]) -> None:

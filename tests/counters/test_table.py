@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.counter_items import item, number, offered, regions
-from tests.support.model_table import ModelTable
+from tests.support.model_table import Fate, ModelTable
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.table import Counters, largest_integer
 from ticketctl.errors import CounterInvalidError, RefusedError
@@ -109,6 +109,11 @@ def test_no_such_column(text: str, known: str) -> None:
     assert refusal(text, "order") == f"there is no column 'order'; the columns are: {known}"
 
 
+def test_two_columns_of_one_heading() -> None:
+    """If two columns have the heading, nobody can know which one is meant."""
+    assert refusal("id,name,id\n50,a,9\n", "id") == "there are 2 columns 'id'; the columns are: id, name, id"
+
+
 def test_a_broken_csv() -> None:
     """A CSV file that cannot be parsed is an error."""
     assert "nothing was changed" in refusal("id,name\n7," + "x" * 200_000 + "\n", "id")
@@ -150,6 +155,19 @@ def test_a_list_of_counters_transfers_only_what_it_shows() -> None:
         (name, 40, 2, 99, 7, True) for name in rows
     ]
     assert answers == [item(name, 40, 2, **STATE) for name in rows]
+
+
+def test_a_list_of_counters_is_one_scan() -> None:
+    """Reading every counter sends one request per page."""
+    requests: list[str] = []
+
+    def note(operation: str, request: Mapping[str, Any]) -> Fate:  # noqa: ARG001
+        requests.append(operation)
+        return Fate.ANSWERED
+
+    model = ModelTable(before_call=note, rows={name: item(name, 40) for name in ("east", "orders")})
+    assert len(list(Counters(model, "Tickets", region="east").all())) == 2
+    assert requests == ["Scan"]
 
 
 def test_a_survey_reads_whole_items() -> None:

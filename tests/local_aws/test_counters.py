@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import Result, Ticketctl
-from tests.support.embedded_aws import REGION, Connect
+from tests.support.embedded_aws import REGION, Connect, put
 from tests.support.make_counter import alone, make_counter
 from tests.support.minting import look, take
 from ticketctl.aws.account import Aws
@@ -23,6 +23,7 @@ from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import (
     CounterFrozenError,
     CounterInvalidError,
+    OutcomeUnknownError,
     RefusedError,
     TicketctlError,
     UnknownCounterError,
@@ -198,6 +199,15 @@ def test_create_without_room(counters: Counters, name: str, asked: dict[str, int
     assert counters.get(name) is None
 
 
+@pytest.mark.parametrize("option", ["start", "offset", "increment", "ceiling"])
+@pytest.mark.parametrize("value", [0, -3, True, 2.0, "5"], ids=repr)
+def test_create_with_an_invalid_number(counters: Counters, name: str, option: str, value: object) -> None:
+    """From Python, too, an option that is not an integer of 1 or more is wrong usage, and no counter is created."""
+    refused = refusal(lambda: make_counter(counters, name, **{option: value}))
+    assert refused == (UsageError, f"{option} must be an integer of 1 or more, not {value!r}", "", 2)
+    assert counters.get(name) is None
+
+
 BAD_NAMES = ["", "n" * 256, "a\tb", "a\nb", "\x00", "\x7f", "\x85", "a\ud800", "receipt#", "receipt#x"]
 
 
@@ -346,13 +356,13 @@ def test_adopt_a_file(ticketctl: Ticketctl, connect: Connect, tmp_path: Path, na
 
 
 def test_adopt_a_column_of_a_stream(environ: dict[str, str], connect: Connect, name: str) -> None:
-    """``-`` reads stdin; ``--column`` selects a column of a CSV file."""
+    """``-`` reads stdin as it reads a file; ``--column`` selects a column of a CSV file."""
     process = subprocess.run(
         [sys.executable, "-m", "ticketctl", "counter", "adopt", name, "--from-max", "-", "--column", "id", *OPTIONS],
         env=environ,
-        input="name,id\na,41\nb,7\n",
+        input="\ufeffid,name\r\n41,a\r\n7,größe\r\n",
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert (process.returncode, process.stdout, process.stderr) == (
@@ -361,6 +371,24 @@ def test_adopt_a_column_of_a_stream(environ: dict[str, str], connect: Connect, n
         tell(made(name, 41), "starts above 41"),
     )
     assert take(connect(stack=STACK, via="dynamodb", partition=name), 1).last == 42
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_adopt_without_a_readable_stdin(
+    environ: dict[str, str], counters: Counters, name: str, *, closed: bool
+) -> None:
+    """If stdin is closed, or is not UTF-8, the error says so, and no counter is created."""
+    command = [sys.executable, "-m", "ticketctl", "counter", "adopt", name, "--from-max", "-", *OPTIONS]
+    process = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" "$@" {"<&-" if closed else ""}', *command],
+        env=environ,
+        input=b"\xff\xfe7\n",
+        capture_output=True,
+        check=False,
+    )
+    assert (process.returncode, process.stdout) == (3, b"")
+    assert process.stderr.startswith(b"error: stdin cannot be read: ")
+    assert counters.get(name) is None
 
 
 @pytest.mark.parametrize(
@@ -503,6 +531,33 @@ def test_a_damaged_item(aws: Aws, counters: Counters, name: str) -> None:
         assert dynamodb.get_item(TableName=STACK, Key={"partition": {"S": name}})["Item"] == item
     finally:
         counters.remove(name)
+
+
+@BOTH
+@pytest.mark.parametrize("count", [1, 6])
+def test_a_counter_below_zero(connect: Connect, aws: Aws, name: str, via: str, count: int) -> None:
+    """If an item was edited to be below 0, no block with a number below 1 is returned; the error names the numbers."""
+    put(aws, STACK, name, hand_crafted_int=-6)
+    with pytest.raises(OutcomeUnknownError, match=f"its numbers are -5 to {count - 6}; a ticket is from 1"):
+        take(connect(stack=STACK, via=via, partition=name, timeout=2), count)
+
+
+@pytest.mark.parametrize("place", ["--stack", "--table"])
+def test_a_damaged_default_counter(ticketctl: Ticketctl, aws: Aws, deployed: str, place: str) -> None:
+    """A damaged default counter stops only the commands that need it."""
+    dynamodb, options = aws.client("dynamodb"), ("--local", place, deployed)
+    damaged = {"partition": {"S": REGION}, "hand_crafted_int": {"S": "41"}}
+    dynamodb.put_item(TableName=deployed, Item=damaged)
+    for command in ("create orders", "advance orders --to 7", "freeze orders", "thaw orders", "create orders"):
+        assert ticketctl("counter", *command.split(), *options).returncode == 0, command
+    assert ticketctl("next", "-p", "orders", *options).stdout == "8\n"
+    listed = ticketctl("counter", "list", *options)
+    assert (listed.returncode, listed.stdout.split("\t")[:2]) == (0, ["orders", "8"])
+    assert "has no integer in 'hand_crafted_int'" in listed.stderr
+    for command in (f"create {REGION}", f"advance {REGION} --to 50", f"freeze {REGION}", f"thaw {REGION}"):
+        refused = ticketctl("counter", *command.split(), *options, "--json")
+        assert (refused.returncode, json.loads(refused.stderr)["error"]["code"]) == (6, "counter_invalid"), command
+    assert dynamodb.get_item(TableName=deployed, Key={"partition": {"S": REGION}})["Item"] == damaged
 
 
 def test_little_is_left(ticketctl: Ticketctl, connect: Connect, deployed: str) -> None:

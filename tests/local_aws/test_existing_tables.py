@@ -11,8 +11,11 @@ import pytest
 from tests.support.command_line import Ticketctl
 from tests.support.embedded_aws import REGION
 from tests.support.regional_stacks import own_home
+from ticketctl import TicketClient
 from ticketctl.aws.account import Aws
 from ticketctl.aws.cloudformation import CloudFormation
+from ticketctl.client.sync import open_regions, resolve_client_settings
+from ticketctl.errors import RefusedError
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "restore.md"
 
@@ -111,6 +114,12 @@ def test_a_global_table(aws: Aws, ticketctl: Ticketctl, deployed: str, environ: 
         assert (refused.returncode, refused.stdout) == (6, ""), command
         assert f"the table {deployed} in {REGION} is a global table with copies in eu-west-1" in refused.stderr
         assert "hint: delete its replicas" in refused.stderr
+    _, settings = resolve_client_settings({"local": True, "stack": deployed}, environ)
+    with (
+        TicketClient(lambda: open_regions(settings, environ)) as client,
+        pytest.raises(RefusedError, match="is a global table with copies in eu-west-1"),
+    ):
+        client.create_counter("orders")
     assert dynamodb.scan(TableName=deployed)["Items"] == []
 
 

@@ -120,8 +120,11 @@ def test_least_permissions(ticketctl: Ticketctl, aws: Aws, new_stack: str) -> No
             assert run.returncode == 0, (command, run.stderr)
 
 
+@pytest.mark.parametrize("is_empty", [False, True])
 @pytest.mark.parametrize("other", ["sorted", "id"])
-def test_a_table_of_something_else(ticketctl: Ticketctl, aws: Aws, new_stack: str, other: str) -> None:
+def test_a_table_of_something_else(
+    ticketctl: Ticketctl, aws: Aws, new_stack: str, other: str, *, is_empty: bool
+) -> None:
     """A table with another key is not listed, even if each item has a partition and a number; nor is it minted from."""
     key = ["partition", "at"] if other == "sorted" else ["id"]
     create(
@@ -132,7 +135,8 @@ def test_a_table_of_something_else(ticketctl: Ticketctl, aws: Aws, new_stack: st
         AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in key],
     )
     item = {"partition": {"S": "orders"}, "hand_crafted_int": {"N": "7"}, "at": {"S": "noon"}, "id": {"S": "x"}}
-    aws.client("dynamodb").put_item(TableName=new_stack, Item=item)
+    if not is_empty:
+        aws.client("dynamodb").put_item(TableName=new_stack, Item=item)
     told = f"error: the table {new_stack} in {REGION} is not a ticket server's: its key is "
     by_table = run_as(ticketctl, aws, new_stack, *TABLE_ACTIONS)
     for command in (["status"], ["counter", "list"], ["status", "-p", "orders"], ["counter", "create", "a"], ["next"]):

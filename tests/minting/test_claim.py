@@ -329,6 +329,7 @@ def test_a_lost_race_hides_the_callers_own_condition() -> None:
         ({"Item": item("invoices", 7, frozen={"BOOL": True})}, RefusedError, "is not gapless"),
         (read(7, frozen={"S": "gapless-frozen"}), CounterFrozenError, "is frozen"),
         (read(7, increment=2), CounterInvalidError, "has an increment"),
+        (read(-1), CounterInvalidError, "its next number would be 0"),
         (read(7, ceiling=number(7)), CounterExhaustedError, "no number left below its ceiling 7"),
         (read(2**53 - 1), CounterExhaustedError, "no number left"),
         ({"Item": {"partition": {"S": "invoices"}, "frozen": GAPLESS}}, CounterInvalidError, "hand_crafted_int"),
@@ -373,6 +374,7 @@ OWN_KEY = {"partition": {"S": "invoices"}}
 OTHER_KEY = {"partition": {"S": "orders"}}
 CONDITION = {"ConditionExpression": "attribute_exists(#p)"}
 TO_COUNTERS = "of the claim is to the counters' own table Tickets"
+NO_UNICODE = "of the claim has text that is not Unicode"
 ARN = "arn:aws:dynamodb:eu-west-1:123456789012:table"
 
 
@@ -399,6 +401,16 @@ ARN = "arn:aws:dynamodb:eu-west-1:123456789012:table"
         ([*put(1), {"Put": {"TableName": f"{ARN}/Tickets", "Item": OTHER_KEY}}], TO_COUNTERS),
         ([*put(1), {"Put": {"TableName": f"{ARN}/Tickets/index/x", "Item": OTHER_KEY}}], TO_COUNTERS),
         ([{"ConditionCheck": {"TableName": "Tickets", "Key": OTHER_KEY, **CONDITION}}, *put(1)], TO_COUNTERS),
+        *(
+            ([*put(1), {"Put": {"TableName": "Bills", "Item": {"id": number(1), **broken}}}], f"write 1 {NO_UNICODE}")
+            for broken in (
+                {"name": {"S": "a\ud800"}},
+                {"na\udfffme": {"S": "a"}},
+                {"names": {"SS": {"a", "\ud800"}}},
+                {"names": {"L": [{"M": {"x": {"S": "\ud800"}}}]}},
+            )
+        ),
+        ([{"Put": {**put(1)[0]["Put"], "TableName": "\udc80"}}], f"write 0 {NO_UNICODE}"),
     ],
 )
 def test_writes_that_are_refused(writes: Any, told: str) -> None:
@@ -418,6 +430,7 @@ def test_writes_that_are_refused(writes: Any, told: str) -> None:
         tuple(put(1)),
         [{"Update": {"TableName": "Bills", "Key": OWN_KEY, **CONDITION}}],
         [{"Update": {"TableName": f"{ARN}/Bills", "Key": OWN_KEY, **CONDITION}}],
+        [*put(1), {"Put": {"TableName": "Bills", "Item": {"größe": {"SS": ["😀", "\0"]}, "b": {"B": b"\xff\xd8"}}}}],
     ],
 )
 def test_writes_that_are_sent(writes: Any) -> None:

@@ -170,10 +170,8 @@ class ModelTable(Client):
             paths = request["ProjectionExpression"].split(", ")
             read = {request["ExpressionAttributeNames"][path] for path in paths}
             page = [{name: value for name, value in item.items() if name in read} for item in page]
-        stops = len(keys) > most or ("Limit" in request and len(keys) == most)
-        more = {"LastEvaluatedKey": {KEY: {"S": keys[most - 1]}}} if stops else {}
-        found = {} if request.get("Select") == "COUNT" else {"Items": [dict(item) for item in page]}
-        return {**found, **more}
+        more = {"LastEvaluatedKey": {KEY: {"S": keys[most - 1]}}} if len(keys) > most else {}
+        return {"Items": [dict(item) for item in page], **more}
 
     def _require(self, operation: str, item: Item | None, request: Request) -> None:
         """Raise the handler's error if the condition of a write does not hold."""
@@ -186,7 +184,7 @@ class ModelTable(Client):
 
 
 PLACEHOLDERS = {"ExpressionAttributeNames", "ExpressionAttributeValues"}
-SCANNING = {"FilterExpression", "ProjectionExpression", "ExclusiveStartKey", "Limit", "Select"} | PLACEHOLDERS
+SCANNING = {"FilterExpression", "ProjectionExpression", "ExclusiveStartKey", "Limit"} | PLACEHOLDERS
 CONDITIONAL = {"ConditionExpression", "ReturnValuesOnConditionCheckFailure"} | PLACEHOLDERS
 EXPRESSIONS = ("ConditionExpression", "UpdateExpression", "FilterExpression", "ProjectionExpression")
 

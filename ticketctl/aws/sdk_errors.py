@@ -35,7 +35,7 @@ _ACCESS = _EXPIRED | _SKEWED | _UNSIGNED | _BADLY_SIGNED | UNKNOWN_KEY | _DENIED
 _CLOCK = re.compile("Signature expired|Signature not yet current")  # AWS has no error code for it
 _EXPIRED_TOKEN = re.compile("security token included in the request is expired")
 _ASK_FOR_PERMISSION = "ask for this permission, or use another --profile"
-_OTHER_KEY = "key element does not match the schema"
+_OTHER_KEY = re.compile("key element does not match the schema|number of conditions on the keys is invalid")
 _HIDDEN = "(invalid URL, not shown)"
 
 
@@ -130,7 +130,7 @@ def refused(code: str, message: str, status: int, *, target: str, profile: str |
         return OutcomeUnknownError(
             f"{target} failed with {code or status}; a ticket may have been spent", hint="ticketctl status"
         )
-    if _OTHER_KEY in message:
+    if _OTHER_KEY.search(message):
         return not_a_ticket_table(target, "its key is not partition (S) alone")
     if 400 <= status < 500 and code and not spends:  # without a code the answer is a proxy's, not AWS's
         return RefusedError(f"{target}: {code}: {message}")

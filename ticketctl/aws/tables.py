@@ -35,7 +35,8 @@ class Table:
 
     def require_key(self) -> None:
         """Raise ``RefusedError`` if a counter cannot be an item of the table."""
-        require_key(str(self), self.key)
+        if self.key != KEY:
+            raise not_a_ticket_table(str(self), f"its key is {' and '.join(self.key)}, not partition (S) alone")
 
     def require_no_replicas(self) -> None:
         """Raise ``RefusedError`` if other regions can write to copies of the table."""
@@ -45,12 +46,6 @@ class Table:
                 "each copy would give every number again; nothing was changed",
                 hint="delete its replicas, or use another table: --stack NAME",
             )
-
-
-def require_key(target: str, key: Sequence[str]) -> None:
-    """Raise ``RefusedError`` if a counter cannot be an item of a table with this key (as in ``Table.key``)."""
-    if tuple(key) != KEY:
-        raise not_a_ticket_table(target, f"its key is {' and '.join(key)}, not partition (S) alone")
 
 
 class Tables:

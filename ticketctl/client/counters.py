@@ -43,6 +43,8 @@ def create_counter(regions: Regions, name: str, options: CreateOptions) -> Count
     if all(member.retired for member in members):
         regions.home.locator.look_up()  # deploys into the embedded AWS, or says what is missing
         members = regions.members()
+    for member in members:
+        member.table.require_no_replicas()
     active = [member.region for member in members if not member.retired]
     counters, _ = sequence.create(members, active, name, **options)
     home = [counter for counter in counters if counter.region == regions.home.region]

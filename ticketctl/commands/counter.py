@@ -3,20 +3,20 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from ticketctl.commands.options import TABLE, Group, Run, command, help_without_command, integer_range
 from ticketctl.commands.status import show_all
-from ticketctl.errors import FileError
+from ticketctl.errors import FileError, RefusedError
 from ticketctl.models import Counter
 from ticketctl.readable import counter_list
 
 if TYPE_CHECKING:
     from ticketctl.counters.sequence import Member
 
+Changed = TypeVar("Changed")
 Name = Annotated[str, typer.Argument(help="The counter's name.")]
 
 
@@ -104,7 +104,8 @@ def advance(
     """
     from ticketctl.counters import sequence
 
-    _show(run, sequence.advance(_members(run), name, to), "is now past that number")
+    counters = _change(run, lambda members: sequence.advance(_named(run, members), name, to))
+    _show(run, counters, "is now past that number")
 
 
 def adopt(
@@ -129,22 +130,27 @@ def adopt(
 
     with _opened(from_max) as lines:
         largest = largest_integer(lines, column)
-    members = _members_of_stack(run)
-    counters, moved = sequence.adopt(_named(run, members), _targets(run, members), name, largest)
+
+    def change(members: "Sequence[Member]") -> tuple[Sequence[Counter], bool]:
+        return sequence.adopt(members, [member.region for member in _named(run, members)], name, largest)
+
+    counters, moved = _change(run, change)
     _show(run, counters, f"starts above {largest}" if moved else f"was beyond {largest} already", moved=moved)
 
 
 @contextmanager
 def _opened(path: str) -> Iterator[Iterator[str]]:
     """The lines of a file, or of stdin for ``-``; raises ``FileError`` if they cannot be read."""
+    is_stdin = path == "-"
+    what, hint = "stdin" if is_stdin else path, "name a readable file, or - for stdin"
+    if is_stdin and sys.stdin is None:  # Python's value if the shell closed it
+        raise FileError("stdin cannot be read: it is closed", hint=hint)
     try:
-        if path == "-":
-            yield iter(sys.stdin)
-            return
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        source = sys.stdin.fileno() if is_stdin else path
+        with open(source, encoding="utf-8-sig", newline="", closefd=not is_stdin) as file:
             yield file
     except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{path} cannot be read: {error}", hint="name a readable file, or - for stdin") from None
+        raise FileError(f"{what} cannot be read: {error}", hint=hint) from None
 
 
 def freeze(run: Run, name: Name) -> None:
@@ -156,7 +162,7 @@ def freeze(run: Run, name: Name) -> None:
     """
     from ticketctl.counters import sequence
 
-    _show(run, sequence.freeze(_members(run), name), "is frozen")
+    _show(run, _change(run, lambda members: sequence.freeze(_named(run, members), name)), "is frozen")
 
 
 def thaw(run: Run, name: Name) -> None:
@@ -168,7 +174,7 @@ def thaw(run: Run, name: Name) -> None:
     """
     from ticketctl.counters import sequence
 
-    counters = sequence.thaw(_members(run), name)
+    counters = _change(run, lambda members: sequence.thaw(_named(run, members), name))
     _show(run, counters, "can be claimed from again" if counters[0].gapless else "mints again")
 
 
@@ -193,12 +199,24 @@ def _members_of_stack(run: Run) -> "Sequence[Member]":
     return members
 
 
-def _members(run: Run) -> "Sequence[Member]":
-    """The regions to change: the named ones, or all that share the sequence."""
-    return _named(run, _members_of_stack(run))
+def _change(run: Run, change: "Callable[[Sequence[Member]], Changed]") -> Changed:
+    """Change a counter in the regions that share the sequence.
+
+    Raises ``RefusedError`` if one has joined in the meantime: its part of the counter may be as it was before.
+    """
+    members = _members_of_stack(run)
+    changed = change(members)
+    after = _named(run, run.regions.members())
+    if joined := sorted({member.region for member in after} - {member.region for member in members}):
+        raise RefusedError(
+            f"{', '.join(joined)} has joined the sequence in the meantime; the counter may be unchanged there",
+            hint="run the command again",
+        )
+    return changed
 
 
 def _named(run: Run, members: "Sequence[Member]") -> "Sequence[Member]":
+    """The regions to change: the named ones, or all that share the sequence."""
     return [member for member in members if member.region in run.named_regions] if run.named_regions else members
 
 

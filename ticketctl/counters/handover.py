@@ -19,7 +19,7 @@ from typing import Any
 from ticketctl import handler as bundle
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.table import ABSENT, PENDING, Counters, Value, same_increment
-from ticketctl.errors import RefusedError
+from ticketctl.errors import CounterInvalidError, RefusedError
 from ticketctl.models import Counter
 
 FIRST, INCREMENT = "first@", "increment@"  # followed by the region's name: the attributes that record an offer
@@ -51,18 +51,12 @@ class Holding:
     def read(cls, table: Counters, item: Mapping[str, Any]) -> "Holding":
         """Read it from an item; raises ``CounterInvalidError`` if the item is damaged."""
         counter = table.read(item)
-        offers = {
-            name.removeprefix(FIRST): Lane(int(item[name]["N"]), int(item[INCREMENT + name.removeprefix(FIRST)]["N"]))
-            for name in item
-            if name.startswith(FIRST)
-        }
-        regions = frozenset(item.get("regions", {}).get("SS", ()))
         inherited = {
             name: value
             for name, value in item.items()
             if name not in NOT_INHERITED and not name.startswith((FIRST, INCREMENT))
         }
-        return cls(counter, offers, regions, inherited)
+        return cls(counter, _offers(item), regions_of(item), inherited)
 
     @property
     def region(self) -> str:
@@ -90,6 +84,32 @@ class Holding:
     def came_from(self, lane: Lane) -> bool:
         """Whether the counter was created in ``lane``; parts of it may have been handed over since."""
         return self.lane.increment % lane.increment == 0 and self.lane.offset in lane
+
+
+def regions_of(item: Mapping[str, Any]) -> frozenset[str]:
+    """All regions that share a counter, as its item says; none if it is in a single region.
+
+    Whatever else is damaged, this can be read. Raises ``CounterInvalidError`` if it is damaged itself.
+    """
+    regions = item.get("regions", {"SS": ()})
+    if "SS" not in regions:
+        raise CounterInvalidError(f"the item of the counter {item['partition']['S']!r} has no string set in 'regions'")
+    return frozenset(regions["SS"])
+
+
+def _offers(item: Mapping[str, Any]) -> Mapping[str, Lane]:
+    regions = [name.removeprefix(FIRST) for name in item if name.startswith(FIRST)]
+    try:
+        return {region: Lane(int(item[FIRST + region]["N"]), int(item[INCREMENT + region]["N"])) for region in regions}
+    except (KeyError, ValueError):
+        raise CounterInvalidError(
+            f"the item of the counter {item['partition']['S']!r} has a damaged lane for another region"
+        ) from None
+
+
+def sharing_regions(table: Counters) -> frozenset[str]:
+    """The regions that share the sequence of a table, as its default counter says; see ``regions_of``."""
+    return regions_of(table.item(table.region) or {})
 
 
 def read_holding(table: Counters, name: str) -> Holding | None:

@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ticketctl import handler as bundle
-from ticketctl.counters.handover import Holding, clear_offer, create_counter, offer, read_holding, release, take
+from ticketctl.counters.handover import (
+    Holding,
+    clear_offer,
+    create_counter,
+    offer,
+    read_holding,
+    release,
+    sharing_regions,
+    take,
+)
 from ticketctl.counters.lanes import Lane
 from ticketctl.counters.table import Counters, require_can_advance, require_no_region
 from ticketctl.errors import CounterInvalidError, RefusedError, UsageError
@@ -391,9 +400,12 @@ def create(
     It mints nowhere until it exists in all of them; the next run resumes an interrupted one. In a single region,
     ``start`` must be in the lane, which ``offset`` and ``increment`` can set; the default is the stack's.
     ``gapless``: only claims take its numbers; the stack must be in a single region and issue every number.
-    Raises ``RefusedError`` if it exists with other options.
+    Raises ``RefusedError`` if it exists with other options, and ``UsageError`` if a number is below 1.
     """
     wanted = CounterOptions(start, offset, increment, ceiling, gapless)
+    for option in ("start", "offset", "increment", "ceiling"):
+        if (value := getattr(wanted, option)) is not None and (type(value) is not int or value < 1):
+            raise UsageError(f"{option} must be an integer of 1 or more, not {value!r}")
     if gapless:
         return _create_gapless(members, regions, name, wanted)
     if _are_shared(members):
@@ -428,10 +440,7 @@ def _create_gapless(
 
 def _are_shared(members: Sequence[Member]) -> bool:
     """Whether several regions share, or will share, the counters: their lanes are then assigned, not chosen."""
-    if len(members) != 1 or members[0].start is None:
-        return True
-    default = members[0].holding(DEFAULT)
-    return default is not None and bool(default.regions)
+    return len(members) != 1 or members[0].start is None or bool(sharing_regions(members[0].table))
 
 
 def _create(
@@ -521,16 +530,22 @@ def _lanes_of(members: Sequence[Member], counter: str | None) -> Sequence[Entry]
 
 
 def adopt(members: Sequence[Member], regions: Sequence[str], name: str, largest: int) -> tuple[Sequence[Counter], bool]:
-    """Start a counter above existing numbers; return the counters and whether one was created or moved."""
-    before = [holding.counter for _, holding in _holders(members, name)]
-    if not before:
-        start = largest + 1
+    """Start a counter above existing numbers in ``regions``; return its counters there and whether one is new or moved.
+
+    If it exists in another region, it gets a part of that region's lane.
+    """
+    chosen = [member for member in members if member.region in regions]
+    everywhere, here = _holders_after_taking(members, name), _holders(chosen, name)
+    is_new = False
+    if not here or any(holding.is_pending and holding.region != name for _, holding in here):
+        start = max(1, largest + 1)
         first = start if _are_shared(members) else (members[0].start or Lane(1, 1)).at_or_after(start)
-        return create(members, regions, name, start=first)
+        _, is_new = create(members, regions, name, start=None if everywhere else first)
+    before = [holding.counter for _, holding in _holders(chosen, name)]
     if all(counter.last >= largest for counter in before):
-        return before, False
-    after = _move(members, name, largest)
-    return after, after != before
+        return before, is_new
+    after = _move(chosen, name, largest)
+    return after, is_new or after != before
 
 
 def advance(members: Sequence[Member], name: str, to: int) -> Sequence[Counter]:
@@ -603,12 +618,16 @@ def _require_holders(members: Sequence[Member], name: str) -> Sequence[tuple[Mem
 
     Raises ``UnknownCounterError`` if none has it.
     """
-    for target in members:
-        _take_offers(members, name, target, ignore)
-    holders = _holders(members, name)
+    holders = _holders_after_taking(members, name)
     if not holders:
         raise unknown_counter(name)
     return holders
+
+
+def _holders_after_taking(members: Sequence[Member], name: str) -> Sequence[tuple[Member, Holding]]:
+    for target in members:
+        _take_offers(members, name, target, ignore)
+    return _holders(members, name)
 
 
 def _holders(members: Sequence[Member], name: str) -> Sequence[tuple[Member, Holding]]:

@@ -8,15 +8,16 @@ import csv
 import re
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from ticketctl import handler as bundle
 from ticketctl.aws.dynamodb import sdk_sender
 from ticketctl.aws.sdk_errors import not_a_ticket_table, translated_errors
-from ticketctl.aws.tables import Tables, require_key
+from ticketctl.aws.tables import Tables
 from ticketctl.counters.lanes import Lane
-from ticketctl.errors import CounterGaplessError, CounterInvalidError, RefusedError, UsageError
+from ticketctl.errors import AccessError, CounterGaplessError, CounterInvalidError, RefusedError, UsageError
 from ticketctl.minting.dynamodb import translated_problems
 from ticketctl.minting.source import unknown_counter
 from ticketctl.models import Counter
@@ -44,10 +45,8 @@ class Counters:
     def all(self, warn: Callable[[str], None] = lambda line: None) -> Iterator[Counter]:
         """Read every counter, in DynamoDB's order, without receipts and without the attributes of hand-overs and keys.
 
-        ``warn`` is called with one line for each damaged item; the item is skipped. Raises ``RefusedError`` if the
-        table has another key.
+        ``warn`` is called with one line for each damaged item; the item is skipped.
         """
-        self._require_key()
         for item in self._scan(only=SHOWN):
             try:
                 counter = self.read(item)
@@ -81,16 +80,13 @@ class Counters:
                         raise not_a_ticket_table(self._target, "its key is not partition (S) alone")
                     yield item
 
-    def _require_key(self) -> None:
-        """Raise ``RefusedError`` if the table has another key, such as one with a sort key.
+    def require_key(self) -> None:
+        """Raise ``RefusedError`` if the table has another key, such as one with a sort key, even if it is empty.
 
-        A scan that stops after one item returns that item's key. So this needs no permission but ``dynamodb:Scan``;
-        an empty table shows nothing.
+        If the caller may only scan, the table is not refused.
         """
-        with translated_errors(self._target, profile=self._profile):
-            stopped = self._client.scan(TableName=self._table, ConsistentRead=True, Select="COUNT", Limit=1)
-        if key := stopped.get("LastEvaluatedKey"):
-            require_key(self._target, [f"{name} ({next(iter(value))})" for name, value in sorted(key.items())])
+        with suppress(AccessError):
+            self.item(self.region)
 
     def require_no_replicas(self) -> None:
         """Raise ``RefusedError`` if the table is a global table: each copy would issue every number."""
@@ -267,8 +263,10 @@ def _cells(lines: Iterator[str], column: str | None) -> Iterator[str]:
         yield from (line.strip() for line in lines)
         return
     rows = csv.DictReader(lines)
-    if column not in (rows.fieldnames or ()):
-        raise CounterInvalidError(f"there is no column {column!r}; the columns are: {', '.join(rows.fieldnames or ())}")
+    names = list(rows.fieldnames or ())
+    if names.count(column) != 1:
+        found = "is no column" if column not in names else f"are {names.count(column)} columns"
+        raise CounterInvalidError(f"there {found} {column!r}; the columns are: {', '.join(names)}")
     yield from ((row[column] or "").strip() for row in rows)
 
 

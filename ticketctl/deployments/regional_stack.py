@@ -149,8 +149,15 @@ class RegionalStack:
         return replace(counter, region=self.named_region)
 
     def counters(self) -> "Counters":
-        """The counters of the table: the one that was named, or the stack's, as CloudFormation describes it."""
-        return self.session.counters(self.table or self.locator.confirm().table)
+        """The counters of the table: the one that was named, or the stack's, as CloudFormation describes it.
+
+        Raises ``RefusedError`` if the table that was named has another key.
+        """
+        if self.table is None:
+            return self.session.counters(self.locator.confirm().table)
+        counters = self.session.counters(self.table)
+        counters.require_key()
+        return counters
 
     def function_url(self, deadline: Deadline) -> tuple["FunctionUrl", int]:
         """The Function URL with its signer, and the generation of the stack that it is from."""

@@ -117,13 +117,12 @@ class Regions:
 
     def _member_of_table(self, table: str) -> "Member":
         """A table that was named. ``RefusedError`` if it is a part of a sequence: the other regions must be asked."""
-        from ticketctl.counters.handover import read_holding
+        from ticketctl.counters.handover import sharing_regions
         from ticketctl.counters.lanes import Lane
         from ticketctl.counters.sequence import Member
 
         counters = self.home.session.counters(table)
-        default = read_holding(counters, self.home.region)
-        others = sorted((default.regions if default else frozenset()) - {self.home.region})
+        others = sorted(sharing_regions(counters) - {self.home.region})
         if others:
             raise RefusedError(
                 f"the table {table} shares its sequence with {', '.join(others)}", hint="use --stack instead of --table"
@@ -190,13 +189,12 @@ class Regions:
 
 def _sharing(table: "Counters") -> frozenset[str] | None:
     """The regions that the default counter of a table names; ``None`` if there is no such table."""
-    from ticketctl.counters.handover import read_holding
+    from ticketctl.counters.handover import sharing_regions
 
     try:
-        default = read_holding(table, table.region)
+        return sharing_regions(table)
     except NotDeployedError:
         return None
-    return default.regions if default else frozenset()
 
 
 def resolve_settings(flags: Mapping[str, Any], environ: Mapping[str, str], note: Note = lambda line: None) -> Settings:

@@ -11,6 +11,7 @@ of them are made, or none. What keeps the numbers without gaps and duplicates:
 
 import copy
 import os
+import re
 import threading
 import time
 from collections import deque
@@ -144,7 +145,9 @@ def next_number(item: Item, name: str) -> int:
     if not counter["remaining"]:
         detail = f"the counter {name!r} has no number left below its ceiling {counter['ceiling']}"
         raise problem_error("counter_exhausted", detail, name)
-    return int(counter["hand_crafted_int"]) + 1
+    if (number := int(counter["hand_crafted_int"]) + 1) < 1:
+        raise CounterInvalidError(f"the gapless counter {name!r} is below 0: its next number would be {number}")
+    return number
 
 
 def counter_update(table: str, item: Item, number: int, now_ms: int) -> dict[str, Any]:
@@ -205,7 +208,20 @@ def _checked_write(write: object, index: int, table: str) -> dict[str, Any]:
             f"write {index} of the claim is to the counters' own table {table}",
             hint="keep the records in another table",
         )
+    if _has_surrogate(fields):  # DynamoDB may not answer such a request, and then its outcome is unknown
+        raise UsageError(f"write {index} of the claim has text that is not Unicode")
     return copy.deepcopy(dict(write))
+
+
+def _has_surrogate(value: object) -> bool:
+    match value:
+        case str():
+            return re.search("[\ud800-\udfff]", value) is not None
+        case Mapping():
+            return any(_has_surrogate(part) for pair in value.items() for part in pair)
+        case list() | tuple() | set() | frozenset():
+            return any(map(_has_surrogate, value))
+    return False
 
 
 @dataclass(frozen=True)

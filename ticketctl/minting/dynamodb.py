@@ -8,6 +8,7 @@ from typing import Any
 from ticketctl import handler as bundle
 from ticketctl.aws.dynamodb import SendUntil
 from ticketctl.deadline import Deadline
+from ticketctl.errors import OutcomeUnknownError
 from ticketctl.minting.source import problem_error, quoted_key
 from ticketctl.models import Block, Counter, MintRequest
 
@@ -56,7 +57,10 @@ class DynamoDBSource:
                 offset=offset,
                 now_ms=int(self._clock() * 1000),
             )
-        block = Block.from_answer(answer, self._region)
+        try:
+            block = Block.from_answer(answer, self._region)
+        except ValueError as error:  # the write was made
+            raise OutcomeUnknownError(f"the table {self._table} gave no tickets: {error}; they are spent") from None
         if not block.replayed:
             self._fences[name] = fence
         return block
