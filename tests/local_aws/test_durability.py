@@ -223,6 +223,18 @@ def test_removed_state(bare: dict[str, str]) -> None:
     assert down.stderr.endswith("was removed while the engine ran: its counters are lost\n")
 
 
+def test_removed_state_beside_its_journal(bare: dict[str, str]) -> None:
+    """If the state file is removed after a kill, the journal shows that there was one: no counter starts again at 1."""
+    assert run(bare, "next", "--local").stdout == "1\n"
+    os.kill(next(iter(engines_of(bare))), signal.SIGKILL)
+    (folder(bare) / "state.db").unlink()
+    refused = run(bare, "next", "--local")
+    assert (refused.returncode, refused.stdout) == (3, "")
+    assert "state.db: it is empty" in refused.stderr
+    assert run(bare, "local", "reset", "--yes").returncode == 0
+    assert run(bare, "next", "--local").stdout == "1\n"
+
+
 def test_removed_journal(bare: dict[str, str]) -> None:
     """If the journal is removed while the engine runs, mints fail instead of issuing tickets that a kill would lose."""
     assert run(bare, "next", "--local").stdout == "1\n"
@@ -267,10 +279,10 @@ def test_state_of_a_newer_release_stops_the_start(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_created_is_not_left_behind(tmp_path: Path) -> None:
     """If the first start fails, the next one is a first start."""
-    (tmp_path / "state.db-wal").mkdir()  # SQLite cannot write its journal
+    (tmp_path / "state.db-journal").mkdir()  # so SQLite cannot write
     with pytest.raises(StoreError):
         Store(tmp_path / "state.db")
-    (tmp_path / "state.db-wal").rmdir()
+    (tmp_path / "state.db-journal").rmdir()
     Store(tmp_path / "state.db").close()
 
 

@@ -33,9 +33,10 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._journal = path.with_name(f"{path.name}-wal")
         try:
             with ExitStack() as failed:
-                if is_new := not os.path.lexists(path):
+                if is_new := not (os.path.lexists(path) or self._journal.exists()):
                     failed.callback(path.unlink, missing_ok=True)
                 self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
                 failed.callback(self._database.close)
@@ -45,8 +46,8 @@ class Store:
             raise StoreError(f"{path}: {error}") from error
 
     def _prepare(self, *, is_new: bool) -> None:
-        if not (is_new or self._path.stat().st_size):  # its counters are lost; SQLite would begin with a new database
-            raise OSError("it is empty")
+        if not (is_new or self._path.stat().st_size):  # SQLite would make a new database and remove the journal
+            raise OSError("it is empty: its counters are lost; to start again at 1: ticketctl local reset")
         ((version,),) = self._database.execute("PRAGMA user_version")
         if version > FORMAT:
             raise OSError(f"it was written by a newer ticketctl (format {version} of {FORMAT})")
@@ -60,8 +61,7 @@ class Store:
             "CREATE TABLE IF NOT EXISTS probes (id INTEGER PRIMARY KEY, count INTEGER NOT NULL);"
             f"PRAGMA user_version = {FORMAT}; COMMIT;"
         )
-        files = (self._path, self._path.with_name(f"{self._path.name}-wal"))
-        self._inodes = {file: file.stat().st_ino for file in files}
+        self._inodes = {file: file.stat().st_ino for file in (self._path, self._journal)}
 
     def close(self) -> None:
         """Compact the file and close it."""
