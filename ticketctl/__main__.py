@@ -12,8 +12,8 @@ def run() -> None:
     """Run the command line and end the process. Ctrl-C while it is being loaded ends it like Ctrl-C later."""
     if sys.argv[1:] == ["--version"] and _print_version():
         os._exit(0)
-    gc.set_threshold(GARBAGE_THRESHOLD)
     try:
+        gc.set_threshold(GARBAGE_THRESHOLD)
         code = _main()
         _flush()
     except KeyboardInterrupt:

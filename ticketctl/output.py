@@ -225,18 +225,20 @@ class Output:
             self.warn(text)
 
     def _write(self, text: str) -> None:
-        whole = rest = memoryview(text.encode("utf-8", errors="backslashreplace"))
+        whole, begin = text.encode("utf-8", errors="backslashreplace"), 0
         accepted: list[int | None] = []
         try:
             with self._bar_aside():
-                while rest:
+                while begin < len(whole):
+                    # Whole lines, in case that no more is written: a part of a number is another number.
+                    end = whole.rfind(b"\n", begin, begin + PORTION) + 1 or begin + PORTION
                     self._await_room()
                     # Python raises Ctrl-C when a call returns, and an assignment would then not know how much was
                     # written. ``extend`` is one call that has kept the number by then.
-                    accepted.extend(map(self._stdout.write, [rest[:PORTION]]))
-                    rest = rest[accepted[-1] or 0 :]
+                    accepted.extend(map(self._stdout.write, [whole[begin:end]]))
+                    begin += accepted[-1] or 0
         except (OSError, KeyboardInterrupt) as error:
-            taken = bytes(whole[: sum(filter(None, accepted))]).count(b"\n")
+            taken = whole[: sum(filter(None, accepted))].count(b"\n")
             raise ShortWriteError(taken, error if isinstance(error, OSError) else None) from error
 
     def _await_room(self) -> None:

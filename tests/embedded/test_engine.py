@@ -104,14 +104,14 @@ def test_engine_by_its_command() -> None:
 
 def test_nothing_recorded(local: LocalAws) -> None:
     """If there is no record, no engine is running, and nothing is stopped."""
-    assert (local.running(), local.stop(), local.log_tail()) == (None, False, "")
+    assert (local.running(), local.stop(), local.last_line()) == (None, False, "")
 
 
-def test_log_tail(local: LocalAws) -> None:
-    """The tail of the log is its last lines, as one string."""
+def test_last_line(local: LocalAws) -> None:
+    """The last line of the log says why an engine has ended; those before it may be of another engine."""
     local.log.parent.mkdir()
-    local.log.write_bytes(b"one\ntwo\nthree\ncaf\xe9\n")
-    assert local.log_tail(2) == "three / caf\N{REPLACEMENT CHARACTER}"
+    local.log.write_bytes(b"one\ntwo\ncaf\xe9\n")
+    assert local.last_line() == "caf\N{REPLACEMENT CHARACTER}"
 
 
 @contextmanager
@@ -189,6 +189,9 @@ def test_reset_forgets(local: LocalAws) -> None:
     local.state.touch()
     local.reset()
     assert not local.state.exists()
+    local.state.mkdir()
+    with pytest.raises(FileError, match=r"state\.db cannot be removed: Is a directory"):
+        local.reset()
 
 
 def test_one_at_a_time(local: LocalAws) -> None:

@@ -7,12 +7,13 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tests.support.command_line import Result, run, start
 from tests.support.effort import times
 from tests.support.faulty_proxy import SEED
 from ticketctl.embedded.engine import LocalAws, is_alive, is_engine
-from ticketctl.embedded.store import ItemChange, Store, StoreError
+from ticketctl.embedded.store import FORMAT, ItemChange, Store, StoreError
 
 KILLS, INTERRUPTS = times(3), times(4)
 MINTERS = 8
@@ -222,6 +223,18 @@ def test_removed_state(bare: dict[str, str]) -> None:
     assert down.stderr.endswith("was removed while the engine ran: its counters are lost\n")
 
 
+def test_removed_state_beside_its_journal(bare: dict[str, str]) -> None:
+    """If the state file is removed after a kill, the journal shows that there was one: no counter starts again at 1."""
+    assert run(bare, "next", "--local").stdout == "1\n"
+    os.kill(next(iter(engines_of(bare))), signal.SIGKILL)
+    (folder(bare) / "state.db").unlink()
+    refused = run(bare, "next", "--local")
+    assert (refused.returncode, refused.stdout) == (3, "")
+    assert "state.db: it is empty" in refused.stderr
+    assert run(bare, "local", "reset", "--yes").returncode == 0
+    assert run(bare, "next", "--local").stdout == "1\n"
+
+
 def test_removed_journal(bare: dict[str, str]) -> None:
     """If the journal is removed while the engine runs, mints fail instead of issuing tickets that a kill would lose."""
     assert run(bare, "next", "--local").stdout == "1\n"
@@ -240,7 +253,37 @@ def test_damaged_state_stops_the_start(bare: dict[str, str]) -> None:
     (folder(bare) / "state.db").write_bytes(b"no database" * 1000)
     damaged = run(bare, "next", "--local")
     assert (damaged.returncode, damaged.stdout) == (3, "")
-    assert "state.db" in damaged.stderr
+    reason = f"the state cannot be opened: {folder(bare)}/state.db: file is not a database"
+    assert damaged.stderr.startswith(f"error: the embedded AWS did not start; its log ends with: {reason}\n")
+
+
+def test_emptied_state_stops_the_start(tmp_path: Path) -> None:
+    """A file without content is no new one: its counters would start again at 1."""
+    path = tmp_path / "state.db"
+    path.touch()
+    with pytest.raises(StoreError, match=r"state\.db: it is empty"):
+        Store(path)
+
+
+def test_state_of_a_newer_release_stops_the_start(tmp_path: Path) -> None:
+    """A file that a newer ticketctl wrote is not opened, and not changed."""
+    path = tmp_path / "state.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"PRAGMA user_version = {FORMAT + 1}")
+        database.commit()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=f"state\\.db: it was written by a newer ticketctl \\(format {FORMAT + 1}"):
+        Store(path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_cannot_be_created_is_not_left_behind(tmp_path: Path) -> None:
+    """If the first start fails, the next one is a first start."""
+    (tmp_path / "state.db-journal").mkdir()  # so SQLite cannot write
+    with pytest.raises(StoreError):
+        Store(tmp_path / "state.db")
+    (tmp_path / "state.db-journal").rmdir()
+    Store(tmp_path / "state.db").close()
 
 
 def test_cut_record(tmp_path: Path) -> None:

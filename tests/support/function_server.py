@@ -57,6 +57,9 @@ class FunctionServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Exchange)
         self.respond = respond
 
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: a client may go away."""
+
 
 @contextmanager
 def serving(respond: Callable[[Event], Answer]) -> Iterator[str]:

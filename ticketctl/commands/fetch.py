@@ -115,8 +115,9 @@ class _Progress:
 
     @property
     def summary(self) -> str:
-        """What was printed, in words."""
-        return f"{self.printed} of {self.count} tickets were printed"
+        """What was printed, in words. The block that was being written is printed or not: half of it would be named."""
+        printed = f"{self.printed} or {self.printed + self.written}" if self.written else f"{self.printed}"
+        return f"{printed} of {self.count} tickets were printed"
 
 
 def _blocks(run: Run, count: int, size: int, key: str, *, at_once: int, is_typed: bool) -> Iterator[Block]:

@@ -5,16 +5,20 @@ are wrapped at run time, in this process only. ``open_emulator`` checks that the
 an error at the start and not a silent loss later.
 """
 
+import base64
 import copy
 import hmac
 import json
 import os
 import secrets
+import string
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any
+from urllib.parse import quote
 
 from ticketctl.embedded.signature import RejectedRequestError
 from ticketctl.embedded.store import ItemChange
@@ -23,6 +27,8 @@ SERVICES = "cloudformation,dynamodb,iam,lambda,logs,monitoring,sns,sts"
 LOG_WAIT_SECONDS = 0.002
 """How long the engine waits for a first log line after each call of a function; ministack's default is 50 ms."""
 _ATTEMPTS, _PAUSE_SECONDS = 50, 0.01
+_QUERY: ContextVar[str] = ContextVar("query")
+"""The query string of the request that is being executed, as it was sent; in ASCII."""
 _FINISHED_AS = {"UPDATE": "UPDATE_ROLLBACK_COMPLETE", "DELETE": "DELETE_FAILED"}
 
 
@@ -50,17 +56,20 @@ def environment(*, port: int, key: str, secret: str) -> dict[str, str]:
 class Emulator:
     """ministack in this process; created by ``open_emulator``.
 
-    ``app`` is its ASGI application. Each change of a table's item is recorded with the item's old value, until
-    ``take_changes`` or ``undo`` is called.
+    Each change of a table's item is recorded with the item's old value, until ``take_changes`` or ``undo`` is called.
     """
 
     def __init__(self, app: Any) -> None:
-        self.app = app.app
         self._module = app
         self._changes: deque[tuple[ItemChange, Callable[[], object]]] = deque()
         self._tables: set[str] = set()
         self._lock = threading.RLock()
         self._finished_stacks: dict[object, Any] = {}
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        """Execute one request (the ASGI interface)."""
+        _QUERY.set(quote(scope.get("query_string", b""), safe=string.punctuation))
+        await self._module.app(scope, receive, send)
 
     def issued_secret(self, key: str, token: str) -> str:
         """The secret of an access key that the emulator issued to a function's role, an IAM user or a session."""
@@ -235,8 +244,20 @@ def open_emulator(variables: Mapping[str, str]) -> Emulator:
             persistence: ("_json_default", "_json_object_hook", "_state_format_version"),
             sigv4: ("build_canonical_headers", "build_string_to_sign", "calculate_signature", "uri_encode"),
             cloudformation: ("_change_sets", "_stacks"),
-            dynamodb: ("_remove_item", "_set_item", "_tables"),
-            lambda_svc: ("_externalize_code_zip", "_prune_orphan_code_blobs", "resolve_function_url"),
+            dynamodb: (
+                "_normalize_table_name",
+                "_remove_item",
+                "_set_item",
+                "_tables",
+                "_transact_validation_cancel_response",
+                "_transact_write_items",
+            ),
+            lambda_svc: (
+                "_build_function_url_event",
+                "_externalize_code_zip",
+                "_prune_orphan_code_blobs",
+                "resolve_function_url",
+            ),
             sts: ("register_session",),
         }
     except (ImportError, AttributeError) as error:
@@ -249,6 +270,8 @@ def open_emulator(variables: Mapping[str, str]) -> Emulator:
     lambda_runtime.Worker._drain_stderr_bounded.__defaults__ = (min(LOG_WAIT_SECONDS, wait), *others)
     lambda_svc._externalize_code_zip = lambda func, referenced: None  # code is saved with everything else, atomically
     lambda_svc._prune_orphan_code_blobs = lambda referenced: None
+    lambda_svc._build_function_url_event = _exact_event(lambda_svc._build_function_url_event)
+    dynamodb._transact_write_items = _with_keys_checked(dynamodb)
     return Emulator(app)
 
 
@@ -271,3 +294,43 @@ def _role_credentials(register: Callable[[str, dict[str, str]], None]) -> Callab
         return {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_SESSION_TOKEN": token}
 
     return credentials
+
+
+def _exact_event(build: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Events of Function URLs with the query and the body as sent. ministack replaces what is not UTF-8 by U+FFFD."""
+
+    def event(*arguments: Any, **more: Any) -> dict[str, Any]:
+        built, body = build(*arguments, **more), arguments[6]
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            built.update(body=base64.b64encode(body).decode(), isBase64Encoded=True)
+        return {**built, "rawQueryString": _QUERY.get()}
+
+    return event
+
+
+def _with_keys_checked(dynamodb: Any) -> Callable[[Any], Any]:
+    """TransactWriteItems that is canceled because a key does not match its table. ministack loses such a write."""
+    write = dynamodb._transact_write_items
+
+    def problem(member: Any) -> str:
+        [(kind, operation)] = member.items()
+        table = dynamodb._tables.get(dynamodb._normalize_table_name(operation["TableName"]))
+        if table is None:
+            return ""
+        names = {name for name in (table["pk_name"], table["sk_name"]) if name}
+        if kind != "Put":
+            return "" if names == set(operation["Key"]) else "The provided key element does not match the schema"
+        missing = ", ".join(sorted(names - set(operation["Item"])))
+        return f"One or more parameter values were invalid: Missing the key {missing} in the item" if missing else ""
+
+    def checked(request: Any) -> Any:
+        try:
+            problems = [problem(member) for member in request["TransactItems"]]
+        except (AttributeError, KeyError, TypeError, ValueError):  # not a valid request, which ``write`` refuses
+            problems = []
+        reasons = {index: text for index, text in enumerate(problems) if text}
+        return dynamodb._transact_validation_cancel_response(len(problems), reasons) if reasons else write(request)
+
+    return checked

@@ -113,7 +113,10 @@ class LocalAws:
         with self.exclusively():
             self._stop()
             for name in ("state.db", "state.db-wal", "state.db-shm", "state.db-journal"):
-                (self._folder / name).unlink(missing_ok=True)
+                try:
+                    (self._folder / name).unlink(missing_ok=True)
+                except OSError as error:
+                    raise FileError(f"{self._folder / name} cannot be removed: {error.strerror}") from None
 
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -180,7 +183,8 @@ class LocalAws:
                 pid = self._spawn()
             if pid is not None and not is_alive(pid) and not self._is_held():
                 raise LocalEngineError(
-                    f"the embedded AWS did not start; its log ends with: {self.log_tail()}", hint="ticketctl local logs"
+                    f"the embedded AWS did not start; its log ends with: {self.last_line()}",
+                    hint="ticketctl local logs",
                 )
             if time.monotonic() > deadline:
                 raise LocalEngineError("the embedded AWS did not become ready", hint="ticketctl local down")
@@ -232,10 +236,10 @@ class LocalAws:
         self._record.unlink(missing_ok=True)
         return was_running
 
-    def log_tail(self, lines: int = 3) -> str:
-        """The last lines of the engine's log."""
+    def last_line(self) -> str:
+        """The last line of the engine's log."""
         try:
-            return " / ".join(self.log.read_text(errors="replace").strip().splitlines()[-lines:])
+            return "".join(self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:])
         except FileNotFoundError:
             return ""
 

@@ -8,6 +8,7 @@ row, so a mint writes one row. Everything else is one document per service, writ
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,22 +33,35 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._journal = path.with_name(f"{path.name}-wal")
         try:
-            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._database.executescript(
-                "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL;"
-                "PRAGMA synchronous = FULL; PRAGMA fullfsync = 1;"
-                "BEGIN IMMEDIATE;"
-                "CREATE TABLE IF NOT EXISTS services (name TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID;"
-                "CREATE TABLE IF NOT EXISTS items (table_arn TEXT, partition_key TEXT, sort_key TEXT, item TEXT,"
-                " PRIMARY KEY (table_arn, partition_key, sort_key)) WITHOUT ROWID;"
-                "CREATE TABLE IF NOT EXISTS probes (id INTEGER PRIMARY KEY, count INTEGER NOT NULL);"
-                f"PRAGMA user_version = {FORMAT}; COMMIT;"
-            )
-            files = (path, path.with_name(f"{path.name}-wal"))
-            self._inodes = {file: file.stat().st_ino for file in files}
+            with ExitStack() as failed:
+                if is_new := not (os.path.lexists(path) or self._journal.exists()):
+                    failed.callback(path.unlink, missing_ok=True)
+                self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+                failed.callback(self._database.close)
+                self._prepare(is_new=is_new)
+                failed.pop_all()
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{path}: {error}") from error
+
+    def _prepare(self, *, is_new: bool) -> None:
+        if not (is_new or self._path.stat().st_size):  # SQLite would make a new database and remove the journal
+            raise OSError("it is empty: its counters are lost; to start again at 1: ticketctl local reset")
+        ((version,),) = self._database.execute("PRAGMA user_version")
+        if version > FORMAT:
+            raise OSError(f"it was written by a newer ticketctl (format {version} of {FORMAT})")
+        self._database.executescript(
+            "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL;"
+            "PRAGMA synchronous = FULL; PRAGMA fullfsync = 1;"
+            "BEGIN IMMEDIATE;"
+            "CREATE TABLE IF NOT EXISTS services (name TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID;"
+            "CREATE TABLE IF NOT EXISTS items (table_arn TEXT, partition_key TEXT, sort_key TEXT, item TEXT,"
+            " PRIMARY KEY (table_arn, partition_key, sort_key)) WITHOUT ROWID;"
+            "CREATE TABLE IF NOT EXISTS probes (id INTEGER PRIMARY KEY, count INTEGER NOT NULL);"
+            f"PRAGMA user_version = {FORMAT}; COMMIT;"
+        )
+        self._inodes = {file: file.stat().st_ino for file in (self._path, self._journal)}
 
     def close(self) -> None:
         """Compact the file and close it."""

@@ -1,7 +1,7 @@
 """Makes several calls at the same time and yields their answers as they arrive."""
 
+import _thread
 import queue
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
@@ -36,7 +36,8 @@ def as_they_arrive(
     waiting, flying, failed = iter(jobs), 0, False
     while True:
         for job in islice(waiting, 0 if failed else at_once - flying):
-            threading.Thread(target=fly, args=(job,), daemon=True).start()
+            # ``Thread.start`` waits until the thread runs; Ctrl-C at that moment raises ``RuntimeError`` in its lock.
+            _thread.start_new_thread(fly, (job,))
             flying += 1
         if not flying:
             return
