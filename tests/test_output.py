@@ -304,6 +304,21 @@ def test_controls_in_names(name: str, shown: str) -> None:
     assert streams.written[1].count("\n") == 4
 
 
+@pytest.mark.parametrize("width", [1, 30, 200])
+def test_controls_in_any_result(width: int) -> None:
+    """Control characters of any cell or formatted ticket are escaped, in a pipe and on a terminal of any width."""
+    name = "a\t\x1b]0;title\x07\x9b31mb"
+    result = lanes([[name, "eu-west-1", "2", "4", "1/4", "14", name]], title=name)
+    streams, console = Streams(), Console(file=io.StringIO(), width=width)
+    streams.output.show(result)
+    streams.output.block(Block("orders", 7, 7, 1, 1), ranges=False, texts=[name.replace("\t", "")])
+    console.print(fitting(result, width))
+    shown = printable(name)
+    text = f"{shown.replace(chr(92) + 't', '')}\n"
+    assert streams.written == (f"{shown}\teu-west-1\t2\t4\t1/4\t14\t{shown}\n{text}", "")
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", console.file.getvalue())  # type: ignore[attr-defined]
+
+
 def test_controls_as_json() -> None:
     """With --json, names are unchanged, because JSON escapes control characters."""
     streams = Streams(as_json=True)

@@ -233,6 +233,23 @@ def test_no_refusal_after_an_unknown_attempt_means_not_minted(change: dict[str, 
     assert raised.value is LOST
 
 
+def test_a_lane_that_keeps_changing_after_an_unknown_attempt_is_unknown() -> None:
+    """If every later attempt is rejected because the lane has changed again, the outcome stays unknown."""
+    table = Table(ORDERS, "request lost")
+    send, increment = table.send, 1
+
+    def change_and_send(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
+        nonlocal increment
+        increment += 1
+        table.update(increment={"N": str(increment)})
+        return send(operation, request)
+
+    table.send = change_and_send  # type: ignore[method-assign]
+    with pytest.raises(handler.ProblemError) as raised:
+        table.mint("once:a")
+    assert (raised.value, len(table.calls)) == (LOST, handler.WRITE_ATTEMPTS)
+
+
 def test_a_mint_without_a_key_is_never_sent_twice() -> None:
     """A mint without a key is sent once, because a second write could spend a second ticket."""
     table = Table(ORDERS, "reply lost")
