@@ -99,6 +99,8 @@ def problem_error(code: str, detail: str, partition: str | None) -> TicketctlErr
     if code == "unknown_counter":
         return unknown_counter(partition)
     kind = PROBLEMS[code]
+    if kind is OutcomeUnknownError:  # the handler sent the write twice, and a replay tells only of one of them
+        return OutcomeUnknownError(detail, may_continue=True)
     hint = "try again" if issubclass(kind, NotMintedError) else ""
     if kind is CounterFrozenError and partition is not None:
         hint = f"ticketctl counter thaw {shlex.quote(partition)}"
