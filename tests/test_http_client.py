@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from itertools import cycle
 from typing import Any
 
@@ -23,6 +23,7 @@ from tests.support.peer import (
     Script,
     Talk,
     echoes,
+    full_servers,
     keeps,
     never_answers,
     resets,
@@ -349,21 +350,6 @@ def test_a_connection_that_is_not_accepted(http: HttpClient) -> None:
             each.close()
     assert not error.sent
     assert isinstance(error.__cause__, TimeoutError)
-
-
-@contextmanager
-def full_servers(count: int) -> Iterator[tuple[int, list[str]]]:
-    """One port on several loopback addresses, each with a full queue, so that no connection is ever accepted."""
-    with ExitStack() as opened:
-        port, addresses = 0, [f"127.0.0.{number}" for number in range(1, count + 1)]
-        for address in addresses:
-            server = opened.enter_context(socket.create_server((address, port), backlog=0))
-            port = server.getsockname()[1]
-            for _ in range(4):
-                waiting = opened.enter_context(socket.socket())
-                waiting.setblocking(False)
-                waiting.connect_ex((address, port))
-        yield port, addresses
 
 
 def resolves_to(monkeypatch: pytest.MonkeyPatch, addresses: list[str]) -> None:

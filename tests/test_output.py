@@ -22,7 +22,7 @@ from ticketctl.errors import ClosedPipeError, PartialError, TicketctlError
 from ticketctl.models import Block, Counter
 from ticketctl.output import PORTION, Output, without_userinfo
 from ticketctl.readable import Rates, counter_list, counter_row, one_counter
-from ticketctl.results import Result, fitting, printable, table
+from ticketctl.results import Column, Result, fitting, printable, table
 
 ORDERS = Counter(
     partition="größe 1",
@@ -284,6 +284,22 @@ def test_controls_in_names(name: str, shown: str) -> None:
     for text in (streams.written[1], terminal.written[1], table_text):
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e\u2066]", text)
     assert streams.written[1].count("\n") == 4
+
+
+@pytest.mark.parametrize("width", [1, 30, 200])
+def test_controls_in_any_result(width: int) -> None:
+    """Control characters of any cell or formatted ticket are escaped, in a pipe and on a terminal of any width."""
+    name = "a\t\x1b]0;title\x07\x9b31mb"
+    row = [name, "eu-west-1", "2", "4", "1/4", "14", name]
+    result = Result(None, [row], [Column(number) for number in "1234567"], name)
+    streams, console = Streams(), Console(file=io.StringIO(), width=width)
+    streams.output.show(result)
+    streams.output.block(Block("orders", 7, 7, 1, 1), ranges=False, texts=[name.replace("\t", "")])
+    console.print(fitting(result, width))
+    shown = printable(name)
+    text = f"{shown.replace(chr(92) + 't', '')}\n"
+    assert streams.written == (f"{shown}\teu-west-1\t2\t4\t1/4\t14\t{shown}\n{text}", "")
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", console.file.getvalue())  # type: ignore[attr-defined]
 
 
 def test_controls_as_json() -> None:

@@ -225,7 +225,8 @@ class ThrottledError(NotMintedError):
 class OutcomeUnknownError(TicketctlError):
     """It is unknown if a ticket was minted; it may be spent.
 
-    ``may_write_again``: the function that got the request sends a write once more if its outcome is unknown.
+    ``may_write_again``: the function that got the request may have sent its write twice, or may still do it; so a
+    replay does not prove that only one block was minted.
     ``number`` is the number of a claim that may have been taken, ``None`` if the error is not about a claim.
     """
 

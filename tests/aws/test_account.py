@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -468,7 +469,13 @@ def test_hostile_proxies(monkeypatch: pytest.MonkeyPatch, proxy: str, shown: str
 
 
 @pytest.mark.parametrize(
-    "proxy", ["http://user:s3/cr3t@127.0.0.1:9", "user:s3cr3t@127.0.0.1:9", "http://u:s3@cr3t@127.0.0.1:9"]
+    "proxy",
+    [
+        "http://user:s3/cr3t@127.0.0.1:9",
+        "user:s3cr3t@127.0.0.1:9",
+        "http://u:s3@cr3t@127.0.0.1:9",
+        "http://us er:s3cr3t@127.0.0.1:99999",
+    ],
 )
 def test_the_sdk_shows_no_password(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     """No SDK error about a proxy contains the proxy's password."""
@@ -478,8 +485,10 @@ def test_the_sdk_shows_no_password(monkeypatch: pytest.MonkeyPatch, proxy: str) 
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
         with pytest.raises(TicketctlError) as caught:
             aws.account()
+    printed = "".join(traceback.format_exception(caught.value))  # with --debug
     assert "s3" not in caught.value.message
     assert "cr3t" not in caught.value.message
+    assert "cr3t" not in printed
 
 
 def test_exempt_from_proxies(monkeypatch: pytest.MonkeyPatch) -> None:

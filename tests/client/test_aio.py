@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import httpx
 import pytest
@@ -31,13 +32,14 @@ from ticketctl import AsyncLease, AsyncTicketClient
 from ticketctl.client.aio import ThreadMinter, UrlMinter, async_minter
 from ticketctl.client.sync import ClientSettings, resolve_client_settings
 from ticketctl.deadline import Deadline
+from ticketctl.deployments.cache import StackCache, key_of
 from ticketctl.errors import AccessError, NotMintedError, OutcomeUnknownError, TicketctlError, UsageError
 from ticketctl.handler import handler
 from ticketctl.minting.async_function_url import AsyncUrlSource
 from ticketctl.minting.failover import Failover
 from ticketctl.minting.function_url import FunctionUrl, UrlSource
 from ticketctl.minting.retry import Tries, call_with_retries
-from ticketctl.models import Block, MintRequest
+from ticketctl.models import Block, MintRequest, StackOutputs
 
 BLOCK = {"partition": "orders", "first": 8, "last": 17, "count": 4, "increment": 3}
 
@@ -394,6 +396,47 @@ def test_closing_a_client_during_a_mint() -> None:
     asyncio.run(serve())
 
 
+class NoExecutor(ThreadPoolExecutor):
+    """Takes no work: asyncio's default executor belongs to the rest of the program."""
+
+    def submit(self, *work: object, **_: object) -> Any:
+        raise AssertionError(f"the default executor got {work}")
+
+
+IN_THE_TABLE = b'{"Attributes": {"hand_crafted_int": {"N": "8"}}}'
+IN_A_BLOCK = b'{"partition": "orders", "first": 8, "last": 8, "count": 1, "increment": 1}'
+
+
+@pytest.mark.parametrize("source", ["url", "table", "regions", "table-only"])
+def test_the_threads_are_its_own(no_aws: Path, server: Server, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    """Signing, looking up and minting from tables use the client's threads, never those of the event loop."""
+    monkeypatch.setenv("TICKETCTL_HOME", str(no_aws))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    given: ClientSettings = {"region": "us-east-1", "partition": "orders", "endpoint_url": server.url}
+    if source == "url":
+        given["url"] = server.url
+        server.answers = [Answer(403, "application/json", b"{}"), Answer(200, "application/json", IN_A_BLOCK)]
+    else:
+        server.answers = [Answer(200, "application/x-amz-json-1.0", IN_THE_TABLE)]
+    if source == "table":
+        given["table"] = "Old"
+    if source in ("regions", "table-only"):
+        regions = ["us-east-1", "us-west-2"] if source == "regions" else ["us-east-1"]
+        given["region"] = regions
+        cache = StackCache(no_aws / "stacks.json")
+        for region in regions:
+            key = key_of(stack="Tickets", region=region, endpoint=server.url, profile=None, environ=os.environ)
+            cache.put(key, StackOutputs("1", region, "Tickets", None, "AWS_IAM", "Tickets", 1, 1, 10_000))
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_default_executor(NoExecutor())
+        async with AsyncTicketClient.connect(**given) as tickets:
+            assert await tickets.next() == 8
+
+    asyncio.run(main())
+
+
 def test_a_refusal_is_not_retried(connect: Connect, server: Server) -> None:
     """An error that a retry cannot fix is raised immediately."""
     server.answers = [Answer(404, "application/problem+json", b'{"code": "not_found", "detail": "why"}')]
@@ -405,6 +448,52 @@ def test_a_refusal_is_not_retried(connect: Connect, server: Server) -> None:
             assert caught.value.code == "not_deployed"
 
     asyncio.run(main())
+
+
+FORKS_AT_THE_FIRST_MINT = """
+import asyncio, os, signal, sys, threading, time
+from ticketctl import AsyncTicketClient
+
+async def mint():
+    os.write(1, b"%d\\n" % await tickets.next())
+
+tickets = AsyncTicketClient.connect(url=sys.argv[1], region="us-east-1", partition="orders")
+thread = threading.Thread(target=lambda: asyncio.run(mint()))
+thread.start()
+children = []
+for number in range(4):
+    if (child := os.fork()) == 0:
+        signal.alarm(20)
+        try:
+            asyncio.run(mint())
+        finally:
+            os._exit(sys.exc_info()[0] is not None)
+    children.append(child)
+    time.sleep(0.001)
+for child in children:
+    assert os.waitpid(child, 0)[1] == 0, "a child hangs or failed"
+thread.join()
+"""
+
+
+@pytest.mark.usefixtures("connect")
+def test_a_fork_during_the_first_mint(server: Server) -> None:
+    """If another thread forks while the event loop makes the first mint, the children mint their own numbers."""
+    numbers = range(8, 13)
+    server.answers = [
+        Answer(200, "application/json", json.dumps(BLOCK | {"first": n, "last": n, "count": 1}).encode())
+        for n in numbers
+    ]
+    run = subprocess.run(
+        [sys.executable, "-c", FORKS_AT_THE_FIRST_MINT, server.url],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert sorted(map(int, run.stdout.split())) == list(numbers)
 
 
 # --- the Function URL ---------------------------------------------------------------------------------

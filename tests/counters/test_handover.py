@@ -430,12 +430,27 @@ class NextCall(BaseException):
 class Tickets(list[tuple[str, int]]):
     """The tickets that an actor minted, each with its region."""
 
-    def mint(self, client: Client, region: str, count: int, lane: handler.Fence, offset: int | None) -> handler.Fence:
-        """Mint from a region's default counter as the handler does; return the fence that the caller then knows."""
-        send = sdk_sender(client, TABLE)
-        block, lane = handler.mint(send, TABLE, region, count, fence=lane, offset=offset, now_ms=7)
+    def mint(
+        self,
+        client: Client,
+        region: str,
+        count: int,
+        lane: handler.Fence,
+        offset: int | None = None,
+        key: str | None = None,
+    ) -> handler.Fence:
+        """Mint from a region's default counter as the handler does; return the fence that the caller then knows.
+
+        With a ``key`` the answer is lost: the caller mints again with the fence that it knew, and must get the block
+        that was minted.
+        """
+        send, digest = sdk_sender(client, TABLE), None if key is None else handler.key_digest(key, 7)
+        block, new = handler.mint(send, TABLE, region, count, fence=lane, offset=offset, now_ms=7, digest=digest)
         self += [(region, ticket) for ticket in range(block["first"], block["last"] + 1, block["increment"])]
-        return lane
+        if digest is not None:
+            again, new = handler.mint(send, TABLE, region, count, fence=lane, offset=offset, now_ms=7, digest=digest)
+            assert again == block | {"replayed": True}
+        return new
 
 
 Actor = Callable[[Reached, Tickets], None]
@@ -483,6 +498,11 @@ class State(NamedTuple):
         return all(progress.call is None for progress in self.progress)
 
 
+def as_text(value: Any) -> str:
+    """Items or an answer as text that is equal only if they are equal."""
+    return json.dumps(value, sort_keys=True, default=bytes.hex)
+
+
 class Interleavings:
     """Every possible order of the actors' calls, starting from ``rows``.
 
@@ -497,7 +517,7 @@ class Interleavings:
         self._progress: dict[tuple[int, tuple[str, ...]], Progress] = {}
         self._counted: dict[object, int] = {}
         self._path: list[int] = []
-        begin = State(rows, json.dumps(rows, sort_keys=True), tuple(self._run(actor, ()) for actor in actors))
+        begin = State(rows, as_text(rows), tuple(self._run(actor, ()) for actor in actors))
         self.schedules = self._follow(begin, tuple(() for _ in actors))
         self.states = len(self._counted)
 
@@ -542,7 +562,7 @@ class Interleavings:
             answer = table.perform(operation, request)
         except ClientError as refused:
             answer = refused
-        text = json.dumps(answer.response if isinstance(answer, ClientError) else answer, sort_keys=True)
+        text = as_text(answer.response if isinstance(answer, ClientError) else answer)
         history = (*heard[actor], text)
         if (actor, history) not in self._progress:
             self._progress[actor, history] = self._run(self._actors[actor], (*progress.answers, answer))
@@ -554,7 +574,7 @@ class Interleavings:
         for name, row in state.rows[region].items():
             assert int(table.rows[name]["hand_crafted_int"]["N"]) >= int(row["hand_crafted_int"]["N"])
         rows = {**state.rows, region: table.rows}
-        return State(rows, json.dumps(rows, sort_keys=True), tuple(others)), histories
+        return State(rows, as_text(rows), tuple(others)), histories
 
 
 def members(reach: Reached, names: Sequence[str], *, start: Lane | None = None) -> list[Member]:
@@ -683,6 +703,16 @@ def mints(region: str, *counts: int, known: int, patience: int = 0, offset: int 
     return work
 
 
+def retries(region: str, *counts: int, known: int) -> Actor:
+    """A client with an old lane that mints each block with a key of its own, loses the answer and mints again."""
+
+    def work(reach: Reached, tickets: Tickets) -> None:
+        for turn, count in enumerate(counts):
+            tickets.mint(reach(region), region, count, handler.Fence(known), key=f"once:{count}/{turn}")
+
+    return work
+
+
 def looks(*names: str) -> Actor:
     """A survey that checks that all lanes are disjoint."""
     return lambda reach, tickets: survey(members(reach, names)).require_disjoint()
@@ -720,6 +750,14 @@ def test_every_interleaving_of_a_split_and_two_minters(m: int) -> None:
     actors = [hands_over(*BOTH, to="west"), mints("east", 3, 3, known=m), mints("east", 1, 1, known=m)]
     every = Interleavings(east_alone(m), actors, whole(Lane(10 + m, m), *BOTH))
     assert every.schedules > 5_000
+
+
+@pytest.mark.parametrize("m", [1, 3])
+def test_every_interleaving_of_a_split_and_two_minters_that_retry(m: int) -> None:
+    """A key gives the block that it minted, wherever the lane changes between a lost answer and the retry."""
+    actors = [hands_over(*BOTH, to="west"), retries("east", 3, known=m), retries("east", 1, known=m)]
+    every = Interleavings(east_alone(m), actors, whole(Lane(10 + m, m), *BOTH))
+    assert every.schedules > 1_000
 
 
 @pytest.mark.parametrize("m", [1, 3])

@@ -11,7 +11,7 @@ import pytest
 from tests.support.memory_aws import US, Account, MemorySession, stack_in
 from tests.support.minting import requested
 from tests.support.peer import Peer, keeps
-from ticketctl.aws.cloudformation import outputs_of
+from ticketctl.aws.stacks import outputs_of
 from ticketctl.client.aio import UrlMinter
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.locator import Locator

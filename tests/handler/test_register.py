@@ -225,6 +225,26 @@ def test_a_key_that_was_pushed_out_after_a_lost_reply_says_so() -> None:
     assert (tickets(block), block["possible_gap"], block["replayed"]) == ([58], True, False)
 
 
+def test_a_replay_after_two_unknown_attempts_does_not_tell_of_the_first() -> None:
+    """If 16 other mints come between two lost replies, both writes minted; a later replay has the block of the second.
+
+    So a caller that gets a replay after ``outcome_unknown`` still has a possible gap.
+    """
+    table = Table(ORDERS, "reply lost", *["ok"] * 16, "reply lost")
+
+    def meanwhile() -> None:
+        table.between = lambda: None
+        for other in range(16):
+            table.mint(f"once:other {other}")
+
+    table.between = meanwhile
+    with pytest.raises(handler.ProblemError) as raised:
+        table.mint("once:a")
+    block = table.mint("once:a")
+    assert raised.value.code == "outcome_unknown"
+    assert (tickets(block), block["replayed"], table.made, table.last) == ([58], True, 18, 58)
+
+
 @pytest.mark.parametrize("fates", [("reply lost", "reply lost"), ("request lost", "request lost")])
 def test_two_unknown_attempts_are_unknown(fates: tuple[str, ...]) -> None:
     """The write is sent at most twice; if both attempts are unknown, the outcome is unknown."""
@@ -246,6 +266,23 @@ def test_no_refusal_after_an_unknown_attempt_means_not_minted(change: dict[str, 
     with pytest.raises(handler.ProblemError) as raised:
         table.mint("once:a")
     assert raised.value is LOST
+
+
+def test_a_lane_that_keeps_changing_after_an_unknown_attempt_is_unknown() -> None:
+    """If every later attempt is rejected because the lane has changed again, the outcome stays unknown."""
+    table = Table(ORDERS, "request lost")
+    send, increment = table.send, 1
+
+    def change_and_send(operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
+        nonlocal increment
+        increment += 1
+        table.update(increment={"N": str(increment)})
+        return send(operation, request)
+
+    table.send = change_and_send  # type: ignore[method-assign]
+    with pytest.raises(handler.ProblemError) as raised:
+        table.mint("once:a")
+    assert (raised.value, len(table.calls)) == (LOST, handler.WRITE_ATTEMPTS)
 
 
 def test_a_mint_without_a_key_is_never_sent_twice() -> None:

@@ -6,16 +6,19 @@ import gc
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.dynamodb_server import CERTIFICATE
-from tests.support.peer import Peer, Script, Talk, keeps, never_answers, tunnels
+from tests.support.peer import Peer, Script, Talk, full_servers, keeps, never_answers, tunnels
 from ticketctl.deadline import Deadline
 from ticketctl.errors import OutcomeUnknownError, SetupError, TicketctlError, UnreachableError, UsageError
 from ticketctl.minting.async_function_url import AsyncUrlSource, open_pool
@@ -159,6 +162,46 @@ def test_the_second_address() -> None:
     with Peer(keeps(TICKET)) as peer:
         port = peer.url.rpartition(":")[2]
         assert mint(f"http://tickets.invalid:{port}", resolve=at("127.0.0.9", "127.0.0.1")) == [MINTED]
+
+
+def test_six_dead_addresses() -> None:
+    """The connect timeout is for all addresses of a name together, and nothing was minted."""
+    with full_servers(6) as (port, addresses):
+        begun = time.monotonic()
+        error = failure(f"http://tickets.invalid:{port}", resolve=at(*addresses), seconds=1.2)  # 0.6 s to connect
+    assert type(error) is UnreachableError
+    assert 0.5 < time.monotonic() - begun < 1.1
+
+
+def test_an_address_behind_dead_ones() -> None:
+    """Unreachable addresses leave enough time for a reachable one."""
+    with full_servers(2) as (port, addresses), socket.create_server(("127.0.0.9", port)) as server:
+
+        def serve() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(TICKET)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        assert mint(f"http://tickets.invalid:{port}", resolve=at(*addresses, "127.0.0.9"), seconds=3.0) == [MINTED]
+
+
+def test_an_answer_that_drips() -> None:
+    """The deadline is for the whole answer, even if its bytes arrive steadily."""
+
+    def drips(talk: Talk) -> None:
+        talk.receives()
+        for byte in cycle(b"HTTP/1.1 200 OK\r\n"):
+            if talk.peer.stopped.wait(0.02):
+                return
+            with suppress(OSError):
+                talk.sends(bytes([byte]))
+
+    with Peer(drips) as peer:
+        begun = time.monotonic()
+        assert isinstance(failure(peer.url, seconds=0.5), OutcomeUnknownError)
+        assert time.monotonic() - begun < 1.0
 
 
 def unknown_host(*_: object, **__: object) -> list[Any]:

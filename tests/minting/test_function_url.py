@@ -491,9 +491,12 @@ def test_code_of_a_gateway(opened: Open, answer: httpx.Response) -> None:
 
 
 def test_outcome_unknown_to_the_function(opened: Open) -> None:
-    """If the function reports an unknown outcome, the outcome is unknown."""
-    source, _ = opened(problem(504, "outcome_unknown"))
+    """If the function reports an unknown outcome, the outcome is unknown; it may have sent its write twice."""
+    source, _ = opened(*[problem(504, "outcome_unknown")] * 2)
     assert failure(lambda: mint(source, "orders", 4)) == (OutcomeUnknownError, "why", "", "outcome_unknown", 8)
+    with pytest.raises(OutcomeUnknownError) as raised:
+        mint(source, "orders", 4)
+    assert raised.value.may_write_again
 
 
 def test_redirect(opened: Open) -> None:

@@ -4,8 +4,8 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, repeat
 from typing import Any, NamedTuple
 
@@ -125,6 +125,21 @@ class Peer:
         finally:
             talk.close()
             self.ended.release()
+
+
+@contextmanager
+def full_servers(count: int) -> Iterator[tuple[int, list[str]]]:
+    """One port on several loopback addresses, each with a full queue, so that no connection is ever accepted."""
+    with ExitStack() as opened:
+        port, addresses = 0, [f"127.0.0.{number}" for number in range(1, count + 1)]
+        for address in addresses:
+            server = opened.enter_context(socket.create_server((address, port), backlog=0))
+            port = server.getsockname()[1]
+            for _ in range(4):
+                waiting = opened.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex((address, port))
+        yield port, addresses
 
 
 def certified() -> ssl.SSLContext:

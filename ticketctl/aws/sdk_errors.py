@@ -92,14 +92,14 @@ def translated_errors(target: str, *, profile: str | None = None, spends: bool =
                 "the AWS credentials cannot be sent: they have a line break or another control character",
                 hint="check the AWS_* variables and the credentials file",
             ) from None
+        reason = reason_of(error)
+        shown = error if reason == str(error) else None  # a traceback would have the text of the cause
         if spends and "CERTIFICATE_VERIFY_FAILED" not in str(error):  # that error comes before anything is sent
             raise OutcomeUnknownError(
-                f"{target} did not answer: {reason_of(error)}; a ticket may have been spent",
+                f"{target} did not answer: {reason}; a ticket may have been spent",
                 hint="ticketctl status",
-            ) from error
-        raise UnreachableError(
-            f"{target} did not answer: {reason_of(error)}{proxies_in_force()}", hint="try again"
-        ) from error
+            ) from shown
+        raise UnreachableError(f"{target} did not answer: {reason}{proxies_in_force()}", hint="try again") from shown
     except exceptions.ConfigParseError as error:
         raise FileError(str(error), hint="correct the file, or set AWS_CONFIG_FILE to another") from error
     except (exceptions.InvalidRegionError, exceptions.InvalidEndpointConfigurationError) as error:
@@ -109,11 +109,12 @@ def translated_errors(target: str, *, profile: str | None = None, spends: bool =
 
 
 def reason_of(error: BaseException | None) -> str:
-    """The text of a connection error, unless it could contain a part of an invalid proxy URL."""
+    """The text of a connection error, unless it contains, or could contain a part of, an invalid proxy URL."""
     from urllib.request import getproxies
 
-    hidden = [scheme for scheme, url in sorted(getproxies().items()) if scheme != "no" and _host_of(url) == _HIDDEN]
-    return f"the URL of the {hidden[0]} proxy is invalid" if hidden else str(error)
+    text, known = str(error), sorted(getproxies().items())
+    hidden = [scheme for scheme, url in known if scheme != "no" and (_host_of(url) == _HIDDEN or url in text)]
+    return f"the URL of the {hidden[0]} proxy is invalid" if hidden else text
 
 
 def refused(code: str, message: str, status: int, *, target: str, profile: str | None, spends: bool) -> TicketctlError:

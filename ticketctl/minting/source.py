@@ -99,7 +99,7 @@ def problem_error(code: str, detail: str, partition: str | None) -> TicketctlErr
     if code == "unknown_counter":
         return unknown_counter(partition)
     kind = PROBLEMS[code]
-    if kind is OutcomeUnknownError:
+    if kind is OutcomeUnknownError:  # the handler sent the write twice, and a replay tells only of one of them
         return OutcomeUnknownError(detail, may_write_again=True)
     hint = "try again" if issubclass(kind, NotMintedError) else ""
     if kind is CounterFrozenError and partition is not None:
