@@ -242,5 +242,6 @@ def test_without_the_extra(missing: str) -> None:
     run = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1] == (
-        f"ticketctl.errors.MissingExtraError: ticketctl.cdk needs {missing}: pip install 'ticketctl[cdk]'"
+        f"ticketctl.errors.MissingExtraError: ticketctl.cdk needs {missing}: "
+        "install ticketctl with the extra 'cdk'; in a checkout: pip install '.[cdk]'"
     )

@@ -98,6 +98,11 @@ class MissingExtraError(SetupError):
     code = "missing_extra"
 
 
+def install_hint(extra: str) -> str:
+    """The hint about an extra that is not installed."""
+    return f"install ticketctl with the extra '{extra}'; in a checkout: pip install '.[{extra}]'"
+
+
 class LocalEngineError(SetupError):
     """The embedded AWS does not start or does not respond."""
 

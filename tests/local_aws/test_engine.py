@@ -91,7 +91,10 @@ def test_missing_extra_names_the_install_line(bare: dict[str, str]) -> None:
     )
     process = subprocess.run([sys.executable, "-c", script], env=bare, capture_output=True, text=True, check=False)
     assert (process.returncode, process.stdout) == (3, "")
-    assert process.stderr.splitlines()[-1] == "hint: pip install 'ticketctl[local]'"
+    assert (
+        process.stderr.splitlines()[-1]
+        == "hint: install ticketctl with the extra 'local'; in a checkout: pip install '.[local]'"
+    )
 
 
 def test_other_region(bare: dict[str, str]) -> None:

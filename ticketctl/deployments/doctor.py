@@ -15,7 +15,14 @@ from ticketctl.deadline import Deadline, call_within
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.deployments.regions import Regions
 from ticketctl.deployments.session import Session
-from ticketctl.errors import NotDeployedError, NotMintedError, SetupError, TicketctlError, UnknownCounterError
+from ticketctl.errors import (
+    NotDeployedError,
+    NotMintedError,
+    SetupError,
+    TicketctlError,
+    UnknownCounterError,
+    install_hint,
+)
 from ticketctl.files import directory
 from ticketctl.output import without_userinfo
 from ticketctl.settings import Settings
@@ -220,7 +227,7 @@ def _engine(session: Session) -> Finding:
     if not session.settings.local:
         return Finding(OK, "not running, not needed")
     if _version("ministack") == "not installed":
-        return Finding(FAILURE, "not installed", "pip install 'ticketctl[local]'", blocks=True)
+        return Finding(FAILURE, "not installed", install_hint("local"), blocks=True)
     return Finding(WARNING, "not running; the next command with --local starts it", "ticketctl local up", blocks=True)
 
 

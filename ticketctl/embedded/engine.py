@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ticketctl.errors import FileError, LocalEngineError, MissingExtraError
+from ticketctl.errors import FileError, LocalEngineError, MissingExtraError, install_hint
 from ticketctl.files import read_json
 
 HOST = "127.0.0.1"
@@ -175,7 +175,7 @@ class LocalAws:
         import importlib.util
 
         if importlib.util.find_spec("ministack") is None:
-            raise MissingExtraError("the embedded AWS is not installed", hint="pip install 'ticketctl[local]'")
+            raise MissingExtraError("the embedded AWS is not installed", hint=install_hint("local"))
         pid = None if self._is_held() else self._spawn()
         deadline = time.monotonic() + START_SECONDS
         while (engine := self.running()) is None:
