@@ -104,6 +104,33 @@ def test_a_silent_dynamodb_ends_in_time(silent: str) -> None:
         ends_within(4.0, tickets, OutcomeUnknownError)
 
 
+STACK = """<DescribeStacksResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/"><DescribeStacksResult>
+<Stacks><member><StackName>Tickets</StackName><StackId>arn:aws:cloudformation:us-east-1:1:stack/Tickets/1</StackId>
+<StackStatus>CREATE_COMPLETE</StackStatus><CreationTime>2026-01-01T00:00:00Z</CreationTime>
+<Parameters><member><ParameterKey>Offset</ParameterKey><ParameterValue>1</ParameterValue></member>
+<member><ParameterKey>Increment</ParameterKey><ParameterValue>1</ParameterValue></member>
+<member><ParameterKey>MaxCount</ParameterKey><ParameterValue>100</ParameterValue></member></Parameters>
+<Outputs><member><OutputKey>TableName</OutputKey><OutputValue>Tickets</OutputValue></member>
+<member><OutputKey>Url</OutputKey><OutputValue>http://tickets.example/</OutputValue></member></Outputs>
+</member></Stacks></DescribeStacksResult></DescribeStacksResponse>"""
+
+
+def test_a_slow_look_up_and_a_slow_first_block_of_fetch_end_in_time(
+    silent: str, server: Server, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """``fetch`` looks up the largest block; that and its first block share the deadline."""
+    assert silent
+    server.answers = [
+        Answer(200, "text/xml", STACK.replace("http://tickets.example", server.url).encode(), after=2.0),
+        *[Answer(200, "application/json", b"{}", after=5.0)] * 9,
+    ]
+    began = time.monotonic()
+    assert cli.main(["fetch", "10", "--endpoint-url", server.url, "--region", "us-east-1", "--timeout", "3"]) == 8
+    assert time.monotonic() - began < 4.0
+    assert b"a ticket may have been spent" in capfdbinary.readouterr().err
+    assert [request.body for request in server.requests][1:] == [b'{"count": 10}']
+
+
 def ends_within(seconds: float, tickets: TicketClient, kind: type[TicketctlError]) -> None:
     """Check that a mint fails at the deadline."""
     began = time.monotonic()

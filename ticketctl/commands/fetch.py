@@ -66,13 +66,15 @@ def fetch(
     if ranges and ticket_format is not None:
         raise UsageError("--ranges and --format cannot be combined", hint="remove one of them")
     texts, (key, is_typed) = texts_of(run, ticket_format), key_of_run(run)
-    size = block or _max_block(run)
+    deadline = Deadline(run.settings.timeout)  # of the look-up and the first block together
+    size = block or _max_block(run, deadline)
     progress = _Progress(count, size * concurrency)
     try:
         with run.output.progress("minting", count) as advance:
             while True:
                 try:
-                    for minted in _blocks(run, count, size, key, at_once=concurrency, is_typed=is_typed):
+                    blocks = _blocks(run, count, size, key, deadline, at_once=concurrency, is_typed=is_typed)
+                    for minted in blocks:
                         progress.written = minted.count
                         run.output.block(minted, ranges=ranges, texts=texts(minted))
                         progress.printed += minted.count
@@ -80,7 +82,8 @@ def fetch(
                         advance(progress.printed)
                 except UsageError:
                     run.regions.look_up()
-                    if block or progress.printed or (smaller := _max_block(run)) >= size:
+                    deadline = Deadline(run.settings.timeout)
+                    if block or progress.printed or (smaller := _max_block(run, deadline)) >= size:
                         raise
                     size = smaller  # a deployment has reduced it
                 else:
@@ -120,14 +123,19 @@ class _Progress:
         return f"{printed} of {self.count} tickets were printed"
 
 
-def _blocks(run: Run, count: int, size: int, key: str, *, at_once: int, is_typed: bool) -> Iterator[Block]:
-    """Yield the blocks in order of arrival; after a failure, those still in flight, then raise the error."""
+def _blocks(
+    run: Run, count: int, size: int, key: str, first: Deadline, *, at_once: int, is_typed: bool
+) -> Iterator[Block]:
+    """Yield the blocks in order of arrival; after a failure, those still in flight, then raise the error.
+
+    ``first`` is the deadline of the first block; each other has the setting ``timeout``.
+    """
     from ticketctl.minting.in_flight import as_they_arrive
     from ticketctl.minting.source import key_of_block
 
     def mint(begin: int) -> Block:
         request = MintRequest(run.settings.partition, min(size, count - begin), key_of_block(key, begin), is_typed)
-        return run.regions.mint(request, Deadline(run.settings.timeout))
+        return run.regions.mint(request, Deadline(run.settings.timeout) if begin else first)
 
     failures = []
     for answer in as_they_arrive(mint, range(0, count, size), at_once=at_once):
@@ -147,5 +155,6 @@ def _failure_of_all(failures: Sequence[TicketctlError], size: int) -> TicketctlE
     return (unknown or failures)[0]
 
 
-def _max_block(run: Run) -> int:
-    return run.regions.max_block(Deadline(run.settings.timeout))
+def _max_block(run: Run, deadline: Deadline) -> int:
+    with run.regions.home.session.starting(deadline):
+        return run.regions.max_block(deadline)
