@@ -24,7 +24,7 @@ from ticketctl.counters.handover import (
     take,
 )
 from ticketctl.counters.lanes import Lane
-from ticketctl.counters.table import Counters, require_can_advance, require_no_region
+from ticketctl.counters.table import Counters, not_everywhere, require_can_advance, require_no_region
 from ticketctl.errors import CounterInvalidError, RefusedError, UsageError
 from ticketctl.minting.source import unknown_counter
 from ticketctl.models import Counter
@@ -397,7 +397,8 @@ def create(
     """Create a counter in each of ``regions``; return the counters and whether one of them is new.
 
     In regions that share the sequence it gets the lanes of their default counters and starts at or after ``start``.
-    It mints nowhere until it exists in all of them; the next run resumes an interrupted one. In a single region,
+    It mints nowhere until it exists in all of them. The next run resumes an interrupted one, and starts the counter in
+    no region below those that have it. In a single region,
     ``start`` must be in the lane, which ``offset`` and ``increment`` can set; the default is the stack's.
     ``gapless``: only claims take its numbers; the stack must be in a single region and issue every number.
     Raises ``RefusedError`` if it exists with other options, and ``UsageError`` if a number is below 1.
@@ -447,9 +448,12 @@ def _create(
     members: Sequence[Member], regions: Sequence[str], counter: str | None, wanted: CounterOptions, *, shared: bool
 ) -> tuple[Sequence[Counter], bool]:
     targets = [member for member in members if member.region in regions and not member.retired]
-    lanes = {member.region: _first_lane(member, wanted, shared=shared) for member in targets}
     before = _holdings(members, counter)
     _require_as_wanted(before, wanted)
+    begun, first = [holding for holding in before.values() if holding.is_pending], wanted
+    if any(holding.counter.last >= (wanted.start or 1) for holding in begun):  # the interrupted run had a later start
+        first = wanted._replace(start=max(holding.lane.offset for holding in begun))
+    lanes = {member.region: _first_lane(member, first, shared=shared) for member in targets}
     created = [_create_in(members, member, counter, lanes[member.region], wanted, shared=shared) for member in targets]
     entries = _lanes_of(members, counter)
     Survey({counter: entries}).require_disjoint()
@@ -551,10 +555,12 @@ def adopt(members: Sequence[Member], regions: Sequence[str], name: str, largest:
 def advance(members: Sequence[Member], name: str, to: int) -> Sequence[Counter]:
     """Move a counter forward in every region, so that no ticket up to ``to`` is issued from now on. Never back.
 
-    Raises ``RefusedError`` if every region is already beyond ``to``, or if the counter is in a single region and
-    ``to`` is not in its lane.
+    Raises ``RefusedError`` if every region is already beyond ``to``, if the counter is in a single region and ``to`` is
+    not in its lane, or if it does not exist in every region yet.
     """
     holders = _require_holders(members, name)
+    if any(holding.is_pending and holding.region != name for _, holding in holders):
+        raise not_everywhere(name)  # the run that creates it would start it below ``to`` elsewhere
     if len(holders) == 1 and not holders[0][1].regions:
         require_can_advance(holders[0][1].counter, to)
     least = min(holding.counter.last for _, holding in holders)

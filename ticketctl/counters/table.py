@@ -151,10 +151,7 @@ class Counters:
             if rejected.item is not None and self.read(rejected.item).gapless:
                 return self._changed(name, "SET #frozen = :frozen", is_gapless, {":frozen": gapless, **marks})
             if rejected.item is not None and "hand_crafted_int" in rejected.item:
-                raise RefusedError(
-                    f"the counter {name!r} does not exist in every region yet",
-                    hint=f"ticketctl counter create {shlex.quote(name)}",
-                ) from None
+                raise not_everywhere(name) from None
             raise unknown_counter(name) from None
 
     def _changed(self, name: str, update: str, condition: str, values: Mapping[str, Value]) -> Counter:
@@ -189,6 +186,14 @@ class Counters:
                 request["ExpressionAttributeValues"] = sent
             item: Mapping[str, Any] = self._send("UpdateItem", request)["Attributes"]
             return item
+
+
+def not_everywhere(name: str) -> RefusedError:
+    """The error for a counter whose creation was interrupted: it is pending."""
+    return RefusedError(
+        f"the counter {name!r} does not exist in every region yet",
+        hint=f"ticketctl counter create {shlex.quote(name)}",
+    )
 
 
 def require_can_advance(counter: Counter, to: int) -> None:
