@@ -71,7 +71,7 @@ OWN_PAGES = {page: text for page, text in PAGES.items() if "/recipes/" not in pa
 
 ALL_OPTIONS = set.union(*map(options, COMMANDS.values()))
 GROUPS = {name.split()[0] for name in COMMANDS if " " in name}
-BEGINNING = r"(?:^\s*(?:\$ )?(?:\w+=\w+ )?|\$\(|: |bin/|'\.\[local\]' )"  # of a command line, in a line
+BEGINNING = r"(?:^\s*(?:\$ )?(?:\w+=\w+ )?|\$\(|: |bin/)"  # of a command line, in a line
 OF_NO_COMMAND = {"--version", "--help", "--install-completion", "--show-completion"}
 OF_OTHER_TOOLS = {"docs/aws-account.md": {"--account"}}  # pytest's
 
