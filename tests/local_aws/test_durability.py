@@ -17,10 +17,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.support.command_line import Result, run, start
 from tests.support.effort import times
+from tests.support.embedded_aws import REGION
 from tests.support.faulty_proxy import SEED
+from ticketctl.aws.account import Aws
+from ticketctl.embedded.durability import NOT_SAVED
 from ticketctl.embedded.engine import LocalAws, is_alive, is_engine
 from ticketctl.embedded.store import FORMAT, ItemChange, Store, StoreError
 
@@ -197,6 +201,33 @@ def test_full_disk(bare: dict[str, str], via: str) -> None:
         last = run(bare, *mint)
         numbers = [1, *delivered, int(after.stdout), int(last.stdout)]
         assert numbers == sorted(set(numbers))
+        LocalAws(folder(bare), environ=bare).stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root can mount a small disk")
+def test_transaction_on_a_full_disk(bare: dict[str, str]) -> None:
+    """A transaction that was not written is written when it is sent again, with the same token: it is no replay."""
+    with small_disk(folder(bare)):
+        assert run(bare, "next", "--local").stdout == "1\n"
+        engine = LocalAws(folder(bare), environ=bare).running()
+        assert engine
+        aws = Aws(REGION, endpoint_url=engine.endpoint_url, embedded=engine.credentials)
+        client, table = aws.client("dynamodb"), aws.client("dynamodb").list_tables()["TableNames"][0]
+
+        def put() -> None:
+            item = {"partition": {"S": "large"}, "filling": {"S": "." * 100_000}}
+            client.transact_write_items(
+                TransactItems=[{"Put": {"TableName": table, "Item": item}}], ClientRequestToken="token"
+            )
+
+        filler = folder(bare) / "filler"
+        fill(filler)
+        with pytest.raises(ClientError, match=NOT_SAVED):
+            put()
+        filler.unlink()
+        put()
+        assert "Item" in client.get_item(TableName=table, Key={"partition": {"S": "large"}}, ConsistentRead=True)
+        aws.close()
         LocalAws(folder(bare), environ=bare).stop()
 
 

@@ -189,12 +189,15 @@ class Emulator:
             return taken
 
     def undo(self, taken: list[tuple[ItemChange, Callable[[], object]]]) -> None:
-        """Undo these changes and all that were recorded since."""
+        """Undo these changes and all that were recorded since, and forget the tokens of transactions."""
+        from ministack.services import dynamodb
+
         with self._lock:
             for _, undo_one in reversed([*taken, *self._changes]):
                 undo_one()
             self._changes.clear()
             self._tables.clear()  # the next change saves everything
+            dynamodb._txn_idempotency.clear()  # else a transaction that is sent again is taken for written
 
     def _record_changes(self, dynamodb: Any) -> None:
         set_item, remove_item = dynamodb._set_item, dynamodb._remove_item
@@ -251,6 +254,7 @@ def open_emulator(variables: Mapping[str, str]) -> Emulator:
                 "_tables",
                 "_transact_validation_cancel_response",
                 "_transact_write_items",
+                "_txn_idempotency",
             ),
             lambda_svc: (
                 "_build_function_url_event",
