@@ -36,7 +36,7 @@ WRITE_ATTEMPTS = 5
 RECEIPT_ATTEMPTS = 2
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
-CALL_MS = 3_500  # the most that one call to DynamoDB takes: 1 s to connect, 2 s to answer, and a margin
+CALL_MS = 4_500  # the most that one call to DynamoDB takes: 1 s to connect, 1 s for TLS, 2 s to answer, and a margin
 IDLE_SECONDS = 20.0  # after that a new connection is safer than one that may have been closed
 GAPLESS = "gapless"  # the value of the attribute ``frozen`` of a counter whose numbers only claims take
 GAPLESS_FROZEN = "gapless-frozen"  # the same while not even claims take them
@@ -686,8 +686,7 @@ def read_fields(event: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
 class _Pairs(list[tuple[str, Any]]):
     """The members of a JSON object in order, repeated names included."""
 
-    def __init__(self, pairs: Iterable[tuple[str, Any]] = ()) -> None:
-        super().__init__(pairs)
+    __slots__ = ()
 
 
 def _digits(text: str) -> int | str:
