@@ -686,6 +686,8 @@ def read_fields(event: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
 class _Pairs(list[tuple[str, Any]]):
     """The members of a JSON object in order, repeated names included."""
 
+    __slots__ = ()
+
 
 def _digits(text: str) -> int | str:
     return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}", text) else text
