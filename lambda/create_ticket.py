@@ -122,7 +122,7 @@ def mint_request(
     conditions = [
         "attribute_exists(#last)",
         "attribute_not_exists(#frozen)",
-        "#last <= :room",
+        "#last >= :least AND #last <= :room",
         "#increment = :increment"
         if fence.increment != 1
         else "(attribute_not_exists(#increment) OR #increment = :increment)",
@@ -140,6 +140,7 @@ def mint_request(
     values: dict[str, Mapping[str, Any]] = {
         ":start": _number((offset or fence.increment) - fence.increment),
         ":step": _number(count * fence.increment),
+        ":least": _number(1 - fence.increment),
         ":room": _number(fence.ceiling - count * fence.increment),
         ":increment": _number(fence.increment),
         ":ceiling": _number(fence.ceiling),
@@ -281,6 +282,10 @@ def fence_after_refusal(item: Item | None, partition: str, count: int) -> Fence:
         raise ProblemError("counter_gapless", f"The counter {partition!r} is gapless: only a claim takes its numbers.")
     if counter["frozen"]:
         raise ProblemError("counter_frozen", f"The counter {partition!r} is frozen.")
+    if (following := counter["hand_crafted_int"] + fence.increment) < 1:
+        raise ProblemError(
+            "counter_invalid", f"The counter {partition!r} is below 0: its next number, {following}, is no ticket."
+        )
     if counter["remaining"] < count:
         raise ProblemError(
             "counter_exhausted",

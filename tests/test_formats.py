@@ -353,14 +353,6 @@ def test_ranges_have_no_format(ticketctl: Ticketctl, server: Server) -> None:
     assert server.requests == []
 
 
-def test_a_minted_number_without_a_text_is_named(ticketctl: Ticketctl, server: Server) -> None:
-    """A negative number, from an item that was edited by hand, is reported, because it was spent."""
-    server.answers = [block(-5, 1)]
-    code, stdout, stderr = ticketctl("next", "--format", "{base32}", *at(server))
-    assert (code, stdout) == (8, "")
-    assert stderr.startswith("error: minted but not delivered: -5 to -5; -5 is not a ticket")
-
-
 @pytest.mark.parametrize(
     ("text", "ticket", "code", "stdout", "said"),
     [

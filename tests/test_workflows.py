@@ -101,7 +101,7 @@ def test_guide_names_what_the_code_has() -> None:
         "SHOWN": "ticketctl/counters/table.py",
         "CfnParameter": "stack/tickets_stack.py",
         "PARAMETERS": "ticketctl/commands/stack_options.py",
-        "_TEMPLATE_NAMES": "ticketctl/commands/stack_options.py",
+        "TEMPLATE_NAMES": "ticketctl/commands/stack_options.py",
         "_refuse_function_options": "ticketctl/commands/stack_options.py",
     }
     for name, path in places.items():

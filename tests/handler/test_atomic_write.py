@@ -61,7 +61,7 @@ def test_the_first_ticket_of_the_default_counter() -> None:
         "UpdateExpression": "SET #last = if_not_exists(#last, :start) + :step, #minted_at = :now",
         "ConditionExpression": (
             "attribute_not_exists(#partition) OR (attribute_exists(#last) AND attribute_not_exists(#frozen)"
-            " AND #last <= :room"
+            " AND #last >= :least AND #last <= :room"
             " AND (attribute_not_exists(#increment) OR #increment = :increment)"
             " AND (attribute_not_exists(#ceiling) OR #ceiling >= :ceiling))"
         ),
@@ -76,6 +76,7 @@ def test_the_first_ticket_of_the_default_counter() -> None:
         "ExpressionAttributeValues": {
             ":start": {"N": "0"},
             ":step": {"N": "1"},
+            ":least": {"N": "0"},
             ":room": {"N": "9007199254740990"},
             ":increment": {"N": "1"},
             ":ceiling": {"N": "9007199254740991"},
@@ -95,7 +96,7 @@ def test_a_block_of_a_counter_in_a_lane_with_a_ceiling() -> None:
             "SET #last = if_not_exists(#last, :start) + :step, #minted_at = :now, #increment = :increment"
         ),
         "ConditionExpression": (
-            "attribute_exists(#last) AND attribute_not_exists(#frozen) AND #last <= :room"
+            "attribute_exists(#last) AND attribute_not_exists(#frozen) AND #last >= :least AND #last <= :room"
             " AND #increment = :increment AND #ceiling = :ceiling"
         ),
         "ExpressionAttributeNames": {
@@ -108,6 +109,7 @@ def test_a_block_of_a_counter_in_a_lane_with_a_ceiling() -> None:
         "ExpressionAttributeValues": {
             ":start": {"N": "0"},
             ":step": {"N": "30"},
+            ":least": {"N": "-2"},
             ":room": {"N": "970"},
             ":increment": {"N": "3"},
             ":ceiling": {"N": "1000"},

@@ -30,6 +30,7 @@ from ticketctl.embedded.engine import Engine
 from ticketctl.errors import (
     CounterExhaustedError,
     CounterFrozenError,
+    CounterInvalidError,
     IdempotencyConflictError,
     NotMintedError,
     OutcomeUnknownError,
@@ -132,6 +133,8 @@ class World:
             return UnknownCounterError, self
         if model.frozen:
             return CounterFrozenError, self
+        if model.last + model.increment < 1:
+            return CounterInvalidError, self
         last = model.last + count * model.increment
         if last > model.ceiling:
             return CounterExhaustedError, self

@@ -7,7 +7,7 @@ import typer
 
 from ticketctl.commands.options import KEY, Run, command
 from ticketctl.deadline import Deadline
-from ticketctl.errors import InterruptedRunError, PartialError, UsageError
+from ticketctl.errors import InterruptedRunError, UsageError
 from ticketctl.models import Block, MintRequest
 
 if TYPE_CHECKING:
@@ -60,13 +60,9 @@ def texts_of(run: Run, ticket_format: str | None) -> "Texts":
         raise UsageError("the format contains {region}, but the region of --url is unknown", hint="remove {region}")
 
     def texts(block: Block) -> Sequence[str]:
-        try:
-            return [
-                form.encode(ticket, partition=block.partition, region=block.region, date=now)
-                for ticket in block.tickets
-            ]
-        except UsageError as error:  # such as a negative number, of an item that was edited by hand
-            raise PartialError(f"minted but not delivered: {block.first} to {block.last}; {error.message}") from None
+        return [
+            form.encode(ticket, partition=block.partition, region=block.region, date=now) for ticket in block.tickets
+        ]
 
     return texts
 
