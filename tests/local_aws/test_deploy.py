@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -252,6 +253,18 @@ def test_diff_of_a_new_stack_leaves_nothing(stacks: CloudFormation, ticketctl: T
     assert result.returncode == 0
     assert "add AWS::DynamoDB::Table" in result.stdout
     assert stacks.describe(new_stack) is None
+
+
+def test_diff_lists_what_the_options_need(ticketctl: Ticketctl, new_stack: str) -> None:
+    """What a private stack without alarms does not have is not listed; ``--public`` adds what a public one needs."""
+    options, permission = ("--local", "--stack", new_stack), "AWS::Lambda::Permission AnyoneMayCallUrl"
+    created = ticketctl("diff", *options).stdout
+    assert "add AWS::Lambda::Function" in created
+    assert not re.search("AnyoneMay|AWS::SNS|Alarm", created)
+    ticketctl("deploy", *options)
+    assert f"add {permission}" in ticketctl("diff", "--public", *options).stdout
+    ticketctl("deploy", "--public", "--yes", *options)
+    assert f"remove {permission}" in ticketctl("diff", "--no-public", *options).stdout
 
 
 def test_article_table_is_adopted(aws: Aws, ticketctl: Ticketctl, new_stack: str) -> None:

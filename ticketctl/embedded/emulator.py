@@ -238,6 +238,7 @@ def open_emulator(variables: Mapping[str, str]) -> Emulator:
         import ministack.app as app
         from ministack.core import iam_evaluator, lambda_runtime, persistence, sigv4
         from ministack.services import cloudformation, dynamodb, lambda_svc, sts
+        from ministack.services.cloudformation import changesets
 
         needed = {
             app: ("app", "_build_persistence_save_dict", "_get_module", "_state_map"),
@@ -246,6 +247,7 @@ def open_emulator(variables: Mapping[str, str]) -> Emulator:
             lambda_runtime.Worker: ("_drain_stderr_bounded",),
             persistence: ("_json_default", "_json_object_hook", "_state_format_version"),
             sigv4: ("build_canonical_headers", "build_string_to_sign", "calculate_signature", "uri_encode"),
+            changesets: ("_evaluate_conditions", "_resolve_props_for_diff"),
             cloudformation: ("_change_sets", "_stacks"),
             dynamodb: (
                 "_normalize_table_name",
@@ -276,6 +278,7 @@ def open_emulator(variables: Mapping[str, str]) -> Emulator:
     lambda_svc._prune_orphan_code_blobs = lambda referenced: None
     lambda_svc._build_function_url_event = _exact_event(lambda_svc._build_function_url_event)
     dynamodb._transact_write_items = _with_keys_checked(dynamodb)
+    changesets._resolve_props_for_diff = _without_unused_resources(changesets)
     return Emulator(app)
 
 
@@ -338,3 +341,17 @@ def _with_keys_checked(dynamodb: Any) -> Callable[[Any], Any]:
         return dynamodb._transact_validation_cancel_response(len(problems), reasons) if reasons else write(request)
 
     return checked
+
+
+def _without_unused_resources(changesets: Any) -> Callable[..., Any]:
+    """The resources that change sets compare, without those whose condition is false. ministack would list them."""
+    resolve = changesets._resolve_props_for_diff
+
+    def used(template: Any, parameters: Any, *of_stack: Any) -> Any:
+        if not template:
+            return resolve(template, parameters, *of_stack)
+        holds, resources = changesets._evaluate_conditions(template, parameters), template["Resources"]
+        kept = {name: each for name, each in resources.items() if holds.get(each.get("Condition"), True)}
+        return resolve({**template, "Resources": kept}, parameters, *of_stack)
+
+    return used
