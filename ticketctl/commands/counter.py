@@ -116,7 +116,7 @@ def adopt(
         typer.Option("--from-max", metavar="FILE|-", help="Read one number per line from this file; - reads stdin."),
     ],
     column: Annotated[
-        str | None, typer.Option(help="Read this column of a CSV file with a header. Default: not CSV.")
+        str | None, typer.Option(metavar="NAME", help="Read this column of a CSV file with a header. Default: not CSV.")
     ] = None,
 ) -> None:
     """Start a counter above existing numbers: create it there, or move it forward.

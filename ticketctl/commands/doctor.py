@@ -9,13 +9,12 @@ from ticketctl.commands.options import SOURCE, Run, command
 from ticketctl.errors import RefusedError
 from ticketctl.results import Result
 
-_SHARED = {name: option for name, option in SOURCE.items() if name != "partition"}
 _STATE_WIDTH = 7
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    command(app, "doctor", shared=_SHARED, needs_settings=False)(doctor)
+    command(app, "doctor", shared=SOURCE, needs_settings=False)(doctor)
 
 
 def doctor(run: Run) -> None:

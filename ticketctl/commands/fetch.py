@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ticketctl.commands.next import TicketFormat, key_of_run, texts_of
-from ticketctl.commands.options import KEY, Run, command, integer_range
+from ticketctl.commands.options import MINTING, Run, command, integer_range
 from ticketctl.deadline import Deadline
 from ticketctl.errors import (
     ClosedPipeError,
@@ -22,7 +22,7 @@ from ticketctl.models import MAX_TICKET, Block, MintRequest
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    command(app, "fetch", shared=KEY)(fetch)
+    command(app, "fetch", shared=MINTING)(fetch)
 
 
 def fetch(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ticketctl.commands.options import KEY, Run, command
+from ticketctl.commands.options import MINTING, Run, command
 from ticketctl.deadline import Deadline
 from ticketctl.errors import InterruptedRunError, UsageError
 from ticketctl.models import Block, MintRequest
@@ -27,7 +27,7 @@ TicketFormat = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    command(app, "next", shared=KEY)(next_ticket)
+    command(app, "next", shared=MINTING)(next_ticket)
 
 
 def next_ticket(run: Run, ticket_format: TicketFormat = None) -> None:

@@ -67,18 +67,21 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation. D
 
 _EVERYWHERE: dict[str, Any] = {
     "stack": Annotated[
-        str | None, typer.Option(help="Use this stack and its table. Default: Tickets.", rich_help_panel=_WHERE)
+        str | None,
+        typer.Option(metavar="NAME", help="Use this stack and its table. Default: Tickets.", rich_help_panel=_WHERE),
     ],
     "region": Annotated[
         list[str] | None,
         typer.Option(
+            metavar="REGION",
             help="Use this AWS region. Repeat for several; tried in this order. "
             "Default: the regions of the last deployment, else the AWS profile's.",
             rich_help_panel=_WHERE,
         ),
     ],
     "profile": Annotated[
-        str | None, typer.Option(help="Use this AWS profile. Default: as the AWS CLI.", rich_help_panel=_WHERE)
+        str | None,
+        typer.Option(metavar="NAME", help="Use this AWS profile. Default: as the AWS CLI.", rich_help_panel=_WHERE),
     ],
     "local": Annotated[
         bool | None,
@@ -90,11 +93,14 @@ _EVERYWHERE: dict[str, Any] = {
     ],
     "endpoint_url": Annotated[
         str | None,
-        typer.Option(help="Send every AWS API call to this endpoint. Default: AWS.", rich_help_panel=_WHERE),
+        typer.Option(
+            metavar="URL", help="Send every AWS API call to this endpoint. Default: AWS.", rich_help_panel=_WHERE
+        ),
     ],
     "timeout": Annotated[
         float | None,
         typer.Option(
+            metavar="SECONDS",
             help="Stop a mint, with all its retries, after this many seconds; for other calls, the limit per request. "
             "Default: 10.",
             rich_help_panel=_HOW,
@@ -121,36 +127,40 @@ TABLE: dict[str, Any] = {
     "table": Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             help="Use this DynamoDB table directly; it needs no stack. Default: the stack's table.",
             rich_help_panel=_WHERE,
         ),
     ]
 }
 SOURCE: dict[str, Any] = {
-    **TABLE,
-    "partition": Annotated[
-        str | None,
-        typer.Option("--partition", "-p", help="Show only this counter. Default: all counters."),
-    ],
     "via": Annotated[
         str | None,
-        typer.Option(help="Mint through the Function URL ('url') or from the table ('dynamodb'). Default: url."),
+        typer.Option(
+            metavar="url|dynamodb",
+            help="Mint through the Function URL ('url') or from the table ('dynamodb'). Default: url.",
+        ),
     ],
-    "url": Annotated[str | None, typer.Option(help="Use this Function URL. Default: the stack's.")],
+    "url": Annotated[str | None, typer.Option(metavar="URL", help="Use this Function URL. Default: the stack's.")],
+    **TABLE,
 }
-KEY: dict[str, Any] = {
-    **SOURCE,
+MINTING: dict[str, Any] = {
     "partition": Annotated[
         str | None,
-        typer.Option("--partition", "-p", help="Use this counter. Default: the one named after the region."),
+        typer.Option(
+            "--partition", "-p", metavar="NAME", help="Use this counter. Default: the one named after the region."
+        ),
+    ],
+    "idempotency_key": Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", help="Return the same tickets for the same key for 24 hours. Default: a random key per run."
+        ),
     ],
     "spread": Annotated[
         bool, typer.Option("--spread", help="Start with a different region each time. Default: with the first.")
     ],
-    "idempotency_key": Annotated[
-        str | None,
-        typer.Option(help="Return the same tickets for the same key for 24 hours. Default: a random key per run."),
-    ],
+    **SOURCE,
 }
 _NOT_FOR_LOCAL = {"local", "profile", "endpoint_url"}
 

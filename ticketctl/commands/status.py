@@ -18,12 +18,19 @@ from ticketctl.results import Result
 if TYPE_CHECKING:
     from ticketctl.counters.table import Counters
 
+_OPTIONS = {
+    "partition": Annotated[
+        str | None,
+        typer.Option("--partition", "-p", metavar="NAME", help="Show only this counter. Default: all counters."),
+    ],
+    **SOURCE,
+}
 PAGE = 1_000  # counters are sorted within a page; the pages come in DynamoDB's order
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    command(app, "status", shared=SOURCE)(status)
+    command(app, "status", shared=_OPTIONS)(status)
     command(app, "url")(url)
 
 
@@ -32,7 +39,9 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Keep showing the counters until Ctrl-C. Default: off.")
     ] = False,
-    interval: Annotated[float, typer.Option(help="With --watch, wait this many seconds between reads.")] = 2.0,
+    interval: Annotated[
+        float, typer.Option(metavar="SECONDS", help="With --watch, wait this many seconds between reads.")
+    ] = 2.0,
 ) -> None:
     """Show all counters, or one with --partition. Never mints.
 

@@ -40,8 +40,9 @@ def verify(
     via: Annotated[
         str | None,
         typer.Option(
+            metavar="url|dynamodb|both",
             help="Mint through the Function URL ('url'), from the table ('dynamodb') or 'both'. "
-            "Default: both; dynamodb with --table."
+            "Default: both; dynamodb with --table.",
         ),
     ] = None,
 ) -> None:
