@@ -10,8 +10,10 @@ from tests.commands.test_stack import Shell
 from tests.support.memory_aws import EU, STACK, US, Account
 from tests.support.model_table import Fate
 from ticketctl.commands.counter import adopt, advance, freeze, thaw
+from ticketctl.counters.arrangement import arrange
+from ticketctl.counters.creation import create
 from ticketctl.counters.lanes import Lane
-from ticketctl.counters.sequence import Member, arrange, create
+from ticketctl.counters.survey import Member
 from ticketctl.counters.table import Counters
 from ticketctl.errors import RefusedError
 

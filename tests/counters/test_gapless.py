@@ -9,8 +9,11 @@ from tests.support.counter_items import item, regions
 from tests.support.minting import requested
 from tests.support.model_table import ModelTable
 from ticketctl.aws.dynamodb import sdk_sender
+from ticketctl.counters.arrangement import arrange
+from ticketctl.counters.changes import adopt, advance, freeze, thaw
+from ticketctl.counters.creation import create
 from ticketctl.counters.lanes import Lane
-from ticketctl.counters.sequence import Member, adopt, advance, arrange, create, freeze, thaw
+from ticketctl.counters.survey import Member
 from ticketctl.counters.table import Counters
 from ticketctl.deadline import Deadline
 from ticketctl.errors import CounterGaplessError, RefusedError, UnknownCounterError, UsageError

@@ -13,9 +13,10 @@ from botocore.exceptions import ClientError
 from tests.support.counter_items import item, number, offered, regions
 from tests.support.model_table import Client, Item, ModelTable, Request
 from ticketctl.aws.dynamodb import sdk_sender
+from ticketctl.counters.arrangement import arrange, hand_over
 from ticketctl.counters.handover import Holding, clear_offer, create_counter, offer, read_holding, release, take
 from ticketctl.counters.lanes import Lane
-from ticketctl.counters.sequence import DEFAULT, Member, _hand_over, arrange, survey
+from ticketctl.counters.survey import DEFAULT, Member, survey
 from ticketctl.counters.table import Counters
 from ticketctl.errors import CounterInvalidError, RefusedError
 from ticketctl.handler import handler
@@ -315,7 +316,7 @@ def test_a_state_that_this_version_does_not_know_is_not_split(frozen: dict[str, 
         offer(east.table, "orders", 1, ["west"])
     members = [Member(east.table), Member(west.table)]
     with pytest.raises(RefusedError, match=r"^orders is in a state that several regions cannot share; nothing was"):
-        _hand_over(members, "orders", members[1], lambda line: None)
+        hand_over(members, "orders", members[1], lambda line: None)
     assert (east.items, west.items) == ([before], [])
 
 
@@ -643,7 +644,7 @@ def hands_over(*names: str, to: str) -> Actor:
     def work(reach: Reached, _: Tickets) -> None:
         there = members(reach, names)
         (target,) = (member for member in there if member.region == to)
-        _hand_over(there, DEFAULT, target, lambda line: None)
+        hand_over(there, DEFAULT, target, lambda line: None)
 
     return work
 

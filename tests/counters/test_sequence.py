@@ -28,22 +28,12 @@ from tests.support.effort import DERANDOMIZED, times
 from tests.support.minting import requested
 from tests.support.model_table import Fate, Item, ModelTable
 from ticketctl.aws.dynamodb import sdk_sender
+from ticketctl.counters.arrangement import arrange, hand_over, withdraw_offers
+from ticketctl.counters.changes import adopt, advance, freeze, thaw
+from ticketctl.counters.creation import create
 from ticketctl.counters.handover import Holding, create_counter, offer, take
 from ticketctl.counters.lanes import Lane
-from ticketctl.counters.sequence import (
-    DEFAULT,
-    Member,
-    _hand_over,
-    adopt,
-    advance,
-    arrange,
-    create,
-    freeze,
-    ignore,
-    survey,
-    thaw,
-    withdraw_offers,
-)
+from ticketctl.counters.survey import DEFAULT, Member, ignore, survey
 from ticketctl.counters.table import Counters
 from ticketctl.deadline import Deadline
 from ticketctl.errors import (
@@ -764,7 +754,7 @@ def test_adopt_in_one_region_respects_the_lanes_of_the_others(largest: int) -> N
     create(world.all(), ["east"], "orders")
     world.mint("east", "orders", count=10)
     world.add("north")
-    _hand_over(world.all(), DEFAULT, world.members["north"], ignore)  # a deployment that was killed after that
+    hand_over(world.all(), DEFAULT, world.members["north"], ignore)  # a deployment that was killed after that
     counters, moved = adopt(world.all(), ["north"], "orders", largest)
     assert ([counter.region for counter in counters], moved) == (["north"], True)
     lanes = world.lanes("orders")

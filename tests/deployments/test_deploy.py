@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.memory_aws import AP, EU, US, Account, Said, regions_of, url_in
 from ticketctl.counters.lanes import Lane
-from ticketctl.counters.sequence import DEFAULT, survey
+from ticketctl.counters.survey import DEFAULT, survey
 from ticketctl.deployments.deploy import Deployed, deploy, preview
 from ticketctl.deployments.outcomes import Outcomes, failures, succeeded
 from ticketctl.deployments.regions import Regions

@@ -7,8 +7,8 @@ import pytest
 
 from tests.support.memory_aws import AP, EU, US, Account, Said, regions_of
 from tests.support.minting import requested
+from ticketctl.counters.arrangement import arrange
 from ticketctl.counters.lanes import Lane
-from ticketctl.counters.sequence import arrange
 from ticketctl.deadline import Deadline
 from ticketctl.deployments.outcomes import failures, succeeded
 from ticketctl.deployments.regions import Regions

@@ -16,8 +16,8 @@ from tests.support.embedded_aws import REGION, Connect, put
 from tests.support.make_counter import alone, make_counter
 from tests.support.minting import look, take
 from ticketctl.aws.account import Aws
+from ticketctl.counters.changes import adopt, advance, freeze, thaw
 from ticketctl.counters.lanes import Lane
-from ticketctl.counters.sequence import adopt, advance, freeze, thaw
 from ticketctl.counters.table import Counters
 from ticketctl.deployments.regional_stack import RegionalStack
 from ticketctl.errors import (

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from ticketctl.counters.creation import create
 from ticketctl.counters.lanes import Lane
-from ticketctl.counters.sequence import Member, create
+from ticketctl.counters.survey import Member
 from ticketctl.counters.table import Counters
 from ticketctl.models import Counter
 

@@ -36,7 +36,7 @@ def read_counters(regions: Regions) -> list[Counter]:
 
 def create_counter(regions: Regions, name: str, options: CreateOptions) -> Counter:
     """Create a counter in every region of the stack; return that of the first. One that exists is not changed."""
-    from ticketctl.counters import sequence
+    from ticketctl.counters import creation
 
     _require_table(regions)
     members = regions.members()
@@ -46,7 +46,7 @@ def create_counter(regions: Regions, name: str, options: CreateOptions) -> Count
     for member in members:
         member.table.require_no_replicas()
     active = [member.region for member in members if not member.retired]
-    counters, _ = sequence.create(members, active, name, **options)
+    counters, _ = creation.create(members, active, name, **options)
     home = [counter for counter in counters if counter.region == regions.home.region]
     return (home or list(counters))[0]
 

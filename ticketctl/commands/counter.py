@@ -14,7 +14,7 @@ from ticketctl.models import Counter
 from ticketctl.readable import counter_list
 
 if TYPE_CHECKING:
-    from ticketctl.counters.sequence import Member
+    from ticketctl.counters.survey import Member
 
 Changed = TypeVar("Changed")
 Name = Annotated[str, typer.Argument(help="The counter's name.")]
@@ -72,10 +72,10 @@ def create(
         ticketctl counter create invoices --gapless
         ticketctl counter create parcels --start 5000 --ceiling 99999
     """
-    from ticketctl.counters import sequence
+    from ticketctl.counters import creation
 
     members = _members_of_stack(run)
-    counters, created = sequence.create(
+    counters, created = creation.create(
         members,
         _targets(run, members),
         name,
@@ -102,9 +102,9 @@ def advance(
         ticketctl counter advance orders --to 6000
         ticketctl counter advance orders --to 6000 --json
     """
-    from ticketctl.counters import sequence
+    from ticketctl.counters import changes
 
-    counters = _change(run, lambda members: sequence.advance(_named(run, members), name, to))
+    counters = _change(run, lambda members: changes.advance(_named(run, members), name, to))
     _show(run, counters, "is now past that number")
 
 
@@ -125,14 +125,14 @@ def adopt(
         ticketctl counter adopt orders --from-max numbers.txt
         ticketctl counter adopt orders --from-max orders.csv --column id
     """
-    from ticketctl.counters import sequence
+    from ticketctl.counters import changes
     from ticketctl.counters.table import largest_integer
 
     with _opened(from_max) as lines:
         largest = largest_integer(lines, column)
 
     def change(members: "Sequence[Member]") -> tuple[Sequence[Counter], bool]:
-        return sequence.adopt(members, [member.region for member in _named(run, members)], name, largest)
+        return changes.adopt(members, [member.region for member in _named(run, members)], name, largest)
 
     counters, moved = _change(run, change)
     _show(run, counters, f"starts above {largest}" if moved else f"was beyond {largest} already", moved=moved)
@@ -160,9 +160,9 @@ def freeze(run: Run, name: Name) -> None:
         ticketctl counter freeze orders
         ticketctl counter freeze orders --json
     """
-    from ticketctl.counters import sequence
+    from ticketctl.counters import changes
 
-    _show(run, _change(run, lambda members: sequence.freeze(_named(run, members), name)), "is frozen")
+    _show(run, _change(run, lambda members: changes.freeze(_named(run, members), name)), "is frozen")
 
 
 def thaw(run: Run, name: Name) -> None:
@@ -172,9 +172,9 @@ def thaw(run: Run, name: Name) -> None:
         ticketctl counter thaw orders
         ticketctl counter thaw orders --json
     """
-    from ticketctl.counters import sequence
+    from ticketctl.counters import changes
 
-    counters = _change(run, lambda members: sequence.thaw(_named(run, members), name))
+    counters = _change(run, lambda members: changes.thaw(_named(run, members), name))
     _show(run, counters, "can be claimed from again" if counters[0].gapless else "mints again")
 
 

@@ -10,7 +10,7 @@ from ticketctl.errors import PartialError
 from ticketctl.results import Column, Result
 
 if TYPE_CHECKING:
-    from ticketctl.counters.sequence import Entry
+    from ticketctl.counters.survey import Entry
 
 _NUMBERS = [Column(name, is_number=True) for name in ("offset", "step", "share", "next ticket")]
 _COLUMNS = [Column("counter"), Column("region"), *_NUMBERS, Column("state")]
@@ -28,7 +28,7 @@ def regions(run: Run) -> None:
         ticketctl regions
         ticketctl regions --json
     """
-    from ticketctl.counters.sequence import survey
+    from ticketctl.counters.survey import survey
 
     run.require_stack()
     also = () if run.named_regions else run.regions.elsewhere()

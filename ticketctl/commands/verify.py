@@ -91,7 +91,7 @@ def verify(
 
 def _create(run: Run, name: str) -> Sequence[Counter]:
     """Create the temporary counter in each region."""
-    from ticketctl.counters.sequence import create
+    from ticketctl.counters.creation import create
 
     return create(run.regions.members(), run.regions.names, name)[0]
 

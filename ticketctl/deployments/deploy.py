@@ -10,7 +10,8 @@ from typing import Any
 from ticketctl.aws.cloudformation import CloudFormation
 from ticketctl.aws.stacks import UNCHANGED, Plan, Stack, StackOptions, outputs_of
 from ticketctl.aws.template import table_properties
-from ticketctl.counters.sequence import DEFAULT, Member, Survey, arrange, require_names_free, survey
+from ticketctl.counters.arrangement import arrange, require_names_free
+from ticketctl.counters.survey import DEFAULT, Member, Survey, survey
 from ticketctl.deployments.adoption import adopt, require_importable, require_usable
 from ticketctl.deployments.dialog import Dialog, Tell, interruptible
 from ticketctl.deployments.last_tickets import LastTickets

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ticketctl.counters.sequence import withdraw_offers
+from ticketctl.counters.arrangement import withdraw_offers
 from ticketctl.deployments import last_tickets
 from ticketctl.deployments.adoption import require_tickets, tables_of
 from ticketctl.deployments.dialog import Dialog, interruptible

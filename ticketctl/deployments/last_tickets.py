@@ -7,7 +7,7 @@ import itertools
 import shlex
 from collections.abc import Callable, Mapping
 
-from ticketctl.counters.sequence import SCRATCH, Survey
+from ticketctl.counters.survey import SCRATCH, Survey
 from ticketctl.deployments.cache import TicketsCache, cache_path, key_of
 from ticketctl.deployments.outcomes import succeeded
 from ticketctl.deployments.regional_stack import RegionalStack

@@ -18,7 +18,7 @@ from ticketctl.models import MintRequest, StackOutputs
 from ticketctl.settings import Settings, resolve
 
 if TYPE_CHECKING:
-    from ticketctl.counters.sequence import Member
+    from ticketctl.counters.survey import Member
     from ticketctl.counters.table import Counters
 
 Answer = TypeVar("Answer")
@@ -119,7 +119,7 @@ class Regions:
         """A table that was named. ``RefusedError`` if it is a part of a sequence: the other regions must be asked."""
         from ticketctl.counters.handover import sharing_regions
         from ticketctl.counters.lanes import Lane
-        from ticketctl.counters.sequence import Member
+        from ticketctl.counters.survey import Member
 
         counters = self.home.session.counters(table)
         others = sorted(sharing_regions(counters) - {self.home.region})
@@ -137,7 +137,7 @@ class Regions:
         A stack's output names its table. Without a stack, a table that it left has the stack's name.
         """
         from ticketctl.counters.lanes import Lane
-        from ticketctl.counters.sequence import Member
+        from ticketctl.counters.survey import Member
 
         named = stack.session.counters(stack.settings.stack)
         try:
