@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.pages import ROOT
 
+pytestmark = pytest.mark.heavy  # each test builds a site
 FILES = {
     "mkdocs.yml": """
 site_name: Example

@@ -97,7 +97,7 @@ def check_tickets(exchanges: list[Exchange]) -> None:
 
 def test_every_answer_is_documented(function: Function, tmp_path: Path) -> None:
     """Sound and broken requests, alone and in sequences, get only documented answers, and no ticket comes twice."""
-    seen = run(function, tmp_path, "--max-examples", str(times(5)))
+    seen = run(function, tmp_path, "--max-examples", str(times(3)))
     assert {status for _, path, status in seen if path == "/"} == {200, 400, 404, 405, 409}
     assert {status for _, path, status in seen if path == "/status"} == {200, 400, 404, 405}
     check_tickets(function.exchanges)
@@ -105,7 +105,7 @@ def test_every_answer_is_documented(function: Function, tmp_path: Path) -> None:
 
 def test_every_answer_as_text_is_documented(function: Function, tmp_path: Path) -> None:
     """A reader of plain text gets documented answers too."""
-    options = ("--phases", "examples,fuzzing", "--header", "Accept: text/plain", "--max-examples", str(times(10)))
+    options = ("--phases", "examples,fuzzing", "--header", "Accept: text/plain", "--max-examples", str(times(3)))
     run(function, tmp_path, *options)
     kinds = {answer["headers"]["Content-Type"] for _, answer in function.exchanges if answer["statusCode"] == 200}
     assert kinds == {"text/plain; charset=utf-8"}
