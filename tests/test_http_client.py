@@ -9,8 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from itertools import cycle
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from tests.support.peer import (
     Peer,
     Script,
     Talk,
+    drips,
     echoes,
     full_servers,
     keeps,
@@ -852,14 +852,5 @@ def test_an_interim_answer_is_not_the_answer(http: HttpClient, head: bytes) -> N
 
 def test_an_answer_that_drips(http: HttpClient) -> None:
     """The read timeout is for the whole answer, even if its bytes arrive steadily."""
-
-    def drips(talk: Talk) -> None:
-        talk.receives()
-        for byte in cycle(b"HTTP/1.1 200 OK\r\n"):
-            if talk.peer.stopped.wait(0.02):
-                return
-            with suppress(OSError):
-                talk.sends(bytes([byte]))
-
     with Peer(drips) as peer:
         assert failure(http, peer.url, seconds=0.3).sent is True

@@ -10,15 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.dynamodb_server import CERTIFICATE
-from tests.support.peer import Peer, Script, Talk, full_servers, keeps, never_answers, tunnels
+from tests.support.peer import Peer, Script, Talk, drips, full_servers, keeps, never_answers, tunnels
 from ticketctl.deadline import Deadline
 from ticketctl.errors import OutcomeUnknownError, SetupError, TicketctlError, UnreachableError, UsageError
 from ticketctl.minting.async_function_url import AsyncUrlSource, open_pool
@@ -189,15 +187,6 @@ def test_an_address_behind_dead_ones() -> None:
 
 def test_an_answer_that_drips() -> None:
     """The deadline is for the whole answer, even if its bytes arrive steadily."""
-
-    def drips(talk: Talk) -> None:
-        talk.receives()
-        for byte in cycle(b"HTTP/1.1 200 OK\r\n"):
-            if talk.peer.stopped.wait(0.02):
-                return
-            with suppress(OSError):
-                talk.sends(bytes([byte]))
-
     with Peer(drips) as peer:
         begun = time.monotonic()
         assert isinstance(failure(peer.url, seconds=0.5), OutcomeUnknownError)

@@ -6,7 +6,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import chain, repeat
+from itertools import chain, cycle, repeat
 from typing import Any, NamedTuple
 
 from tests.support.dynamodb_server import CERTIFICATE
@@ -183,6 +183,16 @@ def resets_at_the_end(talk: Talk) -> None:
 def resets(talk: Talk) -> None:
     talk.receives()
     resets_at_the_end(talk)
+
+
+def drips(talk: Talk) -> None:
+    """Send the head of an answer byte by byte, without an end."""
+    talk.receives()
+    for byte in cycle(b"HTTP/1.1 200 OK\r\n"):
+        if talk.peer.stopped.wait(0.02):
+            return
+        with suppress(OSError):
+            talk.sends(bytes([byte]))
 
 
 def never_answers(talk: Talk) -> None:
