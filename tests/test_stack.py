@@ -381,6 +381,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str, st
     }
 
 
+@pytest.mark.heavy
 def test_checks_find_faults(findings: set[tuple[str, str, str]]) -> None:
     """Both checks ran, because each found the fault that was made for it."""
     assert {(who, rule) for stack, who, rule in findings if stack == "Bad"} >= {
@@ -389,6 +390,7 @@ def test_checks_find_faults(findings: set[tuple[str, str, str]]) -> None:
     }
 
 
+@pytest.mark.heavy
 def test_checks(findings: set[tuple[str, str, str]]) -> None:
     """cdk-nag finds nothing in our stack, nor in another app's; nor does CDK's own validation (``cdk synth``)."""
     assert {finding for finding in findings if finding[0] != "Bad"} == set()
