@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.async_lease import AsyncMint, leased, take
+from tests.support.forks import run_program
 from tests.support.http_server import Answer, Server
 from tests.support.memory_counter import NOT_MINTED, UNKNOWN, Clock
 from tests.support.peer import Peer, never_answers
@@ -451,7 +452,8 @@ def test_a_refusal_is_not_retried(connect: Connect, server: Server) -> None:
 
 
 FORKS_AT_THE_FIRST_MINT = """
-import asyncio, os, signal, sys, threading, time
+import asyncio, os, sys, threading
+from tests.support.forks import fork_children
 from ticketctl import AsyncTicketClient
 
 async def mint():
@@ -460,18 +462,7 @@ async def mint():
 tickets = AsyncTicketClient.connect(url=sys.argv[1], region="us-east-1", partition="orders")
 thread = threading.Thread(target=lambda: asyncio.run(mint()))
 thread.start()
-children = []
-for number in range(4):
-    if (child := os.fork()) == 0:
-        signal.alarm(20)
-        try:
-            asyncio.run(mint())
-        finally:
-            os._exit(sys.exc_info()[0] is not None)
-    children.append(child)
-    time.sleep(0.001)
-for child in children:
-    assert os.waitpid(child, 0)[1] == 0, "a child hangs or failed"
+fork_children(4, lambda: asyncio.run(mint()))
 thread.join()
 """
 
@@ -484,14 +475,7 @@ def test_a_fork_during_the_first_mint(server: Server) -> None:
         Answer(200, "application/json", json.dumps(BLOCK | {"first": n, "last": n, "count": 1}).encode())
         for n in numbers
     ]
-    run = subprocess.run(
-        [sys.executable, "-c", FORKS_AT_THE_FIRST_MINT, server.url],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    run = run_program(FORKS_AT_THE_FIRST_MINT, server.url)
     assert run.returncode == 0, run.stderr
     assert sorted(map(int, run.stdout.split())) == list(numbers)
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import ticketctl
+from tests.support.forks import run_program
 from tests.support.http_server import Answer, Server
 from tests.support.memory_counter import Mint
 from tests.support.scripted_transport import BY_AWS
@@ -367,32 +368,20 @@ with TicketClient(Minter) as tickets:
 
 def test_a_forked_child_opens_its_own_connections() -> None:
     """A forked child opens its own minter, and neither uses nor closes its parent's."""
-    run = subprocess.run(
-        [sys.executable, "-c", FORK], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
-    )
+    run = run_program(FORK)
     assert (run.returncode, run.stderr) == (0, "")
 
 
 FORKS_AT_THE_FIRST_MINT = """
-import os, signal, sys, threading, time
+import os, sys, threading
+from tests.support.forks import fork_children
 from ticketctl import TicketClient
 
 tickets = TicketClient.connect(url=sys.argv[1], region="us-east-1", partition="orders")
 threads = [threading.Thread(target=tickets.next) for _ in range(4)]
 for thread in threads:
     thread.start()
-children = []
-for number in range(12):
-    if (child := os.fork()) == 0:
-        signal.alarm(20)
-        try:
-            os.write(1, b"%d\\n" % tickets.next())  # print would write the newline apart
-        finally:
-            os._exit(sys.exc_info()[0] is not None)
-    children.append(child)
-    time.sleep(0.001)
-for child in children:
-    assert os.waitpid(child, 0)[1] == 0, "a child hangs or failed"
+fork_children(12, lambda: os.write(1, b"%d\\n" % tickets.next()))  # print would write the newline apart
 for thread in threads:
     thread.join()
 """
@@ -404,14 +393,7 @@ def test_a_fork_during_the_first_mint(server: Server, no_aws: Path, monkeypatch:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     server.answers = [Answer(200, "application/json", one(number)) for number in range(1, 17)]
-    run = subprocess.run(
-        [sys.executable, "-c", FORKS_AT_THE_FIRST_MINT, server.url],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    run = run_program(FORKS_AT_THE_FIRST_MINT, server.url)
     assert run.returncode == 0, run.stderr
     assert len(set(run.stdout.split())) == 12
 

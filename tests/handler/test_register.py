@@ -215,12 +215,12 @@ def test_a_key_that_was_pushed_out_after_a_lost_reply_says_so() -> None:
     """If 16 other mints follow a lost reply, the second write mints again and reports a possible gap."""
     table, other = Table(ORDERS, "reply lost"), 0
 
-    def meanwhile() -> None:
+    def in_between() -> None:
         nonlocal other
         for other in range(16):
             table.mint(f"once:other {other}")
 
-    table.between = meanwhile
+    table.between = in_between
     block = table.mint("once:a")
     assert (tickets(block), block["possible_gap"], block["replayed"]) == ([58], True, False)
 
@@ -232,12 +232,12 @@ def test_a_replay_after_two_unknown_attempts_does_not_tell_of_the_first() -> Non
     """
     table = Table(ORDERS, "reply lost", *["ok"] * 16, "reply lost")
 
-    def meanwhile() -> None:
+    def in_between() -> None:
         table.between = lambda: None
         for other in range(16):
             table.mint(f"once:other {other}")
 
-    table.between = meanwhile
+    table.between = in_between
     with pytest.raises(handler.ProblemError) as raised:
         table.mint("once:a")
     block = table.mint("once:a")

@@ -350,7 +350,7 @@ def _without_unused_resources(changesets: Any) -> Callable[..., Any]:
     def used(template: Any, parameters: Any, *of_stack: Any) -> Any:
         if not template:
             return resolve(template, parameters, *of_stack)
-        holds, resources = changesets._evaluate_conditions(template, parameters), template["Resources"]
+        holds, resources = changesets._evaluate_conditions(template, parameters), template.get("Resources", {})
         kept = {name: each for name, each in resources.items() if holds.get(each.get("Condition"), True)}
         return resolve({**template, "Resources": kept}, parameters, *of_stack)
 
